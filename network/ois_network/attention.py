@@ -1,0 +1,116 @@
+"""Attention as pluggable arithmetic: modules hold the weights, an `AttentionOps` the maths.
+
+Every module here calls `self.ops`, by default plain PyTorch. An exporter swaps it (with
+`set_attention_ops`) for one that emits the operator its target runs best: the weights, the
+shapes and the equation stay the same, and the parity gate proves it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: What a blocked key's logit becomes. Finite: -inf turns fully blocked rows into NaN on some
+#: runtimes. Large: nothing a network computes leaks past it.
+MASKED_LOGIT = -1e4
+
+
+class AttentionOps(Protocol):
+    """softmax(Q Kᵀ/√d + bias) V over `heads` heads; all tensors are (batch, length, channels)."""
+
+    #: The logit that blocks a key on this target.
+    masked_logit: float
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
+    ) -> Tensor:
+        """query (N, Q, C), key and value (N or 1, K, C), bias (N, 1 or heads, Q, K) or None."""
+        ...
+
+
+class TorchAttention:
+    """PyTorch's fused kernel; the reference in `kernels` reads like the equation."""
+
+    masked_logit = MASKED_LOGIT
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
+    ) -> Tensor:
+        n, q, c = query.shape
+        d = c // heads
+        query = query.view(n, q, heads, d).transpose(1, 2)
+        key = key.view(key.shape[0], -1, heads, d).transpose(1, 2)
+        value = value.view(value.shape[0], -1, heads, d).transpose(1, 2)
+        if key.shape[0] != n:  # one image, N objects
+            key = key.expand(n, -1, -1, -1)
+            value = value.expand(n, -1, -1, -1)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return out.transpose(1, 2).reshape(n, q, c)
+
+
+class EquationAttention:
+    """Equation 3 and 4 letter by letter, for tests: no fused kernel, products are countable."""
+
+    masked_logit = MASKED_LOGIT
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
+    ) -> Tensor:
+        n, q, c = query.shape
+        d = c // heads
+        query = query.view(n, q, heads, d).transpose(1, 2)  # (N, heads, Q, d)
+        key = key.view(key.shape[0], -1, heads, d).permute(0, 2, 3, 1)  # (N, heads, d, K)
+        value = value.view(value.shape[0], -1, heads, d).transpose(1, 2)  # (N, heads, K, d)
+        logits = query @ key / d**0.5
+        if bias is not None:
+            logits = logits + bias
+        return (logits.softmax(-1) @ value).transpose(1, 2).reshape(n, q, c)
+
+
+def set_attention_ops(module: nn.Module, ops: AttentionOps) -> None:
+    """Make every attention inside `module` compute with `ops`."""
+    for child in module.modules():
+        if isinstance(child, SelfAttention | CrossAttention):
+            child.ops = ops
+
+
+class SelfAttention(nn.Module):
+    """DINOv2's attention: one fused qkv projection, one output projection."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.ops: AttentionOps = TorchAttention()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T, D) -> (B, T, D)."""
+        query, key, value = self.qkv(tokens).chunk(3, dim=-1)
+        return self.proj(self.ops.attend(query, key, value, self.heads, None))
+
+
+class CrossAttention(nn.Module):
+    """Tokens look at other tokens; projections are apart so that K and V can be cached."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.ops: AttentionOps = TorchAttention()
+
+    def forward(
+        self, tokens: Tensor, key_source: Tensor, value_source: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        """tokens (N, Q, C); sources (N or 1, K, C); bias (N, 1, Q, K) -> (N, Q, C)."""
+        return self.attend(tokens, self.key(key_source), self.value(value_source), bias)
+
+    def attend(self, tokens: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """As `forward`, with K and V already projected."""
+        return self.out(self.ops.attend(self.query(tokens), key, value, self.heads, bias))

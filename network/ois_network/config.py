@@ -1,0 +1,183 @@
+"""What a network is made of: one frozen dataclass, stored inside every checkpoint.
+
+The paper fixes ViT-B, four encoder levels, 48 slots, C-dimensional prompts and three fusion
+blocks. What it leaves open is marked *ours*, and what its ablations switch off is a switch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ois_client.clicks import SLOTS_PER_SIGN
+from ois_client.errors import CheckpointError
+
+
+class FusionOrder(StrEnum):
+    """Which attention comes first in a fusion block. The text and the figure can be read apart."""
+
+    ORDER_FIRST = "order_first"
+    OBJECT_FIRST = "object_first"
+
+
+class ImageUpdate(StrEnum):
+    """When the image features attend to the prompt tokens (*ours*: the paper is silent)."""
+
+    ONCE = "once"
+    EACH_BLOCK = "each_block"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """Dimensions and switches of one OIS network.
+
+    Encoder and heads follow Depth-Anything-V2's names; `longest` is the network size in
+    pixels of the image's longest side, a multiple of `patch`.
+    """
+
+    name: str = "vitb"
+    longest: int = 1022
+    # encoder (DINOv2 ViT) ------------------------------------------------------------------
+    embed_dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    out_layers: tuple[int, int, int, int] = (2, 5, 8, 11)
+    patch: int = 14
+    position_table: int = 37
+    # the two DPT heads ---------------------------------------------------------------------
+    head_features: int = 128
+    head_channels: tuple[int, int, int, int] = (96, 192, 384, 768)
+    # prompts and fusion --------------------------------------------------------------------
+    prompt_dim: int = 256
+    fusion_heads: int = 8
+    fusion_blocks: int = 3
+    fusion_ffn: int = 1024
+    disk_radius: float = 5.0
+    sigma_init: float = 4.0
+    fused_levels: tuple[int, ...] = (3, 4)
+    fusion_order: FusionOrder = FusionOrder.ORDER_FIRST
+    image_update: ImageUpdate = ImageUpdate.ONCE
+    # ablations: Table 4 (order, object, sparse, dense) and Table 5 (depth_encoder) -----------
+    order: bool = True
+    object: bool = True
+    sparse: bool = True
+    dense: bool = True
+    depth_encoder: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.longest % self.patch or self.longest < self.patch:
+            problems.append(f"longest={self.longest} is not a multiple of patch={self.patch}")
+        if self.embed_dim % self.heads:
+            problems.append(f"embed_dim={self.embed_dim} is not divisible by heads={self.heads}")
+        if self.prompt_dim % self.fusion_heads or self.prompt_dim % 2:
+            problems.append(
+                f"prompt_dim={self.prompt_dim} must be even and divisible by "
+                f"fusion_heads={self.fusion_heads}"
+            )
+        if len(self.out_layers) != 4 or list(self.out_layers) != sorted(set(self.out_layers)):
+            problems.append(f"out_layers={self.out_layers} must be four rising layer numbers")
+        elif self.out_layers[-1] >= self.depth or self.out_layers[0] < 0:
+            problems.append(f"out_layers={self.out_layers} must lie in 0..{self.depth - 1}")
+        if len(self.head_channels) != 4:
+            problems.append(f"head_channels={self.head_channels} must have four entries")
+        if not set(self.fused_levels) <= {1, 2, 3, 4} or not self.fused_levels:
+            problems.append(f"fused_levels={self.fused_levels} must be some of 1, 2, 3, 4")
+        if not (self.sparse or self.dense):
+            problems.append("sparse and dense are both off: clicks could not reach the mask")
+        if not 0 < 2 * self.disk_radius < self.patch:
+            problems.append(
+                f"disk_radius={self.disk_radius} must be positive and less than half a patch"
+            )
+        if problems:
+            raise CheckpointError("impossible network config: " + "; ".join(problems))
+
+    @property
+    def slots_per_sign(self) -> int:
+        return SLOTS_PER_SIGN
+
+    def replace(self, **changes: Any) -> NetworkConfig:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
+        """The inverse of `to_dict`. Raises `CheckpointError` for unknown or ill-typed fields."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise CheckpointError(
+                f"the network config has unknown fields {unknown}; it was written by a newer "
+                "version of this toolkit, or for another network"
+            )
+        defaults = cls()
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            default = getattr(defaults, key)
+            try:
+                if isinstance(default, tuple):
+                    values[key] = tuple(int(item) for item in value)
+                elif isinstance(default, StrEnum):
+                    values[key] = type(default)(value)
+                elif isinstance(default, bool) and not isinstance(value, bool):
+                    raise TypeError("expected true or false")
+                else:
+                    values[key] = type(default)(value)
+            except (TypeError, ValueError) as error:
+                raise CheckpointError(
+                    f"the network config's field {key!r} is {value!r}: {error}"
+                ) from None
+        return cls(**values)
+
+
+#: The four sizes. `vits`, `vitb`, `vitl` are Depth-Anything-V2's; `tiny` is ours and ships.
+PRESETS: dict[str, NetworkConfig] = {
+    "tiny": NetworkConfig(
+        name="tiny",
+        longest=448,
+        embed_dim=192,
+        depth=6,
+        heads=3,
+        out_layers=(1, 2, 4, 5),
+        head_features=32,
+        head_channels=(24, 48, 96, 192),
+        prompt_dim=128,
+        fusion_ffn=512,
+    ),
+    "vits": NetworkConfig(
+        name="vits",
+        embed_dim=384,
+        heads=6,
+        head_features=64,
+        head_channels=(48, 96, 192, 384),
+    ),
+    "vitb": NetworkConfig(),
+    "vitl": NetworkConfig(
+        name="vitl",
+        embed_dim=1024,
+        depth=24,
+        heads=16,
+        out_layers=(4, 11, 17, 23),
+        head_features=256,
+        head_channels=(256, 512, 1024, 1024),
+    ),
+}
+
+
+def preset(name: str) -> NetworkConfig:
+    """The preset called `name`. Raises `CheckpointError` listing the known ones."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise CheckpointError(
+            f"got the network {name!r}; expected one of {', '.join(PRESETS)}"
+        ) from None

@@ -1,0 +1,136 @@
+"""The DPT head of Depth-Anything-V2: four encoder levels -> one map at full resolution.
+
+OIS has two of the same shape: the frozen depth head and the mask head initialised from it,
+the latter without the final ReLUs so that logits can be negative (paper §4.1). Parameter
+names are Depth-Anything-V2's below `depth_head.`.
+
+    level l: projects (1x1) -> resize -> layer_rn (3x3)      x4, x2, x1, x1/2 of the patch grid
+    refinenet4 <- level 4; refinenet3 <- its output + level 3; ... up to refinenet1
+    output_conv1 -> bilinear to (h, w) -> output_conv2
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ois_network.config import NetworkConfig
+
+
+def upsample(x: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear with aligned corners, as every resize in DPT."""
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
+
+
+class ResidualConvUnit(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.conv1(F.relu(x)))) + x
+
+
+class FeatureFusion(nn.Module):
+    """A refinenet: joins the coarser path with a level, refines, upsamples."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(features, features, 1)
+        self.resConfUnit1 = ResidualConvUnit(features)
+        self.resConfUnit2 = ResidualConvUnit(features)
+
+    def lateral(self, level: Tensor) -> Tensor:
+        """The level's own residual unit: reads nothing but the level (rewrite R1)."""
+        return self.resConfUnit1(level)
+
+    def merge(self, x: Tensor, height: int, width: int, *, project_first: bool) -> Tensor:
+        """x (B, f, a, b) -> (B, f, height, width).
+
+        `project_first` runs the 1x1 convolution before the upsampling: they commute, because
+        bilinear weights sum to one (rewrite R2).
+        """
+        x = self.resConfUnit2(x)
+        if project_first:
+            return upsample(self.out_conv(x), height, width)
+        return self.out_conv(upsample(x, height, width))
+
+
+class Scratch(nn.Module):
+    """Depth-Anything-V2's name for the part of the head that is trained from scratch."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        features = config.head_features
+        for level, channels in enumerate(config.head_channels, start=1):
+            layer = nn.Conv2d(channels, features, 3, padding=1, bias=False)
+            self.add_module(f"layer{level}_rn", layer)
+            self.add_module(f"refinenet{level}", FeatureFusion(features))
+        self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(features // 2, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 1, 1),
+        )
+
+
+class DPTHead(nn.Module):
+    """Four levels (B, D, gh, gw) -> one map (B, h, w); callers add their own final ReLU."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        channels = config.head_channels
+        self.projects = nn.ModuleList(nn.Conv2d(config.embed_dim, c, 1) for c in channels)
+        self.resize_layers = nn.ModuleList(
+            (
+                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+            )
+        )
+        self.scratch = Scratch(config)
+
+    def reassemble(self, level: int, tokens: Tensor) -> Tensor:
+        """Level 1..4: tokens (B, D, gh, gw) -> (B, f, .., ..); a chain of linear maps only."""
+        resized = self.resize_layers[level - 1](self.projects[level - 1](tokens))
+        return self.layer_rn(level)(resized)
+
+    def refine(
+        self, reassembled: Tensor, laterals: dict[int, Tensor], *, project_first: bool = False
+    ) -> Tensor:
+        """Level 4 reassembled, levels 1..3 through their first residual unit -> (B, f/2, ..)."""
+        path = reassembled
+        for level in (4, 3, 2, 1):
+            if level < 4:
+                path = path + laterals[level]
+            if level > 1:
+                height, width = laterals[level - 1].shape[-2:]
+            else:
+                height, width = 2 * path.shape[-2], 2 * path.shape[-1]
+            path = self.refinenet(level).merge(path, height, width, project_first=project_first)
+        return self.scratch.output_conv1(path)
+
+    def predict(self, path: Tensor, height: int, width: int) -> Tensor:
+        """(B, f/2, ..) -> (B, height, width)."""
+        return self.scratch.output_conv2(upsample(path, height, width))[:, 0]
+
+    def forward(self, levels: list[Tensor], *, project_first: bool = False) -> Tensor:
+        """levels: four (B, D, gh, gw) -> (B, gh*patch, gw*patch)."""
+        maps = {n: self.reassemble(n, tokens) for n, tokens in enumerate(levels, start=1)}
+        laterals = {n: self.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
+        path = self.refine(maps[4], laterals, project_first=project_first)
+        rows, columns = levels[0].shape[-2:]
+        return self.predict(path, rows * self.patch, columns * self.patch)
+
+    def layer_rn(self, level: int) -> nn.Conv2d:
+        layer: nn.Conv2d = getattr(self.scratch, f"layer{level}_rn")
+        return layer
+
+    def refinenet(self, level: int) -> FeatureFusion:
+        fusion: FeatureFusion = getattr(self.scratch, f"refinenet{level}")
+        return fusion

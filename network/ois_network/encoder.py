@@ -1,0 +1,116 @@
+"""The image encoder: DINOv2's ViT as Depth-Anything-V2 uses it, frozen in OIS (paper §4.1).
+
+Parameter names are Depth-Anything-V2's below `pretrained.`. The positional table comes in
+through two small matrices, `P' = R P Cᵀ`: bicubic interpolation is linear and separable, so
+one graph is exact for every image shape (see `Geometry.position_matrices`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ois_network.attention import SelfAttention
+from ois_network.config import NetworkConfig
+
+# ImageNet's statistics, for pixels in 0..255, RGB.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel on each residual branch."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with LayerScale."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = SelfAttention(dim, heads)
+        self.ls1 = LayerScale(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, dim * mlp_ratio)
+        self.ls2 = LayerScale(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    def __init__(self, dim: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image (B, 3, h, w) -> (B, D, gh, gw)."""
+        return self.proj(image)
+
+
+class Encoder(nn.Module):
+    """ViT: uint8 pixels -> the normalised patch tokens of four layers."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_table**2, dim))
+        self.patch_embed = PatchEmbed(dim, config.patch)
+        self.blocks = nn.ModuleList(
+            Block(dim, config.heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> list[Tensor]:
+        """image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T).
+
+        Returns four tensors (B, D, gh, gw): the outputs of `out_layers`, each through the
+        same final LayerNorm, class token dropped.
+        """
+        pixels = (image.permute(0, 3, 1, 2).to(self.pos_embed.dtype) - self.mean) / self.std
+        patches = self.patch_embed(pixels)  # (B, D, gh, gw)
+        rows, columns = patches.shape[-2:]
+        tokens = patches.flatten(2).transpose(1, 2) + self._positions(pos_rows, pos_cols)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(image.shape[0], -1, -1)
+        x = torch.cat((cls, tokens), dim=1)  # (B, 1 + gh*gw, D)
+        outputs = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in self.config.out_layers:
+                level = self.norm(x)[:, 1:]
+                outputs.append(level.transpose(1, 2).unflatten(2, (rows, columns)))
+        return outputs
+
+    def _positions(self, pos_rows: Tensor, pos_cols: Tensor) -> Tensor:
+        """R P Cᵀ -> (1, gh*gw, D)."""
+        size, dim = self.config.position_table, self.config.embed_dim
+        table = self.pos_embed[0, 1:]  # (T*T, D), row-major
+        rows = pos_rows @ table.reshape(size, size * dim)  # (gh, T*D)
+        table = rows.view(-1, size, dim)  # (gh, T, D)
+        return (pos_cols @ table).reshape(1, -1, dim)  # (gh, gw, D) flattened

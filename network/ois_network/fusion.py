@@ -1,0 +1,118 @@
+"""Fusion of clicks and image: order-aware, then object-aware attention (paper §3.2, §3.3).
+
+Three blocks on the 48 tokens T; in each, every step is residual + LayerNorm:
+
+    T <- T + softmax(Q Kᵀ/√d - σ M) V       order-aware    (Eq. 3), σ >= 0 learnable
+    T <- T + softmax(Q Kᵀ/√d + B) V         object-aware   (Eq. 4, 5)
+    T <- T + FFN(T)
+
+K and V come from the image features F. Keys also carry the position of their patch, as in
+SAM (*ours*): attention can then find "near the click" and not only "looks like the click".
+Then the image looks at the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or every block).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ois_network.attention import CrossAttention
+from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
+
+
+class FusionBlock(nn.Module):
+    """One block; the attention inputs come ready so that callers decide what is cached."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim, heads = config.prompt_dim, config.fusion_heads
+        self.order_first = config.fusion_order is FusionOrder.ORDER_FIRST
+        self.order_attention = CrossAttention(dim, heads)
+        self.object_attention = CrossAttention(dim, heads)
+        self.order_norm = nn.LayerNorm(dim)
+        self.object_norm = nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.fusion_ffn), nn.ReLU(), nn.Linear(config.fusion_ffn, dim)
+        )
+        self.ffn_norm = nn.LayerNorm(dim)
+        # σ = softplus(raw) stays positive whatever the optimiser does.
+        self.raw_sigma = nn.Parameter(torch.tensor(math.log(math.expm1(config.sigma_init))))
+
+    @property
+    def sigma(self) -> Tensor:
+        """How strongly a depth difference pushes attention away; scalar, >= 0."""
+        return F.softplus(self.raw_sigma)
+
+    def project(self, key_source: Tensor, value_source: Tensor) -> list[Tensor]:
+        """Image features (N or 1, K, C) -> [K, V] of order-aware, [K, V] of object-aware."""
+        return [
+            self.order_attention.key(key_source),
+            self.order_attention.value(value_source),
+            self.object_attention.key(key_source),
+            self.object_attention.value(value_source),
+        ]
+
+    def forward(
+        self, tokens: Tensor, projected: list[Tensor], order: Tensor | None, allow: Tensor | None
+    ) -> Tensor:
+        """tokens (N, 48, C); order: M (N, 1, 48, K) or None; allow: B, same shape, or None."""
+        order_key, order_value, object_key, object_value = projected
+
+        def order_aware(t: Tensor) -> Tensor:
+            bias = None if order is None else -self.sigma * order
+            return self.order_norm(t + self.order_attention.attend(t, order_key, order_value, bias))
+
+        def object_aware(t: Tensor) -> Tensor:
+            seen = self.object_attention.attend(t, object_key, object_value, allow)
+            return self.object_norm(t + seen)
+
+        steps = (order_aware, object_aware) if self.order_first else (object_aware, order_aware)
+        for step in steps:
+            tokens = step(tokens)
+        return self.ffn_norm(tokens + self.ffn(tokens))
+
+
+class Fusion(nn.Module):
+    """The blocks and the image update."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_blocks))
+        updates = config.fusion_blocks if config.image_update is ImageUpdate.EACH_BLOCK else 1
+        self.image_updates = nn.ModuleList(
+            CrossAttention(config.prompt_dim, config.fusion_heads) for _ in range(updates)
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        features: Tensor,
+        position: Tensor,
+        order: Tensor | None,
+        allow: Tensor | None,
+        projected: list[list[Tensor]] | None = None,
+    ) -> Tensor:
+        """tokens (N, 48, C), features F (N, K, C), position (1, K, C) -> F' (N, K, C).
+
+        `projected`: each block's K and V if the caller has them (rewrite R4); not possible
+        when the image features change between blocks.
+        """
+        each_block = len(self.image_updates) > 1
+        for number, block in enumerate(self.blocks):
+            if projected is not None:
+                pairs = projected[number]
+            else:
+                pairs = block.project(features + position, features)
+            tokens = block(tokens, pairs, order, allow)
+            if each_block:
+                features = self._update(number, features, position, tokens)
+        if not each_block:
+            features = self._update(0, features, position, tokens)
+        return features
+
+    def _update(self, number: int, features: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
+        update = self.image_updates[number]
+        return features + update(features + position, tokens, tokens)

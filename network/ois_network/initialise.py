@@ -1,0 +1,72 @@
+"""Weights for a network that was never trained: deterministic, and alive in every branch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ois_network.config import NetworkConfig
+from ois_network.network import OISNetwork
+
+
+def build(config: NetworkConfig, seed: int = 0) -> OISNetwork:
+    """A new network. The mask head starts as a copy of the depth head (paper §4.1)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = OISNetwork(config)
+        _initialise(network)
+    start_mask_head(network)
+    return network.eval()
+
+
+def start_mask_head(network: OISNetwork) -> None:
+    """Copy the depth head into the mask head and silence the injections."""
+    network.mask_head.load_state_dict(network.depth_head.state_dict())
+    for layer in network.inject.values():
+        nn.init.zeros_(layer.weight)
+
+
+def _initialise(network: OISNetwork) -> None:
+    for parameter in (network.encoder.pos_embed, network.encoder.cls_token):
+        nn.init.trunc_normal_(parameter, std=0.02)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    if network.sparse is not None:
+        nn.init.normal_(network.sparse.type_embedding)
+        nn.init.normal_(network.sparse.empty_embedding)
+    # A positive bias keeps the depth head's final ReLU alive before training.
+    last = network.depth_head.scratch.output_conv2[2]
+    if isinstance(last, nn.Conv2d) and last.bias is not None:
+        nn.init.constant_(last.bias, 0.5)
+
+
+def randomise(network: OISNetwork, seed: int = 0) -> OISNetwork:
+    """Random values for *every* parameter, zero-initialised ones included, in place.
+
+    For parity tests and benchmarks: a zero injection would hide the whole prompt path. Scales
+    keep activations near one, so that relative errors mean something.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(shape: torch.Size, std: float) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * std
+
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("raw_sigma"):
+                parameter.fill_(3.0)
+            elif parameter.dim() == 1:
+                scale = name.endswith("gamma") or "norm" in name
+                parameter.copy_((1.0 if scale and not name.endswith("bias") else 0.0)
+                                + normal(parameter.shape, 0.1))  # fmt: skip
+            elif name.endswith(("pos_embed", "cls_token")):
+                parameter.copy_(normal(parameter.shape, 0.2))
+            else:
+                fan_in = parameter[0].numel()
+                parameter.copy_(normal(parameter.shape, fan_in**-0.5))
+        last = network.depth_head.scratch.output_conv2[2]
+        if isinstance(last, nn.Conv2d) and last.bias is not None:
+            last.bias.fill_(2.0)
+    return network.eval()

@@ -1,0 +1,170 @@
+"""The OIS network as the paper describes it, one file to read from image to mask.
+
+Nothing here is fast: no cache, no rewrite. It is the truth that `split.py`, every engine
+and every kernel are compared with, and what training runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ois_network.config import NetworkConfig
+from ois_network.dpt import DPTHead
+from ois_network.encoder import Encoder
+from ois_network.fusion import Fusion
+from ois_network.order import (
+    blocked_keys,
+    order_maps,
+    pool_to_grid,
+    relative_depth,
+    sample_bilinear,
+    slot_depths,
+)
+from ois_network.prompts import DensePrompts, FourierPosition, SparsePrompts
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFeatures:
+    """What the encoder knows of a batch of images.
+
+    levels: four (B, D, gh, gw); depth: (B, h, w), raw inverse depth, larger = nearer.
+    """
+
+    levels: list[Tensor]
+    depth: Tensor
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        rows, columns = self.levels[0].shape[-2:]
+        return rows, columns
+
+
+class DepthEncoder(nn.Module):
+    """Table 5's alternative: D as one more input of the image features, not as an order map."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        dim = config.prompt_dim
+        self.patchify = nn.Conv2d(1, dim, config.patch, stride=config.patch)
+        self.mix = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, depth: Tensor) -> Tensor:
+        """D (B, h, w) -> (B, K, C)."""
+        hidden = F.gelu(self.patchify(depth.unsqueeze(1)))
+        return self.mix(hidden).flatten(2).transpose(1, 2)
+
+
+class OISNetwork(nn.Module):
+    """Encoder and depth head (frozen in the paper), prompts, fusion, mask head."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.prompt_dim
+        self.encoder = Encoder(config)
+        self.depth_head = DPTHead(config)
+        self.mask_head = DPTHead(config)
+        self.project = nn.Linear(config.embed_dim, dim)
+        self.position = FourierPosition(dim, config.longest)
+        self.sparse = SparsePrompts(config) if config.sparse else None
+        self.dense = DensePrompts(config) if config.dense else None
+        self.fusion = Fusion(config) if config.sparse else None
+        self.depth_encoder = DepthEncoder(config) if config.depth_encoder else None
+        # Where the fused features enter the mask head. No bias and zero at first: a new
+        # network starts as the depth head it was initialised from.
+        self.inject = nn.ModuleDict(
+            {str(level): nn.Conv2d(dim, config.embed_dim, 1, bias=False) for level in
+             config.fused_levels}
+        )  # fmt: skip
+
+    def encode(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> ImageFeatures:
+        """image (B, h, w, 3) uint8 RGB; pos_rows (gh, T); pos_cols (gw, T)."""
+        levels = self.encoder(image, pos_rows, pos_cols)
+        return ImageFeatures(levels, F.relu(self.depth_head(levels)))
+
+    def click(
+        self,
+        features: ImageFeatures,
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> Tensor:
+        """Mask logits (N, h, w) at network size; positive = object.
+
+        features of N images, or of one image shared by N objects; points (N, 48, 2) network
+        pixels; labels (N, 48); coverage (N, gh, gw) uint8; has_previous (N) bool.
+        """
+        fused = self.fuse(features, points, labels, coverage, has_previous)  # (N, K, C)
+        rows, columns = features.grid
+        grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
+        levels = [
+            level + self.inject[str(n)](grid)
+            if n in self.config.fused_levels
+            else level.expand(points.shape[0], -1, -1, -1)
+            for n, level in enumerate(features.levels, start=1)
+        ]
+        return self.mask_head(levels)
+
+    def fuse(
+        self,
+        features: ImageFeatures,
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> Tensor:
+        """F' (N, K, C): the image features after they have seen the clicks."""
+        rows, columns = features.grid
+        n = points.shape[0]
+        image = self.project(features.levels[3].flatten(2).transpose(1, 2))  # (B, K, C)
+        depth = relative_depth(
+            features.depth, features.depth.amin((1, 2)), features.depth.amax((1, 2))
+        )
+        if self.depth_encoder is not None:
+            image = image + self.depth_encoder(depth)
+        image = image.expand(n, -1, -1)
+        if self.dense is not None:
+            image = image + self.dense(points, labels, rows, columns)
+        if self.sparse is None or self.fusion is None:
+            return image
+        tokens = self.sparse(self.position(points), labels)
+        position = self.position.grid(rows, columns, self.config.patch)
+        order, allow = self.attention_biases(depth, points, labels, coverage, has_previous)
+        return self.fusion(tokens, image, position, order, allow)
+
+    def attention_biases(
+        self, depth: Tensor, points: Tensor, labels: Tensor, coverage: Tensor, has_previous: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """D (B, h, w) and the prompts -> M and B, each (N, heads, 48, K), or None if ablated."""
+        order = allow = None
+        heads = self.config.fusion_heads
+        if self.config.order:
+            grid_depth = pool_to_grid(depth, self.config.patch).flatten(1)
+            centres = slot_depths(sample_bilinear(depth, points), labels)
+            maps = order_maps(grid_depth, centres, labels)
+            order = maps.unsqueeze(1).repeat(1, heads, 1, 1)
+        if self.config.object and self.fusion is not None:
+            blocked = blocked_keys(coverage, has_previous, labels)
+            blocked = blocked.unsqueeze(1).repeat(1, heads, 1, 1)
+            masked = self.fusion.blocks[0].object_attention.ops.masked_logit
+            allow = torch.where(blocked, masked, 0.0).to(depth.dtype)
+        return order, allow
+
+    def forward(
+        self,
+        image: Tensor,
+        pos_rows: Tensor,
+        pos_cols: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> Tensor:
+        """Image and clicks -> logits (N, h, w)."""
+        features = self.encode(image, pos_rows, pos_cols)
+        return self.click(features, points, labels, coverage, has_previous)

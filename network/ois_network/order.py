@@ -1,0 +1,105 @@
+"""Order maps and object masks: what a slot may see of the image (paper §3.2, §3.3).
+
+D is the relative depth, near 0 and far 1: the depth head's inverse depth after min-max over
+the image, inverted. Equations 1 and 2 do not notice the inversion.
+
+    M⁺   = | D - mean_j D(p_j⁺) |      one map, shared by all positive clicks   (Eq. 1)
+    M⁻_i = | D - D(p_i⁻) |             one map for each negative click          (Eq. 2)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ois_client.clicks import SLOTS_PER_SIGN
+
+_SMALLEST_RANGE = 1e-6  # a flat depth map becomes all zeros instead of 0/0
+
+
+def relative_depth(depth: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
+    """Inverse depth (B, ...) with its min and max (B,) -> D in [0, 1], near 0, far 1."""
+    shape = (-1,) + (1,) * (depth.dim() - 1)
+    span = (highest - lowest).clamp(min=_SMALLEST_RANGE)
+    return (highest.view(shape) - depth) / span.view(shape)
+
+
+def pool_to_grid(depth: Tensor, patch: int) -> Tensor:
+    """(B, h, w) -> (B, gh, gw): the mean over each patch; linear, so it commutes with D."""
+    return F.avg_pool2d(depth.unsqueeze(1), patch)[:, 0]
+
+
+def sample_bilinear(image: Tensor, points: Tensor) -> Tensor:
+    """image (B, h, w), points (N, P, 2) as (x, y), pixel centres at integers -> (N, P).
+
+    B is N, or 1 and shared. Built from gathers, because TensorRT 11 reads GridSample of
+    newer opsets as nearest. Coordinates outside are clamped to the border.
+    """
+    height, width = image.shape[-2:]
+    flat = image.flatten(1)
+    if flat.shape[0] != points.shape[0]:
+        flat = flat.expand(points.shape[0], -1)
+    x = points[..., 0].clamp(min=0).clamp(max=width - 1)
+    y = points[..., 1].clamp(min=0).clamp(max=height - 1)
+    left, top = x.floor(), y.floor()
+    fx, fy = x - left, y - top
+    left, top = left.long(), top.long()
+    right = (left + 1).clamp(max=width - 1)
+    bottom = (top + 1).clamp(max=height - 1)
+
+    def at(row: Tensor, column: Tensor) -> Tensor:
+        return flat.gather(1, row * width + column)
+
+    above = at(top, left) * (1 - fx) + at(top, right) * fx
+    below = at(bottom, left) * (1 - fx) + at(bottom, right) * fx
+    return above * (1 - fy) + below * fy
+
+
+def slot_depths(depths: Tensor, labels: Tensor) -> Tensor:
+    """Depth at each slot's click (N, 48) -> the depth its order map is centred on (N, 48).
+
+    Positive slots share the mean over the positive clicks (Eq. 1); negative slots keep
+    their own (Eq. 2). Values of empty slots mean nothing and are masked by the caller.
+    """
+    positive = (labels[:, :SLOTS_PER_SIGN] >= 0).to(depths.dtype)
+    total = (depths[:, :SLOTS_PER_SIGN] * positive).sum(1, keepdim=True)
+    mean = total / positive.sum(1, keepdim=True).clamp(min=1)
+    return torch.cat((mean.expand(-1, SLOTS_PER_SIGN), depths[:, SLOTS_PER_SIGN:]), dim=1)
+
+
+def order_maps(grid_depth: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
+    """grid_depth (B, K), centres and labels (N, 48) -> M (N, 48, K); empty slots have M = 0."""
+    distance = (grid_depth.unsqueeze(1) - centres.unsqueeze(2)).abs()
+    return distance * (labels >= 0).unsqueeze(2).to(distance.dtype)
+
+
+def blocked_keys(coverage: Tensor, has_previous: Tensor, labels: Tensor) -> Tensor:
+    """Which patches each slot may *not* see: (N, 48, K) bool, True = blocked (Eq. 4, 5).
+
+    coverage (N, gh, gw) uint8, has_previous (N) bool, labels (N, 48). Positive slots see
+    patches with any foreground of the previous mask, negative slots patches with any
+    background. Without a previous mask, for empty slots, and where a slot would see nothing
+    at all, nothing is blocked.
+    """
+    # Comparisons run on int32: ONNX Runtime has no uint8 comparison on every provider.
+    cover = coverage.flatten(1).to(torch.int32)
+    foreground, background = cover > 0, cover < 255  # (N, K), 1 = may be seen
+    block_positive = ~foreground & foreground.any(1, keepdim=True)
+    block_negative = ~background & background.any(1, keepdim=True)
+    active = (labels >= 0) & has_previous.unsqueeze(1)  # (N, 48)
+    positive = active[:, :SLOTS_PER_SIGN].unsqueeze(2) & block_positive.unsqueeze(1)
+    negative = active[:, SLOTS_PER_SIGN:].unsqueeze(2) & block_negative.unsqueeze(1)
+    return torch.cat((positive, negative), dim=1)
+
+
+def coverage_of_logits(logits: Tensor, patch: int) -> Tensor:
+    """logits (N, h, w) -> the new mask's coverage (N, gh, gw) uint8, 1 = object is logits > 0.
+
+    0 and 255 are kept for patches with exactly no and exactly all foreground.
+    """
+    share = pool_to_grid((logits > 0).to(torch.float32), patch)
+    inner = (share * 255).round().clamp(min=1, max=254)
+    inner = torch.where(share < 0.5 / patch**2, torch.zeros_like(inner), inner)
+    full = torch.full_like(inner, 255)
+    return torch.where(share > 1 - 0.5 / patch**2, full, inner).to(torch.uint8)

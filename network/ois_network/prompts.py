@@ -1,0 +1,146 @@
+"""Clicks as the network sees them: dense disks and sparse tokens (paper §3.4, §4.1).
+
+Dense: two maps, positive and negative, with a disk of radius 5 px around each click; one
+convolution brings them to the patch grid. Sparse: 48 slots of C numbers, random-Fourier
+position plus a type embedding as in SAM; empty slots hold one learned embedding.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ois_client.clicks import SLOTS, SLOTS_PER_SIGN
+from ois_network.config import NetworkConfig
+
+
+class FourierPosition(nn.Module):
+    """Random Fourier features of a point, as SAM's: sin and cos of 2π G (2p - 1).
+
+    p is (x + 0.5, y + 0.5) over the network's *longest* side on both axes, so that a pixel
+    of distance means the same in every image shape.
+    """
+
+    gaussian: Tensor
+
+    def __init__(self, dim: int, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        # A buffer: drawn once, never trained, but part of the checkpoint.
+        self.register_buffer("gaussian", torch.randn(2, dim // 2))
+
+    def forward(self, points: Tensor) -> Tensor:
+        """points (..., 2) as (x, y) in network pixels -> (..., C)."""
+        unit = (points + 0.5) / self.longest
+        phase = 2 * math.pi * ((2 * unit - 1) @ self.gaussian)
+        return torch.cat((phase.sin(), phase.cos()), dim=-1)
+
+    def grid(self, rows: int, columns: int, patch: int) -> Tensor:
+        """The embedding of every patch centre: (1, gh*gw, C), row-major."""
+        device = self.gaussian.device
+        y = torch.arange(rows, device=device, dtype=self.gaussian.dtype) * patch
+        x = torch.arange(columns, device=device, dtype=self.gaussian.dtype) * patch
+        centre = (patch - 1) / 2
+        points = torch.stack(
+            (
+                (x + centre).unsqueeze(0).expand(rows, -1),
+                (y + centre).unsqueeze(1).expand(-1, columns),
+            ),
+            dim=-1,
+        )
+        return self(points).reshape(1, rows * columns, -1)
+
+
+class SparsePrompts(nn.Module):
+    """48 slots -> 48 tokens."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.type_embedding = nn.Parameter(torch.zeros(2, config.prompt_dim))  # positive, negative
+        self.empty_embedding = nn.Parameter(torch.zeros(config.prompt_dim))
+
+    def forward(self, position: Tensor, labels: Tensor) -> Tensor:
+        """position (N, 48, C), labels (N, 48) -> tokens (N, 48, C)."""
+        kinds = self.type_embedding.repeat_interleave(SLOTS_PER_SIGN, dim=0)  # (48, C)
+        filled = (labels >= 0).unsqueeze(2)
+        return torch.where(filled, position + kinds, self.empty_embedding)
+
+
+class DensePrompts(nn.Module):
+    """Disks around the clicks -> an embedding of the patch grid."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        self.radius = config.disk_radius
+        # No bias: where no click is near, the embedding is exactly zero.
+        self.conv = nn.Conv2d(2, config.prompt_dim, config.patch, stride=config.patch, bias=False)
+
+    def forward(self, points: Tensor, labels: Tensor, rows: int, columns: int) -> Tensor:
+        """points (N, 48, 2) network pixels, labels (N, 48) -> (N, gh*gw, C)."""
+        disks = self.disk_maps(points, labels, rows * self.patch, columns * self.patch)
+        return self.conv(disks).flatten(2).transpose(1, 2)
+
+    def disk_maps(self, points: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
+        """(N, 2, height, width): 1 within `radius` of a positive / negative click, else 0."""
+        x = torch.arange(width, device=points.device, dtype=points.dtype)
+        y = torch.arange(height, device=points.device, dtype=points.dtype)
+        maps = []
+        for first in (0, SLOTS_PER_SIGN):
+            near = torch.zeros(
+                points.shape[0], height, width, dtype=torch.bool, device=points.device
+            )
+            for slot in range(first, first + SLOTS_PER_SIGN):
+                dx = x.view(1, 1, -1) - points[:, slot, 0].view(-1, 1, 1)
+                dy = y.view(1, -1, 1) - points[:, slot, 1].view(-1, 1, 1)
+                inside = dx * dx + dy * dy <= self.radius**2
+                near = near | (inside & (labels[:, slot] >= 0).view(-1, 1, 1))
+            maps.append(near)
+        return torch.stack(maps, dim=1).to(points.dtype)
+
+    def local(
+        self, points: Tensor, labels: Tensor, rows: int, columns: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same embedding, only where it is not zero (rewrite R6).
+
+        A disk is narrower than a patch, so a click touches at most 2x2 patches. Returns
+        `index (N, 192) int64`, the patches touched, and `embedding (N, 192, C)` to be *added*
+        there; a patch that several entries name has its embedding in the first and zeros in
+        the others.
+        """
+        n, patch = points.shape[0], self.patch
+        filled = labels >= 0
+        corner = torch.floor((points + 0.5 - self.radius) / patch)  # the first patch reached
+        shift = torch.tensor(
+            [[0, 0], [1, 0], [0, 1], [1, 1]], dtype=points.dtype, device=points.device
+        )
+        cell = (corner.unsqueeze(2) + shift).view(n, 4 * SLOTS, 2)  # (column, row)
+        owner = filled.unsqueeze(2).expand(-1, -1, 4).reshape(n, 4 * SLOTS)
+        column, row = cell[..., 0], cell[..., 1]
+        valid = owner & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        index = torch.where(valid, row * columns + column, torch.zeros_like(row)).long()
+
+        # Keep the first entry that names a patch: entry j is a repeat if an earlier i matches.
+        same = (index.unsqueeze(2) == index.unsqueeze(1)) & valid.unsqueeze(1)  # [n, j, i]
+        order = torch.arange(4 * SLOTS, device=points.device)
+        earlier = order.unsqueeze(0) < order.unsqueeze(1)  # i < j
+        keep = valid & ~(same & earlier).any(2)
+
+        inside = torch.arange(patch, device=points.device, dtype=points.dtype)
+        x = column.unsqueeze(2) * patch + inside  # (N, 192, patch)
+        y = row.unsqueeze(2) * patch + inside
+        signs = []
+        for first in (0, SLOTS_PER_SIGN):
+            slots = slice(first, first + SLOTS_PER_SIGN)
+            dx = x.unsqueeze(3) - points[:, None, None, slots, 0]  # (N, 192, patch, 24)
+            dy = y.unsqueeze(3) - points[:, None, None, slots, 1]
+            # Empty slots are moved out of reach instead of masked: one comparison does both.
+            far = (~filled[:, None, None, slots]).to(points.dtype) * 1e6
+            distance = (dx * dx).unsqueeze(2) + (dy * dy + far).unsqueeze(3)
+            signs.append((distance.amin(4) <= self.radius**2))  # (N, 192, patch y, patch x)
+        disks = torch.stack(signs, dim=2).to(points.dtype).flatten(2)  # (N, 192, 2*patch*patch)
+        weight = self.conv.weight.flatten(1)  # (C, 2*patch*patch)
+        embedding = (disks @ weight.t()) * keep.unsqueeze(2).to(points.dtype)
+        return index, embedding
