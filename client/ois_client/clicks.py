@@ -61,9 +61,13 @@ class Click:
 
     def check(self, width: int, height: int) -> None:
         """Raise `InvalidClick` unless the click lies on a pixel of a `width` x `height` image."""
-        if not (math.isfinite(self.x) and math.isfinite(self.y)):
+        try:
+            finite = math.isfinite(self.x) and math.isfinite(self.y)
+        except TypeError:
+            finite = False
+        if not finite:
             raise InvalidClick(
-                f"got a click at ({self.x}, {self.y}); coordinates must be finite numbers"
+                f"got a click at ({self.x!r}, {self.y!r}); coordinates must be finite numbers"
             )
         if not (0 <= self.x <= width - 1 and 0 <= self.y <= height - 1):
             raise InvalidClick(

@@ -114,7 +114,7 @@ def orientation_of(picture: Image.Image) -> int:
         value = Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
     except Exception:  # damaged metadata must not cost the picture; parsers raise anything
         return 1
-    return int(value) if value in range(1, 9) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -133,7 +133,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", picture.size, "white")
         canvas.paste(picture, mask=picture.getchannel("A"))
         return canvas
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 _SIXTEEN_BIT = ("PNG", "PPM")  # formats whose mode "I" always means 16 bits
@@ -184,8 +184,15 @@ def _sniff(data: bytes) -> str | None:
 
 def _plugin(form: str) -> type[ImageFile.ImageFile]:
     """Imported when first needed, so that `import ois_client` stays fast."""
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin
-    from PIL import PpmImagePlugin, TiffImagePlugin, WebPImagePlugin
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     class Tiff(TiffImagePlugin.TiffImageFile):
         def load_prepare(self) -> None:

@@ -139,7 +139,7 @@ class DensePrompts(nn.Module):
             # Empty slots are moved out of reach instead of masked: one comparison does both.
             far = (~filled[:, None, None, slots]).to(points.dtype) * 1e6
             distance = (dx * dx).unsqueeze(2) + (dy * dy + far).unsqueeze(3)
-            signs.append((distance.amin(4) <= self.radius**2))  # (N, 192, patch y, patch x)
+            signs.append(distance.amin(4) <= self.radius**2)  # (N, 192, patch y, patch x)
         disks = torch.stack(signs, dim=2).to(points.dtype).flatten(2)  # (N, 192, 2*patch*patch)
         weight = self.conv.weight.flatten(1)  # (C, 2*patch*patch)
         embedding = (disks @ weight.t()) * keep.unsqueeze(2).to(points.dtype)

@@ -218,9 +218,7 @@ class ClickDecoder(nn.Module):
         logits = head.predict(path, rows * patch, columns * patch)
         return logits, coverage_of_logits(logits, patch)
 
-    def _level(
-        self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor
-    ) -> Tensor:
+    def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:
         """Level 4 reassembled, other levels through their first residual unit."""
         head = self.network.mask_head
         stored = state[f"{form.value}{level}"]
@@ -242,7 +240,7 @@ class ClickDecoder(nn.Module):
         coverage: Tensor,
         has_previous: Tensor,
     ) -> Tensor:
-        network, config = self.network, self.network.config
+        network = self.network
         n = points.shape[0]
         rows, columns = coverage.shape[1:]
         image = state["features"]

@@ -1,0 +1,74 @@
+# Each target sets up all it needs on a machine with Python 3.11 or 3.12.
+#
+#   make demo     segment sample photographs, write one sheet a photograph to demo-output/
+#   make test     ruff, mypy and the tests
+#   make lint     ruff and mypy alone
+#   make bench    measure the engines on this machine
+#   make clean    remove what these targets made, but keep the environment
+#
+# PYTHON=/path/to/python picks the interpreter of a new environment; VENV=folder its place.
+# pip reads its own configuration: on a machine without a GPU, an index that serves CPU builds
+# of torch (PIP_EXTRA_INDEX_URL) saves gigabytes.
+
+PYTHON ?=
+VENV ?= .venv
+PYTEST_FLAGS ?= -n 2
+
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+CODE := $(wildcard client runtime network export benchmarks cli triton_models tests)
+
+CHECKPOINT := models/ois-tiny.safetensors
+ENGINES := engines/ois-tiny-cpu
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean distclean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(ENGINES)/manifest.json
+	$(VENV)/bin/ois demo --engines $(ENGINES) --output demo-output
+
+test: lint
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy
+
+bench: $(ENGINES)/manifest.json
+	$(PY) -m ois_benchmarks.engines
+
+$(ENGINES)/manifest.json: $(INSTALLED) $(CHECKPOINT) $(wildcard export/ois_export/*.py network/ois_network/*.py)
+	$(VENV)/bin/ois export $(CHECKPOINT) --target cpu --output $(ENGINES)
+
+# The stamp is newer than pyproject.toml exactly when the last install saw this file whole.
+$(INSTALLED): pyproject.toml | $(PY)
+	$(PY) -m pip install --editable ".[dev,demo,bench]"
+	@touch $@
+
+# Candidates are tried by running them: a version manager's shim can be on PATH and not work,
+# and a distribution's Python can lack venv.
+$(PY):
+	@usable='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'; \
+	chosen=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python); do \
+	  if "$$candidate" -c "$$usable" >/dev/null 2>&1; then chosen="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "error: no working Python 3.11 or 3.12 with venv among: $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3 python)." >&2; \
+	  echo "Install one (on Debian or Ubuntu also python3-venv), or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	echo "making $(VENV) with $$chosen"; \
+	"$$chosen" -m venv --clear "$(VENV)"
+
+clean:
+	rm -rf demo-output engines dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

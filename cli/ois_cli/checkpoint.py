@@ -1,0 +1,176 @@
+"""`ois checkpoint`: what a checkpoint holds, and how to make one of other people's weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ois_cli.output import print_json, progress, say
+from ois_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ois_network.parameters import ParameterReport
+
+app = typer.Typer(
+    help="Look into checkpoints, and make them of other weights.", no_args_is_help=True
+)
+
+_Out = Annotated[
+    Path, typer.Option("--output", "-o", help="The checkpoint to write (.safetensors).")
+]
+_Dtype = Annotated[str, typer.Option("--dtype", help="fp32 or fp16: how weights are stored.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="checkpoint")
+
+
+@app.command()
+def inspect(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="A checkpoint.", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="Count a network without a file: tiny, vits, vitb or vitl."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Show a checkpoint's network, where it comes from, and its parameters part by part.
+
+    A file that loads here loads everywhere: every tensor's name, shape and values are checked.
+    """
+    if (checkpoint is None) == (network is None):
+        raise InvalidInput("name either a checkpoint file or --network, for example --network vitb")
+    from ois_network.parameters import count_parameters
+
+    described: dict[str, Any] = {}
+    if checkpoint is not None:
+        from ois_network.checkpoint import load_checkpoint
+
+        with progress(f"reading {checkpoint}"):
+            loaded = load_checkpoint(checkpoint)
+        config = loaded.config
+        described = {"path": str(checkpoint), "sha256": loaded.sha256, **loaded.metadata}
+        described["trained"] = loaded.trained
+        described.pop("config")
+    else:
+        from ois_network.config import preset
+
+        config = preset(str(network))
+    report = count_parameters(config)
+    if as_json:
+        parameters = {
+            "parts": report.parts,
+            "total": report.total,
+            "buffers": report.buffers,
+            "totals": [asdict(count) for count in report.totals],
+        }
+        print_json({**described, "config": config.to_dict(), "parameters": parameters})
+    else:
+        _print_report(described, report)
+
+
+@app.command()
+def convert(
+    foreign: Annotated[Path, typer.Argument(help="Another implementation's OIS checkpoint.")],
+    mapping: Annotated[
+        Path, typer.Option(help="Renaming rules, .toml or .json (see ois_network/mapping.py).")
+    ],
+    output: _Out,
+    config: Annotated[
+        str | None,
+        typer.Option(help="tiny, vits, vitb or vitl. Default: what the mapping file says."),
+    ] = None,
+    dtype: _Dtype = "fp32",
+    as_json: _Json = False,
+) -> None:
+    """Rename a foreign checkpoint's tensors into ours.
+
+    Reports every left-over, missing and misshaped tensor at once, and writes nothing then.
+    """
+    from ois_network.config import preset
+    from ois_network.mapping import convert as convert_file
+
+    chosen = preset(config) if config is not None else None
+    with progress(f"converting {foreign}"):
+        report = convert_file(foreign, mapping, output, config=chosen, dtype=_stored(dtype))
+    if as_json:
+        print_json({"path": str(output), "dropped": report.dropped, "reshaped": report.reshaped})
+        return
+    for name, what in ((report.dropped, "dropped on purpose"), (report.reshaped, "reshaped")):
+        if name:
+            say(f"{len(name)} {what}: {', '.join(name)}")
+    say(f"wrote {output}")
+
+
+@app.command()
+def assemble(
+    depth_anything: Annotated[
+        Path, typer.Argument(help="Depth-Anything-V2's depth_anything_v2_vit{s,b,l}.pth.")
+    ],
+    output: _Out,
+    parts: Annotated[
+        Path | None,
+        typer.Option(help="Trained parts to join it with. Without: an untrained network."),
+    ] = None,
+    dtype: _Dtype = "fp32",
+    as_json: _Json = False,
+) -> None:
+    """Join a public Depth-Anything-V2 file with trained parts into one checkpoint."""
+    from ois_network.depth_anything import assemble as assemble_files
+
+    with progress(f"assembling {output}"):
+        sha256 = assemble_files(depth_anything, parts, output, dtype=_stored(dtype))
+    if as_json:
+        print_json({"path": str(output), "sha256": sha256})
+        return
+    if parts is None:
+        say("no --parts: prompts and fusion are random; train before you trust a mask")
+    say(f"wrote {output}")
+
+
+def _stored(dtype: str) -> str:
+    if dtype not in ("fp32", "fp16"):
+        raise InvalidInput(f"got --dtype {dtype!r}; expected fp32 or fp16")
+    return dtype
+
+
+def _print_report(described: dict[str, Any], report: ParameterReport) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ois_network.parameters import PAPER_VITB
+
+    console = Console()
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in described.items():
+        shown = value if value not in (None, {}) else "-"
+        facts.add_row(key, escape(str(shown)))
+    shape = f"{report.config.longest} px, ViT {report.config.embed_dim} x {report.config.depth}"
+    facts.add_row("network", f"{report.config.name} ({shape})")
+    console.print(facts)
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    for part, count in report.parts.items():
+        table.add_row(part, f"{count:,}")
+    table.add_row("[bold]total[/]", f"[bold]{report.total:,}[/]")
+    console.print(table)
+
+    paper = Table(box=None, padding=(0, 2, 0, 0))
+    paper.add_column("counted as")
+    paper.add_column("millions", justify="right")
+    beside_paper = report.config.name == "vitb"
+    if beside_paper:
+        paper.add_column(f"paper {PAPER_VITB / 1e6:.2f}", justify="right")
+    for count_ in report.totals:
+        difference = (f"{(count_.parameters - PAPER_VITB) / 1e6:+.2f}",) if beside_paper else ()
+        paper.add_row(count_.rule, f"{count_.parameters / 1e6:.2f}", *difference)
+    console.print(paper)

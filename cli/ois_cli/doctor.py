@@ -1,0 +1,191 @@
+"""`ois doctor`: what works on this machine, and what to do about the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ois_cli import machine, packages
+from ois_cli.output import print_json, progress
+from ois_client.errors import EngineError
+
+_LOW_DISK_GIB = 2
+_LOW_MEMORY_GIB = 2
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Status(StrEnum):
+    OK = "ok"
+    ABSENT = "absent"  # optional, and not here
+    BROKEN = "broken"
+
+    @property
+    def colour(self) -> str:
+        return {"ok": "green", "absent": "yellow", "broken": "red"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. basic: without it no command works. fix: what to do, or ""."""
+
+    area: str
+    name: str
+    status: Status
+    detail: str
+    fix: str = ""
+    basic: bool = False
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say what works on this machine, and why not the rest.
+
+    Exits with 0 unless a basic part (Python, a package of the base install) is broken.
+    """
+    with progress("looking at this machine (every package is imported once)"):
+        findings = list(examine())
+    healthy = not any(f.basic and f.status is not Status.OK for f in findings)
+    if as_json:
+        print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _print_table(findings)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order in which a newcomer meets the parts."""
+    yield _python()
+    yield from _packages()
+    yield from _hardware()
+    yield _tritonserver()
+    yield from _engines()
+    yield _checkpoint()
+
+
+def _python() -> Finding:
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    return Finding(
+        "python",
+        "Python",
+        Status.OK if fits else Status.BROKEN,
+        f"{platform.python_version()} at {sys.executable}",
+        "" if fits else "use Python 3.11 or 3.12",
+        basic=True,
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    for state in packages.package_states():
+        package = state.package
+        basic = not package.extra
+        wanted = f"ois-deploy[{package.extra}]" if package.extra else "ois-deploy"
+        fix = f"pip install '{wanted}'"
+        if state.version is None:
+            status, detail = Status.BROKEN if basic else Status.ABSENT, package.purpose
+        elif state.problem is not None:
+            status, detail = Status.BROKEN, f"{state.version} does not import: {state.problem}"
+            fix = f"pip install --force-reinstall '{wanted}'"
+        else:
+            status, detail, fix = Status.OK, f"{state.version} ({package.purpose})", ""
+        yield Finding("package", package.distribution, status, detail, fix, basic=basic)
+
+
+def _hardware() -> Iterator[Finding]:
+    cpu = machine.cpu()
+    bf16 = "bf16 in hardware" if cpu.native_bf16 else "no bf16 in hardware: use fp32 engines"
+    features = ", ".join(cpu.features) or "features unknown"
+    detail = f"{cpu.model}; {cpu.threads} threads; {features}; {bf16}"
+    yield Finding("hardware", "CPU", Status.OK, detail)
+    memory = machine.memory_gib()
+    if memory is None:
+        yield Finding("hardware", "memory", Status.ABSENT, "this system does not tell")
+    else:
+        yield _amount("memory", memory[1], f"of {memory[0]:.1f} GiB", _LOW_MEMORY_GIB)
+    folder = Path.cwd()
+    yield _amount("disk", machine.free_disk_gib(folder), f"at {folder}", _LOW_DISK_GIB)
+    gpu = machine.gpu()
+    if gpu.problem is None:
+        detail = f"{', '.join(gpu.devices)}; driver for CUDA {gpu.cuda}"
+        yield Finding("hardware", "GPU", Status.OK, detail)
+    else:
+        fix = "CPU engines work without one"
+        yield Finding("hardware", "GPU", Status.ABSENT, gpu.problem, fix)
+
+
+def _amount(name: str, free_gib: float, rest: str, least_gib: float) -> Finding:
+    enough = free_gib >= least_gib
+    return Finding(
+        "hardware",
+        name,
+        Status.OK if enough else Status.BROKEN,
+        f"{free_gib:.1f} GiB free {rest}",
+        "" if enough else f"free some: {least_gib} GiB are needed for comfort",
+    )
+
+
+def _tritonserver() -> Finding:
+    binary = packages.tritonserver_binary()
+    if binary is None:
+        detail, fix = "no tritonserver in this environment", "pip install nvidia-pytriton"
+        return Finding("serving", "tritonserver", Status.ABSENT, detail, fix)
+    return Finding("serving", "tritonserver", Status.OK, str(binary))
+
+
+def _engines() -> Iterator[Finding]:
+    # The runtime is imported here so that `ois --help` stays quick.
+    from ois_runtime.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
+
+    folders = {path.parent for path in Path("engines").glob(f"*/{MANIFEST_FILE}")}
+    if named := os.environ.get("OIS_ENGINES"):
+        folders.add(Path(named))
+    if not folders:
+        yield Finding("engines", "engines", Status.ABSENT, "none in ./engines", EXPORT_COMMAND)
+    for folder in sorted(folders):
+        try:
+            manifest = Manifest.load(folder)
+        except EngineError as error:
+            yield Finding("engines", str(folder), Status.BROKEN, str(error), EXPORT_COMMAND)
+            continue
+        trained = "trained" if manifest.trained else "UNTRAINED: its masks mean nothing"
+        detail = f"{manifest.name}, {manifest.target}, {manifest.precision}, {trained}"
+        yield Finding("engines", str(folder), Status.OK, detail)
+
+
+def _checkpoint() -> Finding:
+    for folder in (Path("models"), _REPOSITORY / "models"):
+        for path in sorted(folder.glob("*.safetensors")):
+            detail = f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+            return Finding("engines", "checkpoint", Status.OK, detail)
+    fix = "run ois in the repository, or name a checkpoint to `ois export`"
+    return Finding("engines", "checkpoint", Status.ABSENT, "no models/*.safetensors", fix)
+
+
+def _print_table(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut off cannot be copied
+    for finding in findings:
+        text = escape(finding.detail)
+        if finding.fix:
+            text += f"\n[dim]-> {escape(finding.fix)}[/dim]"
+        mark = f"[{finding.status.colour}]{finding.status}[/]"
+        table.add_row(mark, escape(finding.name), text)
+    Console().print(table)

@@ -1,0 +1,90 @@
+"""The `ois` application: its commands, and the one place where errors become messages."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ois_cli import bench, checkpoint, demo, doctor, export, segment
+from ois_cli.output import as_ois_error, print_error, say
+
+EXIT_INTERNAL = 1
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# Typer exports its usage errors' subclass but not their base, and since 0.2x it carries its
+# own copy of click, so the base is taken from where every version has it.
+_ClickException: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+
+app = typer.Typer(
+    name="ois",
+    help="Order-aware interactive segmentation: encode an image once, answer every click.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Works anywhere.")
+    ] = False,
+) -> None:
+    """Order-aware interactive segmentation: encode an image once, answer every click."""
+    # `main` reads --debug itself, so that it also works after the command's name.
+
+
+doctor.register(app)
+segment.register(app)
+export.register(app)
+demo.register(app)
+checkpoint.register(app)
+bench.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `ois` with `argv` (default: the process's arguments) and return its exit code.
+
+    0 success, 2 an error the user can act on, 130 interrupted, 1 a defect of this program.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    options = args[: args.index("--")] if "--" in args else args
+    debug, as_json = "--debug" in options, "--json" in options
+    args = [arg for arg in options if arg != "--debug"] + args[len(options) :]
+    try:
+        result = app(args, prog_name="ois", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted; nothing was left half-written")
+        return EXIT_INTERRUPTED
+    except _ClickException as error:
+        print_error("USAGE", error.format_message(), as_json=as_json)
+        return EXIT_ERROR
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, as_json=as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    known = as_ois_error(error)
+    if known is not None:
+        print_error(known.code, str(known), as_json=as_json)
+        return EXIT_ERROR
+    text = (
+        f"{type(error).__name__}: {error}. This is a defect of ois; run the command again with "
+        "--debug and report what it prints"
+    )
+    print_error("INTERNAL", text, as_json=as_json)
+    return EXIT_INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Which Python packages are here, which extra brings each, and whether they can be imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+_IMPORT_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package we use. extra: what installs it, "" for the base install."""
+
+    distribution: str
+    module: str
+    extra: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackageState:
+    """version: None when absent. problem: why the installed package cannot be imported."""
+
+    package: Package
+    version: str | None
+    problem: str | None = None
+
+
+PACKAGES = (
+    Package("numpy", "numpy", "", "arrays"),
+    Package("pillow", "PIL", "", "reading and writing pictures"),
+    Package("typer", "typer", "", "this command"),
+    Package("rich", "rich", "", "this command"),
+    Package("onnxruntime", "onnxruntime", "cpu", "running engines on CPU"),
+    Package("openvino", "openvino", "cpu", "running engines on CPU, bf16 included"),
+    Package("torch", "torch", "network", "the network itself"),
+    Package("safetensors", "safetensors", "network", "reading checkpoints"),
+    Package("onnx", "onnx", "export", "exporting engines"),
+    Package("onnxscript", "onnxscript", "export", "exporting engines"),
+    Package("scipy", "scipy", "bench", "benchmarks"),
+    Package("scikit-image", "skimage", "demo", "the demo's photographs"),
+)
+
+
+def package_states() -> list[PackageState]:
+    """Every package's version, each imported once in a process of its own.
+
+    A version number alone does not say that a compiled package works here, and a broken
+    one can end the process that imports it.
+    """
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(_state, PACKAGES))
+
+
+def tritonserver_binary() -> Path | None:
+    """The `tritonserver` that the wheel of nvidia-pytriton carries; nothing is imported."""
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        return None
+    binary = Path(spec.origin).parent / "tritonserver" / "bin" / "tritonserver"
+    return binary if binary.is_file() else None
+
+
+def _state(package: Package) -> PackageState:
+    try:
+        version = importlib.metadata.version(package.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return PackageState(package, None)
+    return PackageState(package, version, _import_problem(package.module))
+
+
+def _import_problem(module: str) -> str | None:
+    try:
+        run = subprocess.run(
+            [sys.executable, "-c", f"import {module}"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=_IMPORT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"importing it took more than {_IMPORT_TIMEOUT_S} s"
+    if run.returncode == 0:
+        return None
+    lines = run.stderr.strip().splitlines()
+    return lines[-1] if lines else f"importing it ended the process ({run.returncode})"

@@ -1,0 +1,1 @@
+"""Checkpoint -> engines: graphs, lint, parity gate, manifest; nothing broken is ever written."""

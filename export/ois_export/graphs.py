@@ -1,0 +1,198 @@
+"""PyTorch -> two ONNX graphs, one pair for every image shape and any number of objects.
+
+Both come from the same network through torch's exporter. Image sides are symbolic multiples
+of the patch size; the only tensor whose size is not a linear function of the grid is the
+mask head's half-resolution level, `(g - 1) // 2 + 1`: that it agrees is left to run time.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ois_client.clicks import SLOTS
+from ois_client.errors import ExportError
+from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops
+from ois_network.network import OISNetwork
+from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
+
+OPSET = 20
+PROMPT_INPUTS = ("points", "labels", "coverage", "has_previous")
+DECODER_OUTPUTS = ("logits", "new_coverage")
+
+# Tracing needs a grid without special cases; the graph then serves every grid, 1x1 included
+# (the parity gate and the tests run such).
+_TRACE_GRID = (6, 9)
+_TRACE_OBJECTS = 2
+
+
+class EncoderGraph(nn.Module):
+    """`ImageEncoder` with a tuple for an output, as graphs have."""
+
+    def __init__(self, encoder: ImageEncoder, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.names = names
+
+    def forward(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> tuple[Tensor, ...]:
+        state = self.encoder(image, pos_rows, pos_cols)
+        return tuple(state[name] for name in self.names)
+
+
+class DecoderGraph(nn.Module):
+    """`ClickDecoder` that takes only the parts of the state it reads, in a fixed order."""
+
+    def __init__(self, decoder: ClickDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self,
+        state: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        logits, new_coverage = self.decoder(state, points, labels, coverage, has_previous)
+        return logits, new_coverage
+
+
+def export_graphs(
+    network: OISNetwork, folder: Path, *, attention: AttentionOps, rewrites: Rewrites
+) -> dict[str, Path]:
+    """Write encoder.onnx and decoder.onnx into `folder`; returns their paths by role.
+
+    The network's parameters stop requiring gradients: a graph with an attention bias that
+    requires them cannot be exported. Raises `ExportError` when torch cannot export it.
+    """
+    network = network.eval().requires_grad_(False)
+    paths = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}
+    rows, columns = _TRACE_GRID
+    patch, table = network.config.patch, network.config.position_table
+    image = torch.zeros(rows * patch, columns * patch, 3, dtype=torch.uint8)
+    inputs = (image, torch.zeros(rows, table), torch.zeros(columns, table))
+    encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
+    with torch.no_grad():
+        state = encoder(*inputs)
+        set_attention_ops(network, attention)
+        try:
+            _export_encoder(encoder, inputs, tuple(state), paths["encoder"])
+            _export_decoder(decoder, state, paths["decoder"])
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            raise ExportError(
+                f"torch {torch.__version__} could not export this network: "
+                f"{str(error).strip().splitlines()[0]}. Nothing was written; "
+                "`ois doctor` shows the versions this toolkit was tested with"
+            ) from error
+        finally:
+            set_attention_ops(network, TorchAttention())
+    return paths
+
+
+def _export_encoder(
+    encoder: ImageEncoder, inputs: tuple[Tensor, ...], names: tuple[str, ...], path: Path
+) -> None:
+    patch = encoder.network.config.patch
+    rows, columns = Dim("gh", min=3, max=1024), Dim("gw", min=3, max=1024)
+    shapes = {
+        "image": {0: patch * rows, 1: patch * columns},
+        "pos_rows": {0: rows},
+        "pos_cols": {0: columns},
+    }
+    graph = EncoderGraph(encoder, names)
+    _to_onnx(graph, inputs, shapes, path, ["image", "pos_rows", "pos_cols"], list(names))
+
+
+def _export_decoder(decoder: ClickDecoder, state: dict[str, Tensor], path: Path) -> None:
+    rows, columns = _TRACE_GRID
+    n = _TRACE_OBJECTS
+    prompts = (
+        torch.zeros(n, SLOTS, 2),
+        torch.zeros(n, SLOTS, dtype=torch.int32),
+        torch.zeros(n, rows, columns, dtype=torch.uint8),
+        torch.zeros(n, dtype=torch.bool),
+    )
+    auto = Dim.AUTO
+    shapes = (
+        {name: _free_axes(name) for name in state},
+        {0: auto},
+        {0: auto},
+        {0: auto, 1: auto, 2: auto},
+        {0: auto},
+    )
+    _to_onnx(
+        DecoderGraph(decoder),
+        (state, *prompts),
+        shapes,
+        path,
+        [*state, *PROMPT_INPUTS],
+        list(DECODER_OUTPUTS),
+    )
+
+
+def _free_axes(name: str) -> dict[int, Any]:
+    """Which axes of a state tensor follow the image's shape (see `split`'s table)."""
+    auto = Dim.AUTO
+    if name in ("depth_min", "depth_max"):
+        return {}
+    if name in ("depth", "grid_depth"):
+        return {1: auto, 2: auto}
+    if name in ("features", "position"):
+        return {1: auto}
+    if name == "keys_values":
+        return {2: auto}
+    return {2: auto, 3: auto}  # the levels, (1, f, rows, columns)
+
+
+def _to_onnx(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    shapes: Any,
+    path: Path,
+    input_names: list[str],
+    output_names: list[str],
+) -> None:
+    with _quiet():
+        program = torch.export.export(
+            module,
+            inputs,
+            dynamic_shapes=shapes,
+            strict=False,
+            # "This size equals that one" becomes a run-time matter instead of a refusal.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        exported = torch.onnx.export(
+            program,
+            (),
+            opset_version=OPSET,
+            input_names=input_names,
+            output_names=output_names,
+            dynamo=True,
+            verbose=False,
+        )
+    if exported is None:
+        raise ExportError("torch.onnx.export returned nothing; is onnxscript installed?")
+    exported.save(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's notes about packages and classes that are none of the user's business."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

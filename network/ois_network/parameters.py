@@ -1,0 +1,91 @@
+"""How many parameters a network has, part by part, beside the paper's 107.88 M (Table 3).
+
+The paper does not say how it counts: its encoder and two whole heads alone are 108.36 M.
+So several counts are given, each with its rule; none is called the right one. Networks are
+built on the meta device: nothing is allocated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ois_network.config import NetworkConfig
+from ois_network.network import OISNetwork
+
+PAPER_VITB = 107_880_000  # Table 3, OIS with ViT-B
+
+#: Part -> the name prefixes of its parameters.
+PARTS: dict[str, tuple[str, ...]] = {
+    "encoder": ("encoder.",),
+    "depth head": ("depth_head.",),
+    "mask head": ("mask_head.",),
+    "image projection": ("project.",),
+    "sparse prompts": ("sparse.",),
+    "dense prompts": ("dense.",),
+    "fusion": ("fusion.",),
+    "depth encoder": ("depth_encoder.",),
+    "injection": ("inject.",),
+}
+_UNUSED = ".scratch.refinenet4.resConfUnit1."  # Depth-Anything-V2 has it and never runs it
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """parameters: how many. rule: what is counted, in words."""
+
+    rule: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterReport:
+    """parts: name -> parameters, absent parts left out. totals: the same network, other rules.
+
+    buffers: fixed numbers stored beside the parameters, in no total but the one that says so.
+    """
+
+    config: NetworkConfig
+    parts: dict[str, int]
+    buffers: int
+    totals: tuple[Count, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def meta_network(config: NetworkConfig) -> OISNetwork:
+    """A network with shapes and no numbers."""
+    with torch.device("meta"):
+        return OISNetwork(config)
+
+
+def state_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in a network's state dict."""
+    return {name: tuple(t.shape) for name, t in meta_network(config).state_dict().items()}
+
+
+def count_parameters(config: NetworkConfig) -> ParameterReport:
+    """Counts of a network of `config`, without building it."""
+    network = meta_network(config)
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    parts = {
+        part: count
+        for part, prefixes in PARTS.items()
+        if (count := sum(n for name, n in sizes.items() if name.startswith(prefixes)))
+    }
+    buffers = sum(t.numel() for t in network.state_dict().values()) - sum(sizes.values())
+    total = sum(sizes.values())
+    unused = sum(n for name, n in sizes.items() if _UNUSED in name)
+    frozen = parts["encoder"] + parts["depth head"]
+    totals = (
+        Count("every parameter", total),
+        Count("without the heads' never-used resConfUnit1", total - unused),
+        Count("with DINOv2's mask_token, which we drop", total + config.embed_dim),
+        Count("with the fixed Fourier matrix (a buffer)", total + buffers),
+        Count("without the depth head", total - parts["depth head"]),
+        Count("trained: without encoder and depth head", total - frozen),
+    )
+    return ParameterReport(config, parts, buffers, totals)
