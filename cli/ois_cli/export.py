@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from ois_cli.output import print_json, say
-from ois_client.errors import InvalidInput
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +45,7 @@ def export(
     """
     from ois_export.targets import Target
 
-    try:
-        chosen = Target(target)
-    except ValueError:
-        raise InvalidInput(
-            f"got the target {target!r}; expected one of {', '.join(Target)}"
-        ) from None
+    chosen = Target.parse(target)
     chosen.check(precision)
     folder = output or Path("engines") / f"{checkpoint.stem}-{chosen.value}"
     started = time.monotonic()

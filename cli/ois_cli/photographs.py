@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ois_cli.prompts import Prompt
-from ois_export.samples import photo_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,8 @@ class Photograph:
 
     @property
     def path(self) -> Path:
+        from ois_export.samples import photo_folder
+
         return photo_folder() / self.file
 
     def prompts(self) -> tuple[Prompt, ...]:

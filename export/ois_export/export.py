@@ -24,7 +24,7 @@ from ois_export.lint import check
 from ois_export.onnx_attention import ContribAttention
 from ois_export.parity import Limits, Progress, run_gate
 from ois_export.targets import Target
-from ois_network.checkpoint import load_checkpoint
+from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
 from ois_runtime.engines import load_engines
 from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
@@ -55,32 +55,15 @@ def export_engines(
     _check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
-    rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
     with _staging(output) as folder:
-        progress("exporting graphs")
-        attention = ContribAttention()
-        paths = export_graphs(checkpoint.network, folder, attention=attention, rewrites=rewrites)
-        progress("linting graphs")
-        engines = {role: _describe(path) for role, path in paths.items()}
-        manifest = Manifest(
+        manifest = write_engines(
+            checkpoint,
+            folder,
             name=output.name,
-            target=target.value,
             precision=precision,
-            network=checkpoint.config.to_dict(),
-            trained=checkpoint.trained,
-            checkpoint_sha256=checkpoint.sha256,
-            longest=checkpoint.config.longest,
-            patch=checkpoint.config.patch,
-            position_table=checkpoint.config.position_table,
-            preprocess_version=PREPROCESS_VERSION,
-            opset=OPSET,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=_versions(),
-            encoder=engines["encoder"],
-            decoder=engines["decoder"],
-            options={"cached_kv": rewrites.cached_kv, "masked_logit": attention.masked_logit},
+            cached_kv=cached_kv,
+            progress=progress,
         )
-        manifest.save(folder)
         parity = run_gate(
             checkpoint.network, load_engines(folder), limits=limits, progress=progress
         )
@@ -88,6 +71,48 @@ def export_engines(
         manifest.save(folder)
         progress(f"writing {output}")
         _publish(folder, output)
+    return manifest
+
+
+def write_engines(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    name: str,
+    precision: str = "fp32",
+    cached_kv: bool = False,
+    progress: Progress = lambda _: None,
+) -> Manifest:
+    """Graphs, lint and manifest into an existing `folder`, *without* the parity gate.
+
+    For benchmarks of random weights and for tests of the gate itself; `export_engines` is
+    what users get.
+    """
+    rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
+    attention = ContribAttention()
+    progress("exporting graphs")
+    paths = export_graphs(checkpoint.network, folder, attention=attention, rewrites=rewrites)
+    progress("linting graphs")
+    engines = {role: _describe(path) for role, path in paths.items()}
+    manifest = Manifest(
+        name=name,
+        target=Target.CPU.value,
+        precision=precision,
+        network=checkpoint.config.to_dict(),
+        trained=checkpoint.trained,
+        checkpoint_sha256=checkpoint.sha256,
+        longest=checkpoint.config.longest,
+        patch=checkpoint.config.patch,
+        position_table=checkpoint.config.position_table,
+        preprocess_version=PREPROCESS_VERSION,
+        opset=OPSET,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        encoder=engines["encoder"],
+        decoder=engines["decoder"],
+        options={"cached_kv": rewrites.cached_kv, "masked_logit": attention.masked_logit},
+    )
+    manifest.save(folder)
     return manifest
 
 

@@ -32,6 +32,14 @@ class Target(StrEnum):
         member.missing = missing
         return member
 
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """Raises `InvalidInput`, naming the known targets, for an unknown name."""
+        for target in cls:
+            if target.value == name:
+                return target
+        raise InvalidInput(f"got the target {name!r}; expected one of {', '.join(cls)}")
+
     def check(self, precision: str) -> None:
         """Raise `InvalidInput` when this version cannot export for the target."""
         if self.missing:

@@ -32,6 +32,7 @@ from torch import Tensor
 from ois_client.errors import CheckpointError
 from ois_network.config import NetworkConfig
 from ois_network.network import OISNetwork
+from ois_network.parameters import state_shapes
 from ois_network.recognise import recognise
 from ois_network.weights_file import WeightsFile, read_weights, write_safetensors
 
@@ -112,7 +113,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             "with its Depth-Anything-V2 file: `ois checkpoint assemble DEPTH_ANYTHING.pth "
             f"--parts {weights.path} -o OUT.safetensors`"
         )
-    config = NetworkConfig.from_dict(header["config"])
+    config = config_of(header, str(weights.path))
     network = network_of(config, weights.tensors, str(weights.path))
     return Checkpoint(network, config, header["trained"], weights.sha256, header)
 
@@ -144,6 +145,16 @@ def read_header(weights: WeightsFile) -> dict[str, Any]:
     return header
 
 
+def config_of(header: Mapping[str, Any], source: str) -> NetworkConfig:
+    """The header's network config; `CheckpointError` names `source` when it is impossible."""
+    try:
+        return NetworkConfig.from_dict(header["config"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{source}: impossible network config: {error}") from None
+
+
 def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> OISNetwork:
     """A network of `config` with exactly these tensors, fp32 on the CPU, in eval mode.
 
@@ -151,10 +162,10 @@ def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str
     differ from the network's, or a value is NaN or infinite.
     """
     try:
-        network = OISNetwork(config)
+        # Shapes first: a damaged config could ask for more memory than there is.
+        expected = state_shapes(config)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
         raise CheckpointError(f"{source}: no network can be built of its config: {error}") from None
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     problems = differences(expected, tensors)
     if problems:
         raise CheckpointError(
@@ -162,6 +173,7 @@ def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str
             f"({config.name}): " + "; ".join(problems)
         )
     _check_finite(tensors, f"{source} is damaged", "use another checkpoint")
+    network = OISNetwork(config)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return network.eval()
 

@@ -78,11 +78,13 @@ class NetworkConfig:
                 f"prompt_dim={self.prompt_dim} must be even and divisible by "
                 f"fusion_heads={self.fusion_heads}"
             )
-        if len(self.out_layers) != 4 or list(self.out_layers) != sorted(set(self.out_layers)):
-            problems.append(f"out_layers={self.out_layers} must be four rising layer numbers")
-        elif self.out_layers[-1] >= self.depth or self.out_layers[0] < 0:
-            problems.append(f"out_layers={self.out_layers} must lie in 0..{self.depth - 1}")
-        if len(self.head_channels) != 4:
+        layers = list(self.out_layers)
+        rising = layers == sorted(set(layers)) and set(layers) <= set(range(self.depth))
+        if len(layers) != 4 or not rising:
+            problems.append(
+                f"out_layers={self.out_layers} must be four rising numbers in 0..{self.depth - 1}"
+            )
+        if len(list(self.head_channels)) != 4:
             problems.append(f"head_channels={self.head_channels} must have four entries")
         if not set(self.fused_levels) <= {1, 2, 3, 4} or not self.fused_levels:
             problems.append(f"fused_levels={self.fused_levels} must be some of 1, 2, 3, 4")

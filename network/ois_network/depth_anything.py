@@ -23,6 +23,7 @@ from ois_network.checkpoint import (
     BASE_PARTS,
     StoredDtype,
     base_sha256,
+    config_of,
     differences,
     network_of,
     read_header,
@@ -99,7 +100,7 @@ def assemble(
             f"{found[:12]} from {depth_anything_path}, expected {str(header.get('base'))[:12]}. "
             "Use the Depth-Anything-V2 file it was trained with"
         )
-    config = NetworkConfig.from_dict(header["config"])
+    config = config_of(header, str(parts.path))
     network = network_of(
         config, {**base.tensors, **parts.tensors}, f"{depth_anything_path} + {parts.path}"
     )

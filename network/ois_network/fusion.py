@@ -86,6 +86,15 @@ class Fusion(nn.Module):
             CrossAttention(config.prompt_dim, config.fusion_heads) for _ in range(updates)
         )
 
+    def block_list(self) -> list[FusionBlock]:
+        """The blocks in order (a ModuleList forgets its members' type)."""
+        return [block for block in self.blocks if isinstance(block, FusionBlock)]
+
+    @property
+    def masked_logit(self) -> float:
+        """The logit that blocks a key, as the attention in use wants it."""
+        return self.block_list()[0].object_attention.ops.masked_logit
+
     def forward(
         self,
         tokens: Tensor,
@@ -101,7 +110,7 @@ class Fusion(nn.Module):
         when the image features change between blocks.
         """
         each_block = len(self.image_updates) > 1
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.block_list()):
             if projected is not None:
                 pairs = projected[number]
             else:
@@ -114,5 +123,5 @@ class Fusion(nn.Module):
         return features
 
     def _update(self, number: int, features: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
-        update = self.image_updates[number]
-        return features + update(features + position, tokens, tokens)
+        seen: Tensor = self.image_updates[number](features + position, tokens, tokens)
+        return features + seen

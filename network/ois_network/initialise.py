@@ -22,8 +22,8 @@ def build(config: NetworkConfig, seed: int = 0) -> OISNetwork:
 def start_mask_head(network: OISNetwork) -> None:
     """Copy the depth head into the mask head and silence the injections."""
     network.mask_head.load_state_dict(network.depth_head.state_dict())
-    for layer in network.inject.values():
-        nn.init.zeros_(layer.weight)
+    for parameter in network.inject.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _initialise(network: OISNetwork) -> None:

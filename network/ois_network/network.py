@@ -103,7 +103,7 @@ class OISNetwork(nn.Module):
         rows, columns = features.grid
         grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
         levels = [
-            level + self.inject[str(n)](grid)
+            level + self.injection(n)(grid)
             if n in self.config.fused_levels
             else level.expand(points.shape[0], -1, -1, -1)
             for n, level in enumerate(features.levels, start=1)
@@ -151,9 +151,15 @@ class OISNetwork(nn.Module):
         if self.config.object and self.fusion is not None:
             blocked = blocked_keys(coverage, has_previous, labels)
             blocked = blocked.unsqueeze(1).repeat(1, heads, 1, 1)
-            masked = self.fusion.blocks[0].object_attention.ops.masked_logit
-            allow = torch.where(blocked, masked, 0.0).to(depth.dtype)
+            allow = torch.where(blocked, self.fusion.masked_logit, 0.0).to(depth.dtype)
         return order, allow
+
+    def injection(self, level: int) -> nn.Conv2d:
+        """P_l: how the fused features enter level `level` of the mask head."""
+        layer = self.inject[str(level)]
+        if not isinstance(layer, nn.Conv2d):
+            raise TypeError(f"injection {level} is {type(layer).__name__}")
+        return layer
 
     def forward(
         self,

@@ -82,7 +82,7 @@ class LevelForm(Enum):
 
 
 def level_forms(config: NetworkConfig, rewrites: Rewrites) -> dict[int, LevelForm]:
-    forms = {}
+    forms: dict[int, LevelForm] = {}
     for level in (1, 2, 3, 4):
         if level in config.fused_levels:
             forms[level] = LevelForm.IMAGE if rewrites.split_linear else LevelForm.TOKENS
@@ -123,7 +123,7 @@ class ImageEncoder(nn.Module):
                 state["keys_values"] = torch.stack(
                     [
                         torch.cat(block.project(features + state["position"], features))
-                        for block in network.fusion.blocks
+                        for block in network.fusion.block_list()
                     ]
                 )  # (blocks, 4, K, C)
         for level, form in self.forms.items():
@@ -151,13 +151,14 @@ class PromptPath(nn.Module):
         super().__init__()
         head = network.mask_head
         self.level = level
-        inject = network.inject[str(level)].weight[:, :, 0, 0].double()  # (D, C)
-        project = head.projects[level - 1].weight[:, :, 0, 0].double() @ inject  # (c, C)
+        projects = head.projects[level - 1].get_parameter("weight")
+        inject = network.injection(level).weight[:, :, 0, 0].double()  # (D, C)
+        project = projects[:, :, 0, 0].double() @ inject  # (c, C)
         rn = head.layer_rn(level).weight.double()  # (f, c, 3, 3)
         if level == 3:
             self.register_buffer("first", torch.einsum("fcij,cp->fpij", rn, project).float())
             return
-        resize = head.resize_layers[level - 1].weight.double()
+        resize = head.resize_layers[level - 1].get_parameter("weight").double()
         if level == 4:  # Conv2d: (out, in, 3, 3)
             folded = torch.einsum("ocij,cp->opij", resize, project)
         else:  # ConvTranspose2d: (in, out, k, k)
@@ -227,8 +228,8 @@ class ClickDecoder(nn.Module):
         if form is LevelForm.IMAGE:
             reassembled = stored + self.prompt_paths[str(level)](grid)
         else:
-            if str(level) in self.network.inject:
-                stored = stored + self.network.inject[str(level)](grid)
+            if level in self.network.config.fused_levels:
+                stored = stored + self.network.injection(level)(grid)
             reassembled = head.reassemble(level, stored)
         return reassembled if level == 4 else head.refinenet(level).lateral(reassembled)
 
@@ -285,7 +286,7 @@ class ClickDecoder(nn.Module):
             order = order_maps(grid, centres, labels).unsqueeze(1)  # (N, 1, 48, K)
         if config.object and network.fusion is not None:
             blocked = blocked_keys(coverage, has_previous, labels).unsqueeze(1)
-            masked = network.fusion.blocks[0].object_attention.ops.masked_logit
+            masked = network.fusion.masked_logit
             allow = torch.where(blocked, masked, 0.0).to(state["features"].dtype)
         return order, allow
 
@@ -301,7 +302,7 @@ class ClickDecoder(nn.Module):
             return None
         n = features.shape[0]
         projected = []
-        for number, block in enumerate(self.network.fusion.blocks):
+        for number, block in enumerate(self.network.fusion.block_list()):
             pairs = []
             layers = (
                 block.order_attention.key,

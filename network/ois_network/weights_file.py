@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from torch import Tensor
 from ois_client.errors import CheckpointError, OutputError
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+#: What `torch.load` raises for cut and damaged files.
+_DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError)
 #: Under which names published files nest their state dict.
 _NESTED = ("state_dict", "model", "model_state_dict")
 
@@ -145,8 +148,13 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
 
 
 def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError
+
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # About old pickle protocols: the file loads or is refused below, with a reason.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].split("\n")[-1].strip()
         raise CheckpointError(
@@ -154,7 +162,7 @@ def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"({_shorten(reason)}). Where you trust the file, open it with its own project and "
             "save its state_dict alone: torch.save(model.state_dict(), 'weights.pth')"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (*_DAMAGED, SafetensorError) as error:  # torch.load tries safetensors too
         reason = _shorten(str(error).split("\n")[0])
         raise CheckpointError(
             f"{path} is a damaged PyTorch file ({reason}); download it again"

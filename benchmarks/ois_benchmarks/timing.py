@@ -1,0 +1,102 @@
+"""Repeated timing that notices when somebody else was using the machine.
+
+A repetition counts only if other processes used less than a few percent of the cores
+meanwhile (all busy time minus this process's own, from /proc/stat). Medians come with a
+bootstrap confidence interval, and with how many repetitions had to be thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+QUIET_SHARE = 0.06
+_STAT = Path("/proc/stat")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. `noisy`: the machine never became quiet, so disturbed repetitions are used."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    repeats: int
+    discarded: int
+    others_share: float
+    noisy: bool
+    samples_s: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    run: Callable[[], object], *, repeats: int, warmup: int = 1, patience: int = 4
+) -> Timing:
+    """Time `run` until `repeats` quiet repetitions, giving up after `patience` times as many."""
+    for _ in range(warmup):
+        run()
+    quiet: list[float] = []
+    every: list[tuple[float, float]] = []
+    while len(quiet) < repeats and len(every) < patience * repeats:
+        before = _clocks()
+        started = time.perf_counter()
+        run()
+        elapsed = time.perf_counter() - started
+        share = _others_share(before, _clocks(), elapsed)
+        every.append((elapsed, share))
+        if share <= QUIET_SHARE:
+            quiet.append(elapsed)
+        else:
+            time.sleep(min(1.0, elapsed))
+    noisy = len(quiet) < repeats
+    samples = [elapsed for elapsed, _ in every] if noisy else quiet
+    low, high = median_interval(samples)
+    used = [share for _, share in every if noisy or share <= QUIET_SHARE]
+    return Timing(
+        median_s=float(np.median(samples)),
+        low_s=low,
+        high_s=high,
+        repeats=len(samples),
+        discarded=0 if noisy else len(every) - len(quiet),
+        others_share=round(max(used), 4),
+        noisy=noisy,
+        samples_s=tuple(samples),
+    )
+
+
+def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Bootstrap confidence interval of the median; deterministic."""
+    generator = np.random.default_rng(0)
+    values = np.asarray(samples)
+    medians = np.median(generator.choice(values, (2000, len(values))), axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(medians, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _clocks() -> tuple[float, float]:
+    """(busy seconds of all cores since boot, CPU seconds of this process)."""
+    if not _STAT.exists():
+        return 0.0, 0.0
+    fields = _STAT.read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(f) for f in fields[:8])
+    busy = user + nice + system + irq + softirq + steal
+    return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+
+def _others_share(
+    before: tuple[float, float], after: tuple[float, float], elapsed_s: float
+) -> float:
+    # /proc/stat counts in 10 ms ticks: what is shorter than a few ticks cannot be judged.
+    if elapsed_s < 0.05:
+        return 0.0
+    others = (after[0] - before[0]) - (after[1] - before[1])
+    return max(0.0, others / (elapsed_s * (os.cpu_count() or 1)))
