@@ -12,7 +12,8 @@
 
 PYTHON ?=
 VENV ?= .venv
-PYTEST_FLAGS ?= -n 2
+# A file stays on one worker, so that what its tests share is made once.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed

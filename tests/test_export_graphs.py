@@ -1,0 +1,132 @@
+"""Exported engines compute what the network computes, on every shape and for every switch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from networks import MICRO, micro
+from ois_client.geometry import Geometry
+from ois_export.export import write_engines
+from ois_export.parity import CASES, Case, Limits, make_prompts, measure, run_gate
+from ois_export.samples import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
+from ois_network.checkpoint import Checkpoint
+from ois_network.config import FusionOrder, ImageUpdate
+from ois_network.network import OISNetwork
+from ois_runtime.engines import EnginePair, load_engines
+
+LIMITS = Limits(depth_error=2e-5, logit_error=2e-5)
+
+
+def as_checkpoint(network: OISNetwork) -> Checkpoint:
+    return Checkpoint(network, network.config, trained=False, sha256="0" * 64, metadata={})
+
+
+@pytest.fixture(scope="module")
+def network() -> OISNetwork:
+    return micro()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, network: OISNetwork) -> Path:
+    path = tmp_path_factory.mktemp("engines")
+    write_engines(as_checkpoint(network), path, name="micro")
+    return path
+
+
+@pytest.fixture(scope="module")
+def engines(folder: Path) -> EnginePair:
+    return load_engines(folder)
+
+
+def test_the_gate_passes_and_covers_what_it_promises(
+    network: OISNetwork, engines: EnginePair
+) -> None:
+    report = run_gate(network, engines, limits=LIMITS)
+    cases = report["cases"]
+    assert len({tuple(case["network_size"]) for case in cases}) == 4
+    assert {case["objects"] for case in cases} == {1, 4, 16}
+    assert {case["clicks"] for case in cases} >= {1, 48}
+    assert any(case["with_previous"] for case in cases)
+    assert any(case["with_previous"] < case["objects"] for case in cases)
+    assert all(case["mask_iou"] > 0.999 for case in cases)
+    spread = {objects for case in CASES for objects in case.objects}
+    assert any(positive == 24 and negative == 24 for positive, negative, _ in spread)
+
+
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (14, 14), (640, 90), (37, 41)])
+def test_extreme_shapes_agree(
+    network: OISNetwork, engines: EnginePair, size: tuple[int, int]
+) -> None:
+    geometry = Geometry.fit(*size, longest=MICRO.longest)
+    generator = np.random.default_rng(0)
+    shape = (geometry.network_height, geometry.network_width, 3)
+    image = generator.integers(0, 256, shape, dtype=np.uint8)
+    prompts = make_prompts(Case(SQUARE, ((1, 1, True), (2, 0, False))), geometry, seed=3)
+    logits, _ = engines.decode(engines.encode(image, geometry), *prompts)
+    rows, columns = map(torch.from_numpy, geometry.position_matrices())
+    with torch.no_grad():
+        features = network.encode(torch.from_numpy(image)[None], rows, columns)
+        expected = network.click(features, *map(torch.from_numpy, prompts)).numpy()
+    assert logits.shape == expected.shape
+    np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "cached_kv"),
+    [
+        ({"fusion_order": FusionOrder.OBJECT_FIRST, "fused_levels": (2, 3)}, True),
+        (
+            {
+                "fused_levels": (1, 2, 3, 4),
+                "image_update": ImageUpdate.EACH_BLOCK,
+                "depth_encoder": True,
+            },
+            False,
+        ),
+        ({"fused_levels": (4,), "order": False, "object": False, "dense": False}, True),
+    ],
+    ids=lambda value: str(value),
+)
+def test_switches_export(tmp_path: Path, changes: dict[str, object], cached_kv: bool) -> None:
+    network = micro(**changes)
+    write_engines(as_checkpoint(network), tmp_path, name="micro", cached_kv=cached_kv)
+    engines = load_engines(tmp_path)
+    cases = (
+        Case(LANDSCAPE, ((2, 1, True), (1, 0, False))),
+        Case(PORTRAIT, ((1, 0, False),)),
+        Case(PANORAMA, ((3, 2, True),)),
+    )
+    for number, case in enumerate(cases):
+        result = measure(network, engines, case, seed=number)
+        assert result.logit_error < 2e-5
+        assert result.depth_error < 2e-5
+        assert result.row_difference < 1e-6
+
+
+def test_clicks_reach_the_mask_through_the_engine(engines: EnginePair) -> None:
+    """A parity of two constants would prove nothing: prompts must matter."""
+    geometry = Geometry.fit(112, 84, longest=MICRO.longest)
+    image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)
+    state = engines.encode(image, geometry)
+    first = make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=0)
+    second = make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=1)
+    a, _ = engines.decode(state, *first)
+    b, _ = engines.decode(state, *second)
+    without_previous = (*first[:3], np.zeros(1, dtype=np.bool_))
+    c, _ = engines.decode(state, *without_previous)
+    assert np.abs(a - b).max() > 1e-2 * np.abs(a).max()
+    assert np.abs(a - c).max() > 1e-4 * np.abs(a).max()
+
+
+def test_graphs_use_the_fused_attention_and_no_double(folder: Path) -> None:
+    for role in ("encoder", "decoder"):
+        model = onnx.load(str(folder / f"{role}.onnx"))
+        kinds = [node.op_type for node in model.graph.node]
+        assert kinds.count("MultiHeadAttention") >= 4
+        assert "Softmax" not in kinds
+        assert "GridSample" not in kinds
