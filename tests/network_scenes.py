@@ -14,6 +14,9 @@ from ois_network.config import NetworkConfig
 from ois_network.initialise import randomise
 from ois_network.network import OISNetwork
 
+# These networks are so small that threads only wait for each other; pytest-xdist adds its own.
+torch.set_num_threads(1)
+
 #: Every dimension differs from every other, so that a swapped axis cannot go unnoticed.
 SMALL = NetworkConfig(
     name="small",

@@ -17,7 +17,7 @@ from ois_export.samples import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_network.checkpoint import Checkpoint
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import OISNetwork
-from ois_runtime.engines import EnginePair, load_engines
+from ois_runtime.engines import EngineBackend, EnginePair, load_engines
 
 LIMITS = Limits(depth_error=2e-5, logit_error=2e-5)
 
@@ -106,6 +106,14 @@ def test_switches_export(tmp_path: Path, changes: dict[str, object], cached_kv: 
         assert result.logit_error < 2e-5
         assert result.depth_error < 2e-5
         assert result.row_difference < 1e-6
+
+
+def test_openvino_runs_the_same_files(network: OISNetwork, folder: Path) -> None:
+    pytest.importorskip("openvino")
+    engines = load_engines(folder, EngineBackend.OPENVINO)
+    result = measure(network, engines, Case(LANDSCAPE, ((2, 1, True), (1, 0, False))), seed=0)
+    assert result.logit_error < 2e-5
+    assert result.mask_iou > 0.999
 
 
 def test_clicks_reach_the_mask_through_the_engine(engines: EnginePair) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
 
@@ -53,15 +52,6 @@ SCENES: dict[str, tuple[int, int, list[tuple[int, int]], list[bool]]] = {
     "7x6, three objects": (7, 6, [(7, 7), (1, 2), (0, 3)], [True, False, True]),
     "1x2, smaller than a level": (1, 2, [(3, 1)], [True]),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """These networks are so small that threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

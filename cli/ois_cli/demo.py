@@ -34,6 +34,10 @@ def demo(
         typer.Option(help="Engine folder. Default: $OIS_ENGINES, else engines/ois-tiny-cpu."),
     ] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    precision: Annotated[
+        str,
+        typer.Option(help="Arithmetic: f32, or bf16 with openvino where the processor has it."),
+    ] = "f32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: the backend's choice.")
     ] = None,
@@ -42,7 +46,7 @@ def demo(
 
     A sheet shows the clicks, the depth, the order maps, and the mask after each click.
     """
-    with open_client(engines, backend, threads) as client:
+    with open_client(engines, backend, threads, precision) as client:
         if not client.info.trained:
             warn(UNTRAINED)
         files.make_folder(output)

@@ -116,6 +116,10 @@ def segment(
         typer.Option(help="Engine folder. Default: $OIS_ENGINES, else engines/ois-tiny-cpu."),
     ] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
+    precision: Annotated[
+        str,
+        typer.Option(help="Arithmetic: f32, or bf16 with openvino where the processor has it."),
+    ] = "f32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: the backend's choice.")
     ] = None,
@@ -132,7 +136,7 @@ def segment(
     prompts = tuple(Prompt.parse(text) for text in point)
     picture = load_image(image)
     check_prompts(prompts, picture)
-    with open_client(engines, backend, threads) as client:
+    with open_client(engines, backend, threads, precision) as client:
         if not client.info.trained:
             warn(UNTRAINED)
         with progress("encoding the image"):
@@ -152,13 +156,16 @@ def segment(
             _print_report(report(result, outputs, client.info))
 
 
-def open_client(engines: Path | None, backend: str, threads: int | None) -> Client:
+def open_client(engines: Path | None, backend: str, threads: int | None, precision: str) -> Client:
     """The engines of a folder (None: the default folder) in this process.
 
-    Raises `EngineError` when there are none, `InvalidInput` for an unknown backend.
+    Raises `EngineError` when there are none, `InvalidInput` for an unknown
+    backend or precision.
     """
     with progress("loading the engines"):
-        return Client(f"local:{engines or ''}", backend=backend, threads=threads)
+        return Client(
+            f"local:{engines or ''}", backend=backend, threads=threads, precision=precision
+        )
 
 
 def render(result: Result, outputs: Outputs) -> dict[Path, bytes]:

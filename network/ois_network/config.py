@@ -68,6 +68,13 @@ class NetworkConfig:
     depth_encoder: bool = False
 
     def __post_init__(self) -> None:
+        sizes = {
+            key: value
+            for key, value in dataclasses.asdict(self).items()
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1
+        }
+        if sizes:
+            raise CheckpointError(f"impossible network config: {sizes} must be at least 1")
         problems = []
         if self.longest % self.patch or self.longest < self.patch:
             problems.append(f"longest={self.longest} is not a multiple of patch={self.patch}")
@@ -106,10 +113,12 @@ class NetworkConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+        plain: dict[str, Any] = {}
+        for key, value in dataclasses.asdict(self).items():
+            if isinstance(value, tuple):
+                value = list(value)
+            plain[key] = str(value) if isinstance(value, str) else value
+        return plain
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:

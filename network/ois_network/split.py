@@ -226,7 +226,9 @@ class ClickDecoder(nn.Module):
         if form is LevelForm.LATERAL:
             return stored
         if form is LevelForm.IMAGE:
-            reassembled = stored + self.prompt_paths[str(level)](grid)
+            # The N rows first: OpenVINO fuses this sum into the convolution and takes its batch
+            # from the left operand.
+            reassembled = self.prompt_paths[str(level)](grid) + stored
         else:
             if level in self.network.config.fused_levels:
                 stored = stored + self.network.injection(level)(grid)

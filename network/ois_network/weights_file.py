@@ -156,7 +156,7 @@ def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n\n")[0].split("\n")[-1].strip()
+        reason = str(error).split("\n\n")[0].split("\n")[-1].split(". Please")[0].strip()
         raise CheckpointError(
             f"{path} can only be opened by running code stored in it, which is refused "
             f"({_shorten(reason)}). Where you trust the file, open it with its own project and "

@@ -46,13 +46,20 @@ class OpenVinoGraph:
             settings["CACHE_DIR"] = str(options.compiled_cache)
         self._path = path
         try:
-            self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO {openvino.__version__} cannot load {path}: {error}"
             ) from error
-        self.inputs = tuple(port.get_any_name() for port in self._compiled.inputs)
-        self.outputs = tuple(port.get_any_name() for port in self._compiled.outputs)
+        self.inputs = tuple(port.get_any_name() for port in model.inputs)
+        # A compiled output also answers to the names of inner tensors it was fused with, in no
+        # order: only the result node still has the graph's own name.
+        self.outputs = tuple(
+            port.get_node().get_friendly_name().partition("/sink_port_")[0]
+            for port in model.outputs
+        )
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         # A request runs one call at a time and holds its inputs until the next one: a fresh one
@@ -64,4 +71,5 @@ class OpenVinoGraph:
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise EngineError(f"{self._path.name} failed on {shapes}: {error}") from error
-        return {name: results[name] for name in self.outputs}
+        ports = self._compiled.outputs
+        return {name: results[port] for name, port in zip(self.outputs, ports, strict=True)}
