@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ois_cli import encoding, files, pictures
+from ois_cli import encoding, files, options, pictures
 from ois_cli.clicking import Answer, apply_clicks, check_prompts
 from ois_cli.orders import order_panels
 from ois_cli.output import progress, warn
@@ -29,18 +29,10 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the sheets.")] = Path("demo-output"),
-    engines: Annotated[
-        Path | None,
-        typer.Option(help="Engine folder. Default: $OIS_ENGINES, else engines/ois-tiny-cpu."),
-    ] = None,
-    backend: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
-    precision: Annotated[
-        str,
-        typer.Option(help="Arithmetic: f32, or bf16 with openvino where the processor has it."),
-    ] = "f32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. Default: the backend's choice.")
-    ] = None,
+    engines: options.Engines = None,
+    backend: options.Backend = "onnxruntime",
+    precision: options.Precision = "f32",
+    threads: options.Threads = None,
 ) -> None:
     """Segment sample photographs and write a sheet for each.
 

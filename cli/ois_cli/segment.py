@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ois_cli import encoding, files, pictures
+from ois_cli import encoding, files, options, pictures
 from ois_cli.clicking import Answer, apply_clicks, check_prompts, clicks_by_object, label_image
 from ois_cli.orders import order_panels
 from ois_cli.output import print_json, progress, say, warn
@@ -110,19 +110,11 @@ def segment(
         Path | None,
         typer.Option(help="Picture of the order maps: bright is at the clicks' own depth."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    engines: Annotated[
-        Path | None,
-        typer.Option(help="Engine folder. Default: $OIS_ENGINES, else engines/ois-tiny-cpu."),
-    ] = None,
-    backend: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
-    precision: Annotated[
-        str,
-        typer.Option(help="Arithmetic: f32, or bf16 with openvino where the processor has it."),
-    ] = "f32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. Default: the backend's choice.")
-    ] = None,
+    as_json: options.AsJson = False,
+    engines: options.Engines = None,
+    backend: options.Backend = "onnxruntime",
+    precision: options.Precision = "f32",
+    threads: options.Threads = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Repeat all clicks and report median times.")
     ] = 1,

@@ -47,25 +47,6 @@ class EncoderGraph(nn.Module):
         return tuple(state[name] for name in self.names)
 
 
-class DecoderGraph(nn.Module):
-    """`ClickDecoder` that takes only the parts of the state it reads, in a fixed order."""
-
-    def __init__(self, decoder: ClickDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(
-        self,
-        state: dict[str, Tensor],
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        logits, new_coverage = self.decoder(state, points, labels, coverage, has_previous)
-        return logits, new_coverage
-
-
 def export_graphs(
     network: OISNetwork, folder: Path, *, attention: AttentionOps, rewrites: Rewrites
 ) -> dict[str, Path]:
@@ -130,7 +111,7 @@ def _export_decoder(decoder: ClickDecoder, state: dict[str, Tensor], path: Path)
         {0: auto},
     )
     _to_onnx(
-        DecoderGraph(decoder),
+        decoder,
         (state, *prompts),
         shapes,
         path,

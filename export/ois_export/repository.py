@@ -1,0 +1,146 @@
+"""Engines -> a model repository that Triton serves as it is.
+
+    <engines>/repository/
+        ois_encoder/config.pbtxt  1/model.onnx
+        ois_segment/config.pbtxt  1/model.py  1/manifest.json
+        ...
+
+The configs come from `triton_models/`; what depends on the network (the tensors between the
+engines) is filled in from the manifest. One set of configs for CI and production.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from ois_client.errors import EngineError, OutputError
+from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
+
+REPOSITORY = "repository"
+VERSION = "1"
+
+#: Suffix of an engine file -> Triton's platform, backend, and the file's name in a version.
+PLATFORMS = {
+    ".onnx": ("onnxruntime_onnx", "onnxruntime", "model.onnx"),
+    ".plan": ("tensorrt_plan", "tensorrt", "model.plan"),
+}
+
+_TYPES = {
+    "bool": "TYPE_BOOL",
+    "uint8": "TYPE_UINT8",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+}
+
+
+def write_repository(folder: Path, manifest: Manifest) -> Path:
+    """Write `folder/repository` for the engines in `folder`, whole or not at all.
+
+    An engine is hard-linked where the file system can, else copied. Returns the repository.
+    Raises `EngineError` for tensors or files that Triton does not know, `OutputError` when it
+    cannot be written; then an older repository is as it was.
+    """
+    values = _values(manifest)
+    output = folder / REPOSITORY
+    staged = None
+    try:
+        staged = Path(tempfile.mkdtemp(prefix=f".{REPOSITORY}-", dir=folder))
+        for template in sorted(templates().glob("*/config.pbtxt")):
+            _write_model(template.parent, staged / template.parent.name, values, manifest)
+        for model, engine in (("ois_encoder", manifest.encoder), ("ois_decoder", manifest.decoder)):
+            name = _platform(engine)[2]
+            _link(folder / engine.file, staged / model / VERSION / name)
+        staged.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        staged.replace(output)
+    except OSError as error:
+        raise OutputError(f"the model repository {output} cannot be written: {error}") from error
+    finally:
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+    return output
+
+
+def templates() -> Path:
+    """The folder of the models as they are before an export fills them in."""
+    installed = Path(str(resources.files("ois_export"))) / "triton_models"
+    source = Path(__file__).resolve().parents[2] / "triton_models"
+    found = next((path for path in (installed, source) if path.is_dir()), None)
+    if found is None:
+        raise EngineError("this installation lacks triton_models; install ois-deploy again")
+    return found
+
+
+def _write_model(template: Path, output: Path, values: dict[str, str], manifest: Manifest) -> None:
+    version = output / VERSION
+    version.mkdir(parents=True)
+    config = Template((template / "config.pbtxt").read_text(encoding="utf-8"))
+    (output / "config.pbtxt").write_text(config.substitute(values), encoding="utf-8")
+    model = template / VERSION / "model.py"
+    if model.is_file():
+        shutil.copyfile(model, version / "model.py")
+        manifest.save(version)
+
+
+def _values(manifest: Manifest) -> dict[str, str]:
+    """What the templates' placeholders stand for."""
+    platform, backend, _ = _platform(manifest.encoder)
+    encoder, decoder = manifest.encoder, manifest.decoder
+    return {
+        "PLATFORM": platform,
+        "BACKEND": backend,
+        "POSITION_TABLE": str(manifest.position_table),
+        "ENCODER_INPUTS": _tensors(encoder.inputs),
+        "ENCODER_OUTPUTS": _tensors(encoder.outputs),
+        "DECODER_INPUTS": _tensors(decoder.inputs),
+        "DECODER_OUTPUTS": _tensors(decoder.outputs),
+        "ENCODER_INPUT_MAP": _map("input_map", encoder.inputs),
+        "ENCODER_OUTPUT_MAP": _map("output_map", encoder.outputs),
+        "DECODER_INPUT_MAP": _map("input_map", decoder.inputs),
+    }
+
+
+def _platform(engine: EngineFile) -> tuple[str, str, str]:
+    found = PLATFORMS.get(Path(engine.file).suffix)
+    if found is None:
+        raise EngineError(
+            f"got the engine file {engine.file!r}; Triton serves {', '.join(PLATFORMS)}"
+        )
+    return found
+
+
+def _tensors(specs: Iterable[TensorSpec]) -> str:
+    return ",\n".join(f"  {_tensor(spec)}" for spec in specs)
+
+
+def _tensor(spec: TensorSpec) -> str:
+    kind = _TYPES.get(spec.dtype)
+    if kind is None:
+        raise EngineError(
+            f"got the tensor {spec.name} of type {spec.dtype}; expected one of {', '.join(_TYPES)}"
+        )
+    dims = ", ".join(str(side) if isinstance(side, int) else "-1" for side in spec.shape)
+    return f'{{ name: "{spec.name}" data_type: {kind} dims: [ {dims} ] }}'
+
+
+def _map(field: str, specs: Iterable[TensorSpec]) -> str:
+    """Tensors that keep their names inside an ensemble."""
+    return "\n".join(
+        f'      {field} {{ key: "{spec.name}" value: "{spec.name}" }}' for spec in specs
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
