@@ -14,6 +14,11 @@ import ois_client
 from ois_client import errors
 
 NAMES = [
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncTransport",
+    "Cancelled",
     "CheckpointError",
     "Click",
     "ClickReply",
@@ -32,12 +37,16 @@ NAMES = [
     "MaskFormat",
     "ModelInfo",
     "OISError",
+    "OISPredictor",
     "OutputError",
     "ParityError",
     "Picture",
+    "Retries",
     "ServerOverloaded",
     "ServerUnavailable",
     "Session",
+    "TLS",
+    "Timeouts",
     "TooManyClicks",
     "Transport",
     "UnknownImage",
@@ -57,13 +66,19 @@ def run(code):
 
 
 def test_the_exported_names():
-    assert ois_client.__all__ == sorted(NAMES)
+    assert sorted(ois_client.__all__) == sorted(NAMES)
     assert all(hasattr(ois_client, name) for name in NAMES)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Clint'"):
+        ois_client.Clint  # noqa: B018
 
 
 def test_importing_the_client_loads_nothing_heavy():
     loaded = set(json.loads(run("import json, sys, ois_client; print(json.dumps([*sys.modules]))")))
     heavy = {"torch", "onnx", "onnxruntime", "openvino", "scipy", "transformers", "rich", "typer"}
+    heavy |= {"tritonclient", "grpc", "aiohttp", "urllib3", "asyncio", "ssl"}
     assert not heavy & loaded
     upper = {name for name in loaded if name.startswith("ois_")} - {"ois_client"}
     assert {name.partition(".")[0] for name in upper} <= {"ois_client"}

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ois_cli.output import print_json, progress
+from ois_cli.files import check_output, make_folder, write_files
+from ois_cli.output import print_json, progress, say, warn
 from ois_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ois_benchmarks.quality_report import Row
+
+RESULTS = Path("benchmarks/results")
+_LOG_FORMATS = {".jsonl": "JSON lines"}
+_RESULT_FORMATS = {".json": "JSON"}
 
 app = typer.Typer(help="Measure and count.", no_args_is_help=True)
 
@@ -68,6 +77,188 @@ def flops(
     console = Console()
     console.print(table)
     console.print(", ".join(f"{part.name}: {part.flops / 1e9:.1f} GFLOP" for part in parts))
+
+
+@app.command()
+def engines(
+    network: Annotated[
+        str, typer.Option(help="tiny, vits, vitb or vitl, with random weights.")
+    ] = "vitb",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Measure this network instead.", show_default=False)
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Network pixels; repeat it. Default: the network's square, and about 16:9.",
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Quiet repetitions that count.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Default: benchmarks/results/engines-<network>-cpu.json."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Time one network in every engine on this machine: an image, a click, memory."""
+    from ois_benchmarks import machine
+    from ois_benchmarks.engines import CONTESTANTS, markdown, run, save
+
+    place = output or RESULTS / f"engines-{checkpoint.stem if checkpoint else network}-cpu.json"
+    _check_place(place, _RESULT_FORMATS, default=output is None)
+    sizes = [_parse_size(text) for text in size] if size else _sizes(network, checkpoint)
+    result = run(
+        network=network,
+        checkpoint=checkpoint,
+        sizes=sizes,
+        contestants=list(CONTESTANTS),
+        repeats=repeats,
+        threads=threads or machine.available_cores(),
+        say=say,
+    )
+    save(result, place)
+    if as_json:
+        print_json(result)
+    else:
+        print(markdown(result))
+    say(f"written to {place}")
+
+
+@app.command()
+def quality(
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="What segments: local:ENGINES, torch:CHECKPOINT, or a server's address."
+        ),
+    ] = "local:",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="scenes\\[:COUNT] (held-out, procedural), hqseg44k:ROOT (its val half), "
+            "davis:ROOT, or folders:IMAGES,MASKS."
+        ),
+    ] = "scenes",
+    clicks: Annotated[int, typer.Option(min=1, max=24, help="Robot clicks an object.")] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Only so many objects, spread evenly over the data set."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option(help="Accept a data set of which folders are missing.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Per-object results, .jsonl; .json, .md and .svg appear beside it. A run that "
+            "was interrupted goes on from it. Default: a name in benchmarks/results.",
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="The .jsonl of another run on the same objects.", show_default=False),
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="JSON rows of published results, for the table.", show_default=False),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Of local: onnxruntime or openvino.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of local: f32 or bf16.", show_default=False)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of local and torch: CPU threads.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Let the robot user of SegNext click, and report NoC, NoF and mIoU with intervals.
+
+    Every image is clicked 20 times at its own size. Failed clicks are counted and listed.
+    """
+    if output is not None:
+        _check_place(output, _LOG_FORMATS, default=False)
+    from ois_benchmarks.datasets import open_dataset
+    from ois_benchmarks.quality import default_output, header, open_client, run
+    from ois_benchmarks.quality_report import read_published
+    from ois_benchmarks.quality_result import check_comparable, result
+    from ois_benchmarks.records import LogWriter, read_log
+
+    rows = read_published(published) if published else None
+    other = read_log(compare) if compare else None
+    dataset = open_dataset(data, limit=limit, partial=partial)
+    if other is not None:
+        check_comparable(dataset, clicks, other)
+    with open_client(url, backend=backend, precision=precision, threads=threads) as client:
+        if not client.info.trained:
+            warn("the weights are random: the numbers say nothing about the method")
+        place = output or default_output(client, dataset, RESULTS)
+        say(f"{dataset.label}, {dataset.count} objects; results go to {place}")
+        with LogWriter(place, header(client, dataset, clicks)) as writer:
+            try:
+                run(client, dataset, writer, say)
+            except KeyboardInterrupt:
+                say(f"interrupted with {len(writer.log.records)} objects in {place}; the same "
+                    "command goes on from there")  # fmt: skip
+                raise
+            document = result(writer.log, dataset, other)
+    table = _write_quality(document, rows, place)
+    if as_json:
+        print_json(document)
+    else:
+        print(table, end="")
+
+
+def _write_quality(document: dict[str, Any], published: list[Row] | None, place: Path) -> str:
+    """The summary, table and picture beside the log; returns the table."""
+    import json
+
+    from ois_benchmarks.curves import iou_curves
+    from ois_benchmarks.quality_report import markdown
+    from ois_benchmarks.quality_result import curves_of
+
+    table = markdown(document, published)
+    title = f"{document['dataset']['name']}: mean IoU per click"
+    contents = {
+        ".json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+        ".md": table,
+        ".svg": iou_curves(curves_of(document), title),
+    }
+    write_files({place.with_suffix(end): text.encode() for end, text in contents.items()})
+    say("written beside it: " + ", ".join(place.with_suffix(end).name for end in contents))
+    return table
+
+
+def _check_place(place: Path, formats: dict[str, str], *, default: bool) -> None:
+    """Before any work: the default folder is made, another one must be there."""
+    if default:
+        make_folder(place.parent)
+    check_output(place, formats)
+
+
+def _sizes(network: str, checkpoint: Path | None) -> list[tuple[int, int]]:
+    """The square of the network's own size, and the nearest to 16:9."""
+    from ois_client.geometry import Geometry
+
+    if checkpoint is None:
+        from ois_network.config import preset
+
+        config = preset(network)
+    else:
+        from ois_network.checkpoint import load_checkpoint
+
+        config = load_checkpoint(checkpoint).config
+    wide = Geometry.fit(16, 9, longest=config.longest, patch=config.patch)
+    return [(config.longest, config.longest), (wide.network_width, wide.network_height)]
 
 
 def _parse_size(text: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ois_cli import bench, checkpoint, demo, doctor, export, segment
+from ois_cli import bench, checkpoint, demo, doctor, export, segment, serve, train
 from ois_cli.output import as_ois_error, print_error, say
 
 EXIT_INTERNAL = 1
@@ -43,10 +43,12 @@ def _options(
 
 doctor.register(app)
 segment.register(app)
+train.register(app)
 export.register(app)
 demo.register(app)
 checkpoint.register(app)
 bench.register(app)
+serve.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

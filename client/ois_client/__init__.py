@@ -1,16 +1,22 @@
 """Click on objects in images: order-aware interactive segmentation, the client's side.
 
-with Client("local:") as client:
+with Client("grpc://host:8001") as client:              # or "http://host:8000", "local:"
     session = client.open("photo.jpg")
     mask = session.click(512, 300)                      # (H, W) uint8, 1 = object
     mask = session.click(80, 40, positive=False)
 
-Needs NumPy and Pillow only; what runs the engines is loaded when an address asks for it.
+`AsyncClient` is the same on an event loop, `OISPredictor(client)` has the names of SAM's
+predictor. Importing this loads NumPy and Pillow only; what reaches a server or runs the engines
+is loaded when an address asks for it.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from ois_client.clicks import Click
 from ois_client.client import Client
 from ois_client.errors import (
+    AccessDenied,
+    Cancelled,
     CheckpointError,
     DeadlineExceeded,
     EngineError,
@@ -31,10 +37,29 @@ from ois_client.errors import (
 from ois_client.geometry import Geometry
 from ois_client.images import ImageLimits, Picture, load_image
 from ois_client.masks import MaskFormat, decode_mask, encode_mask
+from ois_client.predictor import OISPredictor
 from ois_client.session import Session
-from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo, Transport
+from ois_client.settings import TLS, Retries, Timeouts
+from ois_client.transport import (
+    AsyncTransport,
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+    Transport,
+)
+
+if TYPE_CHECKING:
+    from ois_client.async_client import AsyncClient
+    from ois_client.async_session import AsyncSession
 
 __all__ = [
+    "TLS",
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncTransport",
+    "Cancelled",
     "CheckpointError",
     "Click",
     "ClickReply",
@@ -53,12 +78,15 @@ __all__ = [
     "MaskFormat",
     "ModelInfo",
     "OISError",
+    "OISPredictor",
     "OutputError",
     "ParityError",
     "Picture",
+    "Retries",
     "ServerOverloaded",
     "ServerUnavailable",
     "Session",
+    "Timeouts",
     "TooManyClicks",
     "Transport",
     "UnknownImage",
@@ -67,3 +95,14 @@ __all__ = [
     "encode_mask",
     "load_image",
 ]
+
+_OF_EVENT_LOOPS = {"AsyncClient": "async_client", "AsyncSession": "async_session"}
+
+
+def __getattr__(name: str) -> Any:
+    """asyncio is a third of the import's time: only who uses it pays."""
+    if name not in _OF_EVENT_LOOPS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_OF_EVENT_LOOPS[name]}"), name)

@@ -8,7 +8,9 @@
     ├── UnknownImage                the server no longer holds this image's features
     ├── ServerUnavailable           nothing answers at the address
     ├── ServerOverloaded            the server refused the work; try again later
+    ├── AccessDenied                the server wants a token, or another one
     ├── DeadlineExceeded            the answer did not come in time
+    ├── Cancelled                   the call was given up, by a newer click or by closing
     ├── IncompatibleServer          client and engines were built for different contracts
     ├── EngineError                 an engine folder is missing, damaged, or cannot run here
     ├── ExportError                 an export did not produce a usable engine
@@ -78,6 +80,18 @@ class DeadlineExceeded(OISError):
     """The answer did not come in time; nothing was changed."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+class AccessDenied(OISError):
+    """The server wants a token, or another one than was sent."""
+
+    code = "ACCESS_DENIED"
+
+
+class Cancelled(OISError):
+    """The call was given up before its answer came; nothing was changed."""
+
+    code = "CANCELLED"
 
 
 class IncompatibleServer(OISError):

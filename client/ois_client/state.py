@@ -9,6 +9,7 @@ leaves no trace. Undo and redo need no server, because a step carries all that a
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -60,6 +61,18 @@ class History:
         return replace(self, cursor=min(len(self.steps) - 1, self.cursor + 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a reply should hold beside masks, see `ClickReply`."""
+
+    depth: bool = False
+    logits: bool = False
+    order: bool = False
+
+
+NOTHING_MORE = Wants()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingClick:
     """A request under way: which objects it is for and what they were when it was made."""
@@ -76,9 +89,12 @@ class SessionState:
     Not locked: a session calls `begin` and `commit` as one critical section.
     """
 
-    def __init__(self, digest: str, geometry: Geometry) -> None:
+    def __init__(self, digest: str, geometry: Geometry, model_sha256: str = "") -> None:
+        """model_sha256: of the model that all replies must come from; "" for any."""
         self.digest = digest
         self.geometry = geometry
+        self.model_sha256 = model_sha256
+        self.id = secrets.token_hex(6)
         self._histories: dict[int, History] = {0: History()}
 
     @property
@@ -129,9 +145,7 @@ class SessionState:
         coverage = coverage_of_mask(mask, self.geometry)
         self._histories[obj] = history.push(Step(history.now.clicks, pack_mask(mask), coverage))
 
-    def begin(
-        self, new: Mapping[int, Click], *, want_depth: bool = False, want_logits: bool = False
-    ) -> PendingClick:
+    def begin(self, new: Mapping[int, Click], wants: Wants = NOTHING_MORE) -> PendingClick:
         """A request for one new click on each of some objects; changes nothing.
 
         Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` for an unknown object.
@@ -151,17 +165,20 @@ class SessionState:
             labels,
             np.stack([none if coverage is None else coverage for coverage in previous]),
             np.array([coverage is not None for coverage in previous]),
-            want_depth=want_depth,
-            want_logits=want_logits,
+            want_depth=wants.depth,
+            want_logits=wants.logits,
+            want_order=wants.order,
+            session=self.id,
         )
         return PendingClick(request, tuple(new), clicks, before)
 
     def commit(self, pending: PendingClick, reply: ClickReply) -> None:
         """Take the reply: all objects of the request advance, or, on an error, none.
 
-        Raises `IncompatibleServer` when the reply's arrays do not fit, and `InvalidInput` when
-        an object changed after `begin`.
+        Raises `IncompatibleServer` when the reply's arrays do not fit or another model made
+        them, and `InvalidInput` when an object changed after `begin`.
         """
+        self.check_model(reply.model_sha256)
         self._check_reply(reply, len(pending.objects))
         if tuple(map(self.history, pending.objects)) != pending.before:
             raise InvalidInput(
@@ -180,6 +197,15 @@ class SessionState:
             )
         }
         self._histories.update(after)
+
+    def check_model(self, model_sha256: str) -> None:
+        """Raise `IncompatibleServer` when a reply came from another model than the first."""
+        if model_sha256 and self.model_sha256 and model_sha256 != self.model_sha256:
+            raise IncompatibleServer(
+                f"the server now runs the model {model_sha256[:12]}…, this session began with "
+                f"{self.model_sha256[:12]}…; one model's masks are not the other's. Its masks and "
+                "clicks are still here; open the image again to go on clicking"
+            )
 
     def _check_reply(self, reply: ClickReply, count: int) -> None:
         fit = self.geometry

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_client.cancellation import Cancellation
 from ois_client.images import Picture
 
 
@@ -42,6 +43,8 @@ class ClickRequest:
     labels: (N, P) int32; 1 positive, 0 negative, -1 no click.
     coverage: (N, gh, gw) uint8 of each object's previous mask (see `coverage.py`).
     has_previous: (N) bool; False where there is no previous mask and coverage means nothing.
+    want_...: what else the reply should hold, see `ClickReply`.
+    session: an opaque id for a server's log.
     """
 
     digest: str
@@ -51,6 +54,8 @@ class ClickRequest:
     has_previous: NDArray[np.bool_]
     want_depth: bool = field(default=False, kw_only=True)
     want_logits: bool = field(default=False, kw_only=True)
+    want_order: bool = field(default=False, kw_only=True)
+    session: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +67,10 @@ class ClickReply:
     timings_ms: wall time by stage.
     depth: (h, w) float32 in network pixels, near 0 and far 1; None unless asked for.
     logits: (N, h, w) float32 in network pixels, > 0 is object; None unless asked for.
+    order: (K, h, w) float32 in network pixels, the order maps [paper Eq. 1, 2], 0 = at the
+    clicked depth; None unless asked for. Object after object: one map for all its positive
+    clicks, if it has any, then one for each negative click.
+    model_sha256: of the model that answered; "" when the transport cannot change its model.
     """
 
     masks: NDArray[np.uint8]
@@ -69,15 +78,21 @@ class ClickReply:
     timings_ms: Mapping[str, float]
     depth: NDArray[np.float32] | None = None
     logits: NDArray[np.float32] | None = None
+    order: NDArray[np.float32] | None = None
+    model_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeReply:
-    """cached: the features were there already and nothing was computed."""
+    """cached: the features were there already and nothing was computed.
+
+    model_sha256: as in `ClickReply`.
+    """
 
     digest: str
     cached: bool
     timings_ms: Mapping[str, float]
+    model_sha256: str = ""
 
 
 class Transport(Protocol):
@@ -94,3 +109,23 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of everything held; twice is fine."""
+
+
+@runtime_checkable
+class CancellableTransport(Protocol):
+    """A transport whose clicks can be given up from another thread."""
+
+    def click_until(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+        """`Transport.click`; raises `Cancelled` once `cancellation` is set."""
+
+
+class AsyncTransport(Protocol):
+    """The same calls on an event loop. A cancelled call leaves nothing behind."""
+
+    async def info(self) -> ModelInfo: ...
+
+    async def encode(self, picture: Picture) -> EncodeReply: ...
+
+    async def click(self, request: ClickRequest) -> ClickReply: ...
+
+    async def close(self) -> None: ...

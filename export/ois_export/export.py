@@ -23,6 +23,7 @@ from ois_export.graphs import OPSET, export_graphs
 from ois_export.lint import check
 from ois_export.onnx_attention import ContribAttention
 from ois_export.parity import Limits, Progress, run_gate
+from ois_export.repository import write_repository
 from ois_export.targets import Target
 from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
@@ -42,7 +43,8 @@ def export_engines(
     limits: Limits | None = None,
     progress: Progress = lambda _: None,
 ) -> Manifest:
-    """Write `output`: encoder.onnx, decoder.onnx and manifest.json, proven and complete.
+    """Write `output`: encoder.onnx, decoder.onnx and manifest.json, proven and complete, and
+    the model repository that serves them.
 
     `cached_kv` keeps the projected keys and values in the image state: a click computes less
     and an image takes about twice the memory.
@@ -69,6 +71,7 @@ def export_engines(
         )
         manifest = _with_parity(manifest, parity)
         manifest.save(folder)
+        write_repository(folder, manifest)
         progress(f"writing {output}")
         _publish(folder, output)
     return manifest

@@ -41,33 +41,44 @@ _TYPES = {
 }
 
 
-def write_repository(folder: Path, manifest: Manifest) -> Path:
-    """Write `folder/repository` for the engines in `folder`, whole or not at all.
+def write_repository(folder: Path, manifest: Manifest, parent: Path | None = None) -> Path:
+    """Write `parent/repository` (parent: `folder`) for the engines in `folder`, whole or not.
 
     An engine is hard-linked where the file system can, else copied. Returns the repository.
     Raises `EngineError` for tensors or files that Triton does not know, `OutputError` when it
     cannot be written; then an older repository is as it was.
     """
     values = _values(manifest)
-    output = folder / REPOSITORY
+    output = (parent or folder) / REPOSITORY
     staged = None
     try:
-        staged = Path(tempfile.mkdtemp(prefix=f".{REPOSITORY}-", dir=folder))
+        staged = Path(tempfile.mkdtemp(prefix=f".{REPOSITORY}-", dir=output.parent))
         for template in sorted(templates().glob("*/config.pbtxt")):
             _write_model(template.parent, staged / template.parent.name, values, manifest)
         for model, engine in (("ois_encoder", manifest.encoder), ("ois_decoder", manifest.decoder)):
             name = _platform(engine)[2]
             _link(folder / engine.file, staged / model / VERSION / name)
         staged.chmod(0o755)
+        old = staged.with_name(f"{staged.name}-old")
         if output.exists():
-            shutil.rmtree(output)
+            output.replace(old)
         staged.replace(output)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"the model repository {output} cannot be written: {error}") from error
     finally:
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
     return output
+
+
+def is_current(repository: Path, folder: Path) -> bool:
+    """Whether `repository` was written for the engines that are in `folder` now."""
+    written = repository / "ois_segment" / VERSION / MANIFEST_FILE
+    try:
+        return written.read_bytes() == (folder / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
 
 
 def templates() -> Path:

@@ -86,6 +86,12 @@ class FeatureStore(Generic[Key, Value]):
         with self._lock:
             return self._touch(key)
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether the value is there. Counts neither as a use nor in the statistics."""
+        with self._lock:
+            self._expire()
+            return key in self._entries
+
     def get_or_encode(
         self, key: Key, make: Callable[[], Value], *, timeout_s: float | None = None
     ) -> Found[Value]:

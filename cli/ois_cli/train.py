@@ -1,0 +1,130 @@
+"""`ois train`: train a network by a recipe, from scratch or from existing weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ois_cli.output import print_json, say
+from ois_client.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ois_network.config import NetworkConfig
+    from ois_network.network import OISNetwork
+    from ois_network.training.batches import Source
+    from ois_network.training.config import TrainConfig
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (paper, tiny) or a TOML file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The run's folder.", show_default=False)
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, or folders:IMAGES,MASKS."
+        ),
+    ] = "scenes",
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Begin with these weights: a checkpoint, or a Depth-Anything-V2 file (.pth).",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+    partial: Annotated[
+        bool, typer.Option(help="Accept a data set of which folders are missing.")
+    ] = False,
+    cache_features: Annotated[
+        Path | None,
+        typer.Option(help="Keep the frozen encoder's features in this folder.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(help="Stop after this step of the run; 0: run to the end.", min=0)
+    ] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: PyTorch's own choice.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a network. Ctrl-C saves the run; --resume goes on to the same result.
+
+    Several GPUs or processes: torchrun --nproc-per-node 2 -m ois_cli.main train ...
+    """
+    from ois_network.config import preset
+    from ois_network.training.config import load_recipe
+    from ois_network.training.features import FeatureCache
+    from ois_network.training.trainer import RunOptions
+    from ois_network.training.trainer import train as run
+
+    config = load_recipe(recipe)
+    network = _start(start) if start is not None else None
+    shape = network.config if network is not None else preset(config.network)
+    source, description = _source(data, shape, config, partial=partial)
+    features = None
+    if cache_features is not None:
+        if network is None:
+            raise InvalidInput("--cache-features keeps a frozen encoder's work; name it (--start)")
+        features = FeatureCache(cache_features, network, config)
+    say(f"training {shape.name} by {recipe} on {description}")
+    path = run(
+        config,
+        source,
+        RunOptions(
+            folder=output,
+            resume=resume,
+            workers=workers,
+            threads=threads,
+            data=description,
+            stop_after=steps,
+            say=say,
+        ),
+        start=network,
+        features=features,
+    )
+    if as_json:
+        print_json({"checkpoint": str(path), "folder": str(output)})
+    else:
+        print(path)
+
+
+def _start(path: Path) -> OISNetwork:
+    """A checkpoint of ours, or Depth-Anything-V2's weights with an untrained rest."""
+    from ois_network.checkpoint import load_checkpoint
+    from ois_network.depth_anything import load_depth_anything
+
+    if path.suffix == ".safetensors":
+        return load_checkpoint(path).network
+    return load_depth_anything(path)
+
+
+def _source(
+    text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
+) -> tuple[Source, str]:
+    from ois_network.training.batches import SceneSource
+    from ois_network.training.data import davis, folders, hqseg44k
+    from ois_network.training.pairs import PairSource
+
+    kind, _, where = text.partition(":")
+    if text == "scenes":
+        return SceneSource(network, config), "procedural scenes"
+    if kind == "hqseg44k" and where:
+        collection = hqseg44k(where, partial=partial)
+    elif kind == "davis" and where:
+        collection = davis(where)
+    elif kind == "folders" and where.count(",") == 1:
+        collection = folders(*where.split(","))
+    else:
+        raise InvalidInput(
+            f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT or "
+            "folders:IMAGES,MASKS"
+        )
+    say(collection.report())
+    return PairSource(collection, network, config), collection.report()

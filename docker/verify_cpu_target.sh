@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Builds the target `cpu` of the Dockerfile as it is and runs it as compose.yaml does, on a Debian
+# machine without Docker: debootstrap makes the base image, buildah builds, podman runs.
+#
+#   sudo apt-get install debootstrap buildah podman crun
+#   sudo docker/verify_cpu_target.sh
+#
+# Debian's mirror is the one apt uses. Needs 10 GB in WORK and, for torch, a long download.
+#   WORK         where images are kept; the second run is quick  (/var/tmp/ois-verify)
+#   BUILD_FLAGS  for buildah: pip's configuration of this machine, as
+#                "--volume /etc/pip.conf:/etc/pip.conf:ro"
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(dirname "$here")
+WORK=${WORK:-/var/tmp/ois-verify}
+BUILD_FLAGS=${BUILD_FLAGS:-}
+IMAGE=localhost/ois-deploy:cpu
+NAME=ois-verify-$$
+
+say() { printf '== %s\n' "$*" >&2; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail "run as root: debootstrap and buildah need it"
+for tool in debootstrap buildah podman crun unshare; do
+  command -v "$tool" >/dev/null || fail "$tool is missing: apt-get install debootstrap buildah podman crun"
+done
+
+# crun wants cgroup version 2 alone, or none: a mount of our own hides a mixed system's.
+if [ -z "${OIS_VERIFY_INSIDE:-}" ]; then
+  OIS_VERIFY_INSIDE=1 exec unshare --mount --propagation private -- "$0" "$@"
+fi
+if [ "$(stat --file-system --format=%T /sys/fs/cgroup)" != cgroup2fs ]; then
+  umount --recursive /sys/fs/cgroup 2>/dev/null || true
+  mount -t cgroup2 none /sys/fs/cgroup
+fi
+
+storage=(--root "$WORK/images" --runroot "$WORK/run")
+mkdir -p "$WORK"
+tag=$(sed -n 's/^ARG DEBIAN_TAG=//p' "$repository/Dockerfile")
+base=docker.io/library/debian:$tag
+
+if ! podman "${storage[@]}" image exists "$base"; then
+  say "making $base with debootstrap"
+  # shellcheck disable=SC2016
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' | head -1)
+  rm -rf "$WORK/base"
+  debootstrap --variant=minbase "${tag%%-*}" "$WORK/base" "$mirror" >"$WORK/debootstrap.log" 2>&1 \
+    || fail "debootstrap; see $WORK/debootstrap.log"
+  tar -C "$WORK/base" -c . | podman "${storage[@]}" import - "$base" >/dev/null
+  rm -rf "$WORK/base"
+fi
+
+say "building the target cpu"
+# shellcheck disable=SC2086
+buildah "${storage[@]}" bud --isolation chroot --layers --pull-never --format docker \
+  $BUILD_FLAGS --target cpu --tag "$IMAGE" "$repository" >"$WORK/build.log" 2>&1 \
+  || { tail -30 "$WORK/build.log" >&2; fail "build; all of it in $WORK/build.log"; }
+
+podman() { command podman "${storage[@]}" "$@"; }
+inside() { podman exec "$NAME" "$@"; }
+cleanup() { podman rm --force --time 1 "$NAME" >/dev/null 2>&1 || true; }
+trap cleanup EXIT
+
+say "starting it read-only, without privileges or network"
+podman run --detach --name "$NAME" --cgroups=disabled --network none --init=false \
+  --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 \
+  --read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges \
+  --tmpfs /tmp:rw,exec,nosuid,nodev,size=512m,mode=1777 --shm-size 3gb \
+  --env OIS_CACHE_BYTES=2147483648 --env OIS_TOKEN=verify-me "$IMAGE" >/dev/null
+
+healthy() {
+  local deadline=$((SECONDS + $1))
+  until inside python /opt/ois/docker/healthcheck.py; do
+    [ $SECONDS -lt $deadline ] || { podman logs "$NAME" | tail -30; return 1; }
+    sleep 1
+  done
+}
+say "health check: a real click"
+healthy 120 || fail "no click came back"
+podman healthcheck run "$NAME" || fail "the image's own HEALTHCHECK"
+
+say "not root, nothing writable but /tmp and /dev/shm"
+[ "$(inside id -u)" = 10001 ] || fail "runs as user $(inside id -u)"
+for folder in / /opt/ois /engines /var /home; do
+  ! inside touch "$folder/x" 2>/dev/null || fail "$folder can be written to"
+done
+
+say "clicks over gRPC and HTTP equal those of the engines in process"
+podman exec --interactive "$NAME" python - <<'PYTHON' || fail "clicks"
+import numpy as np
+from ois_client import Client
+from ois_client.errors import AccessDenied
+
+image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+
+def clicks(url, **options):
+    with Client(url, **options) as client:
+        session = client.open(image)
+        session.click(80, 60)
+        return session.click(10, 10, positive=False)
+
+expected = clicks("local:")
+for url in ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000"):
+    np.testing.assert_array_equal(clicks(url, token="verify-me"), expected)
+    try:
+        clicks(url)
+    except AccessDenied as error:
+        print(f"without the token: {error}")
+    else:
+        raise SystemExit(f"{url} answers without the token")
+PYTHON
+
+say "kill -9 of the Python models: it comes back"
+# shellcheck disable=SC2016
+inside sh -c 'for f in /proc/[0-9]*/comm; do read -r name < "$f" || continue
+  case $name in triton_python_b*) kill -9 "$(basename "$(dirname "$f")")";; esac; done' || true
+sleep 1
+healthy 120 || fail "the server did not come back after its models were killed"
+
+say "SIGTERM"
+start=$SECONDS
+podman stop --time 90 "$NAME" >/dev/null
+status=$(podman inspect --format '{{.State.ExitCode}}' "$NAME")
+[ "$status" = 0 ] || { podman logs "$NAME" | tail -30; fail "exit status $status"; }
+took=$((SECONDS - start))
+[ $took -lt 30 ] || fail "nothing was in flight, but stopping took $took s"
+say "stopped with status 0 after $took s"
+podman image inspect --format 'passed: image of {{.Size}} bytes' "$IMAGE"

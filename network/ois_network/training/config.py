@@ -1,0 +1,202 @@
+"""A training recipe: one frozen dataclass, read from TOML, stored in every checkpoint.
+
+Where the paper (§4.1) is silent the default is SegNext's (`models/default/plainvit_base1024_*`
+and `engine/trainer.py`), marked *SegNext*. Two recipes ship: `paper` and `tiny`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ois_client.errors import InvalidInput
+from ois_network.training.clicks import ClickConfig
+
+#: The parts of `OISNetwork` that can be frozen.
+PARTS = ("encoder", "depth_head", "mask_head", "project", "sparse", "dense", "fusion",
+         "depth_encoder", "inject")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of training at one network size. Give `steps`, or `epochs` of the data set."""
+
+    longest: int = 1022
+    images: int = 1  # images a step and process
+    objects: int = 1  # objects trained on each image: it is encoded once for all of them
+    steps: int = 0
+    epochs: int = 0
+    coarse: bool = False  # heads end before their last upsampling: a third of the work
+    rounds: int = -1  # at most so many rounds without gradient; -1: as `clicks.rounds` says
+
+    def __post_init__(self) -> None:
+        if min(self.longest, self.images, self.objects) < 1 or (self.steps > 0) == (
+            self.epochs > 0
+        ):
+            raise InvalidInput(
+                f"got the stage {dataclasses.asdict(self)}; expected positive longest, images and "
+                "objects, and either steps or epochs"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """Adam with a step schedule (paper: Adam; lr and milestones *SegNext*), or what tiny needs."""
+
+    kind: str = "adam"  # adam | adamw | muon (matrices by Muon, the rest by AdamW)
+    lr: float = 5e-5  # SegNext
+    betas: tuple[float, float] = (0.9, 0.999)  # SegNext
+    eps: float = 1e-8  # SegNext
+    weight_decay: float = 0.0  # SegNext
+    clip_norm: float = 0.0  # 0: off, SegNext
+    schedule: str = "steps"  # steps | cosine
+    # Shares of the whole run. SegNext: epochs 50 and 90 of 100, times 0.1.
+    milestones: tuple[float, ...] = (0.5, 0.9)
+    factor: float = 0.1
+    warmup: int = 0  # steps of linear warm-up
+    last_lr: float = 0.01  # cosine ends at this share of lr
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("adam", "adamw", "muon") or self.schedule not in ("steps", "cosine"):
+            raise InvalidInput(
+                f"got optimiser {self.kind!r} with schedule {self.schedule!r}; expected adam, "
+                "adamw or muon with steps or cosine"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    alpha: float = 0.5  # SegNext
+    gamma: float = 2.0  # SegNext
+    iou_weight: float = 0.0  # ours: soft IoU beside NFL
+    depth_weight: float = 0.0  # ours: 0 with a frozen depth head
+    depth: str = "l1"  # l1 | ssi
+    every_round: bool = False  # SegNext: only the last round has a gradient
+
+    def __post_init__(self) -> None:
+        if self.depth not in ("l1", "ssi"):
+            raise InvalidInput(f"got loss.depth={self.depth!r}; expected 'l1' or 'ssi'")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """SegNext's augmentations (`plainvit_base1024_hqseg44k`)."""
+
+    on: bool = True
+    scale: tuple[float, float] = (0.75, 1.40)  # resampled by this before the network size
+    flip: bool = True
+    rotate90: bool = True
+    shift: float = 0.03
+    rotate: float = 3.0  # degrees
+    shift_rotate_share: float = 0.75
+    brightness: float = 0.25
+    contrast: tuple[float, float] = (-0.15, 0.40)
+    brightness_contrast_share: float = 0.75
+    rgb_shift: float = 10.0
+    rgb_shift_share: float = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything that decides the result, data aside."""
+
+    network: str = "vitb"
+    seed: int = 0
+    frozen: tuple[str, ...] = ("encoder", "depth_head")  # paper §4.1
+    stages: tuple[Stage, ...] = (Stage(epochs=15),)  # paper §4.1: 15 epochs, 1024
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    clicks: ClickConfig = field(default_factory=ClickConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    accumulate: int = 1  # batches a step
+    bf16: bool = True
+    ema: float = 0.0  # 0: off; else the decay of the averaged weights
+    smallest_target: float = 0.0  # share of the image; smaller masks are skipped
+    log_every: int = 20
+    checkpoint_minutes: float = 10.0
+    evaluate_every: int = 0  # steps; 0: never
+    evaluate_scenes: int = 32
+
+    def __post_init__(self) -> None:
+        from ois_network.config import preset
+
+        preset(self.network)
+        unknown = sorted(set(self.frozen) - set(PARTS))
+        if unknown:
+            raise InvalidInput(f"got frozen={unknown}; expected some of {', '.join(PARTS)}")
+        if not self.stages or self.accumulate < 1 or not 0 <= self.ema < 1:
+            raise InvalidInput(
+                f"got {len(self.stages)} stages, accumulate={self.accumulate}, ema={self.ema}; "
+                "expected at least one stage, accumulate >= 1 and 0 <= ema < 1"
+            )
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON and TOML types."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`; raises `InvalidInput` for unknown or ill-typed fields."""
+        return _build(cls, data, "")
+
+
+def load_recipe(name_or_path: str | Path) -> TrainConfig:
+    """A shipped recipe by name (`paper`, `tiny`), or a TOML file."""
+    text = str(name_or_path)
+    shipped = resources.files("ois_network.training") / "recipes"
+    names = sorted(item.name[:-5] for item in shipped.iterdir() if item.name.endswith(".toml"))
+    try:
+        if text in names:
+            source = (shipped / f"{text}.toml").read_text(encoding="utf-8")
+        else:
+            source = Path(text).read_text(encoding="utf-8")
+        return TrainConfig.from_dict(tomllib.loads(source))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"the recipe {text} is not TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"got the recipe {text!r}: {error}; expected {', '.join(names)} or a TOML file"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise InvalidInput(f"the recipe's {where or 'top level'} is {data!r}; expected a table")
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise InvalidInput(
+            f"the recipe has unknown fields {[where + name for name in unknown]}; "
+            f"known are {', '.join(known)}"
+        )
+    defaults = kind() if kind is not Stage else Stage(steps=1)
+    values = {}
+    for name, value in data.items():
+        default = getattr(defaults, name)
+        try:
+            if name == "stages":
+                values[name] = tuple(_build(Stage, item, "stages.") for item in value)
+            elif dataclasses.is_dataclass(default):
+                values[name] = _build(type(default), value, f"{where}{name}.")
+            elif isinstance(default, tuple):
+                values[name] = tuple(type(default[0])(item) for item in value)
+            elif isinstance(default, bool) != isinstance(value, bool):
+                raise TypeError(f"expected {type(default).__name__}")
+            else:
+                values[name] = type(default)(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"the recipe's {where}{name} is {value!r}: {error}") from None
+    return kind(**values)

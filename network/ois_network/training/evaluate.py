@@ -1,0 +1,128 @@
+"""A quick look at quality while training: the robot user on held-out procedural scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ois_client.clicks import Click, fill_slots
+from ois_client.coverage import coverage_of_mask
+from ois_client.geometry import Geometry
+from ois_network.network import OISNetwork
+from ois_network.training.forward import click_batch, encode_batch
+from ois_network.training.robot import (
+    clicks_to_reach,
+    intersection_over_union,
+    next_robot_click,
+)
+from ois_network.training.scenes import HELD_OUT_SEED, Scene, render
+
+#: The clicks of an object so far and its previous mask -> the next mask, both (H, W) bool.
+Predict = Callable[[list[Click], NDArray[np.bool_] | None], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Means over objects; `curve[k]` is the mean IoU after k + 1 clicks."""
+
+    objects: int
+    miou1: float
+    miou5: float
+    noc90: float
+    curve: tuple[float, ...]
+
+    @classmethod
+    def of(cls, ious: list[list[float]]) -> Quality:
+        """ious: one list an object, IoU after each click."""
+        table = np.array(ious)
+        curve = tuple(round(float(value), 4) for value in table.mean(0))
+        most = table.shape[1]
+        noc = float(np.mean([clicks_to_reach(row, 0.9, most) for row in ious]))
+        return cls(len(ious), curve[0], curve[min(4, most - 1)], round(noc, 3), curve)
+
+
+def held_out(count: int, first: int = 0) -> Iterator[tuple[Scene, int]]:
+    """Held-out scenes at their own size, one target object each: the same ones every time."""
+    index = first
+    found = 0
+    while found < count:
+        scene = render(HELD_OUT_SEED, index)
+        targets = scene.targets()
+        if targets:
+            rng = np.random.default_rng([HELD_OUT_SEED, index, 2])
+            yield scene, targets[int(rng.integers(len(targets)))]
+            found += 1
+        index += 1
+
+
+def robot_session(target: NDArray[np.bool_], predict: Predict, most: int) -> list[float]:
+    """IoU after each of `most` robot clicks on one object."""
+    clicks: list[Click] = []
+    mask = np.zeros(target.shape, dtype=bool)
+    ious = []
+    for number in range(most):
+        clicks.append(next_robot_click(target, mask, clicks))
+        mask = predict(clicks, mask if number else None)
+        ious.append(intersection_over_union(target, mask))
+    return ious
+
+
+def torch_predictor(
+    network: OISNetwork, image: NDArray[np.uint8], longest: int, *, bf16: bool = False
+) -> Predict:
+    """Encode `image` (H, W, 3) once; masks are logits > 0 at the image's size."""
+    height, width = image.shape[:2]
+    geometry = Geometry.fit(width, height, longest=longest, patch=network.config.patch)
+    size = geometry.network_width, geometry.network_height
+    resized = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    rows, columns = geometry.position_matrices(network.config.position_table)
+    device = network.encoder.pos_embed.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    def tensor(array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(device)
+
+    with torch.no_grad(), autocast:
+        encoded = encode_batch(network, tensor(resized).unsqueeze(0), tensor(rows), tensor(columns))
+
+    def predict(clicks: list[Click], previous: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        points, labels = fill_slots([clicks], geometry)
+        empty = np.zeros((geometry.grid_height, geometry.grid_width), dtype=np.uint8)
+        coverage = empty if previous is None else coverage_of_mask(previous, geometry)
+        with torch.no_grad(), autocast:
+            logits = click_batch(
+                network,
+                encoded,
+                torch.zeros(1, dtype=torch.int64, device=device),
+                tensor(points),
+                tensor(labels),
+                tensor(coverage).unsqueeze(0),
+                torch.tensor([previous is not None], device=device),
+            )
+        resized_back = torch.nn.functional.interpolate(
+            logits.float().unsqueeze(1), size=(height, width), mode="bilinear", align_corners=False
+        )
+        return (resized_back[0, 0] > 0).cpu().numpy()
+
+    return predict
+
+
+def evaluate(
+    network: OISNetwork,
+    count: int,
+    *,
+    longest: int,
+    clicks: int = 5,
+    bf16: bool = False,
+) -> Quality:
+    """The robot user with `clicks` clicks on `count` held-out objects."""
+    ious = []
+    for scene, target in held_out(count):
+        predict = torch_predictor(network, scene.image, longest, bf16=bf16)
+        ious.append(robot_session(scene.instances == target, predict, clicks))
+    return Quality.of(ious)

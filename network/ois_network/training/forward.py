@@ -1,0 +1,173 @@
+"""The network's forward pass for a training batch: B images, N objects on them.
+
+Exactly `OISNetwork.encode` and `.click` in real arithmetic, with the work shared that objects
+of one image have in common (rewrites R1, R2, R5 and R6 of `split.py`, with gradients).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ois_client.clicks import SLOTS_PER_SIGN
+from ois_network.dpt import DPTHead, upsample
+from ois_network.network import OISNetwork
+from ois_network.order import (
+    blocked_keys,
+    order_maps,
+    pool_to_grid,
+    relative_depth,
+    sample_bilinear,
+    slot_depths,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """levels: four (B, D, gh, gw); depth (B, h, w) raw inverse depth; laterals: the mask head's
+    untouched levels (B, f, .., ..), 4 as reassembled, 1-3 through their residual unit.
+    """
+
+    levels: list[Tensor]
+    depth: Tensor
+    laterals: dict[int, Tensor]
+
+    def detach(self) -> EncodedBatch:
+        return EncodedBatch(
+            [level.detach() for level in self.levels],
+            self.depth.detach(),
+            {n: lateral.detach() for n, lateral in self.laterals.items()},
+        )
+
+
+def encode_batch(
+    network: OISNetwork, image: Tensor, pos_rows: Tensor, pos_cols: Tensor, *, coarse: bool = False
+) -> EncodedBatch:
+    """image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T)."""
+    return encode_levels(network, network.encoder(image, pos_rows, pos_cols), coarse=coarse)
+
+
+def encode_levels(
+    network: OISNetwork,
+    levels: list[Tensor],
+    depth: Tensor | None = None,
+    *,
+    coarse: bool = False,
+) -> EncodedBatch:
+    """The rest of encoding, for levels (and depth) that are already known."""
+    if depth is None:
+        head = network.depth_head
+        maps = {n: channels_last(head.reassemble(n, levels[n - 1])) for n in (1, 2, 3, 4)}
+        laterals = {n: head.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
+        path = head.refine(maps[4], laterals, project_first=True)
+        depth = F.relu(_predict(head, path, levels, network.config.patch, coarse)).float()
+    head = network.mask_head
+    laterals = {}
+    for number in {1, 2, 3, 4} - set(network.config.fused_levels):
+        reassembled = channels_last(head.reassemble(number, levels[number - 1]))
+        laterals[number] = (
+            reassembled if number == 4 else head.refinenet(number).lateral(reassembled)
+        )
+    return EncodedBatch(levels, depth, laterals)
+
+
+def click_batch(
+    network: OISNetwork,
+    encoded: EncodedBatch,
+    owner: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    coverage: Tensor,
+    has_previous: Tensor,
+    *,
+    coarse: bool = False,
+) -> Tensor:
+    """Mask logits (N, h, w). owner (N) int64: the image of each object; the other arguments as
+    `OISNetwork.click`. No gradient flows from masks into the depth that orders them.
+
+    `coarse`: the head's last convolutions run before its last upsampling, not after. A third
+    of the work, for the first part of a training run; not what the network computes.
+    """
+    config, head = network.config, network.mask_head
+    fused = _fuse(network, encoded, owner, points, labels, coverage, has_previous)
+    rows, columns = encoded.levels[0].shape[-2:]
+    grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
+    maps: dict[int, Tensor] = {}
+    for number in (1, 2, 3, 4):
+        if number in config.fused_levels:
+            level = encoded.levels[number - 1][owner] + network.inject[str(number)](grid)
+            mapped = channels_last(head.reassemble(number, level))
+            maps[number] = mapped if number == 4 else head.refinenet(number).lateral(mapped)
+        else:
+            maps[number] = channels_last(encoded.laterals[number][owner])
+    path = head.refine(maps.pop(4), maps, project_first=True)
+    return _predict(head, path, encoded.levels, config.patch, coarse)
+
+
+def _predict(head: DPTHead, path: Tensor, levels: list[Tensor], patch: int, coarse: bool) -> Tensor:
+    rows, columns = levels[0].shape[-2:]
+    if coarse:
+        small = head.scratch.output_conv2(path)  # (N, 1, ..)
+        return upsample(small, rows * patch, columns * patch)[:, 0]
+    return head.predict(path, rows * patch, columns * patch)
+
+
+def _fuse(
+    network: OISNetwork,
+    encoded: EncodedBatch,
+    owner: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    coverage: Tensor,
+    has_previous: Tensor,
+) -> Tensor:
+    config = network.config
+    rows, columns = encoded.levels[0].shape[-2:]
+    depth = encoded.depth.detach()  # (B, h, w)
+    lowest, highest = depth.amin((1, 2)), depth.amax((1, 2))
+    image = network.project(encoded.levels[3].flatten(2).transpose(1, 2))  # (B, K, C)
+    if network.depth_encoder is not None:
+        image = image + network.depth_encoder(relative_depth(depth, lowest, highest))
+    features = image[owner]  # (N, K, C)
+    if network.dense is not None:
+        disks = disk_maps(points, labels, network.dense.radius, *depth.shape[1:])
+        features = features + network.dense.conv(disks).flatten(2).transpose(1, 2)
+    if network.sparse is None or network.fusion is None:
+        return features
+    order = allow = None
+    if config.order:
+        raw = sample_bilinear(depth[owner], points)
+        centres = slot_depths(relative_depth(raw, lowest[owner], highest[owner]), labels)
+        pooled = relative_depth(pool_to_grid(depth, config.patch), lowest, highest)
+        order = order_maps(pooled.flatten(1)[owner], centres, labels).unsqueeze(1)
+    if config.object:
+        blocked = blocked_keys(coverage, has_previous, labels).unsqueeze(1)
+        allow = torch.where(blocked, network.fusion.masked_logit, 0.0).to(features.dtype)
+    tokens = network.sparse(network.position(points), labels)
+    position = network.position.grid(rows, columns, config.patch)
+    return network.fusion(tokens, features, position, order, allow)
+
+
+def disk_maps(points: Tensor, labels: Tensor, radius: float, height: int, width: int) -> Tensor:
+    """`DensePrompts.disk_maps` with work in proportion to the clicks there are: (N, 2, h, w)."""
+    maps = points.new_zeros(points.shape[0], 2, height, width)
+    row, slot = (labels >= 0).nonzero(as_tuple=True)
+    x, y = points[row, slot].unbind(1)  # (F) each
+    reach = torch.arange(-math.ceil(radius), math.ceil(radius) + 2, device=points.device)
+    px = (x.floor().unsqueeze(1) + reach).unsqueeze(1)  # (F, 1, r)
+    py = (y.floor().unsqueeze(1) + reach).unsqueeze(2)  # (F, r, 1)
+    near = (px - x.view(-1, 1, 1)) ** 2 + (py - y.view(-1, 1, 1)) ** 2 <= radius**2
+    near = near & (px >= 0) & (px < width) & (py >= 0) & (py < height)
+    plane = (2 * row + (slot >= SLOTS_PER_SIGN).long()).view(-1, 1, 1)
+    index = (plane * height + py.long()) * width + px.long()
+    maps.view(-1)[index[near]] = 1.0
+    return maps
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same tensor laid out (N, h, w, C): convolutions' backward pass is twice as fast."""
+    return x.contiguous(memory_format=torch.channels_last)

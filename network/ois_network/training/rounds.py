@@ -1,0 +1,125 @@
+"""One batch through the iterative click simulation: rounds without gradient, then one with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ois_network.network import OISNetwork
+from ois_network.order import coverage_of_logits
+from ois_network.training.batches import Batch
+from ois_network.training.clicks import add_click, next_click
+from ois_network.training.config import TrainConfig
+from ois_network.training.forward import EncodedBatch, click_batch, encode_batch
+from ois_network.training.losses import (
+    depth_l1_loss,
+    depth_ssi_loss,
+    normalised_focal_loss,
+    soft_iou_loss,
+)
+
+#: SegNext's threshold on probabilities when it looks for errors.
+_ERROR_LOGIT = float(np.log(0.49 / 0.51))
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Scalars of one batch; `total` carries the gradient."""
+
+    total: Tensor
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    points: Tensor
+    labels: Tensor
+    coverage: Tensor
+    has_previous: Tensor
+
+
+def batch_losses(
+    network: OISNetwork,
+    batch: Batch,
+    config: TrainConfig,
+    rounds: int,
+    rng: np.random.Generator,
+    encoded: EncodedBatch | None = None,
+    *,
+    coarse: bool = False,
+) -> Losses:
+    """The loss of one batch after `rounds` simulated clicks an object; `rng` places them.
+
+    `encoded`: the batch's features if the caller has them (a frozen encoder's cache).
+    `coarse`: see `click_batch`.
+    """
+    if encoded is None:
+        encoded = encode_batch(network, batch.image, batch.pos_rows, batch.pos_cols, coarse=coarse)
+    rows, columns = encoded.levels[0].shape[-2:]
+    n = len(batch.owner)
+    prompts = _Prompts(
+        batch.points,
+        batch.labels,
+        torch.zeros(n, rows, columns, dtype=torch.uint8, device=batch.image.device),
+        torch.zeros(n, dtype=torch.bool, device=batch.image.device),
+    )
+    mask_losses = []
+    for number in range(rounds + 1):
+        last = number == rounds
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (last or config.loss.every_round)):
+            seen = encoded if last or config.loss.every_round else encoded.detach()
+            logits = click_batch(
+                network, seen, batch.owner, prompts.points, prompts.labels,
+                prompts.coverage, prompts.has_previous, coarse=coarse,
+            )  # fmt: skip
+            if last or config.loss.every_round:
+                mask_losses.append(mask_loss(logits, batch.target, config))
+        if not last:
+            prompts = _corrected(prompts, logits.detach(), batch.target, config, rng)
+    total = torch.stack(mask_losses).mean()
+    found = logits.detach() > 0
+    union = (found | batch.target).flatten(1).sum(1).clamp(min=1)
+    iou = ((found & batch.target).flatten(1).sum(1) / union).mean()
+    values = {"mask": float(total.detach()), "iou": float(iou), "rounds": float(rounds)}
+    if config.loss.depth_weight and batch.depth is not None:
+        depth_loss = depth_l1_loss if config.loss.depth == "l1" else depth_ssi_loss
+        depth = depth_loss(encoded.depth, batch.depth).mean()
+        values["depth"] = float(depth.detach())
+        total = total + config.loss.depth_weight * depth
+    return Losses(total, values)
+
+
+def mask_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
+    """Scalar loss of logits (N, h, w) against target (N, h, w) bool."""
+    loss = normalised_focal_loss(logits, target, alpha=config.loss.alpha, gamma=config.loss.gamma)
+    if config.loss.iou_weight:
+        loss = loss + config.loss.iou_weight * soft_iou_loss(logits, target)
+    return loss.mean()
+
+
+def _corrected(
+    prompts: _Prompts,
+    logits: Tensor,
+    target: Tensor,
+    config: TrainConfig,
+    rng: np.random.Generator,
+) -> _Prompts:
+    """The prompts with one more click on each object, and the new previous mask."""
+    predicted = (logits > _ERROR_LOGIT).cpu().numpy()
+    wanted = target.cpu().numpy()
+    points, labels = prompts.points.cpu().numpy().copy(), prompts.labels.cpu().numpy().copy()
+    for k in range(len(wanted)):
+        click = next_click(wanted[k], predicted[k], rng, config.clicks.stride)
+        if click is not None:
+            add_click(points[k], labels[k], *click)
+    patch = logits.shape[1] // prompts.coverage.shape[1]
+    return replace(
+        prompts,
+        points=torch.from_numpy(points).to(logits.device),
+        labels=torch.from_numpy(labels).to(logits.device),
+        coverage=coverage_of_logits(logits.float(), patch),
+        has_previous=torch.ones_like(prompts.has_previous),
+    )

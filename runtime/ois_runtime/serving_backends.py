@@ -1,0 +1,59 @@
+"""Python-based Triton backends under the names of NVIDIA's, for the embedded server.
+
+They run the *unchanged* production `config.pbtxt` of an engine: the backend's name, the
+file's name and the tensors are the same; only what computes differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from ois_client.errors import EngineError, OISError
+from ois_runtime.engines import EngineOptions
+from ois_runtime.serving_triton import error_of
+
+
+class OnnxRuntimeModel:
+    """`model.onnx` in ONNX Runtime on CPU."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        from ois_runtime.ort import open_graph
+
+        folder = Path(args["model_repository"]) / args["model_version"]
+        try:
+            self._graph = open_graph(folder / "model.onnx", EngineOptions())
+        except OISError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        if request.is_cancelled():
+            code = pb_utils.TritonError.CANCELLED
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", code))
+        try:
+            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            outputs = self._graph.run({name: inputs[name] for name in self._graph.inputs})
+            wanted = set(request.requested_output_names())
+            return pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in wanted]
+            )
+        except Exception as error:
+            pb_utils.Logger.log_error(f"ois: an engine failed: {error}")
+            hidden = EngineError("an engine failed on its input; the server's log says why")
+            return pb_utils.InferenceResponse(error=error_of(hidden))
+
+
+class TensorRTModel:
+    """Reserves the name: a plan runs only where its GPU and TensorRT are."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        raise pb_utils.TritonModelException(
+            f"{args['model_name']} is a TensorRT engine, which the embedded server cannot run; "
+            "serve this repository from NVIDIA's container, or export with --target cpu"
+        )

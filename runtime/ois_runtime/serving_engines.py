@@ -1,0 +1,102 @@
+"""The engines of a server: Triton's other models, called from inside a model of ours.
+
+What the encoder returns stays where it is, in memory that both processes share, and goes to
+the decoder as it is: a click copies none of it into this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+from numpy.typing import NDArray
+
+from ois_client.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
+from ois_client.geometry import Geometry
+from ois_client.wire import error_from_text
+from ois_runtime.engines import CLICK_INPUTS, DECODER_OUTPUTS, Arrays
+from ois_runtime.manifest import Manifest
+from ois_runtime.state import ImageState
+
+ENCODER = "ois_encoder"
+DECODER = "ois_decoder"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState(ImageState):
+    """`arrays` are views of `tensors`, Triton's handles to the memory they lie in."""
+
+    tensors: Mapping[str, Any]
+
+
+class TritonEngines:
+    """An `EnginePair`. Thread-safe."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.description = f"tritonserver {manifest.target} {manifest.precision}"
+        self._encoder_outputs = [spec.name for spec in manifest.encoder.outputs]
+        self._encoder_inputs = [spec.name for spec in manifest.encoder.inputs]
+        self._decoder_inputs = [spec.name for spec in manifest.decoder.inputs]
+
+    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> SharedState:
+        rows, columns = geometry.position_matrices(self.manifest.position_table)
+        feeds: Arrays = {"image": image, "pos_rows": rows, "pos_cols": columns}
+        inputs = [pb_utils.Tensor(name, feeds[name]) for name in self._encoder_inputs]
+        tensors = _infer(ENCODER, inputs, self._encoder_outputs)
+        arrays = {name: tensor.as_numpy() for name, tensor in tensors.items()}
+        return SharedState(arrays, geometry, tensors)
+
+    def decode(
+        self,
+        state: ImageState,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        coverage: NDArray[np.uint8],
+        has_previous: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        clicks = dict(zip(CLICK_INPUTS, (points, labels, coverage, has_previous), strict=True))
+        kept = state.tensors if isinstance(state, SharedState) else {}
+        inputs = [
+            pb_utils.Tensor(name, clicks[name]) if name in clicks else kept[name]
+            for name in self._decoder_inputs
+        ]
+        outputs = _infer(DECODER, inputs, DECODER_OUTPUTS)
+        # Copied: the views do not keep Triton's memory alive.
+        logits, new_coverage = (np.array(outputs[name].as_numpy()) for name in DECODER_OUTPUTS)
+        return logits.astype(np.float32, copy=False), new_coverage
+
+
+def _infer(model: str, inputs: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        inputs=list(inputs),
+        requested_output_names=list(outputs),
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise engine_error(model, response.error().message())
+    tensors = {tensor.name(): tensor for tensor in response.output_tensors()}
+    return {name: tensors[name] for name in outputs}
+
+
+def engine_error(model: str, message: str) -> OISError:
+    """The typed error for what another model, or Triton for it, answered."""
+    ours = error_from_text(message)
+    if ours is not None:
+        return ours
+    pb_utils.Logger.log_error(f"ois: {model} failed: {message}")
+    if "not healthy" in message or "not ready" in message:
+        return ServerUnavailable(f"the model {model} died; the server needs a moment, try again")
+    if "shared memory" in message:
+        return ServerOverloaded(
+            "the server is out of shared memory; try again, with fewer objects, or give it more "
+            "(docker run --shm-size)"
+        )
+    if "queue size" in message:
+        return ServerOverloaded(f"too many requests wait for the model {model}; try again")
+    return EngineError(f"the model {model} failed; the server's log says why")

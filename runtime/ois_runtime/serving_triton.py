@@ -1,0 +1,164 @@
+"""The model `ois_segment` as Triton runs it: `SegmentService` with Triton's tensors around it.
+
+`execute` only puts requests into a line and returns; threads answer them through response
+senders. So one user's encode blocks nobody's click, and a plain gRPC or HTTP request works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+from ois_client.errors import OISError, ServerOverloaded
+from ois_client.wire import Tensors, error_text, triton_code
+from ois_runtime.manifest import MANIFEST_FILE, Manifest
+from ois_runtime.segmenter import Segmenter
+from ois_runtime.serving import Cancelled, Record, SegmentService
+from ois_runtime.serving_engines import TritonEngines
+from ois_runtime.serving_metrics import BUCKETS, COUNTERS, GAUGES, HISTOGRAMS, REQUESTS, Publisher
+from ois_runtime.serving_options import ServingOptions
+from ois_runtime.serving_workers import Line
+
+
+def load_manifest(arguments: Mapping[str, str]) -> Manifest:
+    """The manifest beside a model's `model.py`; `arguments` are those of `initialize`."""
+    folder = Path(arguments["model_repository"]) / arguments["model_version"]
+    return Manifest.from_dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
+
+
+def read_options(arguments: Mapping[str, str]) -> ServingOptions:
+    """The options in a model's config and in the environment."""
+    config = json.loads(arguments["model_config"]).get("parameters", {})
+    parameters = {name: value["string_value"] for name, value in config.items()}
+    return ServingOptions.read(parameters, os.environ)
+
+
+def error_of(error: BaseException) -> Any:
+    """Triton's error for one of ours. What is not ours goes to the log, never to a client."""
+    if isinstance(error, MemoryError):
+        error = ServerOverloaded("the server is out of memory; try again with fewer objects")
+    if not isinstance(error, OISError):
+        trace = "".join(traceback.format_exception(error))
+        pb_utils.Logger.log_error(f"ois: a request failed inside:\n{trace}")
+    return pb_utils.TritonError(
+        error_text(error), getattr(pb_utils.TritonError, triton_code(error))
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request in a line, and where its answer goes. Holding `request` keeps its memory."""
+
+    request: Any
+    sender: Any
+    tensors: Tensors
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+class SegmentModel:
+    """Triton's three calls. One instance a server: it owns the feature store."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        options = read_options(args)
+        engines = TritonEngines(load_manifest(args))
+        segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
+        self._service = SegmentService(segmenter, options)
+        self._publisher = Publisher(TritonMetrics(), segmenter.stats)
+        queue, work = options.queue, self._work
+        self._encodes: Line[Job] = Line("encode", options.encode_workers, queue, work)
+        self._clicks: Line[Job] = Line("click", options.click_workers, queue, work)
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+                slow = self._service.brings_new_image(tensors)
+                (self._encodes if slow else self._clicks).add(Job(request, sender, tensors))
+            except Exception as error:
+                self._publisher.report("refused", getattr(error, "code", "INTERNAL"), "", 0)
+                _send(sender, pb_utils.InferenceResponse(error=error_of(error)))
+
+    def finalize(self) -> None:
+        # Triton regards a request as finished when `execute` returns: only this waits for them.
+        self._encodes.close()
+        self._clicks.close()
+        self._publisher.close()
+        self._service.segmenter.close()
+
+    def _work(self, job: Job) -> None:
+        record = Record()
+        record.timings_ms["queue"] = (time.perf_counter() - job.arrived) * 1e3
+        outcome = "ok"
+        try:
+            tensors = self._service.handle(
+                job.tensors,
+                json.loads(job.request.parameters() or "{}"),
+                record,
+                cancelled=job.request.is_cancelled,
+            )
+            wanted = set(job.request.requested_output_names())
+            response = pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array) for name, array in tensors.items() if name in wanted]
+            )
+        except Cancelled:
+            outcome = "cancelled"
+            code = pb_utils.TritonError.CANCELLED
+            response = pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", code))
+        except BaseException as error:  # a worker that dies would take its line with it
+            outcome = getattr(error, "code", "INTERNAL")
+            response = pb_utils.InferenceResponse(error=error_of(error))
+        _send(job.sender, response)
+        seconds = time.perf_counter() - job.arrived
+        self._publisher.report(record.kind, outcome, record.features, seconds)
+        if record.session != "probe":
+            pb_utils.Logger.log_info(record.line(outcome))
+
+
+def _send(sender: Any, response: Any) -> None:
+    try:
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # the client is gone, or Triton is going
+        pb_utils.Logger.log_warn(f"ois: an answer could not be sent: {error}")
+
+
+class TritonMetrics:
+    """`serving_metrics.Metrics` in Triton's own Prometheus endpoint."""
+
+    def __init__(self) -> None:
+        family = pb_utils.MetricFamily
+        names = {name: (text, family.COUNTER) for name, (text, _) in COUNTERS.items()}
+        names |= {name: (text, family.GAUGE) for name, (text, _) in GAUGES.items()}
+        names |= {name: (text, family.HISTOGRAM) for name, text in HISTOGRAMS.items()}
+        names[REQUESTS[0]] = REQUESTS[1], family.COUNTER
+        self._families = {
+            name: family(name=name, description=text, kind=kind)
+            for name, (text, kind) in names.items()
+        }
+        self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
+        for name in names.keys() - {REQUESTS[0]}:
+            self._metric(name, {})  # so that all are there, at zero, before the first request
+
+    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        self._metric(name, labels).increment(value)
+
+    def set(self, name: str, value: float) -> None:
+        self._metric(name, {}).set(value)
+
+    def observe(self, name: str, value: float) -> None:
+        self._metric(name, {}).observe(value)
+
+    def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
+        key = name, tuple(sorted(labels.items()))
+        if key not in self._metrics:
+            more = {"buckets": BUCKETS} if name in HISTOGRAMS else {}
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels), **more)
+        return self._metrics[key]

@@ -1,0 +1,92 @@
+"""`ois train` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from networks import MICRO
+from ois_cli.main import main
+from ois_network.checkpoint import load_checkpoint, save_checkpoint
+from ois_network.initialise import build
+
+RECIPE = """
+network = "tiny"
+bf16 = false
+frozen = ["encoder", "depth_head"]
+[[stages]]
+longest = 56
+images = 1
+steps = 2
+[augment]
+on = false
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    save_checkpoint(build(MICRO), tmp_path / "start.safetensors", trained=False)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for kind in ("img", "gt"):
+            (tmp_path / "davis" / kind).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "davis/img" / f"{name}.jpg")
+        mask = np.zeros((40, 60), dtype=np.uint8)
+        mask[10:30, 15:45] = 255
+        Image.fromarray(mask).save(tmp_path / "davis/gt" / f"{name}.png")
+    return tmp_path
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return ["train", str(folder / "recipe.toml"), "-o", str(folder / "run"),
+            "--start", str(folder / "start.safetensors"), "--workers", "0", "--threads", "1",
+            *more]  # fmt: skip
+
+
+def test_train_stop_and_resume(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(folder, "--steps", "1")) == 0
+    assert main(command(folder, "--resume", "--json")) == 0
+    output = capsys.readouterr().out
+    result = json.loads(output[output.index("{") :])
+    checkpoint = load_checkpoint(result["checkpoint"])
+    assert checkpoint.trained
+    assert checkpoint.metadata["training"]["steps"] == 2
+    assert checkpoint.metadata["training"]["data"] == "procedural scenes"
+
+
+def test_train_on_pairs_with_cached_features(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", f"davis:{folder / 'davis'}", "--cache-features", str(folder / "cache")]
+    assert main(command(folder, *data)) == 0
+    assert "2 pairs" in capsys.readouterr().err
+    assert len(list((folder / "cache").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data", "coco"], "hqseg44k:ROOT"),
+        (["--data", "davis:/nowhere"], "not there"),
+        (["--data", "hqseg44k:/nowhere"], "lacks"),
+        (["--resume"], "no run to resume"),
+    ],
+)
+def test_mistakes_are_said(
+    folder: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(folder, *more)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_cache_needs_existing_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(folder / "recipe.toml"), "-o", str(folder / "run"),
+                 "--cache-features", str(folder / "cache")]  # fmt: skip
+    assert main(arguments) == 2
+    assert "--start" in capsys.readouterr().err
