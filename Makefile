@@ -40,8 +40,8 @@ lint: $(INSTALLED)
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m mypy
 
-bench: $(ENGINES)/manifest.json
-	$(PY) -m ois_benchmarks.engines
+bench: $(INSTALLED)
+	$(VENV)/bin/ois bench engines
 
 $(ENGINES)/manifest.json: $(INSTALLED) $(CHECKPOINT) $(wildcard export/ois_export/*.py network/ois_network/*.py)
 	$(VENV)/bin/ois export $(CHECKPOINT) --target cpu --output $(ENGINES)

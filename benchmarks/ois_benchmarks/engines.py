@@ -15,6 +15,7 @@ a *trained* network is another question, and `--checkpoint` answers it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -162,7 +163,8 @@ def save(result: dict[str, Any], path: Path) -> None:
         part.write_text(json.dumps(result, indent=1) + "\n")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise OutputError(f"could not write {path}: {error}") from error
 
 

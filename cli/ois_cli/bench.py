@@ -207,8 +207,8 @@ def quality(
             try:
                 run(client, dataset, writer, say)
             except KeyboardInterrupt:
-                say(f"interrupted with {len(writer.log.records)} objects in {place}; the same "
-                    "command goes on from there")  # fmt: skip
+                held = len(writer.log.records)
+                say(f"interrupted with {held} objects done; the same command goes on from there")
                 raise
             document = result(writer.log, dataset, other)
     table = _write_quality(document, rows, place)

@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = app(args, prog_name="ois", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; nothing was left half-written")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except _ClickException as error:
         print_error("USAGE", error.format_message(), as_json=as_json)
         return EXIT_ERROR
@@ -72,7 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _report(error, as_json=as_json)
+    if result == EXIT_INTERRUPTED:  # newer Typer turns the interrupt into this result
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    say("interrupted; nothing was left half-written")
+    return EXIT_INTERRUPTED
 
 
 def _report(error: Exception, *, as_json: bool) -> int:

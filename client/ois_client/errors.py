@@ -139,7 +139,8 @@ class OutputError(OISError):
 def _tree(root: type[OISError]) -> dict[str, type[OISError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
-        found.update(_tree(child))
+        # A class without a code of its own is a detail of some module, not of the wire.
+        found.update({k: v for k, v in _tree(child).items() if "code" in vars(v)})
     return found
 
 
