@@ -139,7 +139,7 @@ def _amount(name: str, free_gib: float, rest: str, least_gib: float) -> Finding:
 def _tritonserver() -> Finding:
     binary = packages.tritonserver_binary()
     if binary is None:
-        detail, fix = "no tritonserver in this environment", "pip install nvidia-pytriton"
+        detail, fix = "no tritonserver in this environment", "pip install 'ois-deploy[serve]'"
         return Finding("serving", "tritonserver", Status.ABSENT, detail, fix)
     return Finding("serving", "tritonserver", Status.OK, str(binary))
 

@@ -43,8 +43,11 @@ PACKAGES = (
     Package("safetensors", "safetensors", "network", "reading checkpoints"),
     Package("onnx", "onnx", "export", "exporting engines"),
     Package("onnxscript", "onnxscript", "export", "exporting engines"),
-    Package("scipy", "scipy", "bench", "benchmarks"),
-    Package("scikit-image", "skimage", "demo", "the demo's photographs"),
+    Package("scipy", "scipy", "train", "training and quality"),
+    Package("tritonclient", "tritonclient.grpc", "", "talking to a server over gRPC"),
+    Package("urllib3", "urllib3", "", "talking to a server over HTTP"),
+    Package("aiohttp", "aiohttp", "", "the same, asynchronously"),
+    Package("nvidia-pytriton", "pytriton", "serve", "the embedded server"),
 )
 
 
