@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from ois_cli import doctor, machine, packages
 from ois_cli.doctor import Status
 from ois_cli.main import main
 from ois_cli.packages import Package, PackageState
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -99,5 +103,6 @@ def test_a_gpu_is_either_named_or_its_absence_explained() -> None:
 
 def test_every_package_of_the_base_install_is_looked_at() -> None:
     base = {package.distribution for package in packages.PACKAGES if not package.extra}
-    assert base == {"numpy", "pillow", "rich", "typer"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert base == {re.match(r"[\w-]+", need)[0] for need in project["dependencies"]}
     assert PackageState(packages.PACKAGES[0], None).problem is None

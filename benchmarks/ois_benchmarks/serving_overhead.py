@@ -136,7 +136,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += ["", "| overhead over in process, ms | median | 95 % interval |", "|---|---|---|"]
     for client, row in result["overhead"].items():
         lines.append(
-            f"| {client} | {row['median_ms']:+.2f} | {row['low_ms']:+.2f} to {row['high_ms']:+.2f} |"
+            f"| {client} | {row['median_ms']:+.2f} "
+            f"| {row['low_ms']:+.2f} to {row['high_ms']:+.2f} |"
         )
     lines += [
         "",
