@@ -19,5 +19,6 @@ fi
 folder=$(mktemp -d "${TMPDIR:-/tmp}/ois-nginx-XXXXXX")
 python3 "$here/nginx_conf.py" --folder "$folder" \
   --http-listen 0.0.0.0:8000 --grpc-listen 0.0.0.0:8001 --local-listen 127.0.0.1:8080 \
+  --access-log /dev/stdout \
   "$@" > "$folder/nginx.conf"
 exec nginx -e stderr -c "$folder/nginx.conf" -g 'daemon off;'

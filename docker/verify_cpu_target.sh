@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the target `cpu` of the Dockerfile as it is and runs it as compose.yaml does, on a Debian
-# machine without Docker: debootstrap makes the base image, buildah builds, podman runs.
+# Builds the target `cpu` of the Dockerfile as it is and runs it as compose.yaml does, one server
+# and then two behind the proxy, on a Debian machine without Docker: debootstrap makes the base
+# image, buildah builds, podman runs.
 #
-#   sudo apt-get install debootstrap buildah podman crun
+#   sudo apt-get install debootstrap buildah podman crun iproute2
 #   sudo docker/verify_cpu_target.sh
 #
 # Debian's mirror is the one apt uses. Needs 10 GB in WORK and, for torch, a long download.
@@ -22,8 +23,9 @@ say() { printf '== %s\n' "$*" >&2; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || fail "run as root: debootstrap and buildah need it"
-for tool in debootstrap buildah podman crun unshare; do
-  command -v "$tool" >/dev/null || fail "$tool is missing: apt-get install debootstrap buildah podman crun"
+for tool in debootstrap buildah podman crun unshare ip; do
+  command -v "$tool" >/dev/null \
+    || fail "$tool is missing: apt-get install debootstrap buildah podman crun iproute2"
 done
 
 # crun wants cgroup version 2 alone, or none: a mount of our own hides a mixed system's.
@@ -59,25 +61,35 @@ buildah "${storage[@]}" bud --isolation chroot --layers --pull-never --format do
 
 podman() { command podman "${storage[@]}" "$@"; }
 inside() { podman exec "$NAME" "$@"; }
-cleanup() { podman rm --force --time 1 "$NAME" >/dev/null 2>&1 || true; }
+cleanup() {
+  podman rm --force --time 1 "$NAME" "$NAME-1" "$NAME-2" "$NAME-proxy" >/dev/null 2>&1 || true
+  for one in 1 2 proxy; do ip netns delete "$NAME-$one" 2>/dev/null || true; done
+}
 trap cleanup EXIT
 
-say "starting it read-only, without privileges or network"
-podman run --detach --name "$NAME" --cgroups=disabled --network none --init=false \
-  --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 \
-  --read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges \
-  --tmpfs /tmp:rw,exec,nosuid,nodev,size=512m,mode=1777 --shm-size 3gb \
-  --env OIS_CACHE_BYTES=2147483648 --env OIS_TOKEN=verify-me "$IMAGE" >/dev/null
+# As compose.yaml: read-only, no privileges, shared memory for the features.
+start() {
+  local name=$1
+  shift
+  podman run --detach --name "$name" --cgroups=disabled --init=false \
+    --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 \
+    --read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges \
+    --tmpfs /tmp:rw,exec,nosuid,nodev,size=512m,mode=1777 --shm-size 3gb \
+    --env OIS_CACHE_BYTES=2147483648 --env OIS_TOKEN=verify-me "$@" >/dev/null
+}
 
-healthy() {
-  local deadline=$((SECONDS + $1))
-  until inside python /opt/ois/docker/healthcheck.py; do
-    [ $SECONDS -lt $deadline ] || { podman logs "$NAME" | tail -30; return 1; }
+healthy() { # NAME SECONDS
+  local deadline=$((SECONDS + $2))
+  until podman exec "$1" python /opt/ois/docker/healthcheck.py; do
+    [ $SECONDS -lt $deadline ] || { podman logs "$1" | tail -30; return 1; }
     sleep 1
   done
 }
+
+say "starting it read-only, without privileges or network"
+start "$NAME" --network none "$IMAGE"
 say "health check: a real click"
-healthy 120 || fail "no click came back"
+healthy "$NAME" 120 || fail "no click came back"
 podman healthcheck run "$NAME" || fail "the image's own HEALTHCHECK"
 
 say "not root, nothing writable but /tmp and /dev/shm"
@@ -111,12 +123,19 @@ for url in ("grpc://127.0.0.1:8001", "http://127.0.0.1:8000"):
         raise SystemExit(f"{url} answers without the token")
 PYTHON
 
+say "metrics"
+podman exec "$NAME" python -c '
+from urllib.request import urlopen
+text = urlopen("http://127.0.0.1:8002/metrics").read().decode()
+assert "ois_store_bytes" in text and "ois_click_seconds_bucket" in text, text
+' || fail "metrics"
+
 say "kill -9 of the Python models: it comes back"
 # shellcheck disable=SC2016
 inside sh -c 'for f in /proc/[0-9]*/comm; do read -r name < "$f" || continue
   case $name in triton_python_b*) kill -9 "$(basename "$(dirname "$f")")";; esac; done' || true
 sleep 1
-healthy 120 || fail "the server did not come back after its models were killed"
+healthy "$NAME" 120 || fail "the server did not come back after its models were killed"
 
 say "SIGTERM"
 start=$SECONDS
@@ -126,4 +145,59 @@ status=$(podman inspect --format '{{.State.ExitCode}}' "$NAME")
 took=$((SECONDS - start))
 [ $took -lt 30 ] || fail "nothing was in flight, but stopping took $took s"
 say "stopped with status 0 after $took s"
+
+say "two replicas and the proxy, each in a network namespace of its own"
+for one in 1 2 proxy; do ip netns add "$NAME-$one"; done
+ip -n "$NAME-proxy" link add bridge type bridge
+ip -n "$NAME-proxy" address add 10.199.0.10/24 dev bridge
+ip -n "$NAME-proxy" link set bridge up
+ip -n "$NAME-proxy" link set lo up
+for one in 1 2; do
+  ip -n "$NAME-$one" link set lo up
+  ip -n "$NAME-$one" link add eth0 type veth peer name "replica-$one" netns "$NAME-proxy"
+  ip -n "$NAME-$one" address add "10.199.0.$one/24" dev eth0
+  ip -n "$NAME-$one" link set eth0 up
+  ip -n "$NAME-proxy" link set "replica-$one" master bridge up
+  start "$NAME-$one" --network "ns:/run/netns/$NAME-$one" "$IMAGE"
+done
+for one in 1 2; do healthy "$NAME-$one" 120 || fail "replica $one"; done
+start "$NAME-proxy" --network "ns:/run/netns/$NAME-proxy" \
+  --add-host replica-1:10.199.0.1 --add-host replica-2:10.199.0.2 \
+  --env OIS_REPLICAS="replica-1 replica-2" --env OIS_HEALTH_PORT=8080 \
+  --entrypoint '["/opt/ois/docker/proxy-entrypoint.sh"]' "$IMAGE"
+healthy "$NAME-proxy" 30 || fail "no click through the proxy"
+
+say "one replica goes away under clicks"
+podman exec --interactive "$NAME-proxy" python - <<'PYTHON' &
+import time
+import numpy as np
+from ois_client import Client
+from ois_client.errors import OISError
+
+answered, failed = 0, 0
+with Client("grpc://127.0.0.1:8001", token="verify-me") as client:
+    images = [np.full((60, 80, 3), shade, np.uint8) for shade in range(0, 240, 20)]
+    sessions = [client.open(image) for image in images]
+    until = time.monotonic() + 25
+    while time.monotonic() < until:
+        for session in sessions:
+            before = session.clicks()
+            try:
+                session.click(40, 30)
+                assert session.clicks() != before
+                session.undo()
+                answered += 1
+            except OISError as error:
+                assert session.clicks() == before
+                failed += 1
+                print(f"{error.code}: {error}")
+    assert all(session.click(1, 1).shape == (60, 80) for session in sessions)
+print(f"{answered} clicks answered, {failed} typed errors, 0 lost")
+PYTHON
+clicking=$!
+sleep 8
+podman kill "$NAME-1" >/dev/null
+wait "$clicking" || fail "clicks while a replica went away"
+podman logs "$NAME-proxy" | tail -2
+
 podman image inspect --format 'passed: image of {{.Size}} bytes' "$IMAGE"

@@ -72,7 +72,7 @@ def test_a_training_batch_is_the_network_on_each_object(changes: dict[str, objec
 
 
 def test_masks_do_not_pull_on_the_depth_that_orders_them() -> None:
-    network = micro().train()
+    network = micro().requires_grad_(True).train()
     picture, prompts = inputs()
     click_batch(network, encode_batch(network, *picture), OWNER, *prompts).sum().backward()
     assert all(p.grad is None for p in network.depth_head.parameters())

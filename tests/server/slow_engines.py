@@ -5,11 +5,14 @@ The same numbers come out: a long product of zeros is added to the depth.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tiny_engines
+from ois_client import Client
 from ois_export.repository import write_repository
 from ois_runtime.manifest import Manifest
 
@@ -41,3 +44,17 @@ def write_slow_engines(folder: Path, products: int) -> Path:
         tiny_engines.write_engines(folder)
     write_repository(folder, Manifest.load(folder))
     return folder
+
+
+def write_engines_that_take(seconds: float, folder: Path) -> Path:
+    """As `write_slow_engines`, for an encode of about `seconds` when the machine is quiet."""
+    trial = 16
+    with Client(f"local:{write_slow_engines(folder / 'trial', trial)}") as client:
+        took = min(_encode_s(client, shade) for shade in range(4))
+    return write_slow_engines(folder / "engines", max(trial, round(trial * seconds / took)))
+
+
+def _encode_s(client: Client, shade: int) -> float:
+    started = time.perf_counter()
+    client.open(np.full((56, 56, 3), shade, np.uint8))
+    return time.perf_counter() - started

@@ -36,7 +36,7 @@ def url_of(server: EmbeddedServer, protocol: str) -> str:
 
 
 def image(seed: int) -> np.ndarray:
-    return picture(seed).pixels()
+    return picture(50_000 + seed).pixels()  # the server is shared: no other file's images
 
 
 def expected(local: LocalTransport, seed: int) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from calls import eventually, statistics
 from players import Player, pixels
-from slow_engines import write_slow_engines
+from slow_engines import write_engines_that_take
 
 from ois_client import AsyncClient, Client
 from ois_client.errors import Cancelled, DeadlineExceeded
@@ -22,13 +22,13 @@ from ois_client.settings import Timeouts
 from ois_runtime.server import EmbeddedServer
 from ois_runtime.server_command import ServerOptions
 
-#: Matrix products in the encoder: about two seconds on two cores.
-PRODUCTS = 40
+#: On a quiet machine; beside other work it is several times that.
+ENCODE_S = 0.7
 
 
 @pytest.fixture(scope="module")
 def slow_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slow_engines(tmp_path_factory.mktemp("slow") / "engines", PRODUCTS)
+    return write_engines_that_take(ENCODE_S, tmp_path_factory.mktemp("slow"))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def test_a_slow_encode_delays_nobodys_click_by_more_than_its_share_of_the_cpu(
     while other.is_alive():
         beside.append(timed_click(player))
     other.join()
-    assert encodes[0] > 0.5
+    assert encodes[0] > ENCODE_S / 3
     # Behind the encode there would have been one click, of the encode's length. With it, a click
     # has a fair share of the cores: a third when three threads want two, less on a busy machine.
-    assert len(beside) > 10
+    assert len(beside) > 5
     assert numbers.median(beside) < 6 * numbers.median(alone) + 0.02
     assert sorted(beside)[-2] < encodes[0] / 2
 
@@ -94,7 +94,7 @@ def test_two_slow_encodes_at_once_leave_clicks_alone_too(client: Client, twin: C
             clicks += 1
         for encode in encodes:
             assert encode.result().click(1, 1).shape == (84, 112)
-    assert clicks > 10
+    assert clicks > 5
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
