@@ -12,6 +12,7 @@ import torch
 from networks import MICRO, micro
 from ois_client.geometry import Geometry
 from ois_export.export import write_engines
+from ois_export.graphs import PROMPT_INPUTS
 from ois_export.parity import CASES, Case, Limits, make_prompts, measure, run_gate
 from ois_export.samples import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_network.checkpoint import Checkpoint
@@ -114,6 +115,49 @@ def test_openvino_runs_the_same_files(network: OISNetwork, folder: Path) -> None
     result = measure(network, engines, Case(LANDSCAPE, ((2, 1, True), (1, 0, False))), seed=0)
     assert result.logit_error < 2e-5
     assert result.mask_iou > 0.999
+
+
+def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(engines: EnginePair, folder: Path) -> None:
+    """Coordinates and Fourier phases do not survive eight bits; the cut must keep them out."""
+    openvino = pytest.importorskip("openvino")
+    from ois_runtime.openvino_mixed import result_name, split
+
+    core = openvino.Core()
+    path = str(folder / "decoder.onnx")
+    front, back = split(core.read_model(path), core.read_model(path))
+    names = {port.get_any_name() for port in back.inputs}
+    assert names == {"cut0", "lateral1", "lateral2", "image3", "image4", "coverage"}
+    kinds = {node.get_type_name() for node in back.get_ordered_ops()}
+    assert not kinds & {"Sin", "Cos", "Softmax", "ScaledDotProductAttention"}
+    assert {"points", "labels", "depth"} <= {port.get_any_name() for port in front.inputs}
+
+    encoder = str(folder / "encoder.onnx")
+    early, late = split(core.read_model(encoder), core.read_model(encoder))
+    assert {result_name(result) for result in early.get_results()} == {"position", "cut0"}
+    assert "Sin" not in {node.get_type_name() for node in late.get_ordered_ops()}
+
+
+def test_the_two_parts_together_are_the_whole(engines: EnginePair, folder: Path) -> None:
+    """Both halves in fp32, so that this holds on processors without bf16 too."""
+    openvino = pytest.importorskip("openvino")
+    from ois_runtime.openvino_mixed import result_name, split
+
+    geometry = Geometry.fit(90, 112, longest=MICRO.longest)
+    image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)
+    state = engines.encode(image, geometry)
+    prompts = make_prompts(Case(SQUARE, ((2, 1, True), (1, 0, False))), geometry, seed=0)
+    expected, expected_coverage = engines.decode(state, *prompts)
+    known = {**state.arrays, **dict(zip(PROMPT_INPUTS, prompts, strict=True))}
+    core = openvino.Core()
+    path = str(folder / "decoder.onnx")
+    for part in split(core.read_model(path), core.read_model(path)):
+        compiled = core.compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        answer = compiled({port.get_any_name(): known[port.get_any_name()] for port in part.inputs})
+        for result, port in zip(part.get_results(), compiled.outputs, strict=True):
+            known[result_name(result)] = answer[port]
+    np.testing.assert_allclose(known["logits"], expected, atol=2e-5 * np.abs(expected).max())
+    changed = np.abs(known["new_coverage"].astype(int) - expected_coverage.astype(int)) > 2
+    assert changed.mean() < 0.02
 
 
 def test_clicks_reach_the_mask_through_the_engine(engines: EnginePair) -> None:

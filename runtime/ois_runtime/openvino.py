@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ois_client.errors import EngineError
 from ois_runtime.engines import Arrays, EngineOptions
+from ois_runtime.openvino_mixed import result_name, split
 
 
 def describe(options: EngineOptions) -> str:
@@ -27,7 +28,7 @@ def open_graph(path: Path, options: EngineOptions) -> OpenVinoGraph:
 
 
 class OpenVinoGraph:
-    """One ONNX file, compiled for this CPU."""
+    """One ONNX file, compiled for this CPU: in bf16 as two parts, see `openvino_mixed`."""
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         """Raises `EngineError` when the file cannot be compiled, or bf16 is not native here."""
@@ -36,40 +37,64 @@ class OpenVinoGraph:
                 "this CPU has no native bfloat16 (AVX512_BF16 or AMX); use precision f32, or "
                 "the backend onnxruntime"
             )
+        self._path = path
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            self.inputs = tuple(port.get_any_name() for port in model.inputs)
+            self.outputs = tuple(result_name(result) for result in model.get_results())
+            if options.precision == "bf16":
+                front, back = split(model, core.read_model(str(path)))
+                halves = [(front, "f32"), (back, "bf16")]
+            else:
+                halves = [(model, options.precision)]
+            self._parts = [
+                _Part(core, half, precision, options)
+                for half, precision in halves
+                if half.get_results()
+            ]
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO {openvino.__version__} cannot load {path}: {error}"
+            ) from error
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        known = dict(feeds)
+        try:
+            for part in self._parts:
+                known.update(part.run(known))
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            raise EngineError(f"{self._path.name} failed on {shapes}: {error}") from error
+        return {name: known[name] for name in self.outputs}
+
+
+class _Part:
+    """A compiled model and the names of its inputs and results."""
+
+    def __init__(
+        self, core: openvino.Core, model: openvino.Model, precision: str, options: EngineOptions
+    ) -> None:
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": options.precision,
+            "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if options.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = options.threads
         if options.compiled_cache is not None:
             settings["CACHE_DIR"] = str(options.compiled_cache)
-        self._path = path
-        try:
-            core = openvino.Core()
-            model = core.read_model(str(path))
-            self._compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            raise EngineError(
-                f"OpenVINO {openvino.__version__} cannot load {path}: {error}"
-            ) from error
-        self.inputs = tuple(port.get_any_name() for port in model.inputs)
+        self._inputs = [port.get_any_name() for port in model.inputs]
         # A compiled output also answers to the names of inner tensors it was fused with, in no
         # order: only the result node still has the graph's own name.
-        self.outputs = tuple(
-            port.get_node().get_friendly_name().partition("/sink_port_")[0]
-            for port in model.outputs
-        )
+        self._results = [result_name(result) for result in model.get_results()]
+        self._compiled = core.compile_model(model, "CPU", settings)
 
-    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+    def run(self, known: Arrays) -> dict[str, NDArray[np.generic]]:
         # A request runs one call at a time and holds its inputs until the next one: a fresh one
         # costs 0.05 ms, lets threads run side by side and keeps no evicted state in memory.
         request = self._compiled.create_infer_request()
-        try:
-            # Outputs are copied, for their buffers belong to the request.
-            results = request.infer(dict(feeds), share_inputs=True, share_outputs=False)
-        except RuntimeError as error:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            raise EngineError(f"{self._path.name} failed on {shapes}: {error}") from error
+        # Outputs are copied, for their buffers belong to the request.
+        given = {name: known[name] for name in self._inputs}
+        answer = request.infer(given, share_inputs=True, share_outputs=False)
         ports = self._compiled.outputs
-        return {name: results[port] for name, port in zip(self.outputs, ports, strict=True)}
+        return {name: answer[port] for name, port in zip(self._results, ports, strict=True)}
