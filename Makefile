@@ -17,7 +17,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-CODE := $(wildcard client runtime network export benchmarks cli triton_models tests)
+CODE := $(wildcard client runtime network export benchmarks cli docker triton_models tests)
 
 CHECKPOINT := models/ois-tiny.safetensors
 ENGINES := engines/ois-tiny-cpu

@@ -19,6 +19,9 @@ from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInf
 #: What a click may need of a transport: a click, the image encoded, or (None) its description.
 Ask = ClickRequest | Picture | None
 
+#: How often one click sends its image again before it raises `UnknownImage`.
+_RECOVERIES = 4
+
 
 def click_steps(
     request: ClickRequest, picture: Picture, check_model: Callable[[str], None]
@@ -28,11 +31,14 @@ def click_steps(
     check_model: raises when a model's sha256 is not the one that the coverage was made by.
     """
     try:
-        return (yield request)
-    except UnknownImage:
-        # Evicted, restarted, or another replica: the features are a cache, nothing is lost.
-        encoded: EncodeReply = yield picture
-        check_model(encoded.model_sha256)
+        for _ in range(_RECOVERIES):
+            try:
+                return (yield request)
+            except UnknownImage:
+                # Evicted, restarted, or another replica: the features are a cache, nothing is
+                # lost. In a full store they can go again before the click: hence the loop.
+                encoded: EncodeReply = yield picture
+                check_model(encoded.model_sha256)
     except InvalidInput:
         # The request was checked before it was sent; has the server got another network size?
         try:
