@@ -616,7 +616,7 @@ def test_engines_in_this_process_work_on_an_event_loop_too():
             session = await client.open(IMAGE, encode=False)
             assert session.last_encode is None
             np.testing.assert_array_equal(await session.click(20, 20), disks(session.clicks()))
-            transport.fail_next = [UnknownImage("x"), UnknownImage("x")]
+            transport.fail_next = [UnknownImage("x")] * 5
             with pytest.raises(UnknownImage):
                 await session.click(30, 20)
             assert len(session.clicks()) == 1
