@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from networks import micro
+from network_scenes import micro
 from ois_cli.main import main
 from ois_client.errors import InvalidInput, OutputError, ParityError, UnsupportedGraph
 from ois_export import export as module

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from networks import MICRO, micro
+from network_scenes import MICRO, micro
 from ois_client.geometry import Geometry
 from ois_export.export import write_engines
 from ois_export.graphs import PROMPT_INPUTS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from networks import MICRO
+from network_scenes import MICRO
 from ois_cli.main import main
 from ois_network.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.initialise import build
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 def command(folder: Path, *more: str) -> list[str]:
     return ["train", str(folder / "recipe.toml"), "-o", str(folder / "run"),
-            "--start", str(folder / "start.safetensors"), "--workers", "0", "--threads", "1",
+            "--weights", str(folder / "start.safetensors"), "--workers", "0", "--threads", "1",
             *more]  # fmt: skip
 
 
@@ -89,4 +89,21 @@ def test_a_cache_needs_existing_weights(folder: Path, capsys: pytest.CaptureFixt
     arguments = ["train", str(folder / "recipe.toml"), "-o", str(folder / "run"),
                  "--cache-features", str(folder / "cache")]  # fmt: skip
     assert main(arguments) == 2
-    assert "--start" in capsys.readouterr().err
+    assert "--weights" in capsys.readouterr().err
+
+
+def test_torchrun_leaves_our_options_alone() -> None:
+    """It parses the whole line, and takes an abbreviation of its own options for itself."""
+    import typer
+    from torch.distributed.run import get_args_parser
+
+    from ois_cli.train import register
+
+    app = typer.Typer()
+    register(app)
+    app.command("other")(lambda: None)
+    train = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    names = [name for option in train.params for name in option.opts if name.startswith("-")]
+    assert "--weights" in names
+    line = ["--nproc-per-node", "2", "-m", "ois_cli.main", "train", "tiny", *names]
+    assert get_args_parser().parse_args(line).training_script_args == line[4:]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from networks import MICRO
+from network_scenes import MICRO
 from ois_client.errors import InvalidInput
 from ois_network.training.config import AugmentConfig, Stage, TrainConfig
 from ois_network.training.data import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from networks import micro
+from network_scenes import micro
 from ois_client.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN
 from ois_client.geometry import Geometry
 from ois_network.config import FusionOrder, ImageUpdate

@@ -35,6 +35,8 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
+            # Not --start: torchrun reads the whole line and takes that for its --start-method.
+            "--weights",
             help="Begin with these weights: a checkpoint, or a Depth-Anything-V2 file (.pth).",
             show_default=False,
         ),
@@ -61,9 +63,11 @@ def train(
     from ois_network.config import preset
     from ois_network.training.config import load_recipe
     from ois_network.training.features import FeatureCache
+    from ois_network.training.memory import keep_freed_memory
     from ois_network.training.trainer import RunOptions
     from ois_network.training.trainer import train as run
 
+    keep_freed_memory()
     config = load_recipe(recipe)
     network = _start(start) if start is not None else None
     shape = network.config if network is not None else preset(config.network)
@@ -71,7 +75,7 @@ def train(
     features = None
     if cache_features is not None:
         if network is None:
-            raise InvalidInput("--cache-features keeps a frozen encoder's work; name it (--start)")
+            raise InvalidInput("--cache-features keeps a frozen encoder's work; name it (--weights)")
         features = FeatureCache(cache_features, network, config)
     say(f"training {shape.name} by {recipe} on {description}")
     path = run(

@@ -35,6 +35,8 @@ class Processes:
         torch.distributed.init_process_group("nccl" if cuda else "gloo")
         try:
             yield cls(torch.distributed.get_rank(), world, device)
+            # All leave together: a process whose peer is gone already can abort on its way out.
+            torch.distributed.barrier()
         finally:
             torch.distributed.destroy_process_group()
 

@@ -8,7 +8,6 @@ run that was interrupted and resumed ends with the same weights as one that was 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import signal
 import threading
@@ -129,7 +128,6 @@ class _Run:
         network = start or build(preset(config.network), seed=config.seed)
         self.network = network.to(processes.device).train()
         if processes.device.type == "cpu":
-            keep_freed_memory()
             # PyTorch's fused kernel is slower backwards than the plain products on a CPU.
             set_attention_ops(self.network, EquationAttention())
         freeze(self.network, config)
@@ -335,20 +333,6 @@ def stop_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory instead of returning it to the system after each tensor.
-
-    Page faults otherwise take up to four fifths of a training step on a CPU. Other C
-    libraries have no such knobs and are left alone.
-    """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # mallopt's parameter numbers
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(top_pad, 64 * 2**20)
 
 
 def _quiet_worker(_number: int) -> None:
