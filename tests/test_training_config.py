@@ -13,7 +13,7 @@ from ois_network.training.config import OptimiserConfig, Stage, TrainConfig, loa
 from ois_network.training.optimise import learning_rate
 
 
-@pytest.mark.parametrize("name", ["paper", "tiny"])
+@pytest.mark.parametrize("name", ["ablation", "paper", "tiny"])
 def test_shipped_recipes_load_and_round_trip(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.network in PRESETS
@@ -70,7 +70,7 @@ def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InvalidInput, match="paper, tiny"):
+    with pytest.raises(InvalidInput, match="ablation, paper, tiny"):
         load_recipe("huge")
 
 
