@@ -44,10 +44,10 @@ class Slow(Disks):
         super().__init__()
         self.entered, self.leave = threading.Event(), threading.Event()
 
-    def click(self, request):
+    def click(self, request, picture=None):
         self.entered.set()
         self.leave.wait(10)
-        return super().click(request)
+        return super().click(request, picture)
 
 
 def test_an_answer_of_a_superseded_click_is_dropped():

@@ -36,6 +36,7 @@ NAMES = [
     "InvalidInput",
     "MaskFormat",
     "ModelInfo",
+    "OISAutomaticMaskGenerator",
     "OISError",
     "OISPredictor",
     "OutputError",

@@ -5,7 +5,7 @@ import pytest
 
 from ois_client import Client, InvalidClick, InvalidImage, InvalidInput, OISPredictor
 from ois_client.geometry import Geometry
-from ois_client.predictor import _resize
+from ois_client.logits import enlarge
 from ois_runtime.postprocess import postprocess
 from tiny_engines import LONGEST, write_engines
 
@@ -96,7 +96,7 @@ def test_logits_are_enlarged_as_masks_are():
         fit = Geometry.fit(width, height, longest=LONGEST)
         logits = rng.normal(size=(fit.network_height, fit.network_width)).astype(np.float32)
         mask = postprocess(logits[None], fit)[0]
-        np.testing.assert_array_equal(_resize(logits, height, width) > 0, mask == 1)
+        np.testing.assert_array_equal(enlarge(logits, height, width) > 0, mask == 1)
 
 
 def test_colours_and_sizes(predictor):

@@ -6,12 +6,14 @@ with Client("grpc://host:8001") as client:              # or "http://host:8000",
     mask = session.click(80, 40, positive=False)
 
 `AsyncClient` is the same on an event loop, `OISPredictor(client)` has the names of SAM's
-predictor. Importing this loads NumPy and Pillow only; what reaches a server or runs the engines
-is loaded when an address asks for it.
+predictor, `OISAutomaticMaskGenerator(client)` those of its mask generator. Importing this loads
+NumPy and Pillow only; what reaches a server or runs the engines is loaded when an address asks
+for it.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from ois_client.automatic import OISAutomaticMaskGenerator
 from ois_client.clicks import Click
 from ois_client.client import Client
 from ois_client.errors import (
@@ -77,6 +79,7 @@ __all__ = [
     "InvalidInput",
     "MaskFormat",
     "ModelInfo",
+    "OISAutomaticMaskGenerator",
     "OISError",
     "OISPredictor",
     "OutputError",

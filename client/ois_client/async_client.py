@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -92,7 +93,7 @@ class AsyncClient:
             if self._closed:
                 raise InvalidInput("this client is closed; open a new one")
             if self._transport is None:
-                transport = await _open(self._url, self._options)
+                transport = await open_transport(self._url, self._options)
                 try:
                     info = await transport.info()
                     check_compatible(info)
@@ -115,7 +116,13 @@ class AsyncClient:
         await self.close()
 
 
-async def _open(url: str | Transport | AsyncTransport, options: dict[str, Any]) -> AsyncTransport:
+async def open_transport(
+    url: str | Transport | AsyncTransport, options: Mapping[str, Any]
+) -> AsyncTransport:
+    """What an `AsyncClient` stands on, for those who keep clicks and coverage themselves.
+
+    To be called on the event loop that will use it. Raises `InvalidInput` and `EngineError`.
+    """
     if isinstance(url, str):
         if is_server(url):
             from ois_client.triton_async import open_async_transport
@@ -139,8 +146,8 @@ class InThreads:
     async def encode(self, picture: Picture) -> EncodeReply:
         return await asyncio.to_thread(self._transport.encode, picture)
 
-    async def click(self, request: ClickRequest) -> ClickReply:
-        return await asyncio.to_thread(self._transport.click, request)
+    async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        return await asyncio.to_thread(self._transport.click, request, picture)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._transport.close)

@@ -117,10 +117,7 @@ class AsyncSession(SessionBase):
             reply: ClickReply = stop.value
             return reply
 
-    async def _perform(self, ask: Ask) -> ClickReply | EncodeReply | ModelInfo:
+    async def _perform(self, ask: Ask) -> ClickReply | ModelInfo:
         if ask is None:
             return await self._transport.info()
-        if isinstance(ask, Picture):
-            self._last_encode = await self._transport.encode(ask)
-            return self._last_encode
-        return await self._transport.click(ask)
+        return await self._transport.click(ask.request, ask.picture)

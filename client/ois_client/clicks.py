@@ -59,6 +59,23 @@ class Click:
             ) from None
         return cls(x, y, positive)
 
+    @classmethod
+    def on_canvas(cls, x: float, y: float, positive: bool, *, width: int, height: int) -> Click:
+        """A click from a canvas that a `width` x `height` image fills, in its pixels.
+
+        There pixel i covers i to i + 1, so 0 <= x <= W, and x is half a pixel more than here.
+        Raises `InvalidClick` outside.
+        """
+        sides = ((x, width), (y, height))
+        if not all(isinstance(at, int | float) and 0 <= at <= side for at, side in sides):
+            raise InvalidClick(
+                f"got a click at ({x!r}, {y!r}) on the canvas of a {width}x{height} image; "
+                f"expected 0 <= x <= {width} and 0 <= y <= {height}"
+            )
+        # The outermost half pixel of the canvas has no pixel centre beyond it.
+        at_x, at_y = (min(max(at - 0.5, 0.0), side - 1.0) for at, side in sides)
+        return cls(at_x, at_y, positive)
+
     def check(self, width: int, height: int) -> None:
         """Raise `InvalidClick` unless the click lies on a pixel of a `width` x `height` image."""
         try:

@@ -24,7 +24,8 @@ class Client:
     - `grpc://host:8001`, `http://host:8000`: a server; `grpcs://` and `https://` the same
       through TLS. Options: see `TritonOptions`.
     - `local:` runs the engines of the default folder in this process, `local:PATH` those of
-      another. Options: see `ois_runtime.local.open_transport`.
+      another, `local:cuda` the network on a GPU. Options, as keywords or behind `?`: see
+      `ois_runtime.local_options`.
     Or a `Transport`, which the client then closes, and no options.
 
     Raises `InvalidInput` for an unknown scheme or option, `EngineError` when the transport's

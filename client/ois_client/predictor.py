@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,11 +15,24 @@ from ois_client.coverage import coverage_of_mask
 from ois_client.errors import InvalidClick, InvalidInput
 from ois_client.geometry import Geometry
 from ois_client.images import load_image
+from ois_client.logits import enlarge, mean_probability
+from ois_client.sam_frame import NO_BOXES, ClickTransform, array_of, points_of_input, tensor_like
 from ois_client.session import Session
 from ois_client.transport import ClickRequest
 
 #: Side of `low_res_logits` and `mask_input`, as in SAM.
 LOW_RES = 256
+
+#: A request of `predict_torch`; servers take 32 by default.
+OBJECTS_A_REQUEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SamModelFacts:
+    """What code written for SAM reads from `predictor.model`."""
+
+    mask_threshold: float = 0.0
+    image_format: str = "RGB"
 
 
 class OISPredictor:
@@ -39,14 +53,20 @@ class OISPredictor:
     - `low_res_logits` cover the whole image, stretched to 256 x 256; SAM's cover it padded to
       a square. As `mask_input` they say which patches the previous mask covers. At 256 x 256
       thin parts may vanish: a `Session` keeps them, and sends a hundredth of the data.
-    - Image features stay on the server: `get_image_embedding` raises.
+    - Image features stay on the server: `get_image_embedding` and `set_torch_image` raise.
 
     Each `predict` depends on its arguments alone, as SAM's. Not for several threads at once.
     """
 
+    #: As SAM's: masks are logits above this.
+    model = SamModelFacts()
+    #: Where results are made. Tensors of `predict_torch` come back on their own device.
+    device = "cpu"
+
     def __init__(self, client: Client) -> None:
         self._client = client
         self._session: Session | None = None
+        self.transform = ClickTransform(client.info)
 
     # -- image -----------------------------------------------------------------------------
 
@@ -63,6 +83,17 @@ class OISPredictor:
         if image_format == "BGR" and pixels.ndim == 3:
             pixels = pixels[..., ::-1]
         self._session = self._client.open(load_image(pixels).pixels())
+
+    def set_torch_image(
+        self,
+        transformed_image: object,  # noqa: ARG002 - SAM's names
+        original_image_size: object,  # noqa: ARG002
+    ) -> NoReturn:
+        """Always raises `InvalidInput`: resizing is the server's part."""
+        raise InvalidInput(
+            "got an image already resized; this network takes the image itself, so that masks and "
+            "clicks keep its pixels. Call set_image with the original, (H, W, 3) uint8"
+        )
 
     def reset_image(self) -> None:
         """Forget the image."""
@@ -116,24 +147,94 @@ class OISPredictor:
         the client's transport raises.
         """
         if box is not None:
-            raise InvalidInput(
-                "got a box; this network's prompts are clicks. Click on the object's middle, and "
-                "negatively on what else the box would hold"
-            )
+            raise InvalidInput(NO_BOXES)
         session = self._open()
-        geometry = session.geometry
-        points, labels = _points(point_coords, point_labels, geometry)
-        grid = (1, geometry.grid_height, geometry.grid_width)
-        coverage = np.zeros(grid, dtype=np.uint8)
+        points, labels = _points(point_coords, point_labels)
+        masks, scores, low_res = self._predict(
+            session,
+            points[None],
+            labels[None],
+            None if mask_input is None else _low_res_logits(mask_input)[None],
+            return_logits=return_logits,
+        )
+        return masks, scores, low_res
+
+    def predict_torch(
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        boxes: object = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
+        return_logits: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """`predict` for B objects of the image at once, tensors in and out; C = 1.
+
+        point_coords: (B, P, 2), (x, y) in input pixels, as `transform.apply_coords_torch` makes
+        them. point_labels: (B, P). mask_input: (B, 1, 256, 256), for all B objects or None.
+
+        masks: (B, 1, H, W) bool, or float32 logits. scores: (B, 1) float32. low_res_logits:
+        (B, 1, 256, 256) float32. All on the device of `point_coords`. Needs torch at the
+        caller's side alone. Raises what `predict` raises.
+        """
+        if boxes is not None:
+            raise InvalidInput(NO_BOXES)
+        session = self._open()
+        if point_coords is None or point_labels is None:
+            raise InvalidInput(NO_CLICKS)
+        coords, labels = array_of(point_coords), array_of(point_labels)
+        if coords.ndim != 3 or coords.shape[-1] != 2 or coords.dtype.kind not in "iuf":
+            raise InvalidClick(
+                f"got point_coords of shape {coords.shape} and type {coords.dtype}; expected "
+                "(B, P, 2) numbers"
+            )
+        points = points_of_input(coords, session.geometry)
+        low_res = None
         if mask_input is not None:
-            coverage[0] = _coverage(mask_input, geometry)
-        has_previous = np.array([mask_input is not None])
+            given = array_of(mask_input)
+            if given.shape[:2] != (len(points), 1):
+                raise InvalidInput(
+                    f"got a mask_input of shape {given.shape}; expected (B, 1, {LOW_RES}, "
+                    f"{LOW_RES}) with B = {len(points)}, the low_res_logits of an earlier call"
+                )
+            low_res = np.stack([_low_res_logits(one) for one in given])
+        parts = [
+            self._predict(
+                session,
+                points[start : start + OBJECTS_A_REQUEST],
+                labels[start : start + OBJECTS_A_REQUEST],
+                None if low_res is None else low_res[start : start + OBJECTS_A_REQUEST],
+                return_logits=return_logits,
+            )
+            for start in range(0, max(len(points), 1), OBJECTS_A_REQUEST)
+        ]
+        masks, scores, logits = (
+            tensor_like(point_coords, np.concatenate(arrays)[:, None])
+            for arrays in zip(*parts, strict=True)
+        )
+        return masks, scores, logits
+
+    def _predict(
+        self,
+        session: Session,
+        points: NDArray[Any],
+        labels: NDArray[Any],
+        low_res: NDArray[np.float32] | None,
+        *,
+        return_logits: bool,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """points (N, P, 2) in image pixels, labels (N, P), low_res (N, 256, 256) or None -> masks
+        (N, H, W), scores (N), low_res_logits (N, 256, 256)."""
+        fit = session.geometry
+        objects = unpack_clicks(points, labels, fit.width, fit.height)
+        coverage = np.zeros((len(objects), fit.grid_height, fit.grid_width), dtype=np.uint8)
+        if low_res is not None:
+            coverage = np.stack([_coverage(one, fit) for one in low_res])
         request = ClickRequest(
             session.picture.digest,
-            points,
-            labels,
+            *pack_clicks(objects, fit.width, fit.height),
             coverage,
-            has_previous,
+            np.full(len(objects), low_res is not None),
             want_logits=True,
             session=session.id,
         )
@@ -143,9 +244,8 @@ class OISPredictor:
             raise InvalidInput("the transport gave no logits, which it was asked for")
         masks: NDArray[Any] = reply.masks.astype(bool)
         if return_logits:
-            masks = _resize(logits[0], geometry.height, geometry.width)[None]
-        low_res = Image.fromarray(logits[0]).resize((LOW_RES, LOW_RES), Image.Resampling.BILINEAR)
-        return masks, _scores(logits), np.asarray(low_res, dtype=np.float32)[None]
+            masks = np.stack([enlarge(one, fit.height, fit.width) for one in logits])
+        return masks, mean_probability(logits), np.stack([_shrink(one) for one in logits])
 
     def _open(self) -> Session:
         if self._session is None:
@@ -153,15 +253,18 @@ class OISPredictor:
         return self._session
 
 
+NO_CLICKS = (
+    "got no point_coords, or no point_labels; expected at least one click. A mask alone is no "
+    "prompt of this network"
+)
+
+
 def _points(
-    coords: ArrayLike | None, labels: ArrayLike | None, geometry: Geometry
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """SAM's (P, 2) and (P) -> the wire's (1, P, 2) and (1, P), all of it checked."""
+    coords: ArrayLike | None, labels: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """SAM's (P, 2) and (P) as arrays of these shapes; `unpack_clicks` checks the rest."""
     if coords is None or labels is None:
-        raise InvalidInput(
-            "got no point_coords, or no point_labels; expected at least one click. A mask alone "
-            "is no prompt of this network"
-        )
+        raise InvalidInput(NO_CLICKS)
     try:
         points, signs = np.asarray(coords), np.asarray(labels)
     except ValueError as error:
@@ -171,47 +274,27 @@ def _points(
             f"got point_coords of shape {points.shape} and point_labels of shape {signs.shape}; "
             "expected (P, 2) and (P)"
         )
-    if signs.dtype == bool:
-        signs = signs.astype(np.int32)
-    objects = unpack_clicks(points[None], signs[None], geometry.width, geometry.height)
-    return pack_clicks(objects, geometry.width, geometry.height)
+    return points, signs.astype(np.int32) if signs.dtype == bool else signs
 
 
-def _coverage(mask_input: ArrayLike, geometry: Geometry) -> NDArray[np.uint8]:
-    """Low-resolution logits -> coverage (gh, gw) uint8."""
+def _low_res_logits(mask_input: ArrayLike) -> NDArray[np.float32]:
+    """SAM's mask_input -> (256, 256) float."""
     logits = np.asarray(mask_input)
     if logits.shape not in ((1, LOW_RES, LOW_RES), (LOW_RES, LOW_RES)) or logits.dtype.kind != "f":
         raise InvalidInput(
             f"got a mask_input of shape {logits.shape} and type {logits.dtype}; expected "
             f"(1, {LOW_RES}, {LOW_RES}) float, the low_res_logits of an earlier predict"
         )
+    return logits.reshape(LOW_RES, LOW_RES)
+
+
+def _coverage(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.uint8]:
+    """(256, 256) logits -> coverage (gh, gw) uint8."""
     stretched = Geometry(LOW_RES, LOW_RES, geometry.grid_width, geometry.grid_height)
-    return coverage_of_mask(logits.reshape(LOW_RES, LOW_RES) > 0, stretched)
+    return coverage_of_mask(low_res > 0, stretched)
 
 
-def _scores(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, h, w) -> (N): the mean probability of the pixels above 0."""
-    scores = np.zeros(len(logits), dtype=np.float32)
-    for row, one in enumerate(logits):
-        inside = one[one > 0].astype(np.float64)
-        if inside.size:
-            scores[row] = (1 / (1 + np.exp(-inside))).mean()
-    return scores
-
-
-def _resize(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """(h, w) -> (height, width), bilinear with half-pixel centres, as masks are made of logits."""
-
-    def taps(size: int, source: int) -> tuple[Any, Any, Any, Any]:
-        position = (np.arange(size) + 0.5) * (source / size) - 0.5
-        position = np.clip(position, 0, source - 1)
-        low = np.floor(position).astype(np.int64)
-        high = position - low
-        weights = (1 - high).astype(np.float32), high.astype(np.float32)
-        return low, np.minimum(low + 1, source - 1), *weights
-
-    left, right, at_left, at_right = taps(width, logits.shape[1])
-    upper, lower, at_upper, at_lower = taps(height, logits.shape[0])
-    wide = logits[:, left] * at_left + logits[:, right] * at_right
-    large: NDArray[np.float32] = wide[upper] * at_upper[:, None] + wide[lower] * at_lower[:, None]
-    return large
+def _shrink(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) -> (256, 256)."""
+    low_res = Image.fromarray(logits).resize((LOW_RES, LOW_RES), Image.Resampling.BILINEAR)
+    return np.asarray(low_res, dtype=np.float32)

@@ -17,7 +17,6 @@ from ois_client.transport import (
     CancellableTransport,
     ClickReply,
     ClickRequest,
-    EncodeReply,
     ModelInfo,
     Transport,
 )
@@ -61,8 +60,8 @@ class Session(SessionBase):
         answers are awaited and dropped).
 
         Raises `InvalidClick` and `TooManyClicks` before anything is sent, `Cancelled` when
-        superseded, and what the transport raises. When the server has lost the image, it is
-        sent once more.
+        superseded, and what the transport raises. When the server has lost the image, the click
+        is repeated together with it.
         """
         new = {self._obj(obj): Click(x, y, positive)}
         wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
@@ -88,7 +87,7 @@ class Session(SessionBase):
     def send(self, request: ClickRequest) -> ClickReply:
         """A request of the caller's own making, about this image; the session does not change.
 
-        When the server has lost the image, it is sent once more. Raises what `click` raises.
+        When the server has lost the image, it goes with it. Raises what `click` raises.
         """
         reply = self._send(request, Cancellation())
         self._state.check_model(reply.model_sha256)
@@ -127,14 +126,9 @@ class Session(SessionBase):
             reply: ClickReply = stop.value
             return reply
 
-    def _perform(
-        self, ask: Ask, cancellation: Cancellation
-    ) -> ClickReply | EncodeReply | ModelInfo:
+    def _perform(self, ask: Ask, cancellation: Cancellation) -> ClickReply | ModelInfo:
         if ask is None:
             return self._transport.info()
-        if isinstance(ask, Picture):
-            self._last_encode = self._transport.encode(ask)
-            return self._last_encode
         if isinstance(self._transport, CancellableTransport):
-            return self._transport.click_until(ask, cancellation)
-        return self._transport.click(ask)
+            return self._transport.click_until(ask.request, cancellation, ask.picture)
+        return self._transport.click(ask.request, ask.picture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from ois_client.images import Picture
 from ois_client.state import SessionState
 from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 
-#: What a click may need of a transport: a click, the image encoded, or (None) its description.
-Ask = ClickRequest | Picture | None
 
-#: How often one click sends its image again before it raises `UnknownImage`.
-_RECOVERIES = 4
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """A click to ask a transport for; with the picture for one that lost its features."""
+
+    request: ClickRequest
+    picture: Picture | None = None
+
+
+#: What a click may need of a transport: an attempt, or (None) its description.
+Ask = Attempt | None
 
 
 def click_steps(
@@ -31,14 +38,13 @@ def click_steps(
     check_model: raises when a model's sha256 is not the one that the coverage was made by.
     """
     try:
-        for _ in range(_RECOVERIES):
-            try:
-                return (yield request)
-            except UnknownImage:
-                # Evicted, restarted, or another replica: the features are a cache, nothing is
-                # lost. In a full store they can go again before the click: hence the loop.
-                encoded: EncodeReply = yield picture
-                check_model(encoded.model_sha256)
+        try:
+            return (yield Attempt(request))
+        except UnknownImage:
+            # Evicted, restarted, or another replica: the features are a cache, nothing is lost.
+            # Image and click go together: from a full store, features that were sent ahead can
+            # be gone again before their click comes.
+            return (yield Attempt(request, picture))
     except InvalidInput:
         # The request was checked before it was sent; has the server got another network size?
         try:
@@ -48,7 +54,6 @@ def click_steps(
         else:
             check_model(info.model_sha256)
         raise
-    return (yield request)
 
 
 class SessionBase:
@@ -149,7 +154,10 @@ class SessionBase:
 
     @property
     def last_encode(self) -> EncodeReply | None:
-        """The answer when the image was last sent; None while it was not."""
+        """The answer when the image was sent ahead of its clicks; None when it was not.
+
+        An image that went with a click has its times in `last_reply`.
+        """
         return self._last_encode
 
     def _obj(self, obj: int | None) -> int:

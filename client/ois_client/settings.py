@@ -21,7 +21,7 @@ class Timeouts:
 
     connect_s: until the server has described itself (then `ServerUnavailable`).
     click_s, encode_s: for one click, and to send and encode one image. A click on an image
-    that the server has lost takes an encode and a second click more.
+    that the server has lost is sent again with it, and then has the sum of both.
     keepalive_s: pause between pings while a gRPC call waits. Triton closes connections that
     ping too often; below 60 needs its `--grpc-http2-min-recv-ping-interval-without-data`.
     """

@@ -1,7 +1,7 @@
 """What a `Session` needs of whatever runs the engines: four calls and their value objects.
 
 A transport keeps no session. It may forget an image at any time and then says so with
-`UnknownImage`; the session sends the picture again and repeats the click.
+`UnknownImage`; the session repeats the click together with the picture.
 """
 
 from __future__ import annotations
@@ -104,8 +104,11 @@ class Transport(Protocol):
         """Compute and keep the image's features. Raises `InvalidImage` for what cannot be
         decoded."""
 
-    def click(self, request: ClickRequest) -> ClickReply:
-        """Raises `UnknownImage` when the features are not, or no longer, there."""
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        """With the image itself as `picture`, its features are computed where they are missing.
+
+        Raises `UnknownImage` when they are not, or no longer, there and `picture` is None.
+        """
 
     def close(self) -> None:
         """Let go of everything held; twice is fine."""
@@ -115,7 +118,9 @@ class Transport(Protocol):
 class CancellableTransport(Protocol):
     """A transport whose clicks can be given up from another thread."""
 
-    def click_until(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+    def click_until(
+        self, request: ClickRequest, cancellation: Cancellation, picture: Picture | None = None
+    ) -> ClickReply:
         """`Transport.click`; raises `Cancelled` once `cancellation` is set."""
 
 
@@ -126,6 +131,6 @@ class AsyncTransport(Protocol):
 
     async def encode(self, picture: Picture) -> EncodeReply: ...
 
-    async def click(self, request: ClickRequest) -> ClickReply: ...
+    async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply: ...
 
     async def close(self) -> None: ...

@@ -69,12 +69,14 @@ class TritonTransport:
     def encode(self, picture: Picture) -> EncodeReply:
         return self._run(self._exchange.encode(picture))
 
-    def click(self, request: ClickRequest) -> ClickReply:
-        return self._run(self._exchange.click(request))
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        return self._run(self._exchange.click(request, picture))
 
-    def click_until(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+    def click_until(
+        self, request: ClickRequest, cancellation: Cancellation, picture: Picture | None = None
+    ) -> ClickReply:
         """`click` that raises `Cancelled` once `cancellation` is set."""
-        return self._run(self._exchange.click(request), cancellation)
+        return self._run(self._exchange.click(request, picture), cancellation)
 
     def close(self) -> None:
         self._closed = True

@@ -67,8 +67,8 @@ class AsyncTritonTransport:
     async def encode(self, picture: Picture) -> EncodeReply:
         return await self._run(self._exchange.encode(picture))
 
-    async def click(self, request: ClickRequest) -> ClickReply:
-        return await self._run(self._exchange.click(request))
+    async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        return await self._run(self._exchange.click(request, picture))
 
     async def close(self) -> None:
         self._closed = True

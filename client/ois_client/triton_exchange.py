@@ -17,11 +17,13 @@ from ois_client.address import Address
 from ois_client.errors import (
     Cancelled,
     DeadlineExceeded,
+    InvalidClick,
     InvalidImage,
     InvalidInput,
     OISError,
     ServerOverloaded,
     ServerUnavailable,
+    TooManyClicks,
 )
 from ois_client.images import Picture
 from ois_client.masks import MaskFormat
@@ -42,6 +44,16 @@ from ois_client.wire import (
 
 #: Safe and worth trying again: the server did nothing, or nothing that matters.
 RETRYABLE = (ServerUnavailable, ServerOverloaded)
+
+#: Would be so by network too.
+_NOT_ABOUT_SHARING = (
+    *RETRYABLE,
+    DeadlineExceeded,
+    Cancelled,
+    InvalidImage,
+    InvalidClick,
+    TooManyClicks,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,51 +175,58 @@ class Exchange:
         return read_info(tensors).model
 
     def encode(self, picture: Picture) -> Steps[EncodeReply]:
-        if self._sharing:
-            tensors = yield from self._send_shared(picture)
-        else:
-            tensors = yield from self._send_picture(picture)
+        message = encode_message(picture)
+        within_s = self._options.timeouts.encode_s
+        tensors = yield from self._send_picture(picture, message, within_s)
         return read_encode_reply(tensors, picture.digest)
 
-    def click(self, request: ClickRequest) -> Steps[ClickReply]:
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> Steps[ClickReply]:
         form = self._options.mask_format
-        message = click_message(request, mask_format=form)
-        headers = {DIGEST_HEADER: request.digest}
-        tensors = yield from self._send(message, headers, self._options.timeouts.click_s)
+        message = click_message(request, picture=picture, mask_format=form)
+        timeouts = self._options.timeouts
+        if picture is None:
+            headers = {DIGEST_HEADER: request.digest}
+            tensors = yield from self._send(message, headers, timeouts.click_s)
+        else:
+            within_s = timeouts.encode_s + timeouts.click_s
+            tensors = yield from self._send_picture(picture, message, within_s)
         return read_click_reply(tensors, request, mask_format=form)
 
-    def _send_picture(
-        self, picture: Picture, shared: Mapping[str, SharedBytes] | None = None
-    ) -> Steps[Tensors]:
-        headers = {DIGEST_HEADER: picture.digest}
-        within_s = self._options.timeouts.encode_s
-        return (
-            yield from self._send(encode_message(picture), headers, within_s, shared=shared or {})
-        )
+    def _send_picture(self, picture: Picture, message: Message, within_s: float) -> Steps[Tensors]:
+        """The message that brings `picture`.
 
-    def _send_shared(self, picture: Picture) -> Steps[Tensors]:
-        """Through shared memory; by network when the server refuses or cannot find it."""
+        Through shared memory, if that is wanted; by network when the server refuses it or cannot
+        find it there.
+        """
+        headers = {DIGEST_HEADER: picture.digest}
+        if self._sharing:
+            try:
+                return (yield from self._send_shared(picture, message, headers, within_s))
+            except _NOT_ABOUT_SHARING:
+                raise
+            except OISError:
+                self._sharing = False  # it would be so the next time
+        return (yield from self._send(message, headers, within_s))
+
+    def _send_shared(
+        self, picture: Picture, message: Message, headers: Mapping[str, str], within_s: float
+    ) -> Steps[Tensors]:
         timeout_s = self._options.timeouts.connect_s
         while self._abandoned:
             yield from self._unshare(self._abandoned.pop())
-        try:
-            with SharedBytes(picture.data) as memory:
-                yield Share(memory, timeout_s)
-                try:
-                    tensors = yield from self._send_picture(picture, {"IMAGE": memory})
-                except OISError:
-                    yield from self._unshare(memory.region)
-                    raise
-                except BaseException:  # given up: nothing more can be asked for just now
-                    self._abandoned.append(memory.region)
-                    raise
+        with SharedBytes(picture.data) as memory:
+            yield Share(memory, timeout_s)
+            shared = {"IMAGE": memory}
+            try:
+                tensors = yield from self._send(message, headers, within_s, shared=shared)
+            except OISError:
                 yield from self._unshare(memory.region)
-                return tensors
-        except (InvalidImage, ServerUnavailable, ServerOverloaded, DeadlineExceeded, Cancelled):
-            raise
-        except OISError:
-            self._sharing = False  # it would be so the next time
-        return (yield from self._send_picture(picture))
+                raise
+            except BaseException:  # given up: nothing more can be asked for just now
+                self._abandoned.append(memory.region)
+                raise
+            yield from self._unshare(memory.region)
+            return tensors
 
     def _unshare(self, region: str) -> Steps[None]:
         with suppress(OISError):  # then the server is gone, and the region with it

@@ -124,9 +124,13 @@ def test_images_that_had_to_make_room_are_sent_again(
     """Without encoding at once, the server does not know the image at the first click."""
     with Client(url_of(server, protocol)) as client:
         session = client.open(image(200 + PROTOCOLS.index(protocol)), encode=False)
-        assert session.last_encode is None
+        encoded = statistics(server)["ois_encoder"]
         mask = session.click(40, 30)
-        assert session.last_encode is not None
+        assert session.last_reply is not None
+        assert {"encode", "decode"} <= session.last_reply.timings_ms.keys()
+        session.click(30, 40)
+        assert "encode" not in session.last_reply.timings_ms
+        assert statistics(server)["ois_encoder"] == encoded + 1
     near = Client(local).open(image(200 + PROTOCOLS.index(protocol)))
     np.testing.assert_array_equal(mask, near.click(40, 30))
 

@@ -1,0 +1,57 @@
+"""The same for CVAT's agents, which need no Nuclio and work with a CVAT elsewhere.
+
+cvat-cli function create-native "OIS" --function-file cvat_agent.py -p url=str:grpc://ois:8001
+cvat-cli function run-agent ID --function-file cvat_agent.py -p url=str:grpc://ois:8001
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cvat_sdk import auto_annotation as cvat
+from PIL import Image
+
+from cvat_format import Points, clicks_in_order
+from ois_client import Client
+from ois_client.cvat_rle import cvat_of_mask
+from ois_client.images import Picture, load_image
+from ois_client.replay import RecentSessions, replay
+
+
+class OISInteraction:
+    """An `InteractionFunction` of CVAT's SDK."""
+
+    spec = cvat.InteractionFunctionSpec(min_pos_points=1, min_neg_points=0)
+
+    def __init__(self, client: Client) -> None:
+        self._recent = RecentSessions(client)
+
+    def preprocess_image(
+        self,
+        context: cvat.InteractionFunctionContext,  # noqa: ARG002 - CVAT's interface
+        image: Image.Image,
+    ) -> Picture:
+        """Names the image by its content; the agent keeps this for the clicks that follow."""
+        picture = load_image(image)
+        with self._recent.session(picture.digest, picture.pixels):
+            return picture
+
+    def detect(
+        self,
+        context: cvat.InteractionFunctionContext,  # noqa: ARG002
+        pp_image: Picture,
+        prompts: cvat.InteractionPrompts,
+    ) -> Sequence[cvat.InteractionResultShape]:
+        """One mask, or none when nothing is left of the object."""
+        points = Points(tuple(prompts.pos_points), tuple(prompts.neg_points))
+        with self._recent.session(pp_image.digest, pp_image.pixels) as session:
+            clicks = clicks_in_order(points, session.clicks(), pp_image.width, pp_image.height)
+            mask = replay(session, clicks)
+        if not mask.any():
+            return []
+        return [cvat.InteractionResultShape(type="mask", points=cvat_of_mask(mask))]
+
+
+def create(url: str = "local:") -> OISInteraction:
+    """What `cvat-cli` calls with the `-p` parameters."""
+    return OISInteraction(Client(url))

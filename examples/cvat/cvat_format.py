@@ -1,0 +1,106 @@
+"""CVAT's interactor requests to clicks, and masks to CVAT's replies. No I/O.
+
+Formats: the handlers under `serverless/` in CVAT's repository and the type `InteractorResults` of
+its page: `{mask: number[][], points?: [x, y][], bounds?: [left, top, right, bottom]}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client import Click, InvalidClick, InvalidImage, InvalidInput
+from ois_client.cvat_rle import box_of_mask
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """(x, y) on the canvas that the image fills: pixel i covers i to i + 1."""
+
+    positive: tuple[Point, ...]
+    negative: tuple[Point, ...]
+
+
+def read_request(body: object) -> tuple[bytes, Points]:
+    """The body of an event, parsed or not -> the encoded image, the points.
+
+    Raises `InvalidInput` and its kinds when something is missing or not as documented, and for
+    boxes.
+    """
+    if isinstance(body, bytes | str):
+        try:
+            body = json.loads(body)
+        except ValueError as error:
+            raise InvalidInput(f"got a request that is not JSON: {error}") from error
+    if not isinstance(body, Mapping):
+        raise InvalidInput(f"got a request of type {type(body).__name__}; expected a JSON object")
+    if body.get("obj_bbox"):
+        raise InvalidInput("got a box; this network's prompts are clicks: set startswith_box off")
+    image = body.get("image")
+    if not isinstance(image, str):
+        raise InvalidImage("got a request without an image; expected it in base64 under `image`")
+    try:
+        data = base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidImage(f"got an image that is not base64: {error}") from error
+    return data, Points(_read(body, "pos_points"), _read(body, "neg_points"))
+
+
+def clicks_in_order(
+    points: Points, before: Sequence[Click], width: int, height: int
+) -> list[Click]:
+    """All points as clicks of a `width` x `height` image, in the order in which they came.
+
+    A request says which points add and which remove, not how they took turns. `before`, the
+    clicks of the image's last request, tells as far as the points still begin with them; of the
+    rest, the adding ones go first. Raises `InvalidClick` for points outside the image.
+    """
+    positive = [Click.on_canvas(x, y, True, width=width, height=height) for x, y in points.positive]
+    negative = [
+        Click.on_canvas(x, y, False, width=width, height=height) for x, y in points.negative
+    ]
+    ordered: list[Click] = []
+    for click in before:
+        waiting = positive if click.positive else negative
+        if not waiting or waiting[0] != click:
+            break
+        ordered.append(waiting.pop(0))
+    return ordered + positive + negative
+
+
+def reply_of_mask(mask: NDArray[np.uint8]) -> dict[str, Any]:
+    """mask: (H, W), 1 = object -> CVAT's reply: the object's box alone, and where it lies.
+
+    Of 24 megapixels of mask, an object of 1000x1000 pixels is 2 MB of JSON instead of 48. CVAT's
+    page traces the outline itself. `points` is there for an empty mask alone, so that the page
+    draws nothing instead of looking for an outline.
+    """
+    left, top, right, bottom = box_of_mask(mask)
+    reply: dict[str, Any] = {
+        "mask": mask[top : bottom + 1, left : right + 1].tolist(),
+        "bounds": [left, top, right, bottom],
+    }
+    return reply if mask.any() else {**reply, "points": []}
+
+
+def _read(body: Mapping[str, Any], name: str) -> tuple[Point, ...]:
+    points = body.get(name)
+    if points is None and name == "neg_points":
+        return ()
+    if not isinstance(points, list) or not all(
+        isinstance(point, list | tuple)
+        and len(point) == 2
+        and all(isinstance(at, int | float) and not isinstance(at, bool) for at in point)
+        for point in points
+    ):
+        raise InvalidClick(f"got {name} {str(points)[:80]}; expected a list of [x, y]")
+    return tuple((x, y) for x, y in points)
