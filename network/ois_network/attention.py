@@ -7,10 +7,13 @@ shapes and the equation stay the same, and the parity gate proves it.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ois_network.kernels.slots import Call, Rows, SlotBias
 
 #: What a blocked key's logit becomes. Finite: -inf turns fully blocked rows into NaN on some
 #: runtimes. Large: nothing a network computes leaks past it.
@@ -30,6 +33,21 @@ class AttentionOps(Protocol):
         ...
 
 
+@runtime_checkable
+class SlotAttentionOps(AttentionOps, Protocol):
+    """Attention that can also work from what masks and keys are made of (`kernels.slots`)."""
+
+    def takes(self, call: Call, device: torch.device) -> bool:
+        """Whether that is worth it for attention of this size."""
+        ...
+
+    def attend_slots(
+        self, query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias
+    ) -> Tensor:
+        """As `attend`: query (N, Q, C) -> (N, Q, C)."""
+        ...
+
+
 class TorchAttention:
     """PyTorch's fused kernel; the reference in `kernels` reads like the equation."""
 
@@ -46,6 +64,8 @@ class TorchAttention:
         if key.shape[0] != n:  # one image, N objects
             key = key.expand(n, -1, -1, -1)
             value = value.expand(n, -1, -1, -1)
+        if bias is not None:
+            bias = bias.to(query.dtype)  # the fused kernels take no other
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return out.transpose(1, 2).reshape(n, q, c)
 
@@ -69,6 +89,18 @@ class EquationAttention:
         return (logits.softmax(-1) @ value).transpose(1, 2).reshape(n, q, c)
 
 
+def fill_up(x: Tensor, axis: int, multiple: int, value: float = 0.0) -> Tensor:
+    """`x` with `value` appended along `axis` up to the next multiple; nothing when it is one.
+
+    Appends a fixed number and cuts: a traced graph then never meets an empty tensor.
+    """
+    length = x.shape[axis]
+    shape = list(x.shape)
+    shape[axis] = multiple - 1
+    longer = torch.cat((x, x.new_full(shape, value)), dim=axis)
+    return longer.narrow(axis, 0, (length + multiple - 1) // multiple * multiple)
+
+
 def set_attention_ops(module: nn.Module, ops: AttentionOps) -> None:
     """Make every attention inside `module` compute with `ops`."""
     for child in module.modules():
@@ -86,10 +118,10 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.ops: AttentionOps = TorchAttention()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T, D) -> (B, T, D)."""
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        """tokens (B, T, D), bias (1, 1, 1, T) on the keys or None -> (B, T, D)."""
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)
-        return self.proj(self.ops.attend(query, key, value, self.heads, None))
+        return self.proj(self.ops.attend(query, key, value, self.heads, bias))
 
 
 class CrossAttention(nn.Module):
@@ -110,6 +142,22 @@ class CrossAttention(nn.Module):
         """tokens (N, Q, C); sources (N or 1, K, C); bias (N, 1, Q, K) -> (N, Q, C)."""
         return self.attend(tokens, self.key(key_source), self.value(value_source), bias)
 
-    def attend(self, tokens: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        """As `forward`, with K and V already projected."""
+    def attend(
+        self,
+        tokens: Tensor,
+        key: Tensor | Rows,
+        value: Tensor | Rows,
+        bias: Tensor | SlotBias | None,
+    ) -> Tensor:
+        """As `forward`, with K and V already projected; `SlotBias` where the ops take it."""
+        if isinstance(bias, SlotBias):
+            rows = Rows.of(key), Rows.of(value)
+            return self.out(self._attend_slots(self.query(tokens), *rows, bias))
+        if isinstance(key, Rows) or isinstance(value, Rows):
+            raise TypeError("rows come with a SlotBias, tensors with a tensor or None")
         return self.out(self.ops.attend(self.query(tokens), key, value, self.heads, bias))
+
+    def _attend_slots(self, query: Tensor, key: Rows, value: Rows, bias: SlotBias) -> Tensor:
+        if not isinstance(self.ops, SlotAttentionOps):
+            raise TypeError(f"{type(self.ops).__name__} takes no SlotBias")
+        return self.ops.attend_slots(query, key, value, self.heads, bias)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_network.attention import SelfAttention
+from ois_network.attention import MASKED_LOGIT, SelfAttention, fill_up
 from ois_network.config import NetworkConfig
 
 # ImageNet's statistics, for pixels in 0..255, RGB.
@@ -52,8 +52,8 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, dim * mlp_ratio)
         self.ls2 = LayerScale(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), bias))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
@@ -76,6 +76,9 @@ class Encoder(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        #: Tokens are filled up to a multiple of this and masked, for engines whose kernels want
+        #: aligned lengths. 1: nothing is added.
+        self.token_multiple = 1
         dim = config.embed_dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_table**2, dim))
@@ -98,14 +101,23 @@ class Encoder(nn.Module):
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2) + self._positions(pos_rows, pos_cols)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(image.shape[0], -1, -1)
-        x = torch.cat((cls, tokens), dim=1)  # (B, 1 + gh*gw, D)
+        x, bias = self._filled(torch.cat((cls, tokens), dim=1))  # (B, 1 + gh*gw, D)
         outputs = []
         for number, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, bias)
             if number in self.config.out_layers:
-                level = self.norm(x)[:, 1:]
+                level = self.norm(x)[:, 1 : 1 + rows * columns]
                 outputs.append(level.transpose(1, 2).unflatten(2, (rows, columns)))
         return outputs
+
+    def _filled(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, D) with zero rows up to `token_multiple`, and the bias that masks those."""
+        if self.token_multiple == 1:
+            return x, None
+        filled, length = fill_up(x, 1, self.token_multiple), x.shape[1]
+        real = torch.arange(filled.shape[1], device=x.device) < length
+        bias = torch.where(real, 0.0, MASKED_LOGIT).to(x.dtype)
+        return filled, bias.view(1, 1, 1, -1)
 
     def _positions(self, pos_rows: Tensor, pos_cols: Tensor) -> Tensor:
         """R P Cᵀ -> (1, gh*gw, D)."""

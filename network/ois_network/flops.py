@@ -1,30 +1,26 @@
 """What a click costs, rewrite by rewrite, counted by running the real graph without numbers.
 
-FLOPs are 2 x multiply-adds of matrix products and convolutions, as PyTorch's counter reports
-them; norms, activations, softmax and resizing are not counted. Everything runs on the meta
-device with `EquationAttention`, because fused attention is not counted on a CPU.
+FLOPs and bytes are those of matrix products and convolutions, see `counting`; norms,
+activations, softmax and resizing are not counted. Everything runs on the meta device, with
+`EquationAttention`, whose products are counted one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from ois_client.clicks import SLOTS
 from ois_client.errors import InvalidInput
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import NetworkConfig
+from ois_network.counting import count
 from ois_network.network import OISNetwork
 from ois_network.parameters import meta_network
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-
-T = TypeVar("T")
 
 #: In the order in which they pay off; R4 comes last because it costs memory.
 STEPS: tuple[tuple[str, str], ...] = (
@@ -42,13 +38,16 @@ class Row:
     """One line of the table.
 
     encode_flops: once an image. click_flops: every click, one object. state_bytes: what the
-    image state takes in fp32; 0 where there is none.
+    image state takes in fp32; 0 where there is none. encode_bytes, click_bytes: what the
+    counted operations read and write in fp32.
     """
 
     name: str
     encode_flops: int
     click_flops: int
     state_bytes: int
+    encode_bytes: int
+    click_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +66,22 @@ def click_flops(config: NetworkConfig, height: int, width: int) -> list[Row]:
     network = _network(config)
     image = _image(config, rows, columns)
     clicks = _clicks(rows, columns)
-    features, encode = _count(partial(network.encode, image[0].unsqueeze(0), *image[1:]))
-    _, click = _count(partial(network.click, features, *clicks))
-    table = [Row("the network as described", encode, click, 0)]
+    encode = count(partial(network.encode, image[0].unsqueeze(0), *image[1:]))
+    click = count(partial(network.click, encode.result, *clicks))
+    table = [
+        Row("the network as described", encode.flops, click.flops, 0, encode.bytes, click.bytes)
+    ]
     rewrites = Rewrites.none()
     for field, name in STEPS:
         rewrites = replace(rewrites, **{field: True})
         if not getattr(rewrites.effective(config), field):
             continue  # this network cannot have it
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
-        state, encode = _count(partial(encoder, *image))
-        _, click = _count(partial(decoder, state, *clicks))
+        made = count(partial(encoder, *image))
+        state = made.result
+        used = count(partial(decoder, state, *clicks))
         stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-        table.append(Row(f"+ {name}", encode, click, stored))
+        table.append(Row(f"+ {name}", made.flops, used.flops, stored, made.bytes, used.bytes))
     return table
 
 
@@ -88,9 +90,9 @@ def encoder_flops(config: NetworkConfig, height: int, width: int) -> list[PartFl
     rows, columns = _grid(config, height, width)
     network = _network(config)
     image, pos_rows, pos_cols = _image(config, rows, columns)
-    levels, vit = _count(partial(network.encoder, image.unsqueeze(0), pos_rows, pos_cols))
-    _, head = _count(partial(network.depth_head, levels))
-    return [PartFlops("ViT", vit), PartFlops("one DPT head", head)]
+    vit = count(partial(network.encoder, image.unsqueeze(0), pos_rows, pos_cols))
+    head = count(partial(network.depth_head, vit.result))
+    return [PartFlops("ViT", vit.flops), PartFlops("one DPT head", head.flops)]
 
 
 def _network(config: NetworkConfig) -> OISNetwork:
@@ -127,9 +129,3 @@ def _clicks(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             torch.empty(1, rows, columns, dtype=torch.uint8),
             torch.empty(1, dtype=torch.bool),
         )
-
-
-def _count(run: Callable[[], T]) -> tuple[T, int]:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        result = run()
-    return result, counter.get_total_flops()

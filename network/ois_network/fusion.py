@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_network.attention import CrossAttention
+from ois_network.attention import CrossAttention, SlotAttentionOps
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
+from ois_network.kernels.slots import Call, Rows, SlotBias
 
 
 class FusionBlock(nn.Module):
@@ -56,13 +57,24 @@ class FusionBlock(nn.Module):
         ]
 
     def forward(
-        self, tokens: Tensor, projected: list[Tensor], order: Tensor | None, allow: Tensor | None
+        self,
+        tokens: Tensor,
+        projected: list[Tensor] | list[Rows],
+        order: Tensor | SlotBias | None,
+        allow: Tensor | SlotBias | None,
     ) -> Tensor:
-        """tokens (N, 48, C); order: M (N, 1, 48, K) or None; allow: B, same shape, or None."""
+        """tokens (N, 48, C); order: M (N, 1, 48, K) or None; allow: B, same shape, or None.
+
+        Both can come unwritten, as `SlotBias`, where the attention takes that.
+        """
         order_key, order_value, object_key, object_value = projected
 
         def order_aware(t: Tensor) -> Tensor:
-            bias = None if order is None else -self.sigma * order
+            bias: Tensor | SlotBias | None = None
+            if isinstance(order, SlotBias):
+                bias = order.scaled(self.sigma)
+            elif order is not None:
+                bias = -self.sigma * order
             return self.order_norm(t + self.order_attention.attend(t, order_key, order_value, bias))
 
         def object_aware(t: Tensor) -> Tensor:
@@ -95,14 +107,23 @@ class Fusion(nn.Module):
         """The logit that blocks a key, as the attention in use wants it."""
         return self.block_list()[0].object_attention.ops.masked_logit
 
+    def takes_slots(self, tokens: Tensor, keys: int) -> bool:
+        """Whether order and allow should come as `SlotBias` for these tokens (N, 48, C)."""
+        attention = self.block_list()[0].object_attention
+        n, queries, channels = tokens.shape
+        dtype = attention.query.weight.dtype
+        call = Call(n, queries, channels, keys, attention.heads, dtype)
+        ops = attention.ops
+        return isinstance(ops, SlotAttentionOps) and ops.takes(call, tokens.device)
+
     def forward(
         self,
         tokens: Tensor,
         features: Tensor,
         position: Tensor,
-        order: Tensor | None,
-        allow: Tensor | None,
-        projected: list[list[Tensor]] | None = None,
+        order: Tensor | SlotBias | None,
+        allow: Tensor | SlotBias | None,
+        projected: list[list[Tensor]] | list[list[Rows]] | None = None,
     ) -> Tensor:
         """tokens (N, 48, C), features F (N, K, C), position (1, K, C) -> F' (N, K, C).
 
@@ -112,7 +133,7 @@ class Fusion(nn.Module):
         each_block = len(self.image_updates) > 1
         for number, block in enumerate(self.block_list()):
             if projected is not None:
-                pairs = projected[number]
+                pairs: list[Tensor] | list[Rows] = projected[number]
             else:
                 pairs = block.project(features + position, features)
             tokens = block(tokens, pairs, order, allow)

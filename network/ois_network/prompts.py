@@ -29,7 +29,10 @@ class FourierPosition(nn.Module):
         super().__init__()
         self.longest = longest
         # A buffer: drawn once, never trained, but part of the checkpoint.
-        self.register_buffer("gaussian", torch.randn(2, dim // 2))
+        # Drawn on the CPU: to draw on the meta device, where checkpoints are checked, PyTorch
+        # imports its compiler or SymPy, for seconds.
+        drawn = torch.randn(2, dim // 2, device="cpu")
+        self.register_buffer("gaussian", drawn.to(torch.get_default_device()))
 
     def forward(self, points: Tensor) -> Tensor:
         """points (..., 2) as (x, y) in network pixels -> (..., C)."""
@@ -71,12 +74,18 @@ class SparsePrompts(nn.Module):
 class DensePrompts(nn.Module):
     """Disks around the clicks -> an embedding of the patch grid."""
 
+    reach: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.patch = config.patch
         self.radius = config.disk_radius
         # No bias: where no click is near, the embedding is exactly zero.
         self.conv = nn.Conv2d(2, config.prompt_dim, config.patch, stride=config.patch, bias=False)
+        # The patches a disk can reach from its first, as (column, row). A buffer: a constant made
+        # in `forward` would be sent to the device on every click, which no CUDA graph can hold.
+        reach = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        self.register_buffer("reach", reach, persistent=False)
 
     def forward(self, points: Tensor, labels: Tensor, rows: int, columns: int) -> Tensor:
         """points (N, 48, 2) network pixels, labels (N, 48) -> (N, gh*gw, C)."""
@@ -113,10 +122,7 @@ class DensePrompts(nn.Module):
         n, patch = points.shape[0], self.patch
         filled = labels >= 0
         corner = torch.floor((points + 0.5 - self.radius) / patch)  # the first patch reached
-        shift = torch.tensor(
-            [[0, 0], [1, 0], [0, 1], [1, 1]], dtype=points.dtype, device=points.device
-        )
-        cell = (corner.unsqueeze(2) + shift).view(n, 4 * SLOTS, 2)  # (column, row)
+        cell = (corner.unsqueeze(2) + self.reach).view(n, 4 * SLOTS, 2)  # (column, row)
         owner = filled.unsqueeze(2).expand(-1, -1, 4).reshape(n, 4 * SLOTS)
         column, row = cell[..., 0], cell[..., 1]
         valid = owner & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)

@@ -24,7 +24,8 @@ The halves pass an image state: named tensors with batch 1, broadcast over N obj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -32,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ois_network.config import ImageUpdate, NetworkConfig
+from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.network import OISNetwork
 from ois_network.order import (
     blocked_keys,
@@ -262,6 +264,17 @@ class ClickDecoder(nn.Module):
         if network.fusion is None or network.sparse is None:
             return features
         tokens = network.sparse(network.position(points), labels)
+        if (
+            self.rewrites.cached_kv
+            and index is not None
+            and embedding is not None
+            and network.fusion.takes_slots(tokens, rows * columns)
+        ):
+            slots = self._slots(state, points, labels, coverage, has_previous)
+            slots = replace(slots, touched=Touched.of(index, embedding, slots.keys))
+            biases = SlotBias(slots), SlotBias(slots, allow=True)
+            cached = self._cached_rows(state, embedding)
+            return network.fusion(tokens, features, state["position"], *biases, cached)
         order, allow = self._biases(state, points, labels, coverage, has_previous)
         projected = self._cached(state, features, index, embedding)
         return network.fusion(tokens, features, state["position"], order, allow, projected)
@@ -275,22 +288,45 @@ class ClickDecoder(nn.Module):
         has_previous: Tensor,
     ) -> tuple[Tensor | None, Tensor | None]:
         network, config = self.network, self.network.config
-        lowest, highest = state["depth_min"], state["depth_max"]
         if not self.rewrites.shared_bias:
-            depth = relative_depth(state["depth"], lowest, highest)
+            depth = relative_depth(state["depth"], state["depth_min"], state["depth_max"])
             return network.attention_biases(depth, points, labels, coverage, has_previous)
         order = allow = None
         if config.order:
-            # Sampling, pooling and D are linear: normalise the few numbers that are needed.
-            raw = sample_bilinear(state["depth"], points)
-            centres = slot_depths(relative_depth(raw, lowest, highest), labels)
-            grid = relative_depth(state["grid_depth"].flatten(1), lowest, highest)
+            grid, centres = self._depths(state, points, labels)
             order = order_maps(grid, centres, labels).unsqueeze(1)  # (N, 1, 48, K)
         if config.object and network.fusion is not None:
             blocked = blocked_keys(coverage, has_previous, labels).unsqueeze(1)
             masked = network.fusion.masked_logit
             allow = torch.where(blocked, masked, 0.0).to(state["features"].dtype)
         return order, allow
+
+    def _depths(
+        self, state: dict[str, Tensor], points: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """D of each patch (1, K), and the D that each slot's order map is centred on (N, 48)."""
+        lowest, highest = state["depth_min"], state["depth_max"]
+        # Sampling, pooling and D are linear: normalise the few numbers that are needed.
+        raw = sample_bilinear(state["depth"], points)
+        centres = slot_depths(relative_depth(raw, lowest, highest), labels)
+        return relative_depth(state["grid_depth"].flatten(1), lowest, highest), centres
+
+    def _slots(
+        self,
+        state: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> Slots:
+        """What M and B are made of, as the kernels take it: what `_biases` would write out."""
+        config, keys = self.network.config, coverage[0].numel()
+        depth = centres = visible = None
+        if config.order:
+            depth, centres = self._depths(state, points, labels)
+        if config.object:
+            visible = visible_bits(coverage, has_previous)
+        return Slots(labels.to(torch.int32), keys, depth, centres, visible)
 
     def _cached(
         self,
@@ -304,26 +340,41 @@ class ClickDecoder(nn.Module):
             return None
         n = features.shape[0]
         projected = []
-        for number, block in enumerate(self.network.fusion.block_list()):
+        for stored, layers in self._stored(state):
             pairs = []
-            layers = (
-                block.order_attention.key,
-                block.order_attention.value,
-                block.object_attention.key,
-                block.object_attention.value,
-            )
-            for which, layer in enumerate(layers):
-                stored = state["keys_values"][number, which].unsqueeze(0)
+            for base, layer in zip(stored, layers, strict=True):
                 if index is not None and embedding is not None:
-                    part = F.linear(embedding, layer.weight)  # the bias is in the stored part
-                    stored = add_at(stored.expand(n, -1, -1), index, part)
+                    # The bias is in the stored part.
+                    part = F.linear(embedding.to(layer.weight.dtype), layer.weight)
+                    base = add_at(base.expand(n, -1, -1), index, part)
                 elif self.network.dense is not None:
-                    stored = stored + F.linear(features - state["features"], layer.weight)
-                pairs.append(stored)
+                    disks = (features - state["features"]).to(layer.weight.dtype)
+                    base = base + F.linear(disks, layer.weight)
+                pairs.append(base)
             projected.append(pairs)
         return projected
+
+    def _cached_rows(self, state: dict[str, Tensor], embedding: Tensor) -> list[list[Rows]]:
+        """What `_cached` would write out."""
+        return [
+            [
+                Rows(base, F.linear(embedding.to(layer.weight.dtype), layer.weight))
+                for base, layer in zip(stored, layers, strict=True)
+            ]
+            for stored, layers in self._stored(state)
+        ]
+
+    def _stored(self, state: dict[str, Tensor]) -> Iterator[tuple[list[Tensor], list[nn.Linear]]]:
+        """Of each block: cached [K, V] of both attentions, each (1, K, C), and their layers."""
+        if self.network.fusion is None:
+            return
+        for number, block in enumerate(self.network.fusion.block_list()):
+            stored = list(state["keys_values"][number].unsqueeze(1))
+            order, objects = block.order_attention, block.object_attention
+            yield stored, [order.key, order.value, objects.key, objects.value]
 
 
 def add_at(base: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """base (N, K, C) with values (N, P, C) added at rows index (N, P); base is not changed."""
-    return base.scatter_add(1, index.unsqueeze(2).expand(-1, -1, base.shape[2]), values)
+    rows = index.unsqueeze(2).expand(-1, -1, base.shape[2])
+    return base.scatter_add(1, rows, values.to(base.dtype))

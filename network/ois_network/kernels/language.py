@@ -1,0 +1,257 @@
+"""The masked cross-attention in the Triton language: one pass over the keys, then one sum.
+
+A program of the first kernel owns one object, one head, one tile of slots and one share of the
+keys, because 8 heads of one object cannot fill a GPU. It keeps a running softmax in base 2:
+
+    top        largest logit yet            logit = log2(e) (q·k/√d - σ |D_k - D_q|)
+    total      sum of 2^(logit - top)
+    gathered   sum of 2^(logit - top) v
+
+in fp32, whatever the inputs are. A share of the keys holds patches of the image, which all
+objects have in common; the last share, if disks touch any patches, is the object's own: those
+patches with what the disks add to K and V. An own patch is left out of the common shares, so
+each is counted once. The second kernel adds the shares up.
+
+No key is seen by a slot: its output is 0, not NaN. `slots.visible_bits` leaves no such slot.
+"""
+
+# Annotations stay objects here: the compiler reads `tl.constexpr` from them.
+import triton
+import triton.language as tl
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_NOTHING = tl.constexpr(-1e30)  # a `top` below every logit; finite, so differences are no NaN
+# What a patch is; a slot sees those that have the one flag that it needs.
+_FRONT = tl.constexpr(1)  # some foreground: positive slots
+_BACK = tl.constexpr(2)  # some background: negative slots
+_ALWAYS = tl.constexpr(4)  # there at all: empty slots, and all slots where nothing is blocked
+
+
+@triton.jit
+def _fold(
+    query,
+    key,
+    value,
+    scale,
+    bias,
+    need,
+    flags,
+    top,
+    total,
+    gathered,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+):
+    """Take one tile of keys into the running softmax."""
+    if WIDEN:
+        query, key = query.to(tl.float32), key.to(tl.float32)
+    logits = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale - bias
+    seen = (need[:, None] & flags[None, :]) != 0
+    logits = tl.where(seen, logits, float("-inf"))
+    new_top = tl.maximum(top, tl.max(logits, 1))
+    fade = tl.exp2(top - new_top)
+    weight = tl.exp2(logits - new_top[:, None])
+    total = total * fade + tl.sum(weight, 1)
+    weight = weight.to(value.dtype)
+    if WIDEN:
+        weight, value = weight.to(tl.float32), value.to(tl.float32)
+    weighed = tl.dot(weight, value, input_precision=PRECISION)
+    return new_top, total, gathered * fade[:, None] + weighed
+
+
+@triton.jit
+def _flags(row, start, words, COUNT: tl.constexpr):
+    """Flags `start` .. `start` + COUNT - 1 of a packed row; beyond its last word, False."""
+    word = start // 32 + tl.arange(0, COUNT // 32)
+    packed = tl.load(row + word, mask=word < words, other=0)
+    flags = (packed[:, None] >> tl.arange(0, 32)[None, :]) & 1
+    return tl.reshape(flags, [COUNT]) != 0
+
+
+@triton.jit
+def _flag(row, index, mask):
+    """Flag `index` of a packed row, for each of several indices."""
+    return ((tl.load(row + index // 32, mask=mask, other=0) >> (index % 32)) & 1) != 0
+
+
+@triton.jit
+def _sum(a, b):
+    """a + b, rounded once to their type."""
+    return (a.to(tl.float32) + b.to(tl.float32)).to(a.dtype)
+
+
+@triton.jit
+def masked_attention(
+    query,  # (N, queries, C)
+    key,  # (N or 1, keys, C)
+    value,  # (N or 1, keys, C)
+    key_part,  # (N, parts, C)
+    value_part,  # (N, parts, C)
+    label,  # (N, queries) int32: 1, 0, -1
+    centre,  # (N, queries) fp32
+    depth,  # (N or 1, keys) fp32
+    sigma,  # (1) or (HEADS) fp32
+    visible,  # (N, 2, words) int32 bits
+    touched,  # (N, words) int32 bits
+    index,  # (N, parts) int32
+    fresh,  # (N, parts) int8
+    out,  # (N, queries, C)
+    sums,  # (N, HEADS, shares, queries, DIM) fp32
+    stats,  # (N, HEADS, shares, queries, 2) fp32: top, total
+    queries,
+    keys,
+    parts,
+    splits,  # common shares; the own share, if any, is number `splits`
+    scale,  # 1 / sqrt(DIM)
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    KEYS_SHARED: tl.constexpr,  # key and value are one image's
+    DEPTH_SHARED: tl.constexpr,
+    SIGMA_PER_HEAD: tl.constexpr,
+    ORDER: tl.constexpr,  # centre, depth and sigma are given
+    ALLOW: tl.constexpr,  # visible is given
+    PARTS: tl.constexpr,  # key_part, value_part, touched, index and fresh are given
+    SKIP: tl.constexpr,  # leave out tiles that no slot sees
+    DIRECT: tl.constexpr,  # one share: write `out`, not `sums` and `stats`
+    PRECISION: tl.constexpr,  # of products of fp32 inputs
+    WIDEN: tl.constexpr,  # multiply in fp32: the interpreter gets products of bf16 wrong
+):
+    CHANNELS: tl.constexpr = HEADS * DIM
+    share = tl.program_id(0)
+    tile = tl.program_id(1) // HEADS
+    head = tl.program_id(1) % HEADS
+    item = tl.program_id(2).to(tl.int64)
+    words = (keys + 31) // 32
+
+    slot = tile * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    real = slot < queries
+    channel = head * DIM + tl.arange(0, DIM)
+    places = (item * queries + slot)[:, None] * CHANNELS + channel[None, :]
+    q = tl.load(query + places, mask=real[:, None], other=0.0)
+    scale *= _LOG2_E
+    kind = tl.load(label + item * queries + slot, mask=real, other=-2)
+    need = tl.where(real, _ALWAYS, 0)  # which flag of a patch lets the slot see it
+    if ALLOW:
+        need = tl.where(kind == 1, _FRONT, tl.where(kind == 0, _BACK, need))
+    steepness = tl.zeros([BLOCK_Q], tl.float32)
+    middle = tl.zeros([BLOCK_Q], tl.float32)
+    if ORDER:
+        strength = tl.load(sigma + head * SIGMA_PER_HEAD)
+        steepness = tl.where(kind >= 0, strength * _LOG2_E, 0.0)
+        middle = tl.load(centre + item * queries + slot, mask=real, other=0.0)
+
+    needs = 0  # all that this tile's slots need
+    if SKIP:
+        needs = tl.max(need & _FRONT, 0) | tl.max(need & _BACK, 0) | tl.max(need & _ALWAYS, 0)
+
+    common = item * 0 if KEYS_SHARED else item * keys * CHANNELS
+    key += common
+    value += common
+    depth += item * 0 if DEPTH_SHARED else item * keys
+    visible += item * 2 * words
+    top = tl.full([BLOCK_Q], _NOTHING, tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    gathered = tl.zeros([BLOCK_Q, DIM], tl.float32)
+
+    if share < splits:
+        tiles = (keys + BLOCK_K - 1) // BLOCK_K
+        length = (tiles + splits - 1) // splits * BLOCK_K
+        first = share * length
+        for start in range(first, min(first + length, keys), BLOCK_K):
+            patch = start + tl.arange(0, BLOCK_K)
+            there = patch < keys
+            if PARTS:
+                there &= ~_flags(touched + item * words, start, words, BLOCK_K)
+            flags = tl.where(there, _ALWAYS, 0)
+            if ALLOW:
+                front = _flags(visible, start, words, BLOCK_K)
+                back = _flags(visible + words, start, words, BLOCK_K)
+                flags |= tl.where(there & front, _FRONT, 0) | tl.where(there & back, _BACK, 0)
+            wanted = True
+            if SKIP:
+                wanted = tl.max(flags & needs, 0) != 0
+            if wanted:
+                rows = patch[:, None] * CHANNELS + channel[None, :]
+                k = tl.load(key + rows, mask=there[:, None], other=0.0)
+                v = tl.load(value + rows, mask=there[:, None], other=0.0)
+                bias = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+                if ORDER:
+                    far = tl.load(depth + patch, mask=there, other=0.0)
+                    bias = steepness[:, None] * tl.abs(far[None, :] - middle[:, None])
+                top, total, gathered = _fold(
+                    q, k, v, scale, bias, need, flags, top, total, gathered, PRECISION, WIDEN
+                )
+    elif PARTS:
+        for start in range(0, parts, BLOCK_K):
+            entry = start + tl.arange(0, BLOCK_K)
+            inside = entry < parts
+            there = tl.load(fresh + item * parts + entry, mask=inside, other=0) != 0
+            patch = tl.load(index + item * parts + entry, mask=inside, other=0)
+            flags = tl.where(there, _ALWAYS, 0)
+            if ALLOW:
+                front = _flag(visible, patch, there)
+                back = _flag(visible + words, patch, there)
+                flags |= tl.where(there & front, _FRONT, 0) | tl.where(there & back, _BACK, 0)
+            rows = patch[:, None] * CHANNELS + channel[None, :]
+            own = (item * parts + entry)[:, None] * CHANNELS + channel[None, :]
+            k = tl.load(key + rows, mask=there[:, None], other=0.0)
+            v = tl.load(value + rows, mask=there[:, None], other=0.0)
+            k = _sum(k, tl.load(key_part + own, mask=there[:, None], other=0.0))
+            v = _sum(v, tl.load(value_part + own, mask=there[:, None], other=0.0))
+            bias = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+            if ORDER:
+                far = tl.load(depth + patch, mask=there, other=0.0)
+                bias = steepness[:, None] * tl.abs(far[None, :] - middle[:, None])
+            top, total, gathered = _fold(
+                q, k, v, scale, bias, need, flags, top, total, gathered, PRECISION, WIDEN
+            )
+
+    if DIRECT:
+        result = gathered / tl.where(total > 0, total, 1.0)[:, None]
+        tl.store(out + places, result.to(out.dtype.element_ty), mask=real[:, None])
+    else:
+        shares = splits + (1 if PARTS else 0)
+        place = ((item * HEADS + head) * shares + share) * queries + slot
+        tl.store(stats + place * 2, top, mask=real)
+        tl.store(stats + place * 2 + 1, total, mask=real)
+        dims = tl.arange(0, DIM)
+        tl.store(sums + place[:, None] * DIM + dims[None, :], gathered, mask=real[:, None])
+
+
+@triton.jit
+def add_shares(
+    sums,  # (N, HEADS, shares, queries, DIM) fp32
+    stats,  # (N, HEADS, shares, queries, 2) fp32
+    out,  # (N, queries, C)
+    queries,
+    shares,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+):
+    CHANNELS: tl.constexpr = HEADS * DIM
+    slot = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    head = tl.program_id(1)
+    item = tl.program_id(2).to(tl.int64)
+    real = slot < queries
+    dims = tl.arange(0, DIM)
+    top = tl.full([BLOCK_Q], _NOTHING, tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    gathered = tl.zeros([BLOCK_Q, DIM], tl.float32)
+    for share in range(shares):
+        place = ((item * HEADS + head) * shares + share) * queries + slot
+        share_top = tl.load(stats + place * 2, mask=real, other=_NOTHING)
+        share_total = tl.load(stats + place * 2 + 1, mask=real, other=0.0)
+        new_top = tl.maximum(top, share_top)
+        fade = tl.exp2(top - new_top)
+        weight = tl.exp2(share_top - new_top)
+        rows = place[:, None] * DIM + dims[None, :]
+        partial = tl.load(sums + rows, mask=real[:, None], other=0.0)
+        total = total * fade + share_total * weight
+        gathered = gathered * fade[:, None] + partial * weight[:, None]
+        top = new_top
+    result = gathered / tl.where(total > 0, total, 1.0)[:, None]
+    places = (item * queries + slot)[:, None] * CHANNELS + head * DIM + dims[None, :]
+    tl.store(out + places, result.to(out.dtype.element_ty), mask=real[:, None])

@@ -1,0 +1,181 @@
+"""From tensors to launched kernels: shapes are checked, blocks chosen, buffers made.
+
+Runs on CUDA tensors. With `TRITON_INTERPRET=1` in the environment *before Triton is imported*
+the same kernels run, slowly, on CPU tensors: that is how they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ois_network.kernels import language
+from ois_network.kernels.choice import Blocks
+from ois_network.kernels.slots import Rows, SlotBias
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+#: Shares are made until every multiprocessor has this many programs.
+_PROGRAMS_PER_MULTIPROCESSOR = 2
+_LARGEST_TILE = 64
+
+
+def default_blocks(
+    objects: int, heads: int, queries: int, keys: int, multiprocessors: int
+) -> Blocks:
+    """Enough shares to fill the GPU; not measured, `ois_benchmarks.kernels` looks for better."""
+    rows = min(_LARGEST_TILE, max(16, 1 << (queries - 1).bit_length()))
+    columns = 64  # 128 needs more registers than there are
+    programs = objects * heads * -(-queries // rows)
+    wanted = -(-_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs)
+    return Blocks(rows, columns, max(1, min(wanted, -(-keys // columns))))
+
+
+def masked_attention(
+    query: Tensor,
+    key: Rows,
+    value: Rows,
+    heads: int,
+    bias: SlotBias,
+    blocks: Blocks | None = None,
+) -> Tensor:
+    """softmax(Q Kᵀ/√d + bias) V by the kernels: query (N, Q, C) -> (N, Q, C), its dtype.
+
+    fp16, bf16 or fp32, accumulated in fp32; d = C / heads a power of two from 16 up; K and V as
+    `slots.Rows` describes, N or 1 objects. A slot to which no key is visible gives 0. Raises
+    `ValueError` for shapes, types and layouts that the kernels cannot take.
+    """
+    slots, touched = bias.slots, bias.slots.touched
+    n, queries, channels = query.shape
+    keys = key.base.shape[1]
+    _check(query, key, value, heads, bias)
+    if blocks is None:
+        count = _multiprocessors(query.device)
+        blocks = default_blocks(n, heads, queries, keys, count)
+    parts = 0 if touched is None or key.part is None else touched.index.shape[1]
+    order, shares = bias.sigma is not None, blocks.splits + (parts > 0)
+    dim = channels // heads
+    out = torch.empty_like(query)
+    direct = shares == 1
+    # What is switched off still needs an address: the query's serves, nothing reads it.
+    sums = stats = query
+    if not direct:
+        sums = query.new_empty(n, heads, shares, queries, dim, dtype=torch.float32)
+        stats = query.new_empty(n, heads, shares, queries, 2, dtype=torch.float32)
+    tiles = -(-queries // blocks.queries)
+    language.masked_attention[(shares, heads * tiles, n)](
+        query,
+        key.base,
+        value.base,
+        _or(key.part if parts else None, query),
+        _or(value.part if parts else None, query),
+        slots.labels,
+        _or(slots.centres if order else None, query),
+        _or(slots.depth if order else None, query),
+        _or(bias.sigma, query),
+        _or(slots.visible if bias.allow else None, slots.labels),
+        slots.labels if touched is None else touched.bits,
+        slots.labels if touched is None else touched.index,
+        slots.labels if touched is None else touched.fresh.view(torch.int8),
+        out,
+        sums,
+        stats,
+        queries,
+        keys,
+        parts,
+        blocks.splits,
+        dim**-0.5,
+        HEADS=heads,
+        DIM=dim,
+        BLOCK_Q=blocks.queries,
+        BLOCK_K=blocks.keys,
+        KEYS_SHARED=key.base.shape[0] == 1,
+        DEPTH_SHARED=slots.depth is None or slots.depth.shape[0] == 1,
+        SIGMA_PER_HEAD=bias.sigma is not None and bias.sigma.numel() > 1,
+        ORDER=order,
+        ALLOW=bias.allow and slots.visible is not None,
+        PARTS=parts > 0,
+        SKIP=blocks.skip,
+        DIRECT=direct,
+        PRECISION="ieee",
+        WIDEN=query.device.type == "cpu",
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+    )
+    if not direct:
+        language.add_shares[(-(-queries // 16), heads, n)](
+            sums, stats, out, queries, shares, HEADS=heads, DIM=dim, BLOCK_Q=16, num_warps=1
+        )
+    return out
+
+
+def _or(tensor: Tensor | None, substitute: Tensor) -> Tensor:
+    return substitute if tensor is None else tensor
+
+
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1  # the interpreter runs one program after the other
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _check(query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias) -> None:
+    slots = bias.slots
+    n, queries, channels = query.shape
+    dim = channels // heads
+    keys = key.base.shape[1]
+    if channels % heads or dim < 16 or dim & (dim - 1):
+        raise ValueError(
+            f"got {channels} channels in {heads} heads; expected a power of two, at least 16, "
+            "in each head"
+        )
+    if query.dtype not in _FLOATS:
+        raise ValueError(f"got queries in {query.dtype}; expected fp16, bf16 or fp32")
+    objects = (1, n)
+    expected: list[tuple[str, Tensor | None, tuple[int | tuple[int, ...], ...], torch.dtype]] = [
+        ("query", query, (n, queries, channels), query.dtype),
+        ("key", key.base, (objects, keys, channels), query.dtype),
+        ("value", value.base, (objects, keys, channels), query.dtype),
+        ("labels", slots.labels, (n, queries), torch.int32),
+    ]
+    if key.base.shape[0] != value.base.shape[0]:
+        raise ValueError(
+            f"got keys of {key.base.shape[0]} and values of {value.base.shape[0]} objects; "
+            "expected the same"
+        )
+    words = -(-keys // 32)
+    if bias.sigma is not None:
+        if slots.depth is None or slots.centres is None:
+            raise ValueError("got sigma without depths; expected both or neither")
+        expected += [
+            ("sigma", bias.sigma.view(-1), ((1, heads),), torch.float32),
+            ("depth", slots.depth, (objects, keys), torch.float32),
+            ("centres", slots.centres, (n, queries), torch.float32),
+        ]
+    if bias.allow and slots.visible is not None:
+        expected.append(("visible", slots.visible, (n, 2, words), torch.int32))
+    if (key.part is None) != (value.part is None):
+        raise ValueError("got a part of only one of K and V; expected both or neither")
+    if key.part is not None:
+        if slots.touched is None:
+            raise ValueError("got parts of K and V without the patches they belong to")
+        parts = slots.touched.index.shape[1]
+        expected += [
+            ("key part", key.part, (n, parts, channels), query.dtype),
+            ("value part", value.part, (n, parts, channels), query.dtype),
+            ("touched patches", slots.touched.index, (n, parts), torch.int32),
+            ("fresh entries", slots.touched.fresh, (n, parts), torch.bool),
+            ("touched bits", slots.touched.bits, (n, words), torch.int32),
+        ]
+    for name, tensor, shape, dtype in expected:
+        if tensor is None:
+            continue
+        fits = tensor.dim() == len(shape) and all(
+            size in (allowed if isinstance(allowed, tuple) else (allowed,))
+            for size, allowed in zip(tensor.shape, shape, strict=True)
+        )
+        if not fits or tensor.dtype is not dtype:
+            raise ValueError(
+                f"got {name} {tuple(tensor.shape)} {tensor.dtype}; expected {shape} {dtype}"
+            )
+        if not tensor.is_contiguous() or tensor.device != query.device:
+            raise ValueError(f"{name} must be contiguous and on the device of the queries")

@@ -1,0 +1,73 @@
+"""The kernels as attention operations: `set_attention_ops(decoder, KernelAttention())`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from ois_network.attention import TorchAttention
+from ois_network.kernels.choice import Blocks, choose, read_measurements
+from ois_network.kernels.slots import Call, Rows, SlotBias
+
+#: Attention of some size on some device -> how to run the kernels, or None for not at all.
+Choice = Callable[[Call, torch.device], Blocks | None]
+
+
+class KernelAttention(TorchAttention):
+    """The kernels for masked attention where `choice` says so, PyTorch for all else.
+
+    The default choice follows the measurements that this package carries (`choice.MEASURED`):
+    on an architecture that was not measured, and on a CPU, this is `TorchAttention`. The click
+    decoder asks only where K and V are cached (rewrite R4), as that is what was measured.
+    """
+
+    def __init__(self, choice: Choice | None = None) -> None:
+        self.choice = choice or measured_choice()
+
+    def takes(self, call: Call, device: torch.device) -> bool:
+        """As `SlotAttentionOps.takes`."""
+        return self.choice(call, device) is not None
+
+    def attend_slots(
+        self, query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias
+    ) -> Tensor:
+        """As `SlotAttentionOps.attend_slots`. Raises `ValueError` as `launch.masked_attention`."""
+        from ois_network.kernels.launch import masked_attention
+
+        n, queries, channels = query.shape
+        call = Call(n, queries, channels, key.base.shape[1], heads, query.dtype)
+        return masked_attention(query, key, value, heads, bias, self.choice(call, query.device))
+
+
+def measured_choice() -> Choice:
+    """What the committed measurements say. Raises `InvalidInput` when they are damaged."""
+    measured = read_measurements()
+    installed = find_spec("triton") is not None
+
+    @lru_cache(maxsize=256)
+    def look_up(call: Call, device: torch.device) -> Blocks | None:
+        if not installed or device.type != "cuda":
+            return None
+        return choose(measured.get(_capability(device), []), call)
+
+    return look_up
+
+
+def measured_on(device: torch.device) -> bool:
+    """Whether anything was measured to be faster on such a device.
+
+    Only then is it known that caching K and V (rewrite R4), which the kernels build on, is
+    worth its memory.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    return any(row.worth for row in read_measurements().get(_capability(device), []))
+
+
+def _capability(device: torch.device) -> str:
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{major}.{minor}"

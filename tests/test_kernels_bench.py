@@ -1,0 +1,112 @@
+"""The kernels' measurements: what they refuse, what they conclude. Timing itself needs a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
+
+from ois_benchmarks import kernel_plugin, kernels
+from ois_benchmarks.gpu_timing import Ceilings, Microseconds
+from ois_benchmarks.kernel_click import flops, least_bytes
+from ois_client.errors import InvalidInput
+from ois_network.kernels.choice import Blocks, choose
+from ois_network.kernels.slots import Call
+
+CALL = Call(1, 48, 256, 5329, 8, torch.float16)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kernels.main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: this measurement needs an NVIDIA GPU")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--objects", "0"], ["--repeats", "0"]])
+def test_impossible_options_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kernels.main(arguments) == 2
+    assert "must be at least 1" in capsys.readouterr().err
+
+
+def test_the_floor_counts_each_number_once() -> None:
+    # Six attentions, two products of 48 x 5329 x 256 multiply-adds each.
+    assert flops(CALL) == 6 * 2 * 2 * 48 * 5329 * 256
+    images_part = 6 * 2 * 5329 * 256 * 2
+    assert images_part < least_bytes(CALL) < 1.05 * images_part
+    more = Call(64, 48, 256, 5329, 8, torch.float16)
+    assert flops(more) == 64 * flops(CALL)
+    assert least_bytes(more) < 3 * least_bytes(CALL)  # K and V of the image are shared
+    assert kernels.floor(Ceilings(1e12, 1e15), flop=10**12, byte=10**6) == 1e-3
+    assert kernels.floor(Ceilings(1e12, 1e15), flop=10**6, byte=10**9) == 1e-3
+
+
+def test_candidates_fill_the_device() -> None:
+    for blocks in kernels.candidates(CALL, multiprocessors=132):
+        programs = blocks.splits * 8 * -(-48 // blocks.queries)
+        most = -(-5329 // blocks.keys)
+        assert programs >= 132 or blocks.splits == most
+        assert 1 <= blocks.splits <= most
+
+
+def test_a_measured_row_decides_and_reads_well() -> None:
+    cold, warm = Microseconds(20.0, 19.0, 21.0), Microseconds(15.0, 14.0, 16.0)
+    slow = Microseconds(50.0, 49.0, 51.0)
+    row = kernels.Row(CALL, cold, warm, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
+    assert choose([row.measurement], CALL) == Blocks(64, 64, 33)
+    assert "| 5329 | 1 | 20.0 / 15.0 | 50.0 / 50.0 | 42.0 | 10.0 | 50% | 2.50x |" in (
+        kernels.markdown([row])
+    )
+    assert json.loads(json.dumps(row.to_dict()))["call"]["dtype"] == "float16"
+
+
+def profile(attention_ms: float) -> list[dict[str, Any]]:
+    layers = {"/fusion/order_attention/MatMul": attention_ms, "/head/Conv": 0.9 - attention_ms}
+    return [{"count": 100}] + [{"name": n, "averageMs": ms} for n, ms in layers.items()]
+
+
+def measured(kernels_us: float) -> dict[str, Any]:
+    call = {"objects": 1, "keys": 5329}
+    return {"rows": [{"call": call, "kernels_cold": {"median": kernels_us}}]}
+
+
+@pytest.mark.parametrize(
+    ("attention_ms", "kernels_us", "needed"),
+    [(0.2, 20, True), (0.2, 160, False), (0.02, 30, False), (0.066, 20, True)],
+)
+def test_a_plugin_is_for_where_it_saves_enough(
+    attention_ms: float, kernels_us: float, needed: bool
+) -> None:
+    verdict = kernel_plugin.decide(
+        profile(attention_ms), measured(kernels_us), objects=1, keys=5329
+    )
+    assert verdict.click_us == pytest.approx(900)
+    assert verdict.needed is needed
+    assert verdict.sentence().startswith("build the plugin" if needed else "no plugin")
+
+
+def test_the_decision_needs_both_measurements(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InvalidInput, match="none of the profile's 2 layers"):
+        kernel_plugin.decide(profile(0.1), measured(9), objects=1, keys=5329, layers="gone")
+    with pytest.raises(InvalidInput, match="only for 1 objects with 5329 keys"):
+        kernel_plugin.decide(profile(0.1), measured(9), objects=4, keys=5329)
+    with pytest.raises(InvalidInput, match="something else"):
+        kernel_plugin.decide({"a": 1}, measured(9), objects=1, keys=5329)
+    (tmp_path / "p.json").write_text(json.dumps(profile(0.2)))
+    (tmp_path / "k.json").write_text(json.dumps(measured(20)))
+    files = [str(tmp_path / "p.json"), str(tmp_path / "k.json")]
+    assert kernel_plugin.main(files) == 0
+    assert "saves at most 20.0%" in capsys.readouterr().out
+    assert kernel_plugin.main([*files, "--layers", "("]) == 2
+    assert kernel_plugin.main([files[0], str(tmp_path / "none.json")]) == 2
+    assert "cannot be read as JSON" in capsys.readouterr().err
