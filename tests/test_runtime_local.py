@@ -206,7 +206,11 @@ def test_a_missing_folder_names_the_command_that_makes_one(tmp_path: Path) -> No
 def test_wrong_options_are_refused(folder: Path) -> None:
     for options, text in (
         ({"thread": 4}, "unknown option thread"),
-        ({"backend": "tensorrt"}, "backend 'tensorrt'"),
+        ({"backend": "tensorflow"}, "backend 'tensorflow'"),
+        (
+            {"device": "cuda", "backend": "onnxruntime"},
+            "onnxruntime runs on cpu, .* torch on cpu, c",
+        ),
         ({"threads": 0}, "0 threads"),
         ({"cache_bytes": -1}, "-1 bytes"),
         ({"ttl_s": 0}, "ttl_s"),

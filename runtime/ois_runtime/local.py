@@ -8,15 +8,20 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
-from ois_client.errors import EngineError, InvalidInput
+import numpy as np
+
+from ois_client.errors import EngineError
 from ois_client.images import Picture
 from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
-from ois_runtime.engines import EngineBackend, EngineOptions, EnginePair, load_engines
+from ois_runtime.engines import EngineBackend, EnginePair, load_engines
+from ois_runtime.features import FeatureFolder, check_backend
+from ois_runtime.local_options import LocalOptions
 from ois_runtime.manifest import EXPORT_COMMAND
-from ois_runtime.postprocess import postprocess
 from ois_runtime.segmenter import Segmenter, timed
 from ois_runtime.store import StoreStats
+from ois_runtime.torch_checkpoint import default_checkpoint
 
 ENGINES_VARIABLE = "OIS_ENGINES"
 DEFAULT_ENGINES = Path("engines/ois-tiny-cpu")
@@ -27,49 +32,47 @@ def default_engine_folder() -> Path:
     return Path(os.environ.get(ENGINES_VARIABLE) or DEFAULT_ENGINES)
 
 
-def open_transport(
-    address: str = "",
-    *,
-    backend: str = "onnxruntime",
-    threads: int | None = None,
-    precision: str = "f32",
-    compiled_cache: str | Path | None = None,
-    cache_bytes: int = 2 * 2**30,
-    ttl_s: float = math.inf,
-    **unknown: object,
-) -> LocalTransport:
-    """Open the engines of the folder `address` (empty: `default_engine_folder()`).
+def open_transport(address: str = "", **given: Any) -> LocalTransport:
+    """Open the engines that `address` means, see `local_options`; `given` are `LocalOptions`.
 
-    threads, precision, compiled_cache: see `EngineOptions`. cache_bytes, ttl_s: the feature
-    store's memory, and the idle seconds after which an image is forgotten.
-    Raises `EngineError` when there are no usable engines, `InvalidInput` for a wrong option.
+    Raises `EngineError` when there are no usable engines or no such GPU, `InvalidInput` for a
+    wrong option.
     """
-    if unknown:
-        raise InvalidInput(
-            f"got the unknown option {', '.join(sorted(unknown))}; local: takes backend, threads, "
-            "precision, compiled_cache, cache_bytes, ttl_s"
-        )
-    folder = Path(address).expanduser() if address else default_engine_folder()
-    if not folder.is_dir():
-        origin = "" if address else f" (from {ENGINES_VARIABLE} or the default)"
-        raise EngineError(f"no engine folder at {folder}{origin}. Make one with: {EXPORT_COMMAND}")
-    options = EngineOptions(
-        threads=threads,
-        precision=precision,
-        compiled_cache=None if compiled_cache is None else Path(compiled_cache),
+    path, options = LocalOptions.read(address, given)
+    backend, engine_options = options.engine(path)
+    folder = path or default_engine_folder()
+    if path is None and backend is EngineBackend.TORCH:
+        folder = engine_options.checkpoint or default_checkpoint(folder)
+    if not folder.exists():
+        origin = "" if path else f" (from {ENGINES_VARIABLE} or the default)"
+        raise EngineError(f"no engines at {folder}{origin}. Make them with: {EXPORT_COMMAND}")
+    features = options.features
+    if features is not None:
+        check_backend(backend)
+    engines = load_engines(folder, backend, engine_options)
+    return LocalTransport(
+        engines,
+        cache_bytes=options.cache_bytes,
+        ttl_s=options.ttl_s,
+        features=None if features is None else FeatureFolder(features, engines.manifest),
     )
-    engines = load_engines(folder, EngineBackend.parse(backend), options)
-    return LocalTransport(engines, cache_bytes=cache_bytes, ttl_s=ttl_s)
 
 
 class LocalTransport:
     """Runs an `EnginePair` in this process. Thread-safe."""
 
     def __init__(
-        self, engines: EnginePair, *, cache_bytes: int = 2 * 2**30, ttl_s: float = math.inf
+        self,
+        engines: EnginePair,
+        *,
+        cache_bytes: int = 2 * 2**30,
+        ttl_s: float = math.inf,
+        features: FeatureFolder | None = None,
     ) -> None:
         """Raises `EngineError` for engines exported for another preprocessing."""
-        self._segmenter = Segmenter(engines, cache_bytes=cache_bytes, ttl_s=ttl_s)
+        self._segmenter = Segmenter(
+            engines, cache_bytes=cache_bytes, ttl_s=ttl_s, features=features
+        )
 
     def info(self) -> ModelInfo:
         return self._segmenter.info()
@@ -89,17 +92,23 @@ class LocalTransport:
             digest=picture.digest, cached=encoded.cached, timings_ms=encoded.timings_ms
         )
 
-    def click(self, request: ClickRequest) -> ClickReply:
-        """Refine N objects of one image.
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        """Refine N objects of one image; with `picture`, encode it first if need be.
 
-        Raises `UnknownImage` when the store does not (or no longer) have the image,
-        `InvalidInput` and its kinds when an array of the request is wrong.
+        Raises `UnknownImage` when the store does not (or no longer) have the image and it does
+        not come along, `InvalidInput` and its kinds when an array of the request is wrong.
         """
-        state = self._segmenter.find(request.digest)
+        timings_ms: dict[str, float] = {}
+        if picture is None:
+            state = self._segmenter.find(request.digest)
+        else:
+            encoded = self._segmenter.encode(picture)
+            state = encoded.state
+            timings_ms.update(encoded.timings_ms)
         refined = self._segmenter.refine(state, request)
-        timings_ms = dict(refined.timings_ms)
+        timings_ms.update(refined.timings_ms)
         with timed(timings_ms, "postprocess"):
-            masks = postprocess(refined.logits, state.geometry)
+            masks = np.stack([refined.mask(row) for row in range(len(refined.coverage))])
         return ClickReply(
             masks=masks,
             coverage=refined.coverage,

@@ -28,14 +28,14 @@ def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.
             f"got logits of shape {logits.shape}; expected (N, {shape[0]}, {shape[1]})"
         )
     masks = np.zeros((len(logits), geometry.height, geometry.width), dtype=np.uint8)
-    rows = _Taps.of(geometry.height, shape[0])
-    columns = _Taps.of(geometry.width, shape[1])
+    rows = Taps.of(geometry.height, shape[0])
+    columns = Taps.of(geometry.width, shape[1])
     for mask, one in zip(masks, logits, strict=True):
         _fill(mask.view(np.bool_), np.asarray(one, dtype=np.float32), rows, columns)
     return masks
 
 
-class _Taps:
+class Taps:
     """For each of `size` output positions: two neighbouring source indices and their weights."""
 
     def __init__(
@@ -48,7 +48,7 @@ class _Taps:
         self.low_weight = (1 - fraction).astype(np.float32)
 
     @classmethod
-    def of(cls, size: int, source: int) -> _Taps:
+    def of(cls, size: int, source: int) -> Taps:
         position = (np.arange(size, dtype=np.float64) + 0.5) * (source / size) - 0.5
         position = np.clip(position, 0, source - 1)
         low = np.floor(position).astype(np.int64)
@@ -60,9 +60,7 @@ class _Taps:
         return slice(touched[0], touched[-1] + 1) if touched.size else slice(0, 0)
 
 
-def _fill(
-    mask: NDArray[np.bool_], logits: NDArray[np.float32], rows: _Taps, columns: _Taps
-) -> None:
+def _fill(mask: NDArray[np.bool_], logits: NDArray[np.float32], rows: Taps, columns: Taps) -> None:
     """mask: (H, W), all False; logits: (h, w). Sets the pixels whose blended logit is > 0."""
     positive = logits > 0
     ys, xs = rows.touched_by(positive.any(axis=1)), columns.touched_by(positive.any(axis=0))

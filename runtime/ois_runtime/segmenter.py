@@ -22,8 +22,10 @@ from ois_client.errors import EngineError, InvalidInput, UnknownImage
 from ois_client.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.images import Picture
 from ois_client.transport import ClickRequest, ModelInfo
-from ois_runtime.engines import EnginePair
+from ois_runtime.engines import EnginePair, MaskEngines
+from ois_runtime.features import FeatureFolder
 from ois_runtime.manifest import EXPORT_COMMAND
+from ois_runtime.postprocess import postprocess
 from ois_runtime.preprocess import preprocess
 from ois_runtime.state import ImageState, order_depth, order_maps
 from ois_runtime.store import FeatureStore, StoreStats
@@ -45,26 +47,50 @@ class Encoded:
 class Refined:
     """The decoder's answer for the N objects of a request.
 
-    logits: (N, h, w) float32 at network size, > 0 = object.
+    logits: (N, h, w) float32 at network size, > 0 = object; None where the engines' device made
+    the masks and nobody wants logits.
+    packed: the masks in that case, see `DecodedMasks`, else None.
     coverage: (N, gh, gw) uint8 of the new masks.
     depth: (h, w) float32, near 0, far 1; order: (K, h, w) float32, see `ClickReply`; both only
     when wanted.
     """
 
-    logits: NDArray[np.float32]
+    geometry: Geometry
+    logits: NDArray[np.float32] | None
+    packed: NDArray[np.uint8] | None
     coverage: NDArray[np.uint8]
     depth: NDArray[np.float32] | None
     order: NDArray[np.float32] | None
     timings_ms: Mapping[str, float]
+
+    def mask(self, row: int) -> NDArray[np.uint8]:
+        """(H, W) uint8 of the original image, 1 = object."""
+        height, width = self.geometry.height, self.geometry.width
+        if self.packed is not None:
+            bits = np.unpackbits(self.packed[row], count=height * width)
+            return bits.reshape(height, width)
+        if self.logits is None:
+            raise ValueError("an answer without masks and logits")
+        (mask,) = postprocess(self.logits[row : row + 1], self.geometry)
+        return mask
 
 
 class Segmenter:
     """Engines and a feature store. Thread-safe."""
 
     def __init__(
-        self, engines: EnginePair, *, cache_bytes: int = 2 * 2**30, ttl_s: float = math.inf
+        self,
+        engines: EnginePair,
+        *,
+        cache_bytes: int = 2 * 2**30,
+        ttl_s: float = math.inf,
+        features: FeatureFolder | None = None,
     ) -> None:
-        """Raises `EngineError` for engines exported for another preprocessing."""
+        """features: images that are there are read instead of encoded.
+
+        Raises `EngineError` for engines exported for another preprocessing.
+        """
+        self._features = features
         self._manifest = engines.manifest
         if self._manifest.preprocess_version != PREPROCESS_VERSION:
             raise EngineError(
@@ -101,6 +127,9 @@ class Segmenter:
         timings_ms: dict[str, float] = {}
 
         def make() -> ImageState:
+            if self._features is not None and picture.digest in self._features:
+                with timed(timings_ms, "load"):
+                    return self._features.load(picture.digest)
             with timed(timings_ms, "preprocess"):
                 image, geometry = preprocess(
                     picture, longest=self._manifest.longest, patch=self._manifest.patch
@@ -114,7 +143,7 @@ class Segmenter:
                 f"the features of this image take {found.value.nbytes} bytes, more than the "
                 f"feature store's {self._store.stats().budget_bytes}; raise cache_bytes"
             )
-        return Encoded(found.value, found.hit, timings_ms)
+        return Encoded(found.value, found.hit or "load" in timings_ms, timings_ms)
 
     def find(self, digest: str) -> ImageState:
         """The features of an image that was encoded before. Raises `UnknownImage`."""
@@ -134,16 +163,27 @@ class Segmenter:
         objects, coverage, has_previous = _checked(request, state.geometry)
         timings_ms: dict[str, float] = {}
         points, labels = fill_slots(objects, state.geometry)
+        engines = self._engines
+        logits = packed = None
         with timed(timings_ms, "decode"):
-            logits, new_coverage = self._engines.decode(
-                state, points, labels, coverage, has_previous
-            )
+            prompts = (state, points, labels, coverage, has_previous)
+            if isinstance(engines, MaskEngines):
+                decoded = engines.decode_masks(*prompts, want_logits=request.want_logits)
+                logits, packed, new_coverage = decoded.logits, decoded.packed, decoded.coverage
+            else:
+                logits, new_coverage = engines.decode(*prompts)
         depth = order_depth(state) if request.want_depth or request.want_order else None
         order = None
         if request.want_order and depth is not None:
             order = np.concatenate([_maps(depth, clicks, state.geometry) for clicks in objects])
         return Refined(
-            logits, new_coverage, depth if request.want_depth else None, order, timings_ms
+            state.geometry,
+            logits,
+            packed,
+            new_coverage,
+            depth if request.want_depth else None,
+            order,
+            timings_ms,
         )
 
     def holds(self, digest: str) -> bool:

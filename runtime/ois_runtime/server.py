@@ -19,12 +19,14 @@ from types import TracebackType
 
 from ois_client.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.wire import MODEL
-from ois_runtime.manifest import EXPORT_COMMAND
+from ois_runtime.engines import usual_precision
+from ois_runtime.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 from ois_runtime.server_checks import check_machine, default_cache_bytes
 from ois_runtime.server_command import Ports, ServerOptions, choose_ports, command, printable
 from ois_runtime.server_probe import probe_click, probe_info
 from ois_runtime.server_process import LogSink, ServerProcess, shm_prefix
 from ois_runtime.staging import Stage, find_wheel, make_stage
+from ois_runtime.torch_checkpoint import checkpoint_of
 
 REPOSITORY = "repository"
 
@@ -48,6 +50,17 @@ def repository_of(engines: Path) -> Path:
     )
 
 
+def manifest_of(repository: Path) -> Manifest:
+    """The manifest that a model repository was written from. Raises `EngineError`."""
+    path = repository / MODEL / "1" / MANIFEST_FILE
+    try:
+        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path} cannot be read ({error}). Export the engines again: {EXPORT_COMMAND}"
+        ) from error
+
+
 class EmbeddedServer:
     """A context manager; `start` and `stop` do the same by hand. Thread-safe.
 
@@ -62,8 +75,14 @@ class EmbeddedServer:
         self.options = options or ServerOptions()
         self.repository = repository_of(engines)
         self._wheel = find_wheel()
-        self._cache_bytes = self.options.cache_bytes or default_cache_bytes()
-        check_machine(self._wheel, self._cache_bytes)
+        if self.options.device:
+            self._cache_bytes = self.options.cache_bytes or 2 * 2**30
+            check_machine(self._wheel, 1)  # features lie on the device, not in shared memory
+            self._network = self._network_environment()
+        else:
+            self._cache_bytes = self.options.cache_bytes or default_cache_bytes()
+            check_machine(self._wheel, self._cache_bytes)
+            self._network = {}
         self.ports: Ports = choose_ports(self.options)
         self._log = log or (lambda _: None)
         self._lock = threading.Lock()
@@ -94,6 +113,8 @@ class EmbeddedServer:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models served."""
+        if self.options.device:
+            return (MODEL,)
         return tuple(sorted(path.parent.name for path in self.repository.glob("*/config.pbtxt")))
 
     @property
@@ -177,6 +198,18 @@ class EmbeddedServer:
         return {
             "OIS_CACHE_BYTES": str(self._cache_bytes),
             "OIS_CACHE_TTL_S": str(self.options.ttl_s),
+            **self._network,
+        }
+
+    def _network_environment(self) -> dict[str, str]:
+        """Where the model runs the network itself: which, on what, how (`ServingOptions`)."""
+        options = self.options
+        manifest = manifest_of(self.repository)
+        checkpoint = checkpoint_of(manifest, self.repository.parent, options.checkpoint)
+        return {
+            "OIS_TORCH_DEVICE": options.device,
+            "OIS_TORCH_PRECISION": options.precision or usual_precision(options.device),
+            "OIS_CHECKPOINT": str(checkpoint.resolve()),
         }
 
     def _launch(self) -> ServerProcess:

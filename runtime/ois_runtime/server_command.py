@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ois_client.errors import EngineError, InvalidInput
+from ois_client.wire import MODEL
+from ois_runtime.engines import EngineBackend, EngineOptions
 from ois_runtime.staging import Stage
 
 #: gRPC's and HTTP's names of what an outsider could do; all of Triton's but health.
@@ -34,7 +36,11 @@ class ServerOptions:
     host: a loopback address. Ports: None takes a free one.
     token: clients must send it; None lets every process of this machine click. With a token
     there is no metrics port unless one is named, since Triton cannot guard it.
-    cache_bytes: memory of the feature store, in /dev/shm; None takes what suits the machine.
+    device: runs the network there with PyTorch, in one process, instead of the engine models:
+    `cuda`, `cuda:1`, `cpu`. precision: of it, see `EngineOptions`; "" is the device's usual one.
+    checkpoint: the network's file, see `torch_checkpoint`; None looks for it.
+    cache_bytes: memory of the feature store: in /dev/shm, None takes what suits the machine; with
+    a device, that device's, None takes 2 GiB.
     ttl_s: seconds after which an image that nobody clicks on is forgotten.
     exit_timeout_s: how long requests in flight may take when the server stops; longer than
     the slowest, as this release crashes when it expires.
@@ -45,6 +51,9 @@ class ServerOptions:
     http_port: int | None = None
     metrics_port: int | None = None
     token: str | None = None
+    device: str = ""
+    precision: str = ""
+    checkpoint: Path | None = None
     cache_bytes: int | None = None
     ttl_s: float = math.inf
     start_timeout_s: float = 120.0
@@ -59,6 +68,14 @@ class ServerOptions:
             raise InvalidInput("got a token with characters that no HTTP header can carry")
         if self.token is not None and (not self.token or set(self.token) & set(" ,:=")):
             raise InvalidInput("got a token that is empty or has a space or one of , : = in it")
+        if self.device:
+            options = EngineOptions(device=self.device, precision=self.precision or "f32")
+            options.check(EngineBackend.TORCH)
+        elif self.precision or self.checkpoint:
+            raise InvalidInput(
+                "got a precision or a checkpoint without a device; expected --device cuda (or cpu) "
+                "with them: Triton's engine models have a precision of their own"
+            )
         if self.cache_bytes is not None and self.cache_bytes < 1:
             raise InvalidInput(f"got cache_bytes = {self.cache_bytes}; expected 1 or more")
         if not self.ttl_s > 0:
@@ -99,7 +116,7 @@ def command(
         str(stage.wheel.binary),
         f"--model-repository={repository}",
         f"--backend-directory={stage.backends}",
-        "--model-control-mode=none",
+        *_models(options),
         "--disable-auto-complete-config",
         f"--grpc-address={options.host}",
         f"--grpc-port={ports.grpc}",
@@ -113,6 +130,13 @@ def command(
         f"--backend-config=python,shm-growth-byte-size={16 * 2**20}",
         *_restrictions(options.token),
     ]
+
+
+def _models(options: ServerOptions) -> list[str]:
+    """Which models to load: all, or the one that holds the whole network."""
+    if not options.device:
+        return ["--model-control-mode=none"]
+    return ["--model-control-mode=explicit", f"--load-model={MODEL}"]
 
 
 def printable(words: list[str], token: str | None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ois_client.errors import EngineError
-from ois_runtime import server_guard
+from ois_runtime import server_guard, serving_busy
 from ois_runtime.server_command import Ports, ServerOptions, command
 from ois_runtime.staging import Stage
 
@@ -24,6 +24,8 @@ LogSink = Callable[[str], None]
 _LOG_LINES = 400
 #: Lines that begin with E, glog's mark of an error, or report the server's own end.
 _ERROR = re.compile(r"E\d{4} |error: ")
+#: What a model of ours says when it cannot start; Triton adds a trace.
+_REFUSED = re.compile(r"ERROR: .*TritonModelException: (.*?)\\n\\nAt:")
 _HARMLESS = re.compile("CudaDriverHelper|unable to create stream")  # always, without a GPU
 _STUB = "triton_python_b"  # /proc shows 15 characters of a process's name
 
@@ -52,11 +54,13 @@ class ServerProcess:
         self._log = log
         self.command = command(stage, repository, options, ports, self._prefix)
         self._tail: deque[str] = deque(maxlen=_LOG_LINES)
+        busy = {serving_busy.VARIABLE: str(stage.busy)}
         order = {
             "command": self.command,
-            "env": {**stage.environment, **environment},
+            "env": {**stage.environment, **environment, **busy},
             "shm_prefix": self._prefix,
             "remove": [str(stage.folder)],
+            "busy": str(stage.busy),
         }
         # -I -S: nothing of the user's environment can break the guard.
         self._guard = subprocess.Popen(
@@ -97,7 +101,11 @@ class ServerProcess:
         return int(group) == self.pid and _STUB in name and state not in "ZX"
 
     def problem(self) -> str:
-        """What the log says went wrong: its error lines, or its last lines without the tables."""
+        """What the log says went wrong: a model's own words for it, else the log's error lines, or
+        its last lines without the tables."""
+        for line in self._tail:
+            if said := _REFUSED.search(line):
+                return said.group(1)
         lines = [line for line in self._tail if line and line[0] not in "+|"]
         errors = [line for line in lines if _ERROR.match(line) and not _HARMLESS.search(line)]
         chosen = errors[:2] or lines[-10:]

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.errors import InvalidInput
-from ois_client.masks import encode_mask
+from ois_client.masks import MaskFormat, encode_mask
 from ois_client.transport import ClickRequest
 from ois_client.wire import Call, ReplyInfo, Tensors, read_call, write_reply
-from ois_runtime.postprocess import postprocess
 from ois_runtime.segmenter import Refined, Segmenter, timed
 from ois_runtime.serving_options import ServingOptions
 from ois_runtime.state import ImageState
@@ -134,22 +133,24 @@ class SegmentService:
             refined = self.segmenter.refine(state, _rows(request, rows))
             _add(record.timings_ms, refined.timings_ms)
             took: dict[str, float] = {}
-            for logits in refined.logits:
-                with timed(took, "postprocess"):
-                    (mask,) = postprocess(logits[None], state.geometry)
-                with timed(took, "encode_mask"):
-                    masks.append(encode_mask(mask, call.mask_format))
+            for row in range(len(refined.coverage)):
+                masks.append(_encoded(refined, row, call.mask_format, took))
                 _add(record.timings_ms, took)
-            if not request.want_logits:
-                refined = replace(refined, logits=refined.logits[:0])
-            parts.append(refined)
+            # Masks are encoded, and logits can be large: only what the reply takes is kept.
+            parts.append(
+                replace(
+                    refined, packed=None, logits=refined.logits if request.want_logits else None
+                )
+            )
         reply: Tensors = {
             "MASKS": np.frombuffer(b"".join(masks), dtype=np.uint8),
             "MASK_SIZES": np.array([len(mask) for mask in masks], dtype=np.int64),
             "NEW_COVERAGE": np.concatenate([part.coverage for part in parts]),
         }
         if request.want_logits:
-            reply["LOGITS"] = np.concatenate([part.logits for part in parts])
+            reply["LOGITS"] = np.concatenate(
+                [part.logits for part in parts if part.logits is not None]
+            )
         if request.want_depth and parts[0].depth is not None:
             reply["DEPTH"] = parts[0].depth
         if request.want_order:
@@ -169,6 +170,16 @@ class SegmentService:
                 f"got a request for {maps} logit and order maps, {size} bytes; the limit is "
                 f"{self.options.max_reply_bytes}. Ask for fewer objects at once"
             )
+
+
+def _encoded(refined: Refined, row: int, form: MaskFormat, took: dict[str, float]) -> bytes:
+    """One mask as the wire has it; a device's packed bits are that already."""
+    if refined.packed is not None and form is MaskFormat.PACKED:
+        return refined.packed[row].tobytes()
+    with timed(took, "postprocess"):
+        mask = refined.mask(row)
+    with timed(took, "encode_mask"):
+        return encode_mask(mask, form)
 
 
 def _rows(request: ClickRequest, rows: slice) -> ClickRequest:

@@ -13,24 +13,29 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.errors import EngineError, OISError
-from ois_runtime.engines import EngineOptions
+from ois_runtime.engines import EngineOptions, Graph
+from ois_runtime.serving_busy import Busy
 from ois_runtime.serving_triton import error_of
 
 
-class OnnxRuntimeModel:
-    """`model.onnx` in ONNX Runtime on CPU."""
+class GraphModel:
+    """One engine file behind Triton's interface."""
+
+    def open(self, folder: Path) -> Graph:
+        """The engine of a model's version folder. Raises `EngineError`."""
+        raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        from ois_runtime.ort import open_graph
-
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
-            self._graph = open_graph(folder / "model.onnx", EngineOptions())
+            self._graph = self.open(folder)
         except OISError as error:
             raise pb_utils.TritonModelException(str(error)) from None
+        self._busy = Busy()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        with self._busy:
+            return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
         if request.is_cancelled():
@@ -49,11 +54,19 @@ class OnnxRuntimeModel:
             return pb_utils.InferenceResponse(error=error_of(hidden))
 
 
-class TensorRTModel:
-    """Reserves the name: a plan runs only where its GPU and TensorRT are."""
+class OnnxRuntimeModel(GraphModel):
+    """`model.onnx` in ONNX Runtime on CPU."""
 
-    def initialize(self, args: Mapping[str, str]) -> None:
-        raise pb_utils.TritonModelException(
-            f"{args['model_name']} is a TensorRT engine, which the embedded server cannot run; "
-            "serve this repository from NVIDIA's container, or export with --target cpu"
-        )
+    def open(self, folder: Path) -> Graph:
+        from ois_runtime.ort import open_graph
+
+        return open_graph(folder / "model.onnx", EngineOptions())
+
+
+class TensorRTModel(GraphModel):
+    """`model.plan` in TensorRT, where its GPU and TensorRT are; elsewhere says what is missing."""
+
+    def open(self, folder: Path) -> Graph:
+        from ois_runtime.tensorrt_engine import open_graph
+
+        return open_graph(folder / "model.plan", EngineOptions(device="cuda"))

@@ -42,13 +42,11 @@ class TritonEngines:
         self._encoder_inputs = [spec.name for spec in manifest.encoder.inputs]
         self._decoder_inputs = [spec.name for spec in manifest.decoder.inputs]
 
-    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> SharedState:
+    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
         rows, columns = geometry.position_matrices(self.manifest.position_table)
         feeds: Arrays = {"image": image, "pos_rows": rows, "pos_cols": columns}
         inputs = [pb_utils.Tensor(name, feeds[name]) for name in self._encoder_inputs]
-        tensors = _infer(ENCODER, inputs, self._encoder_outputs)
-        arrays = {name: tensor.as_numpy() for name, tensor in tensors.items()}
-        return SharedState(arrays, geometry, tensors)
+        return self._state(_infer(ENCODER, inputs, self._encoder_outputs, self._memory()), geometry)
 
     def decode(
         self,
@@ -58,24 +56,43 @@ class TritonEngines:
         coverage: NDArray[np.uint8],
         has_previous: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        clicks = dict(zip(CLICK_INPUTS, (points, labels, coverage, has_previous), strict=True))
-        kept = state.tensors if isinstance(state, SharedState) else {}
-        inputs = [
-            pb_utils.Tensor(name, clicks[name]) if name in clicks else kept[name]
-            for name in self._decoder_inputs
-        ]
-        outputs = _infer(DECODER, inputs, DECODER_OUTPUTS)
+        outputs = self._decode(state, points, labels, coverage, has_previous)
         # Copied: the views do not keep Triton's memory alive.
         logits, new_coverage = (np.array(outputs[name].as_numpy()) for name in DECODER_OUTPUTS)
         return logits.astype(np.float32, copy=False), new_coverage
 
+    def _decode(self, state: ImageState, *prompts: NDArray[np.generic]) -> dict[str, Any]:
+        """Triton's handles of the decoder's outputs."""
+        clicks = dict(zip(CLICK_INPUTS, prompts, strict=True))
+        kept = self._handles(state)
+        inputs = [
+            pb_utils.Tensor(name, clicks[name]) if name in clicks else kept[name]
+            for name in self._decoder_inputs
+        ]
+        return _infer(DECODER, inputs, DECODER_OUTPUTS, self._memory())
 
-def _infer(model: str, inputs: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
+    # What `serving_device.DeviceEngines` does in other memory:
+
+    def _memory(self) -> Any:
+        """Where outputs of the engines should lie."""
+        return pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
+
+    def _state(self, handles: Mapping[str, Any], geometry: Geometry) -> ImageState:
+        arrays = {name: handle.as_numpy() for name, handle in handles.items()}
+        return SharedState(arrays, geometry, handles)
+
+    def _handles(self, state: ImageState) -> Mapping[str, Any]:
+        return state.tensors if isinstance(state, SharedState) else {}
+
+
+def _infer(
+    model: str, inputs: Sequence[Any], outputs: Sequence[str], memory: Any
+) -> dict[str, Any]:
     request = pb_utils.InferenceRequest(
         model_name=model,
         inputs=list(inputs),
         requested_output_names=list(outputs),
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+        preferred_memory=memory,
     )
     response = request.exec()
     if response.has_error():

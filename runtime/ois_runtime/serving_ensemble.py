@@ -24,6 +24,7 @@ from ois_client.masks import encode_mask
 from ois_client.wire import Tensors, read_call
 from ois_runtime.postprocess import postprocess
 from ois_runtime.preprocess import preprocess
+from ois_runtime.serving_busy import Busy
 from ois_runtime.serving_triton import error_of, load_manifest, read_options
 
 
@@ -33,9 +34,11 @@ class PreprocessModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         self._manifest = load_manifest(args)
         self._options = read_options(args)
+        self._busy = Busy()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [_answer(request, self._run) for request in requests]
+        with self._busy:
+            return [_answer(request, self._run) for request in requests]
 
     def _run(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Tensors:
         # An ensemble has no optional inputs: an empty one says the same.
@@ -70,9 +73,11 @@ class PostprocessModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._manifest = load_manifest(args)
+        self._busy = Busy()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [_answer(request, self._run) for request in requests]
+        with self._busy:
+            return [_answer(request, self._run) for request in requests]
 
     def _run(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Tensors:
         form = read_call({}, parameters).mask_format

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ois_client.errors import InvalidInput
 from ois_client.images import ImageLimits
+from ois_runtime.engines import is_device
 
 #: `cache_bytes` in the config is `OIS_CACHE_BYTES` in the environment, which counts more.
 ENVIRONMENT_PREFIX = "OIS_"
+
+_KINDS: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,10 @@ class ServingOptions:
     max_reply_bytes: of the logits and order maps that a request may ask for.
     encode_workers, click_workers: requests worked on at once that bring a new image, or not.
     queue: requests that may wait in each of the two lines; one more is refused.
+    torch_device, torch_precision, checkpoint: a device runs the network of this checkpoint in
+    the model's own process, with PyTorch; "" leaves it to Triton's engine models.
+    feature_device: `cuda:0` etc. keeps what Triton's encoder gives in that GPU's memory and
+    makes masks there, with PyTorch; "" keeps it in shared memory.
     """
 
     cache_bytes: int = 2 * 2**30
@@ -38,12 +45,21 @@ class ServingOptions:
     encode_workers: int = 2
     click_workers: int = 4
     queue: int = 64
+    torch_device: str = ""
+    torch_precision: str = "f32"
+    checkpoint: str = ""
+    feature_device: str = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if not isinstance(value, str) and not value > 0:
                 raise InvalidInput(f"got {field.name} = {value}; expected more than 0")
+        if self.torch_device and self.feature_device:
+            raise InvalidInput("got torch_device and feature_device; expected one of them")
+        for name in filter(None, (self.torch_device, self.feature_device)):
+            if not is_device(name):
+                raise InvalidInput(f"got the device {name!r}; expected cpu, cuda or cuda:NUMBER")
 
     @property
     def limits(self) -> ImageLimits:
@@ -64,7 +80,7 @@ class ServingOptions:
             if text is None:
                 continue
             try:
-                values[name] = float(text) if field.type == "float" else int(text)
+                values[name] = _KINDS[str(field.type)](text)
             except ValueError:
                 raise InvalidInput(f"got {name} = {text!r}; expected a number") from None
         return cls(**values)

@@ -17,11 +17,13 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from ois_client.errors import OISError, ServerOverloaded
+from ois_client.errors import EngineError, OISError, ServerOverloaded
 from ois_client.wire import Tensors, error_text, triton_code
+from ois_runtime.engines import EnginePair
 from ois_runtime.manifest import MANIFEST_FILE, Manifest
 from ois_runtime.segmenter import Segmenter
 from ois_runtime.serving import Cancelled, Record, SegmentService
+from ois_runtime.serving_busy import Busy
 from ois_runtime.serving_engines import TritonEngines
 from ois_runtime.serving_metrics import BUCKETS, COUNTERS, GAUGES, HISTOGRAMS, REQUESTS, Publisher
 from ois_runtime.serving_options import ServingOptions
@@ -39,6 +41,22 @@ def read_options(arguments: Mapping[str, str]) -> ServingOptions:
     config = json.loads(arguments["model_config"]).get("parameters", {})
     parameters = {name: value["string_value"] for name, value in config.items()}
     return ServingOptions.read(parameters, os.environ)
+
+
+def choose_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
+    """What runs the network, see `ServingOptions`. Raises `EngineError` where it cannot run."""
+    if not (options.torch_device or options.feature_device):
+        return TritonEngines(manifest)
+    try:
+        from ois_runtime.serving_device import DeviceEngines, torch_engines
+    except ImportError as error:
+        raise EngineError(
+            f"this server's models need PyTorch for a device ({error}); install "
+            "'ois-deploy[network]' where they run, or set no device"
+        ) from error
+    if options.torch_device:
+        return torch_engines(manifest, options)
+    return DeviceEngines(manifest, options.feature_device)
 
 
 def error_of(error: BaseException) -> Any:
@@ -68,10 +86,14 @@ class SegmentModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         options = read_options(args)
-        engines = TritonEngines(load_manifest(args))
+        try:
+            engines = choose_engines(load_manifest(args), options)
+        except OISError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
         self._service = SegmentService(segmenter, options)
         self._publisher = Publisher(TritonMetrics(), segmenter.stats)
+        self._busy = Busy()
         queue, work = options.queue, self._work
         self._encodes: Line[Job] = Line("encode", options.encode_workers, queue, work)
         self._clicks: Line[Job] = Line("click", options.click_workers, queue, work)
@@ -79,6 +101,7 @@ class SegmentModel:
     def execute(self, requests: Sequence[Any]) -> None:
         for request in requests:
             sender = request.get_response_sender()
+            self._busy.begin()
             try:
                 tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
                 slow = self._service.brings_new_image(tensors)
@@ -86,6 +109,7 @@ class SegmentModel:
             except Exception as error:
                 self._publisher.report("refused", getattr(error, "code", "INTERNAL"), "", 0)
                 _send(sender, pb_utils.InferenceResponse(error=error_of(error)))
+                self._busy.end()
 
     def finalize(self) -> None:
         # Triton regards a request as finished when `execute` returns: only this waits for them.
@@ -117,6 +141,7 @@ class SegmentModel:
             outcome = getattr(error, "code", "INTERNAL")
             response = pb_utils.InferenceResponse(error=error_of(error))
         _send(job.sender, response)
+        self._busy.end()
         seconds = time.perf_counter() - job.arrived
         self._publisher.report(record.kind, outcome, record.features, seconds)
         if record.session != "probe":

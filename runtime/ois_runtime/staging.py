@@ -2,7 +2,8 @@
 
     <stage>/backends/python/        the Python backend, with the stub of this Python version
     <stage>/backends/onnxruntime/   a Python-based backend: runs `model.onnx` on CPU
-    <stage>/backends/tensorrt/      the same name as NVIDIA's; says that it needs their container
+    <stage>/backends/tensorrt/      the same for `model.plan`, where its GPU and TensorRT are
+    <stage>/busy/                   a file for each model's process, see `serving_busy.py`
 
 The backend names are those of NVIDIA's container, so both run the same model repository.
 """
@@ -70,6 +71,11 @@ class Stage:
         return self.folder / "backends"
 
     @property
+    def busy(self) -> Path:
+        """Where the models say whether they work, see `serving_busy.py`."""
+        return self.folder / "busy"
+
+    @property
     def environment(self) -> dict[str, str]:
         return environment(self.wheel, os.environ)
 
@@ -98,12 +104,14 @@ def make_stage(wheel: Wheel) -> Stage:
     """Copy the backends into a new folder. Raises `EngineError` when that cannot be done."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="ois-server-"))
-        python = folder / "backends" / "python"
+        stage = Stage(wheel, folder)
+        stage.busy.mkdir()
+        python = stage.backends / "python"
         python.mkdir(parents=True)
         for file in wheel.backend_files:
             shutil.copy2(file, python)  # a link would "escape the backend directory"
         for name, implementation in BACKENDS.items():
-            backend = folder / "backends" / name
+            backend = stage.backends / name
             backend.mkdir()
             (backend / "model.py").write_text(
                 f"from ois_runtime.serving_backends import {implementation} as "
@@ -114,7 +122,7 @@ def make_stage(wheel: Wheel) -> Stage:
             f"the embedded server could not be put together in {tempfile.gettempdir()}: "
             f"{error}; free space there, or set TMPDIR to another folder"
         ) from error
-    return Stage(wheel, folder)
+    return stage
 
 
 def environment(wheel: Wheel, inherited: Mapping[str, str]) -> dict[str, str]:

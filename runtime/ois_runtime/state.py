@@ -6,9 +6,11 @@ under the same name); only the depth is known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,25 +36,7 @@ class ImageState:
     geometry: Geometry
 
     def __post_init__(self) -> None:
-        geometry = self.geometry
-        shapes = {
-            "depth": (1, geometry.network_height, geometry.network_width),
-            "depth_min": (1,),
-            "depth_max": (1,),
-        }
-        for name, shape in shapes.items():
-            if name not in self.arrays:
-                raise EngineError(f"the encoder gives no {name!r}; expected one of shape {shape}")
-            if self.arrays[name].shape != shape:
-                raise EngineError(
-                    f"the encoder's {name!r} has shape {self.arrays[name].shape}; expected {shape}"
-                )
-        for name in ("depth_min", "depth_max"):
-            if not np.isfinite(self.arrays[name]).all():
-                raise EngineError(
-                    f"the encoder's {name!r} is {self.arrays[name][0]}: the engine's numbers "
-                    "overflow. Export it in fp32"
-                )
+        check_depth(self.arrays, self.geometry)
         # Shared by every click on the image: a write would change later masks silently.
         for array in self.arrays.values():
             array.flags.writeable = False
@@ -62,6 +46,32 @@ class ImageState:
     def nbytes(self) -> int:
         """Memory of all arrays, in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
+
+
+def check_depth(given: Mapping[str, Any], geometry: Geometry) -> None:
+    """Raise `EngineError` unless the encoder's depth is there, of its shape, and finite.
+
+    given: the encoder's outputs, NumPy's or any library's with `shape`.
+    """
+    shapes = {
+        "depth": (1, geometry.network_height, geometry.network_width),
+        "depth_min": (1,),
+        "depth_max": (1,),
+    }
+    for name, shape in shapes.items():
+        if name not in given:
+            raise EngineError(f"the encoder gives no {name!r}; expected one of shape {shape}")
+        if tuple(given[name].shape) != shape:
+            raise EngineError(
+                f"the encoder's {name!r} has shape {tuple(given[name].shape)}; expected {shape}"
+            )
+    for name in ("depth_min", "depth_max"):
+        value = float(given[name][0])
+        if not math.isfinite(value):
+            raise EngineError(
+                f"the encoder's {name!r} is {value}: the engine's numbers overflow. Use a higher "
+                "precision: bf16 instead of f16, or f32"
+            )
 
 
 def order_depth(state: ImageState) -> NDArray[np.float32]:

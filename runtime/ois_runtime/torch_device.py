@@ -1,0 +1,73 @@
+"""The device that PyTorch runs on: found, or refused with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ois_client.errors import EngineError
+
+#: The first compute capability with tensor cores for fp16; bf16 came with 8.0.
+_OLDEST = (7, 5)
+_OLDEST_BF16 = (8, 0)
+_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def find_device(name: str, precision: str) -> torch.device:
+    """`"cpu"`, `"cuda"` or `"cuda:1"` -> the device, with its number.
+
+    Raises `EngineError` when PyTorch cannot use such a GPU, or not in this precision.
+    """
+    if name == "cpu":
+        return torch.device(name)
+    advice = "use device=cpu, or `ois doctor` to see what is missing"
+    if torch.version.cuda is None:
+        raise EngineError(
+            f"got the device {name}, but this PyTorch ({torch.__version__}) is built without CUDA; "
+            f"install one that has it (pytorch.org), or {advice}"
+        )
+    if not torch.cuda.is_available():
+        raise EngineError(
+            f"got the device {name}, but PyTorch finds no usable NVIDIA GPU (driver missing, too "
+            f"old for CUDA {torch.version.cuda}, or GPU hidden from this process); {advice}"
+        )
+    device = torch.device(name)
+    number = torch.cuda.current_device() if device.index is None else device.index
+    if number >= torch.cuda.device_count():
+        raise EngineError(
+            f"got the device {name}; this machine has cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
+        )
+    oldest = _OLDEST_BF16 if precision == "bf16" else _OLDEST
+    capability = torch.cuda.get_device_capability(number)
+    if capability < oldest:
+        raise EngineError(
+            f"{torch.cuda.get_device_name(number)} has compute capability "
+            f"{capability[0]}.{capability[1]}; {precision} needs {oldest[0]}.{oldest[1]} or later"
+        )
+    return torch.device("cuda", number)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """`"f32"`, `"f16"` or `"bf16"` -> torch's."""
+    return _DTYPES[precision]
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """In this block no fp32 product is rounded to TF32, and cuDNN tries its algorithms.
+
+    TF32 keeps ten bits: the coordinates of a click would lose what fp32 islands keep. The
+    switches are the process's, so they are set back.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before

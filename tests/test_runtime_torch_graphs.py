@@ -1,0 +1,256 @@
+"""Graphs, static buffers and buckets answer as plain calls do.
+
+`HostDevice` stands in for a GPU: a replay runs the captured calls again and writes into the
+memory of the first run, which is what a CUDA graph does. The network is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from network_scenes import MICRO, random_network
+from ois_client.clicks import Click, fill_slots
+from ois_client.errors import ServerOverloaded
+from ois_client.geometry import Geometry
+from ois_client.masks import pack_mask
+from ois_network.half import lower_precision
+from ois_network.split import ClickDecoder, ImageEncoder
+from ois_runtime.postprocess import postprocess
+from ois_runtime.torch_graphs import Captured, GraphRunner, Uploaded
+from ois_runtime.torch_plan import GraphKey
+from ois_runtime.torch_run import Answer, EagerRunner, Wanted
+from ois_runtime.torch_state import TorchState
+
+ALL = Wanted(masks=True, logits=True)
+WIDE = Geometry.fit(300, 190, longest=MICRO.longest)
+TALL = Geometry.fit(100, 160, longest=MICRO.longest)
+
+
+class HostDevice:
+    """A `GraphDevice` in this process's memory. `failures` captures run out of memory first."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.released = 0
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        yield
+
+    def upload(self, arrays: Mapping[str, Any]) -> Uploaded:
+        return Uploaded({name: torch.tensor(a) for name, a in arrays.items()}, lambda: None)
+
+    def pinned(self, nbytes: int) -> Tensor:
+        return torch.zeros(nbytes, dtype=torch.uint8)
+
+    def capture(self, run: Callable[[], Any]) -> Captured[Any]:
+        if self.failures:
+            self.failures -= 1
+            raise torch.OutOfMemoryError("out of memory")
+        outputs = run()
+
+        def replay() -> None:
+            tree_map(lambda old, new: old.copy_(new), outputs, run())
+
+        return Captured(replay, outputs)
+
+    def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        return {name: tensor.clone().numpy() for name, tensor in tensors.items()}
+
+    def release_memory(self) -> None:
+        self.released += 1
+
+    def memory(self) -> tuple[int, int]:
+        return 5 * 2**20, 2**30
+
+
+@pytest.fixture(scope="module")
+def halves() -> tuple[ImageEncoder, ClickDecoder]:
+    network = random_network(MICRO, seed=1).requires_grad_(False)
+    return ImageEncoder(network), ClickDecoder(network)
+
+
+def image(geometry: Geometry, seed: int) -> dict[str, np.ndarray]:
+    rows, columns = geometry.position_matrices(MICRO.position_table)
+    size = (geometry.network_height, geometry.network_width, 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    return {"image": pixels, "pos_rows": rows, "pos_cols": columns}
+
+
+def prompts(geometry: Geometry, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    objects = [
+        [Click(*(rng.random(2) * (geometry.width - 1, geometry.height - 1)), n < 2)]
+        for n in range(count)
+    ]
+    points, labels = fill_slots(objects, geometry)
+    grid = (count, geometry.grid_height, geometry.grid_width)
+    return {
+        "points": points,
+        "labels": labels,
+        "coverage": rng.integers(0, 256, grid, dtype=np.uint8),
+        "has_previous": rng.random(count) < 0.5,
+    }
+
+
+class Both:
+    """The same calls on graphs and on plain modules."""
+
+    def __init__(self, halves: tuple[ImageEncoder, ClickDecoder], graphs: int = 8) -> None:
+        self.device = HostDevice()
+        self.graphs = GraphRunner(*halves, self.device, cuda_graphs=graphs)
+        self.plain = EagerRunner(*halves)
+
+    def encode(self, geometry: Geometry, seed: int) -> tuple[TorchState, TorchState]:
+        given = image(geometry, seed)
+        return (
+            TorchState.of(self.graphs.encode(given), geometry),
+            TorchState.of(self.plain.encode(given), geometry),
+        )
+
+    def check(self, states: tuple[TorchState, TorchState], count: int, seed: int = 0) -> Answer:
+        given = prompts(states[0].geometry, count, seed)
+        got = self.graphs.decode(states[0], given, ALL)
+        want = self.plain.decode(states[1], given, ALL)
+        assert got.logits is not None
+        assert want.logits is not None
+        assert got.packed is not None
+        scale = np.abs(want.logits).max()
+        np.testing.assert_allclose(got.logits, want.logits, atol=1e-5 * scale)
+        assert np.abs(got.coverage.astype(int) - want.coverage).max() <= 2
+        masks = postprocess(got.logits, states[0].geometry)
+        assert [row.tobytes() for row in got.packed] == [pack_mask(mask) for mask in masks]
+        return got
+
+
+def test_images_shapes_and_object_counts_in_any_order(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    first, second, tall = both.encode(WIDE, 1), both.encode(WIDE, 2), both.encode(TALL, 3)
+    for number, (states, count) in enumerate(
+        [(first, 1), (second, 3), (tall, 1), (first, 1), (first, 4), (second, 1), (tall, 2)]
+    ):
+        both.check(states, count, seed=number)
+    clicks = both.graphs.kept.clicks
+    assert (clicks.captures, clicks.replays) == (4, 3)
+    assert GraphKey((5, 8), 4) in clicks
+    assert (both.graphs.kept.encodes.captures, both.graphs.kept.encodes.replays) == (2, 1)
+
+
+def test_a_click_of_many_objects_leaves_nothing_to_the_next(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    alone = both.check(states, 3, seed=5)
+    both.check(states, 4, seed=6)
+    again = both.check(states, 3, seed=5)
+    assert alone.logits is not None
+    assert again.logits is not None
+    np.testing.assert_array_equal(alone.logits, again.logits)
+
+
+def test_more_objects_than_the_largest_bucket_run_in_parts(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    answer = both.check(both.encode(TALL, 1), 67)
+    assert answer.coverage.shape == (67, 8, 5)
+    assert GraphKey((8, 5), 64) in both.graphs.kept.clicks
+    assert GraphKey((8, 5), 4) in both.graphs.kept.clicks
+
+
+def test_graphs_are_bounded_and_a_grids_buffers_go_with_its_last(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves, graphs=2)
+    wide, tall = both.encode(WIDE, 1), both.encode(TALL, 2)
+    for states, count in [(wide, 1), (wide, 2), (tall, 1), (tall, 2)]:
+        both.check(states, count)
+    kept = both.graphs.kept
+    assert len(kept.clicks) == 2
+    assert set(kept.states) == {(8, 5)}
+    both.check(wide, 1)
+    assert kept.clicks.evictions == 3
+
+
+def test_without_graphs_nothing_is_kept(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves, graphs=0)
+    both.check(both.encode(WIDE, 1), 3)
+    assert len(both.graphs.kept.clicks) == len(both.graphs.kept.encodes) == 0
+    assert not both.graphs.kept.states
+
+
+def test_only_what_is_wanted_leaves_the_device(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    runner = GraphRunner(*halves, HostDevice(), cuda_graphs=4)
+    state = TorchState.of(runner.encode(image(WIDE, 1)), WIDE)
+    masks = runner.decode(state, prompts(WIDE, 2), Wanted(masks=True))
+    assert (masks.logits, masks.packed is None) == (None, False)
+    logits = runner.decode(state, prompts(WIDE, 2), Wanted(logits=True))
+    assert (logits.packed, logits.logits is None) == (None, False)
+
+
+def test_many_threads_get_their_own_answers(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves)
+    states = [both.encode(WIDE, 1), both.encode(TALL, 2), both.encode(WIDE, 3)]
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(both.check, states[n % 3], 1 + n % 4, n) for n in range(18)]
+        assert len([job.result() for job in jobs]) == 18
+
+
+def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    both.device.failures = 1
+    both.check(states, 1)
+    assert both.device.released == 1
+    both.device.failures = 2
+    with pytest.raises(ServerOverloaded, match=r"5 of 1024 MiB free"):
+        both.check(states, 2)
+    both.check(states, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_nothing_in_the_network_stops_a_capture(dtype: torch.dtype) -> None:
+    """No tensor is made from Python's numbers and none is read: both would wait for the device.
+
+    On the device `meta` nothing has values, so reading one, or meeting a tensor that stayed on
+    the CPU, is an error by itself.
+    """
+    network = random_network(MICRO, seed=1).requires_grad_(False)
+    encoder, decoder = ImageEncoder(network), ClickDecoder(network)
+    if dtype is not torch.float32:
+        lower_precision(encoder, decoder, dtype)
+    encoder.to("meta")
+    decoder.to("meta")
+    called: set[str] = set()
+
+    class Names(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            called.add(getattr(func, "__name__", ""))
+            return func(*args, **(kwargs or {}))
+
+    given = [torch.tensor(array).to("meta") for array in image(WIDE, 1).values()]
+    clicks = [torch.tensor(array).to("meta") for array in prompts(WIDE, 3).values()]
+    with torch.inference_mode(), Names():
+        state = encoder(*given)
+        logits, coverage = decoder(state, *clicks)
+    assert logits.dtype is torch.float32
+    assert (tuple(logits.shape), tuple(coverage.shape)) == ((3, 70, 112), (3, 5, 8))
+    assert {"conv2d", "scaled_dot_product_attention"} <= called
+    assert not called & {"tensor", "as_tensor", "item", "tolist", "cpu", "numpy", "nonzero"}
