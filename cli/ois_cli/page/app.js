@@ -1,0 +1,215 @@
+// The page: puts the parts together.
+
+import * as api from "./api.js";
+import { get } from "./dom.js";
+import { listen as listenToPointers } from "./gestures.js";
+import { Inside } from "./inside.js";
+import { say, showTrouble } from "./notices.js";
+import { ObjectList } from "./object_list.js";
+import { Opening } from "./opening.js";
+import { Previews } from "./previews.js";
+import { readMask } from "./raster.js";
+import { save } from "./saving.js";
+import { Session } from "./session.js";
+import { listen as listenToKeys } from "./shortcuts.js";
+import { Stage } from "./stage.js";
+import { openStore } from "./store.js";
+import * as timePanel from "./time_panel.js";
+import { inWords } from "./timing.js";
+
+const KINDS = ["mask", "coco", "cutout"];
+/** A step of the crosshair, in px of the screen; with Shift it is one pixel of the image. */
+const CROSSHAIR_STEP = 24;
+
+async function begin() {
+  const facts = await knock();
+  const store = await openStore();
+  const session = new Session(api);
+  const canvas = get("canvas");
+  const stage = new Stage(canvas, ({ scale }) => (get("zoom").textContent = `${Math.round(scale * 100)} %`));
+  const colourOf = (id) => facts.colours[(id - 1) % facts.colours.length];
+  const adds = () => document.querySelector("input[name=sign]:checked").value === "add";
+  const list = new ObjectList(session, colourOf, render);
+  const inside = new Inside(session, stage, facts.viridis);
+  const opening = new Opening(session, store, facts);
+  const previews = new Previews(session, stage, colourOf, adds);
+  const decoded = new WeakMap(); // mask -> promise of what readMask gives
+  let hand = false; // Space is held: the left button moves the image
+  let round = 0;
+
+  // -- what is shown -----------------------------------------------------------------------
+
+  function render() {
+    list.render();
+    timePanel.render(session);
+    inside.render();
+    drawClicks();
+    drawMasks();
+    get("undo-button").disabled = !session.canUndo;
+    get("redo-button").disabled = !session.canRedo;
+    get("new-object").disabled = !session.image;
+    const nothing = !session.doc.objects.some(({ mask }) => mask);
+    for (const kind of KINDS) get(`save-${kind}`).disabled = nothing;
+  }
+
+  function drawClicks() {
+    const { doc, waiting } = session;
+    const visible = doc.objects.filter(({ id }) => !list.hidden.has(id));
+    const known = visible.flatMap(({ id, clicks }) =>
+      clicks.map((click) => ({ ...click, colour: colourOf(id), active: id === doc.active })));
+    const asked = waiting.map((click) => ({ ...click, active: true, waiting: true }));
+    stage.clicks = [...known.sort((a, b) => a.active - b.active), ...asked];
+    stage.redraw();
+  }
+
+  async function drawMasks() {
+    const mine = ++round;
+    const { doc } = session;
+    const shown = doc.objects.filter(({ id, mask }) => mask && !list.hidden.has(id));
+    shown.sort((a, b) => (a.id === doc.active) - (b.id === doc.active));
+    const masks = await Promise.all(shown.map(async ({ id, mask }) => {
+      const colour = colourOf(id);
+      if (!decoded.has(mask)) decoded.set(mask, readMask(mask.shown, colour));
+      return { ...(await decoded.get(mask)), colour };
+    }));
+    if (mine !== round) return; // a newer one is on its way
+    stage.masks = masks;
+    stage.redraw();
+  }
+
+  session.addEventListener("image", () => {
+    const { shown, width, height } = session.image;
+    stage.show(shown, width, height);
+    get("welcome").hidden = true;
+    canvas.classList.remove("empty");
+  });
+  session.addEventListener("change", () => {
+    render();
+    inside.look();
+    if (session.image) store.saveSnapshot(session.snapshot());
+  });
+  session.addEventListener("trouble", () => {
+    const { trouble, waiting } = session;
+    const giveUp = trouble?.passing ? (opening.underWay ? "Stop opening" : "Give up") : "Dismiss";
+    showTrouble(trouble && { ...trouble, waiting: waiting.length, giveUp });
+  });
+  session.addEventListener("answer", ({ detail: { object, mask } }) => {
+    const share = (100 * mask.area) / (session.image.width * session.image.height);
+    const count = object.clicks.length;
+    say(`${object.name}: ${share.toFixed(1)} % of the image after ${count} click${count > 1 ? "s" : ""}, ${inWords(mask.time.total)}.`);
+  });
+
+  // -- what the person does ----------------------------------------------------------------
+
+  function click(place, positive) {
+    if (!place || !session.image) return;
+    previews.stop();
+    session.click(place.x, place.y, positive);
+  }
+
+  listenToPointers(canvas, () => hand, {
+    click(point, remove) {
+      stage.crosshair = null;
+      click(stage.clickAt(point), remove ? false : adds());
+    },
+    zoom: (factor, point) => stage.zoom(factor, point),
+    pan: (dx, dy) => stage.pan(dx, dy),
+    hover: (point) => previews.follow(point && !hand && !opening.underWay && stage.clickAt(point)),
+  });
+
+  const actions = {
+    undo: () => session.undo(),
+    redo: () => session.redo(),
+    newObject: () => session.image && session.newObject(),
+    pick(number) {
+      const object = session.doc.objects[number - 1];
+      if (object) session.select(object.id);
+    },
+    sign(positive) {
+      document.querySelector(`input[name=sign][value=${positive ? "add" : "remove"}]`).checked = true;
+      say(positive ? "Clicks add." : "Clicks remove.");
+    },
+    togglePreview: () => get("hover").click(),
+    nextLayer: (step) => inside.next(step),
+    zoom: (factor) => stage.zoom(factor),
+    fit: () => stage.fit(),
+    fade: (step) => setOpacity(Number(get("opacity").value) + step),
+    help: () => get("help-dialog").showModal(),
+    hand(held) {
+      hand = held;
+      canvas.classList.toggle("moving", held);
+    },
+    crosshair(dx, dy, fine) {
+      if (!session.image) return;
+      const step = fine ? 1 : Math.max(1, Math.round(CROSSHAIR_STEP / stage.view.scale));
+      stage.moveCrosshair(dx * step, dy * step);
+      say(`Crosshair at ${stage.crosshair.x}, ${stage.crosshair.y}.`);
+    },
+    clickCrosshair: (positive) => click(stage.crosshair, positive),
+    hideCrosshair() {
+      stage.crosshair = null;
+      stage.redraw();
+    },
+  };
+  listenToKeys(canvas, actions);
+
+  function setOpacity(percent) {
+    get("opacity").value = percent;
+    stage.opacity = get("opacity").value / 100;
+    stage.redraw();
+  }
+
+  get("undo-button").onclick = actions.undo;
+  get("redo-button").onclick = actions.redo;
+  get("new-object").onclick = actions.newObject;
+  get("zoom-in").onclick = () => stage.zoom(1.25);
+  get("zoom-out").onclick = () => stage.zoom(0.8);
+  get("fit-button").onclick = actions.fit;
+  get("help-button").onclick = actions.help;
+  get("opacity").oninput = () => setOpacity(get("opacity").value);
+  get("trouble-retry").onclick = () => session.retry();
+  get("trouble-drop").onclick = () => {
+    opening.stop();
+    session.drop();
+    showTrouble(null);
+  };
+  for (const kind of KINDS) {
+    get(`save-${kind}`).onclick = async () => {
+      try {
+        say(`Saved ${await save(kind, session, list.hidden)}.`);
+      } catch (error) {
+        showTrouble({ message: `Nothing was saved: ${error.message}` });
+      }
+    };
+  }
+
+  // -- the beginning -----------------------------------------------------------------------
+
+  const random = facts.trained ? "" : " · random weights: masks mean nothing";
+  get("model").textContent = `${facts.network} · ${facts.where}${random}`;
+  get("model").title = facts.engine;
+  get("model-note").textContent = facts.note;
+  canvas.classList.add("empty");
+  say("Ready. Drop, paste or choose an image.");
+  render();
+  await opening.restore();
+  document.documentElement.dataset.ready = "yes";
+}
+
+/** The gateway's facts, as soon as it and the engines answer. */
+async function knock() {
+  for (;;) {
+    try {
+      const facts = await api.info();
+      showTrouble(null);
+      return facts;
+    } catch (error) {
+      const { code, message, passing } = error;
+      showTrouble({ code, message, passing, giveUp: "" });
+      if (!error.passing) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
+begin();

@@ -1,0 +1,98 @@
+// The panel "what the network sees": one small picture a layer; the chosen one is on the stage.
+
+import { get, make, refill } from "./dom.js";
+import { drawLayer, layersOf, legendCanvas } from "./layers.js";
+
+const THUMBNAIL = { width: 184, height: 138 };
+
+export class Inside {
+  #session;
+  #stage;
+  #viridis;
+  #layers = [];
+  #chosen = "photo";
+  #round = 0;
+
+  constructor(session, stage, viridis) {
+    this.#session = session;
+    this.#stage = stage;
+    this.#viridis = viridis;
+    const panel = get("inside");
+    panel.addEventListener("toggle", () => {
+      session.curious = panel.open;
+      if (!panel.open) this.#choose("photo");
+      this.look();
+    });
+    session.curious = panel.open;
+  }
+
+  /** Fetch what the panel shows and nobody has asked for yet. */
+  look() {
+    if (get("inside").open) this.#session.look();
+  }
+
+  /** The layer after (1) or before (-1) the chosen one. */
+  next(step) {
+    const count = this.#layers.length;
+    const at = this.#layers.findIndex((layer) => layer.id === this.#chosen);
+    if (get("inside").open && count) this.#choose(this.#layers[(at + step + count) % count].id);
+  }
+
+  async render() {
+    const round = ++this.#round;
+    const layers = this.#session.image ? layersOf(this.#session) : [];
+    const drawn = await Promise.all(
+      layers.map((layer) => (layer.id === "photo" ? null : drawLayer(layer, this.#viridis))),
+    );
+    if (round !== this.#round) return; // a newer one is on its way
+    this.#layers = layers.map((layer, k) => ({ ...layer, drawn: drawn[k] }));
+    refill(get("layers"), this.#layers.map((layer) => this.#thumbnail(layer)));
+    this.#show();
+  }
+
+  #thumbnail(layer) {
+    const input = make("input", { type: "radio", name: "layer", checked: layer.id === this.#chosen });
+    input.dataset.key = layer.id;
+    input.onchange = () => this.#choose(layer.id);
+    const canvas = make("canvas", THUMBNAIL);
+    const { bitmap, width, height } = this.#stage.picture;
+    const scale = Math.min(canvas.width / width, canvas.height / height);
+    const size = [width * scale, height * scale];
+    const place = [(canvas.width - size[0]) / 2, (canvas.height - size[1]) / 2];
+    const context = canvas.getContext("2d");
+    context.drawImage(bitmap, ...place, ...size);
+    if (layer.drawn) {
+      context.imageSmoothingEnabled = !layer.drawn.sharp;
+      context.drawImage(layer.drawn.canvas, ...place, ...size);
+    }
+    return make("label", {}, input, make("span", {}, canvas, layer.label));
+  }
+
+  #choose(id) {
+    this.#chosen = id;
+    for (const input of get("layers").querySelectorAll("input")) {
+      input.checked = input.dataset.key === id;
+    }
+    this.#show();
+  }
+
+  #show() {
+    const layer = this.#layers.find(({ id }) => id === this.#chosen) ?? this.#layers[0];
+    const explained = layer && layer.id !== "photo";
+    this.#stage.layer = explained ? layer.drawn : null;
+    this.#stage.redraw();
+    get("layer-text").textContent = explained ? layer.text : this.#hint();
+    get("legend").hidden = !explained;
+    if (!explained) return;
+    get("legend-low").textContent = layer.low;
+    get("legend-high").textContent = layer.high;
+    legendCanvas(layer, this.#viridis, get("legend-bar"));
+  }
+
+  #hint() {
+    if (!this.#session.image) return "Open an image and click: depth, order maps and attention of every click appear here.";
+    return this.#session.active.mask
+      ? "Choose a picture to see it large, or press V."
+      : "Click on an object: its order map appears here.";
+  }
+}

@@ -1,0 +1,35 @@
+// The objects of one image, as an immutable document: {objects, active, next}.
+//
+// object: {id, name, clicks: [{x, y, positive}], mask}. Clicks are in pixels of the image.
+// mask: what the last click gave, see `Session`; null before the first click.
+
+const named = (id) => ({ id, name: `Object ${id}`, clicks: [], mask: null });
+
+export const empty = () => ({ objects: [named(1)], active: 1, next: 2 });
+
+export const find = (doc, id) => doc.objects.find((object) => object.id === id);
+
+export const activeObject = (doc) => find(doc, doc.active);
+
+/** A new active object; an active one without clicks is taken as it is. */
+export function withNew(doc) {
+  if (activeObject(doc) && !activeObject(doc).clicks.length) return doc;
+  return { objects: [...doc.objects, named(doc.next)], active: doc.next, next: doc.next + 1 };
+}
+
+export const withActive = (doc, id) => (find(doc, id) ? { ...doc, active: id } : doc);
+
+/** Without the object; the one after it (or before) becomes active; there is always one. */
+export function without(doc, id) {
+  const at = doc.objects.findIndex((object) => object.id === id);
+  const objects = doc.objects.filter((object) => object.id !== id);
+  if (!objects.length) return { objects: [named(doc.next)], active: doc.next, next: doc.next + 1 };
+  const active = doc.active === id ? objects[Math.min(at, objects.length - 1)].id : doc.active;
+  return { ...doc, objects, active };
+}
+
+/** With other fields of one object. */
+export const withChanged = (doc, id, fields) => ({
+  ...doc,
+  objects: doc.objects.map((object) => (object.id === id ? { ...object, ...fields } : object)),
+});

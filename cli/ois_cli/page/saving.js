@@ -1,0 +1,25 @@
+// Files to take away: the page sends its masks, the gateway writes the file.
+
+import * as api from "./api.js";
+import { make } from "./dom.js";
+
+const SUFFIX = { mask: "-mask.png", coco: "-coco.json", cutout: "-cutout.png" };
+
+/** Save all objects that have a mask and are not hidden. Throws where there is none. */
+export async function save(kind, session, hidden) {
+  const objects = session.doc.objects.filter(({ id, mask }) => mask && !hidden.has(id));
+  if (!objects.length) throw new Error("There is no mask to save: click on an object first");
+  const file = await api.result(
+    kind,
+    session.image.name,
+    objects.map(({ name }) => name),
+    objects.map(({ mask }) => mask.full),
+    kind === "cutout" ? session.image.file : null,
+  );
+  const link = make("a", { href: URL.createObjectURL(file), download: fileName(session.image.name, kind) });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  return link.download;
+}
+
+const fileName = (name, kind) => name.replace(/\.[^.]*$/, "") + SUFFIX[kind];

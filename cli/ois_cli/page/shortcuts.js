@@ -1,0 +1,55 @@
+// Keys -> actions. Keys that write somewhere, or that belong to a focused control, are left alone.
+
+/** actions: see the tables. canvas: the element whose focus makes arrows move the crosshair. */
+export function listen(canvas, actions) {
+  const anywhere = {
+    n: actions.newObject,
+    a: () => actions.sign(true),
+    r: () => actions.sign(false),
+    h: actions.togglePreview,
+    v: () => actions.nextLayer(1),
+    V: () => actions.nextLayer(-1),
+    "+": () => actions.zoom(1.25),
+    "=": () => actions.zoom(1.25),
+    "-": () => actions.zoom(0.8),
+    0: actions.fit,
+    "[": () => actions.fade(-10),
+    "]": () => actions.fade(10),
+    "?": actions.help,
+  };
+  const onCanvas = {
+    ArrowLeft: (fine) => actions.crosshair(-1, 0, fine),
+    ArrowRight: (fine) => actions.crosshair(1, 0, fine),
+    ArrowUp: (fine) => actions.crosshair(0, -1, fine),
+    ArrowDown: (fine) => actions.crosshair(0, 1, fine),
+    Enter: () => actions.clickCrosshair(true),
+    Backspace: () => actions.clickCrosshair(false),
+    Delete: () => actions.clickCrosshair(false),
+    Escape: actions.hideCrosshair,
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (document.querySelector("dialog[open]") || event.target.matches("input:not([type=range], [type=radio], [type=checkbox])")) return;
+    const key = event.key;
+    if (event.ctrlKey || event.metaKey) {
+      const letter = key.toLowerCase();
+      if (letter === "z") run(event, event.shiftKey ? actions.redo : actions.undo);
+      else if (letter === "y") run(event, actions.redo);
+      return;
+    }
+    if (event.altKey) return;
+    if (key === " " && (event.target === canvas || event.target === document.body)) {
+      run(event, () => actions.hand(true));
+    } else if (event.target === canvas && onCanvas[key]) {
+      run(event, () => onCanvas[key](event.shiftKey));
+    } else if (/^[1-9]$/.test(key)) run(event, () => actions.pick(Number(key)));
+    else if (anywhere[key]) run(event, anywhere[key]);
+  });
+  document.addEventListener("keyup", (event) => event.key === " " && actions.hand(false));
+  window.addEventListener("blur", () => actions.hand(false));
+}
+
+function run(event, action) {
+  event.preventDefault();
+  action();
+}

@@ -1,0 +1,214 @@
+// The canvas: photograph, layer, masks, clicks, crosshair. It draws what it is told, in one go,
+// before the next frame.
+
+import * as views from "./view.js";
+
+const RIM = "rgb(0 0 0 / 75%)";
+const SIGN = { true: "rgb(46 204 64)", false: "rgb(255 65 54)" };
+const LAYER_ALPHA = 0.88;
+/** From this size of a pixel on, pixels are drawn as squares. */
+const SQUARES = 4;
+
+export class Stage {
+  #canvas;
+  #context;
+  #box = { width: 1, height: 1 };
+  #frame = 0;
+
+  constructor(canvas, onView) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d");
+    this.onView = onView;
+    /** {bitmap, width, height}: size is the image's own; null before the first image. */
+    this.picture = null;
+    this.layer = null;
+    /** [{canvas, path, width, height, colour}] of readMask, the active object's last. */
+    this.masks = [];
+    this.preview = null;
+    /** [{x, y, positive, colour, active, waiting}], in clicks' coordinates. */
+    this.clicks = [];
+    this.crosshair = null;
+    this.opacity = 0.45;
+    this.view = { scale: 1, x: 0, y: 0 };
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+  }
+
+  show(bitmap, width, height) {
+    this.picture?.bitmap.close();
+    this.picture = { bitmap, width, height };
+    this.fit();
+  }
+
+  fit() {
+    if (this.picture) this.#setView(views.fit(this.picture, this.#box));
+  }
+
+  zoom(factor, point = { x: this.#box.width / 2, y: this.#box.height / 2 }) {
+    if (this.picture) {
+      this.#setView(views.zoomAt(this.view, factor, point, this.picture, this.#box));
+    }
+  }
+
+  pan(dx, dy) {
+    if (this.picture) this.#setView(views.panBy(this.view, dx, dy, this.picture, this.#box));
+  }
+
+  /** A point of the canvas -> a click on the image; null outside. */
+  clickAt(point) {
+    return this.picture && views.toClick(this.view, point, this.picture);
+  }
+
+  /** The crosshair by (dx, dy) pixels of the image; it begins in the middle, and stays in sight. */
+  moveCrosshair(dx, dy) {
+    const { width, height } = this.picture;
+    const from = this.crosshair ?? { x: (width - 1) / 2, y: (height - 1) / 2 };
+    const x = views.clamp(Math.round(from.x + dx), 0, width - 1);
+    const y = views.clamp(Math.round(from.y + dy), 0, height - 1);
+    this.crosshair = { x, y };
+    const { x: left, y: top } = this.#place({ x, y });
+    const reach = (at, room) => views.clamp(at, 24, room - 24) - at;
+    this.pan(reach(left, this.#box.width), reach(top, this.#box.height));
+    this.redraw();
+  }
+
+  redraw() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  #setView(view) {
+    this.view = view;
+    this.onView(view);
+    this.redraw();
+  }
+
+  #resize() {
+    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    const before = this.#box;
+    this.#box = { width, height };
+    this.#canvas.width = Math.round(width * devicePixelRatio);
+    this.#canvas.height = Math.round(height * devicePixelRatio);
+    if (this.picture) this.view = views.resized(this.view, before, this.#box, this.picture);
+    this.#draw(); // at once: a canvas is blank after a change of size
+  }
+
+  #place({ x, y }) {
+    return views.toScreen(this.view, { x: x + 0.5, y: y + 0.5 });
+  }
+
+  #draw() {
+    const context = this.#context;
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, this.#box.width, this.#box.height);
+    if (!this.picture) return;
+    const { bitmap, width, height } = this.picture;
+    context.save();
+    context.translate(this.view.x, this.view.y);
+    context.scale(this.view.scale, this.view.scale);
+    this.#image(bitmap, bitmap.width, this.view.scale * (width / bitmap.width) >= SQUARES);
+    if (this.layer) {
+      context.globalAlpha = this.layer.sharp ? 1 : LAYER_ALPHA;
+      this.#image(this.layer.canvas, this.layer.width, this.layer.sharp);
+      context.globalAlpha = 1;
+      if (this.layer.sharp) this.#grid(this.layer);
+    }
+    const fill = this.layer ? 0 : this.opacity; // on a layer, masks are only outlines
+    for (const mask of this.masks) this.#mask(mask, fill, []);
+    if (this.preview) this.#mask(this.preview, fill * 0.55, [5, 4]);
+    context.restore();
+    for (const click of this.clicks) this.#click(click);
+    if (this.crosshair) this.#cross(this.#place(this.crosshair));
+  }
+
+  #image(source, sourceWidth, squares) {
+    this.#context.imageSmoothingEnabled = !squares;
+    this.#context.imageSmoothingQuality = "high";
+    this.#context.drawImage(source, 0, 0, this.picture.width, this.picture.height);
+  }
+
+  /** Lines between patches, so that one can count them; left out where they would be all. */
+  #grid({ width: columns, height: rows }) {
+    const context = this.#context;
+    const { width, height } = this.picture;
+    if ((width / columns) * this.view.scale < 7) return;
+    context.beginPath();
+    for (let k = 1; k < columns; k++) {
+      context.moveTo((k * width) / columns, 0);
+      context.lineTo((k * width) / columns, height);
+    }
+    for (let k = 1; k < rows; k++) {
+      context.moveTo(0, (k * height) / rows);
+      context.lineTo(width, (k * height) / rows);
+    }
+    context.lineWidth = 1 / this.view.scale;
+    context.strokeStyle = "rgb(255 255 255 / 22%)";
+    context.stroke();
+  }
+
+  #mask({ canvas, path, width, height, colour }, alpha, dash) {
+    const context = this.#context;
+    const x = this.picture.width / width;
+    const y = this.picture.height / height;
+    context.globalAlpha = alpha;
+    this.#image(canvas, width, x * this.view.scale >= SQUARES);
+    context.globalAlpha = 1;
+    context.save();
+    context.scale(x, y);
+    const pixel = 1 / (this.view.scale * Math.sqrt(x * y));
+    context.lineCap = "round";
+    context.setLineDash(dash.map((length) => length * pixel));
+    for (const [wide, style] of [[3.4, RIM], [1.8, `rgb(${colour})`]]) {
+      context.lineWidth = wide * pixel;
+      context.strokeStyle = style;
+      context.stroke(path);
+    }
+    context.restore();
+  }
+
+  #click(click) {
+    const { x, y } = this.#place(click);
+    const context = this.#context;
+    const radius = click.active ? 8 : 4;
+    const disk = (size, style) => {
+      context.beginPath();
+      context.arc(x, y, size, 0, 2 * Math.PI);
+      context.fillStyle = style;
+      context.fill();
+    };
+    disk(radius + 2.5, RIM);
+    disk(radius + 1.5, "white");
+    disk(radius, click.active ? SIGN[click.positive] : `rgb(${click.colour})`);
+    if (!click.active) return;
+    if (click.waiting) disk(radius - 3, "white");
+    context.beginPath();
+    context.moveTo(x - 4.5, y);
+    context.lineTo(x + 4.5, y);
+    if (click.positive) {
+      context.moveTo(x, y - 4.5);
+      context.lineTo(x, y + 4.5);
+    }
+    context.lineCap = "butt";
+    context.lineWidth = 2.4;
+    context.strokeStyle = click.waiting ? "black" : "white";
+    context.stroke();
+  }
+
+  #cross({ x, y }) {
+    const context = this.#context;
+    const { width, height } = this.#box;
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of [
+      [0, y, x - 7, y], [x + 7, y, width, y], [x, 0, x, y - 7], [x, y + 7, x, height],
+    ]) {
+      context.moveTo(x0, y0);
+      context.lineTo(x1, y1);
+    }
+    for (const [wide, style] of [[3, "rgb(0 0 0 / 60%)"], [1, "white"]]) {
+      context.lineWidth = wide;
+      context.strokeStyle = style;
+      context.stroke();
+    }
+  }
+}
