@@ -1,9 +1,11 @@
 # Each target sets up all it needs on a machine with Python 3.11 or 3.12.
 #
-#   make demo     segment sample photographs, write one sheet a photograph to demo-output/
+#   make demo     click on pictures in the browser, until Ctrl-C
+#   make sheets   no browser: click on sample photographs, write one sheet for each to demo-output/
 #   make test     ruff, mypy and the tests
 #   make lint     ruff and mypy alone
 #   make bench    measure the engines on this machine
+#   make docs     write the API reference, from docstrings, to site/
 #   make clean    remove what these targets made, but keep the environment
 #
 # PYTHON=/path/to/python picks the interpreter of a new environment; VENV=folder its place.
@@ -17,20 +19,23 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-CODE := $(wildcard client runtime network export benchmarks cli docker triton_models tests)
+CODE := $(wildcard client runtime network export benchmarks cli docker triton_models examples tests)
 
 CHECKPOINT := models/ois-tiny.safetensors
 ENGINES := engines/ois-tiny-cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean distclean
+.PHONY: help demo sheets test lint bench docs clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 demo: $(ENGINES)/manifest.json
-	$(VENV)/bin/ois demo --engines $(ENGINES) --output demo-output
+	$(VENV)/bin/ois demo --engines $(ENGINES)
+
+sheets: $(ENGINES)/manifest.json
+	$(VENV)/bin/ois demo --engines $(ENGINES) --sheet demo-output
 
 # Training changes its process (allocator, signals, worker processes), so its tests have their
 # own: beside the runtimes that the other tests load, that process has crashed.
@@ -45,6 +50,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(VENV)/bin/ois bench engines
+
+docs: $(INSTALLED)
+	$(PY) docs/reference.py site
 
 $(ENGINES)/manifest.json: $(INSTALLED) $(CHECKPOINT) $(wildcard export/ois_export/*.py network/ois_network/*.py)
 	$(VENV)/bin/ois export $(CHECKPOINT) --target cpu --output $(ENGINES)
@@ -71,7 +79,7 @@ $(PY):
 	"$$chosen" -m venv --clear "$(VENV)"
 
 clean:
-	rm -rf demo-output engines dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf artefacts demo-output engines dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
