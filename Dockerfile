@@ -1,7 +1,8 @@
 # Two images of one repository:
 #
 #   docker build --target cpu .   Debian, the embedded Triton server, nginx before it
-#   docker build --target gpu .   NVIDIA's Triton image, the same models
+#   docker build --target gpu .   NVIDIA's Triton image, the same models; builds TensorRT engines
+#                                 at its first start
 #
 # Both bring the engines of models/ois-tiny.safetensors; mount others and set OIS_ENGINES.
 # docs/serving.md says how to run them, and which parts were run where.
@@ -50,6 +51,12 @@ COPY models models
 RUN ois export models/ois-tiny.safetensors --target cpu --output /engines/ois-tiny-cpu \
  && chmod -R a+rX /engines
 
+# The same network for TensorRT. Only the target gpu needs it.
+FROM engines AS graphs
+RUN ois export models/ois-tiny.safetensors --target tensorrt --precision fp16 \
+      --output /graphs/ois-tiny-tensorrt-fp16 \
+ && chmod -R a+rX /graphs
+
 # -- cpu -----------------------------------------------------------------------------------
 FROM python AS cpu
 RUN apt-get update \
@@ -78,21 +85,27 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 COPY --from=wheel /dist /dist
-# The base install alone: the image's own backends run the engines. Into the system's Python,
+# TensorRT's Python bindings of exactly the version whose libraries the image has; empty: asks
+# the package manager.
+ARG TENSORRT_VERSION
+# No torch: engines are built from graphs, and checked with ONNX Runtime. Into the system's Python,
 # because that is the one in which the Python backend runs models.
-RUN pip install /dist/*.whl \
+RUN version="${TENSORRT_VERSION:-$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' \
+      | head -n 1 | cut -d - -f 1)}" \
+ && pip install "$(echo /dist/*.whl)[tensorrt]" "tensorrt-cu13-bindings==$version" \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ois \
  && install --directory --owner=10001 --group=10001 /plans
-COPY --from=engines /engines /engines
+COPY --from=graphs /graphs /graphs
 COPY docker /opt/ois/docker
-ENV OIS_ENGINES=/engines/ois-tiny-cpu \
+ENV OIS_ENGINES=/graphs/ois-tiny-tensorrt-fp16 \
     OIS_PLANS=/plans
 USER 10001:10001
 WORKDIR /tmp
 VOLUME /plans
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=30s --start-period=300s --retries=3 \
+# The first start builds engines, for minutes; a large network for tens of them.
+HEALTHCHECK --interval=30s --timeout=30s --start-period=3600s --retries=3 \
   CMD ["python3", "/opt/ois/docker/healthcheck.py"]
 # NVIDIA's script first: it sets up the libraries that let an older driver run this CUDA.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "/opt/ois/docker/gpu_entrypoint.py"]

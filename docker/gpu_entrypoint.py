@@ -1,27 +1,31 @@
-"""Serves with NVIDIA's tritonserver, in the image of the target `gpu`.
+"""Serves with NVIDIA's tritonserver, in the image of the target `gpu`. *Not run on a GPU yet.*
 
-    OIS_ENGINES      engine folder with its model repository
+    OIS_ENGINES      graphs that `ois export --target tensorrt` wrote
     OIS_PLANS        volume of TensorRT engines, one folder for each GPU, TensorRT and model
+    OIS_BUILD        further options of `ois build`, as on a command line
+    OIS_WITHOUT_PLANS  what to do when the engines cannot be built: "stop" (default), or "onnx" to
+                     serve the graphs with ONNX Runtime on CUDA, slower
     OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
     OIS_CACHE_BYTES  feature store; default: what the shared memory (--shm-size) has room for
 
-Arguments go to tritonserver. A TensorRT engine runs only on the kind of GPU and the TensorRT
-that built it, hence the folders of the volume. Where a model has none, its ONNX engines run
-in ONNX Runtime: this release cannot build TensorRT engines, and says so.
+At the first start on a kind of GPU the engines are built, for minutes, with progress in the log;
+they stay in the volume. Arguments go to tritonserver.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import secrets
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from healthcheck import token
 
-from ois_client.errors import EngineError, OISError
+from ois_client.errors import EngineError, InvalidInput, OISError
 from ois_runtime.manifest import Manifest
 from ois_runtime.server import repository_of
 from ois_runtime.server_checks import check_shared_memory, default_cache_bytes
@@ -30,40 +34,52 @@ from ois_runtime.server_command import CLOSED, WITH_TOKEN, token_header
 #: Above the 64 MiB of a picture; Triton's default for HTTP is below.
 HTTP_MAX_BYTES = 128 * 2**20
 
-
-def plan_key(gpu: str, tensorrt: str, model_sha256: str) -> str:
-    """Name of a folder in the volume of plans."""
-    return "-".join(
-        re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_") or "unknown"
-        for part in (gpu, f"tensorrt {tensorrt}", model_sha256[:16])
-    )
+BUILD = (sys.executable, "-m", "ois_cli.main", "build")
+WITHOUT_PLANS = ("stop", "onnx")
 
 
-def first_line(*words: str) -> str:
-    """What a program says first; "" when it is missing or fails."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.split("\n")[0].strip() if done.returncode == 0 else ""
-
-
-def choose_repository(engines: Path, plans: Path) -> tuple[Path, str]:
+def choose_repository(
+    engines: Path, plans: Path, *, without_plans: str, build: Sequence[str] = BUILD
+) -> tuple[Path, str]:
     """The repository to serve, and a line for the log that says which and why.
 
-    Raises `EngineError` when `engines` has none.
+    Raises `EngineError` when there is nothing to serve.
     """
-    repository = repository_of(engines)
-    manifest = Manifest.load(engines)
-    gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    tensorrt = first_line("dpkg-query", "--show", "--showformat=${Version}\n", "libnvinfer[0-9]*")
-    folder = plans / plan_key(gpu, tensorrt, manifest.model_sha256)
-    if (folder / "repository").is_dir():
-        return repository_of(folder), f"serving the TensorRT engines in {folder}"
-    return repository, (
-        f"no TensorRT engines in {folder}, and this release has no command that builds them: "
-        f"serving {manifest.name} with ONNX Runtime"
-    )
+    if without_plans not in WITHOUT_PLANS:
+        raise InvalidInput(
+            f"got OIS_WITHOUT_PLANS={without_plans!r}; expected {' or '.join(WITHOUT_PLANS)}"
+        )
+    try:
+        folder = build_plans(engines, plans, build)
+    except EngineError as error:
+        if without_plans == "stop":
+            raise EngineError(
+                f"{error}. OIS_WITHOUT_PLANS=onnx serves the graphs with ONNX Runtime instead"
+            ) from None
+        name = Manifest.load(engines).name
+        return repository_of(engines), f"{error}; serving {name} with ONNX Runtime"
+    return repository_of(folder), f"serving the TensorRT engines in {folder}"
+
+
+def build_plans(engines: Path, plans: Path, build: Sequence[str] = BUILD) -> Path:
+    """Build what is not in `plans` yet; returns the folder.
+
+    In a process of its own: a crash in TensorRT is then a sentence, and its GPU memory is free
+    before the server starts. Raises `EngineError` when there are no engines afterwards.
+    """
+    more = shlex.split(os.environ.get("OIS_BUILD", ""))
+    words = [*build, str(engines), "--output", str(plans), "--json", *more]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)  # log: stderr
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {}
+    if done.returncode == 0 and "folder" in answer:
+        return Path(answer["folder"])
+    if done.returncode < 0:
+        raise EngineError(f"building TensorRT engines was ended by signal {-done.returncode}")
+    reason = answer.get("error", {}).get("message", f"exit code {done.returncode}, see the log")
+    raise EngineError(f"no TensorRT engines could be built: {reason}")
 
 
 def command(
@@ -98,8 +114,11 @@ def main() -> None:
         engines = os.environ.get("OIS_ENGINES")
         if not engines:
             raise EngineError("OIS_ENGINES is not set; expected an engine folder")
-        plans = Path(os.environ.get("OIS_PLANS", "/plans"))
-        repository, line = choose_repository(Path(engines), plans)
+        repository, line = choose_repository(
+            Path(engines),
+            Path(os.environ.get("OIS_PLANS", "/plans")),
+            without_plans=os.environ.get("OIS_WITHOUT_PLANS") or "stop",
+        )
         words, more = command(repository, secrets.token_hex(16), token(), sys.argv[1:])
     except OISError as error:
         sys.exit(f"error: {error}")

@@ -7,6 +7,7 @@ target `cpu`.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,13 @@ import pytest
 import yaml
 
 from container_lint import lint_compose, lint_dockerfile, parse
+from ois_client.errors import EngineError, InvalidInput
+from ois_export.repository import write_repository
+from ois_runtime.cuda_driver import Gpu
+from ois_runtime.manifest import Manifest
+from ois_runtime.plans import plan_key
 from ois_runtime.serving_options import ServingOptions
+from tiny_engines import write_engines
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -33,7 +40,9 @@ ONE_SERVER = [
 
 def test_the_dockerfile_keeps_every_rule() -> None:
     assert lint_dockerfile(DOCKERFILE, ROOT) == []
-    assert set(parse(DOCKERFILE).stages) == {"python", "wheel", "engines", "cpu", "gpu"}
+    assert set(parse(DOCKERFILE).stages) == {
+        *("python", "wheel", "engines", "graphs", "cpu", "gpu")
+    }
 
 
 @pytest.mark.parametrize(
@@ -172,36 +181,84 @@ def test_nginx_itself_accepts_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "tensorrt", "expected"),
+    ("gpu", "expected"),
     [
-        ("NVIDIA A10G", "11.2.1.2-1+cuda13.4", "nvidia_a10g-tensorrt_11.2.1.2_1_cuda13.4-abcdef"),
-        ("", "", "unknown-tensorrt-abcdef"),
-        ("../../etc", "11", ".._.._etc-tensorrt_11-abcdef"),
+        ("NVIDIA A10G", "nvidia_a10g-sm86-tensorrt11.2.1.2-abcdef"),
+        ("", "unknown-sm86-tensorrt11.2.1.2-abcdef"),
+        ("../../etc", "etc-sm86-tensorrt11.2.1.2-abcdef"),
     ],
 )
-def test_plans_are_kept_apart_by_gpu_tensorrt_and_model(
-    gpu: str, tensorrt: str, expected: str
-) -> None:
-    key = gpu_entrypoint().plan_key(gpu, tensorrt, "abcdef")
+def test_plans_are_kept_apart_by_gpu_tensorrt_and_model(gpu: str, expected: str) -> None:
+    key = plan_key(Gpu(gpu, 86, 24 * 2**30, (13, 0)), "11.2.1.2", "abcdef")
     assert key == expected
     assert Path(key).name == key
 
 
-def test_the_gpu_entrypoint_says_that_it_serves_onnx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ois_export.repository import write_repository
-    from ois_runtime.manifest import Manifest
-    from tiny_engines import write_engines
-
-    entry = gpu_entrypoint()
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """Engines with their repository, as `ois export` leaves them."""
     engines = write_engines(tmp_path / "engines")
-    repository = write_repository(engines, Manifest.load(engines))
-    chosen, line = entry.choose_repository(engines, tmp_path / "plans")
-    assert chosen == repository.resolve()
-    assert "no TensorRT engines" in line
-    assert "no command that builds them" in line
+    write_repository(engines, Manifest.load(engines))
+    return engines
 
+
+def says(text: str, code: int = 0) -> tuple[str, ...]:
+    """A program that prints `text` in place of `ois build`, and what it was called with."""
+    program = f"import sys; sys.stderr.write(repr(sys.argv[1:])); print({text!r}); sys.exit({code})"
+    return sys.executable, "-c", program
+
+
+def test_the_gpu_entrypoint_serves_what_was_built(
+    served: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OIS_BUILD", "--objects 1 --shape '1022x574'")
+    chosen, line = gpu_entrypoint().choose_repository(
+        tmp_path / "graphs",
+        tmp_path / "plans",
+        without_plans="stop",
+        build=says(json.dumps({"folder": str(served)})),
+    )
+    assert chosen == (served / "repository").resolve()
+    assert line == f"serving the TensorRT engines in {served}"
+    words = [str(tmp_path / "graphs"), "--output", str(tmp_path / "plans"), "--json"]
+    assert repr([*words, "--objects", "1", "--shape", "1022x574"]) in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (says(json.dumps({"error": {"message": "no NVIDIA driver"}}), 2), "no NVIDIA driver"),
+        (says("Traceback", 1), "exit code 1, see the log"),
+        (says("{}"), "exit code 0, see the log"),
+        ((sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"), "ended by signal 11"),
+    ],
+    ids=["refused", "failed", "silent", "crashed"],
+)
+def test_the_gpu_entrypoint_falls_back_only_when_told(
+    build: tuple[str, ...], reason: str, served: Path, tmp_path: Path
+) -> None:
+    entry = gpu_entrypoint()
+    with pytest.raises(EngineError, match=f"{reason}.*OIS_WITHOUT_PLANS=onnx"):
+        entry.choose_repository(served, tmp_path, without_plans="stop", build=build)
+    chosen, line = entry.choose_repository(served, tmp_path, without_plans="onnx", build=build)
+    assert chosen == (served / "repository").resolve()
+    assert reason in line
+    assert line.endswith("serving tiny-test with ONNX Runtime")
+    with pytest.raises(InvalidInput, match="'cpu'; expected stop or onnx"):
+        entry.choose_repository(served, tmp_path, without_plans="cpu", build=build)
+
+
+def test_the_gpu_entrypoint_runs_ois_build_itself(served: Path, tmp_path: Path) -> None:
+    """The real command, which refuses engines for a CPU."""
+    with pytest.raises(EngineError, match="holds engines for cpu"):
+        gpu_entrypoint().choose_repository(served, tmp_path / "plans", without_plans="stop")
+    assert not (tmp_path / "plans").exists()
+
+
+def test_the_gpu_entrypoint_closes_what_clients_must_not_reach(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, chosen = gpu_entrypoint(), served / "repository"
     monkeypatch.setenv("OIS_CACHE_BYTES", str(2**20))
     words, more = entry.command(chosen, "s3cret", "t0ken", ["--log-verbose=1"])
     assert more == {"OIS_CACHE_BYTES": str(2**20)}

@@ -17,7 +17,6 @@ from ois_client.errors import InvalidInput, OutputError, ParityError, Unsupporte
 from ois_export import export as module
 from ois_export.export import export_engines
 from ois_export.parity import run_gate
-from ois_export.targets import Target
 from ois_network.checkpoint import load_checkpoint, save_checkpoint
 from ois_runtime.engines import load_engines
 from ois_runtime.manifest import Manifest
@@ -106,17 +105,6 @@ def test_a_folder_that_is_not_ours_is_never_replaced(checkpoint: Path, tmp_path:
     with pytest.raises(OutputError, match="is a file"):
         export_engines(checkpoint, tmp_path / "thesis.txt")
     assert left_behind(tmp_path) == ["thesis.txt"]
-
-
-@pytest.mark.parametrize("target", ["cuda", "tensorrt"])
-def test_targets_that_are_not_there_say_so(
-    target: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(InvalidInput, match="not there yet"):
-        export_engines(checkpoint, tmp_path / "e", target=Target.parse(target))
-    assert main(["export", str(checkpoint), "--target", target]) == 2
-    assert "not there yet" in capsys.readouterr().err
-    assert left_behind(tmp_path) == []
 
 
 def test_precisions_that_are_not_there_say_so(checkpoint: Path, tmp_path: Path) -> None:

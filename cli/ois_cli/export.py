@@ -20,13 +20,23 @@ def export(
         Path, typer.Argument(help="An OIS checkpoint, .safetensors or .pth.", show_default=False)
     ],
     target: Annotated[
-        str, typer.Option(help="Where the engines run: cpu (cuda and tensorrt: not there yet).")
+        str,
+        typer.Option(help="Where the engines run: cpu, cuda (ONNX Runtime) or tensorrt."),
     ] = "cpu",
-    precision: Annotated[str, typer.Option(help="Precision of the graphs.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What multiplications are made in: fp32; cuda and tensorrt also have fp16, "
+            "tensorrt bf16. The graphs are typed, with fp32 where it matters."
+        ),
+    ] = "fp32",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Engine folder. Default: engines/<checkpoint>-<target>."
+            "--output",
+            "-o",
+            help="Engine folder. Default: engines/<checkpoint>-<target>, and -<precision> unless "
+            "fp32.",
         ),
     ] = None,
     cached_kv: Annotated[
@@ -42,12 +52,15 @@ def export(
 
     Both are compared with the PyTorch network on photographs of four shapes, for 1, 4 and 16
     objects; engines that differ are not written, and an older engine folder stays as it was.
+    The comparison runs on this machine's CPU. For tensorrt, `ois build` then makes the engines
+    on the machine with the GPU and compares them again.
     """
     from ois_export.targets import Target
 
     chosen = Target.parse(target)
     chosen.check(precision)
-    folder = output or Path("engines") / f"{checkpoint.stem}-{chosen.value}"
+    suffix = chosen.value if precision == "fp32" else f"{chosen.value}-{precision}"
+    folder = output or Path("engines") / f"{checkpoint.stem}-{suffix}"
     started = time.monotonic()
 
     def progress(text: str) -> None:
@@ -71,5 +84,7 @@ def export(
     for engine in (manifest.encoder, manifest.decoder):
         print(f"{folder / engine.file}: {engine.bytes / 2**20:.1f} MiB")
     print(f"parity: largest logit error {worst:.1e} of the largest logit")
+    if chosen is Target.TENSORRT:
+        say(f"next, on the machine with the GPU: ois build {folder}")
     if not manifest.trained:
         say("note: the checkpoint is untrained; the engines are right, their masks mean nothing")

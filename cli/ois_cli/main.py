@@ -9,7 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ois_cli import bench, checkpoint, demo, doctor, export, segment, serve, train
+from ois_cli import (
+    annotate,
+    bench,
+    build,
+    checkpoint,
+    demo,
+    doctor,
+    encode,
+    export,
+    lint,
+    segment,
+    serve,
+    train,
+)
 from ois_cli.output import as_ois_error, print_error, say
 
 EXIT_INTERNAL = 1
@@ -43,8 +56,12 @@ def _options(
 
 doctor.register(app)
 segment.register(app)
+annotate.register(app)
+encode.register(app)
 train.register(app)
 export.register(app)
+lint.register(app)
+build.register(app)
 demo.register(app)
 checkpoint.register(app)
 bench.register(app)
@@ -54,7 +71,8 @@ serve.register(app)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ois` with `argv` (default: the process's arguments) and return its exit code.
 
-    0 success, 2 an error the user can act on, 130 interrupted, 1 a defect of this program.
+    0 success, 2 an error the user can act on, 3 complete but for items that failed (`encode`,
+    `annotate`), 130 interrupted, 1 a defect of this program.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     options = args[: args.index("--")] if "--" in args else args

@@ -7,28 +7,27 @@ Only when all passed does it take the output's place, in one rename.
 from __future__ import annotations
 
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import onnx
 
-from ois_client.errors import OutputError
 from ois_client.geometry import PREPROCESS_VERSION
-from ois_export.graphs import OPSET, export_graphs
+from ois_export.comparison import Limits, Progress
+from ois_export.graphs import export_graphs
 from ois_export.lint import check
-from ois_export.onnx_attention import ContribAttention
-from ois_export.parity import Limits, Progress, run_gate
+from ois_export.parity import run_gate
+from ois_export.precision import Precision, typed
+from ois_export.publish import check_output, publish, staging
+from ois_export.reference import open_reference
 from ois_export.repository import write_repository
 from ois_export.targets import Target
+from ois_export.tensorrt_graph import for_tensorrt
+from ois_export.tensorrt_lint import rules_for
 from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
-from ois_runtime.engines import load_engines
-from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
+from ois_runtime.manifest import EngineFile, Manifest, TensorSpec
 
 _RECORDED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "ois-deploy")
 
@@ -46,6 +45,9 @@ def export_engines(
     """Write `output`: encoder.onnx, decoder.onnx and manifest.json, proven and complete, and
     the model repository that serves them.
 
+    The gate runs the graphs on this machine's CPU whatever the target is; what a GPU makes of
+    them is checked where the GPU is, by `ois build`.
+
     `cached_kv` keeps the projected keys and values in the image state: a click computes less
     and an image takes about twice the memory.
 
@@ -54,26 +56,32 @@ def export_engines(
     they cannot be written. In every such case `output` is as it was before.
     """
     target.check(precision)
-    _check_output(output)
+    check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
-    with _staging(output) as folder:
+    with staging(output) as folder:
         manifest = write_engines(
             checkpoint,
             folder,
             name=output.name,
+            target=target,
             precision=precision,
             cached_kv=cached_kv,
             progress=progress,
         )
-        parity = run_gate(
-            checkpoint.network, load_engines(folder), limits=limits, progress=progress
-        )
-        manifest = _with_parity(manifest, parity)
+        with open_reference(folder) as engines:
+            parity = run_gate(
+                checkpoint.network,
+                engines,
+                limits=limits or Limits.of(Precision.parse(precision)),
+                progress=progress,
+            )
+        manifest = with_parity(manifest, parity)
         manifest.save(folder)
-        write_repository(folder, manifest)
+        if precision != Precision.BF16:  # ONNX Runtime, which would serve these files, has none
+            write_repository(folder, manifest)
         progress(f"writing {output}")
-        _publish(folder, output)
+        publish(folder, output)
     return manifest
 
 
@@ -82,6 +90,7 @@ def write_engines(
     folder: Path,
     *,
     name: str,
+    target: Target = Target.CPU,
     precision: str = "fp32",
     cached_kv: bool = False,
     progress: Progress = lambda _: None,
@@ -92,14 +101,24 @@ def write_engines(
     what users get.
     """
     rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
-    attention = ContribAttention()
+    attention = target.attention(precision)
     progress("exporting graphs")
-    paths = export_graphs(checkpoint.network, folder, attention=attention, rewrites=rewrites)
+    paths = export_graphs(
+        checkpoint.network,
+        folder,
+        attention=attention,
+        rewrites=rewrites,
+        form=target.form(precision),
+    )
+    if target is not Target.CPU:
+        progress(f"typing graphs for {target} in {precision}")
+        for path in paths.values():
+            _rewrite(path, target, Precision.parse(precision))
     progress("linting graphs")
-    engines = {role: _describe(path) for role, path in paths.items()}
+    engines = {role: describe_graph(path, target) for role, path in paths.items()}
     manifest = Manifest(
         name=name,
-        target=Target.CPU.value,
+        target=target.value,
         precision=precision,
         network=checkpoint.config.to_dict(),
         trained=checkpoint.trained,
@@ -108,26 +127,37 @@ def write_engines(
         patch=checkpoint.config.patch,
         position_table=checkpoint.config.position_table,
         preprocess_version=PREPROCESS_VERSION,
-        opset=OPSET,
+        opset=target.form(precision).opset,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
         encoder=engines["encoder"],
         decoder=engines["decoder"],
-        options={"cached_kv": rewrites.cached_kv, "masked_logit": attention.masked_logit},
+        options={
+            "cached_kv": rewrites.cached_kv,
+            "masked_logit": attention.masked_logit,
+            "attention": type(attention).__name__,
+        },
     )
     manifest.save(folder)
     return manifest
 
 
-def _with_parity(manifest: Manifest, parity: dict[str, object]) -> Manifest:
+def _rewrite(path: Path, target: Target, precision: Precision) -> None:
+    model = onnx.load(str(path))
+    if target is Target.TENSORRT:
+        model = for_tensorrt(model)
+    onnx.save(typed(model, precision), str(path))
+
+
+def with_parity(manifest: Manifest, parity: dict[str, object]) -> Manifest:
     data = manifest.to_dict()
     data["parity"] = parity
     return Manifest.from_dict(data)
 
 
-def _describe(path: Path) -> EngineFile:
+def describe_graph(path: Path, target: Target) -> EngineFile:
     """Lint a graph and record its signature."""
-    model = check(path)
+    model = check(path, rules_for(target))
 
     def specs(values: object) -> list[TensorSpec]:
         return [_spec(value) for value in values]  # type: ignore[attr-defined]
@@ -152,52 +182,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _check_output(output: Path) -> None:
-    """Refuse to replace anything that is not an engine folder."""
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise OutputError(f"{output} is a file; expected a folder to write the engines to")
-    if any(output.iterdir()) and not (output / MANIFEST_FILE).is_file():
-        raise OutputError(
-            f"{output} is not empty and holds no {MANIFEST_FILE}: it is not an engine folder. "
-            "Choose another --output; nothing was changed"
-        )
-
-
-@contextmanager
-def _staging(output: Path) -> Iterator[Path]:
-    """A hidden folder beside `output`, gone afterwards whatever happens."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write to {output.parent}: {error}") from error
-    try:
-        yield folder
-    except OSError as error:
-        raise OutputError(
-            f"writing the engines failed: {error}; {output} is as it was before"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, output: Path) -> None:
-    """`folder` takes the place of `output`; on failure the old engines stay."""
-    folder.chmod(0o755)
-    old = None
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
-        output.replace(old / "engines")
-    try:
-        folder.replace(output)
-    except OSError:
-        if old is not None:
-            (old / "engines").replace(output)
-        raise
-    finally:
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)

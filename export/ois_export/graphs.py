@@ -20,11 +20,12 @@ from torch.export import Dim
 
 from ois_client.clicks import SLOTS
 from ois_client.errors import ExportError
+from ois_export.padding import filled
+from ois_export.targets import GraphForm
 from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 
-OPSET = 20
 PROMPT_INPUTS = ("points", "labels", "coverage", "has_previous")
 DECODER_OUTPUTS = ("logits", "new_coverage")
 
@@ -48,9 +49,14 @@ class EncoderGraph(nn.Module):
 
 
 def export_graphs(
-    network: OISNetwork, folder: Path, *, attention: AttentionOps, rewrites: Rewrites
+    network: OISNetwork,
+    folder: Path,
+    *,
+    attention: AttentionOps,
+    rewrites: Rewrites,
+    form: GraphForm,
 ) -> dict[str, Path]:
-    """Write encoder.onnx and decoder.onnx into `folder`; returns their paths by role.
+    """Write encoder.onnx and decoder.onnx, fp32, into `folder`; returns their paths by role.
 
     The network's parameters stop requiring gradients: a graph with an attention bias that
     requires them cannot be exported. Raises `ExportError` when torch cannot export it.
@@ -66,8 +72,9 @@ def export_graphs(
         state = encoder(*inputs)
         set_attention_ops(network, attention)
         try:
-            _export_encoder(encoder, inputs, tuple(state), paths["encoder"])
-            _export_decoder(decoder, state, paths["decoder"])
+            with filled(network, form):
+                _export_encoder(encoder, inputs, tuple(state), paths["encoder"], form.opset)
+                _export_decoder(decoder, state, paths["decoder"], form.opset)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ExportError(
                 f"torch {torch.__version__} could not export this network: "
@@ -80,7 +87,11 @@ def export_graphs(
 
 
 def _export_encoder(
-    encoder: ImageEncoder, inputs: tuple[Tensor, ...], names: tuple[str, ...], path: Path
+    encoder: ImageEncoder,
+    inputs: tuple[Tensor, ...],
+    names: tuple[str, ...],
+    path: Path,
+    opset: int,
 ) -> None:
     patch = encoder.network.config.patch
     rows, columns = Dim("gh", min=3, max=1024), Dim("gw", min=3, max=1024)
@@ -90,10 +101,12 @@ def _export_encoder(
         "pos_cols": {0: columns},
     }
     graph = EncoderGraph(encoder, names)
-    _to_onnx(graph, inputs, shapes, path, ["image", "pos_rows", "pos_cols"], list(names))
+    _to_onnx(graph, inputs, shapes, path, ["image", "pos_rows", "pos_cols"], list(names), opset)
 
 
-def _export_decoder(decoder: ClickDecoder, state: dict[str, Tensor], path: Path) -> None:
+def _export_decoder(
+    decoder: ClickDecoder, state: dict[str, Tensor], path: Path, opset: int
+) -> None:
     rows, columns = _TRACE_GRID
     n = _TRACE_OBJECTS
     prompts = (
@@ -117,6 +130,7 @@ def _export_decoder(decoder: ClickDecoder, state: dict[str, Tensor], path: Path)
         path,
         [*state, *PROMPT_INPUTS],
         list(DECODER_OUTPUTS),
+        opset,
     )
 
 
@@ -141,6 +155,7 @@ def _to_onnx(
     path: Path,
     input_names: list[str],
     output_names: list[str],
+    opset: int,
 ) -> None:
     with _quiet():
         program = torch.export.export(
@@ -154,7 +169,7 @@ def _to_onnx(
         exported = torch.onnx.export(
             program,
             (),
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=input_names,
             output_names=output_names,
             dynamo=True,
@@ -162,6 +177,8 @@ def _to_onnx(
         )
     if exported is None:
         raise ExportError("torch.onnx.export returned nothing; is onnxscript installed?")
+    for node in exported.model.graph.all_nodes():  # source paths of this machine, among others
+        node.metadata_props.clear()
     exported.save(str(path))
 
 

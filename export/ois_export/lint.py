@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from ois_client.errors import UnsupportedGraph
+from ois_client.errors import InvalidInput, UnsupportedGraph
 
 Rule = Callable[[onnx.ModelProto], Iterator[str]]
 
@@ -126,14 +127,27 @@ CPU_RULES: tuple[Rule, ...] = (
 
 def check(path: Path, rules: tuple[Rule, ...] = CPU_RULES) -> onnx.ModelProto:
     """Load and lint one graph. Raises `UnsupportedGraph` naming every broken rule."""
-    model = onnx.load(str(path))
-    complaints = [f"{rule.__name__}: {complaint}" for rule in rules for complaint in rule(model)]
-    if complaints:
-        shown = "\n  ".join(complaints[:20])
+    model = load_graph(path)
+    found = [f"{rule.__name__}: {complaint}" for rule, complaint in complaints(model, rules)]
+    if found:
+        shown = "\n  ".join(found[:20])
         raise UnsupportedGraph(
-            f"{path.name} breaks {len(complaints)} lint rule(s); nothing was written:\n  {shown}"
+            f"{path.name} breaks {len(found)} lint rule(s); nothing was written:\n  {shown}"
         )
     return model
+
+
+def complaints(model: onnx.ModelProto, rules: tuple[Rule, ...]) -> list[tuple[Rule, str]]:
+    """What is wrong with a graph, and by which rule."""
+    return [(rule, complaint) for rule in rules for complaint in rule(model)]
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Raises `InvalidInput` for a file that is missing or no ONNX."""
+    try:
+        return onnx.load(str(path))
+    except (OSError, DecodeError) as error:
+        raise InvalidInput(f"cannot read {path} as ONNX: {error}") from error
 
 
 def _constants(model: onnx.ModelProto) -> Iterator[tuple[str, np.ndarray]]:

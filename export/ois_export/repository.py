@@ -117,7 +117,16 @@ def _values(manifest: Manifest) -> dict[str, str]:
         "ENCODER_INPUT_MAP": _map("input_map", encoder.inputs),
         "ENCODER_OUTPUT_MAP": _map("output_map", encoder.outputs),
         "DECODER_INPUT_MAP": _map("input_map", decoder.inputs),
+        "ENCODER_PROFILES": _profiles(manifest, "encoder"),
+        "DECODER_PROFILES": _profiles(manifest, "decoder"),
     }
+
+
+def _profiles(manifest: Manifest, role: str) -> str:
+    """A TensorRT engine's profiles, of which Triton takes the nearest; it uses only those named."""
+    count = len(manifest.options.get("profiles", {}).get(role, ()))
+    names = ", ".join(f'"{number}"' for number in range(count))
+    return f"profile: [ {names} ] " if count else ""
 
 
 def _platform(engine: EngineFile) -> tuple[str, str, str]:

@@ -1,0 +1,53 @@
+"""`ois lint`: what a target would refuse or get wrong in an ONNX graph, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ois_cli.options import AsJson
+from ois_cli.output import print_json
+from ois_client.errors import UnsupportedGraph
+
+
+def register(app: typer.Typer) -> None:
+    app.command("lint")(lint)
+
+
+def lint(
+    graph: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
+    target: Annotated[str, typer.Option(help="Whose rules: cpu, cuda or tensorrt.")] = "tensorrt",
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Also print what each broken rule is for.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a graph against the rules of a target, as `ois export` does. Exit code 2: broken."""
+    from ois_export.lint import complaints, load_graph
+    from ois_export.targets import Target
+    from ois_export.tensorrt_lint import rules_for
+
+    checked = rules_for(Target.parse(target))
+    found = complaints(load_graph(graph), checked)
+    if as_json:
+        print_json(
+            {
+                "graph": str(graph),
+                "target": target,
+                "rules": [rule.__name__ for rule in checked],
+                "broken": [{"rule": r.__name__, "complaint": text} for r, text in found],
+            }
+        )
+        raise typer.Exit(code=2 if found else 0)
+    said = set()
+    for rule, text in found:
+        print(f"{rule.__name__}: {text}")
+        if rules and rule not in said:
+            said.add(rule)
+            print("    " + " ".join((rule.__doc__ or "").split()))
+    if found:
+        broken = len({rule for rule, _ in found})
+        raise UnsupportedGraph(f"{graph} breaks {broken} of {len(checked)} rules for {target}")
+    print(f"{graph} keeps all {len(checked)} rules for {target}")
