@@ -169,7 +169,7 @@ def test_the_demo_writes_a_sheet_for_each_photograph(
     engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "sheets"
-    assert main(["demo", "--output", str(folder), "--engines", str(engines)]) == 0
+    assert main(["demo", "--sheet", str(folder), "--engines", str(engines)]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == [str(folder / f"{photo.name}.png") for photo in PHOTOGRAPHS]
     assert "random weights" in err

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ois_cli.files import check_output, make_folder, write_files
+from ois_cli import bench_ablation, bench_latency, bench_load, bench_report
+from ois_cli.bench_places import RESULTS, check_place, parse_size
+from ois_cli.files import write_files
 from ois_cli.output import print_json, progress, say, warn
-from ois_client.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ois_benchmarks.quality_report import Row
 
-RESULTS = Path("benchmarks/results")
 _LOG_FORMATS = {".jsonl": "JSON lines"}
 _RESULT_FORMATS = {".json": "JSON"}
 
@@ -24,6 +23,10 @@ app = typer.Typer(help="Measure and count.", no_args_is_help=True)
 
 
 def register(parent: typer.Typer) -> None:
+    bench_ablation.register(app)
+    bench_latency.register(app)
+    bench_load.register(app)
+    bench_report.register(app)
     parent.add_typer(app, name="bench")
 
 
@@ -39,7 +42,7 @@ def flops(
 
     Nothing is run on numbers: FLOPs are 2 x multiply-adds of matrix products and convolutions.
     """
-    width, height = _parse_size(size)
+    width, height = parse_size(size)
     from ois_network.config import preset
     from ois_network.flops import click_flops, encoder_flops
 
@@ -111,8 +114,8 @@ def engines(
     from ois_benchmarks.engines import CONTESTANTS, markdown, run, save
 
     place = output or RESULTS / f"engines-{checkpoint.stem if checkpoint else network}-cpu.json"
-    _check_place(place, _RESULT_FORMATS, default=output is None)
-    sizes = [_parse_size(text) for text in size] if size else _sizes(network, checkpoint)
+    check_place(place, _RESULT_FORMATS, default=output is None)
+    sizes = [parse_size(text) for text in size] if size else _sizes(network, checkpoint)
     result = run(
         network=network,
         checkpoint=checkpoint,
@@ -186,7 +189,7 @@ def quality(
     Every image is clicked 20 times at its own size. Failed clicks are counted and listed.
     """
     if output is not None:
-        _check_place(output, _LOG_FORMATS, default=False)
+        check_place(output, _LOG_FORMATS, default=False)
     from ois_benchmarks.datasets import open_dataset
     from ois_benchmarks.quality import default_output, header, open_client, run
     from ois_benchmarks.quality_report import read_published
@@ -238,13 +241,6 @@ def _write_quality(document: dict[str, Any], published: list[Row] | None, place:
     return table
 
 
-def _check_place(place: Path, formats: dict[str, str], *, default: bool) -> None:
-    """Before any work: the default folder is made, another one must be there."""
-    if default:
-        make_folder(place.parent)
-    check_output(place, formats)
-
-
 def _sizes(network: str, checkpoint: Path | None) -> list[tuple[int, int]]:
     """The square of the network's own size, and the nearest to 16:9."""
     from ois_client.geometry import Geometry
@@ -259,10 +255,3 @@ def _sizes(network: str, checkpoint: Path | None) -> list[tuple[int, int]]:
         config = load_checkpoint(checkpoint).config
     wide = Geometry.fit(16, 9, longest=config.longest, patch=config.patch)
     return [(config.longest, config.longest), (wide.network_width, wide.network_height)]
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text.strip())
-    if match is None:
-        raise InvalidInput(f"got the size {text!r}; expected WIDTHxHEIGHT, for example 1022x574")
-    return int(match[1]), int(match[2])

@@ -30,6 +30,7 @@ _OBJECTS = np.array(
     ],
     dtype=np.uint8,
 )
+OBJECT_COLOURS = len(_OBJECTS)
 
 
 def _table() -> NDArray[np.uint8]:

@@ -40,14 +40,17 @@ PACKAGES = (
     Package("onnxruntime", "onnxruntime", "cpu", "running engines on CPU"),
     Package("openvino", "openvino", "cpu", "running engines on CPU, bf16 included"),
     Package("torch", "torch", "network", "the network itself"),
-    Package("safetensors", "safetensors", "network", "reading checkpoints"),
+    Package("safetensors", "safetensors", "cpu", "features on disk, checkpoints"),
     Package("onnx", "onnx", "export", "exporting engines"),
     Package("onnxscript", "onnxscript", "export", "exporting engines"),
+    Package("cuda-bindings", "cuda.bindings", "tensorrt", "memory for TensorRT engines"),
     Package("scipy", "scipy", "train", "training and quality"),
     Package("tritonclient", "tritonclient.grpc", "", "talking to a server over gRPC"),
     Package("urllib3", "urllib3", "", "talking to a server over HTTP"),
     Package("aiohttp", "aiohttp", "", "the same, asynchronously"),
     Package("nvidia-pytriton", "pytriton", "serve", "the embedded server"),
+    Package("starlette", "starlette", "demo", "the demo's page"),
+    Package("uvicorn", "uvicorn", "demo", "the demo's page"),
 )
 
 

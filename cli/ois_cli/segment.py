@@ -113,8 +113,10 @@ def segment(
     as_json: options.AsJson = False,
     engines: options.Engines = None,
     backend: options.Backend = "onnxruntime",
+    device: options.Device = "cpu",
     precision: options.Precision = "f32",
     threads: options.Threads = None,
+    features: options.Features = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Repeat all clicks and report median times.")
     ] = 1,
@@ -128,7 +130,7 @@ def segment(
     prompts = tuple(Prompt.parse(text) for text in point)
     picture = load_image(image)
     check_prompts(prompts, picture)
-    with open_client(engines, backend, threads, precision) as client:
+    with open_client(engines, backend, device, threads, precision, features) as client:
         if not client.info.trained:
             warn(UNTRAINED)
         with progress("encoding the image"):
@@ -148,15 +150,27 @@ def segment(
             _print_report(report(result, outputs, client.info))
 
 
-def open_client(engines: Path | None, backend: str, threads: int | None, precision: str) -> Client:
+def open_client(
+    engines: Path | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    precision: str,
+    features: Path | None,
+) -> Client:
     """The engines of a folder (None: the default folder) in this process.
 
-    Raises `EngineError` when there are none, `InvalidInput` for an unknown
-    backend or precision.
+    features: a folder of `ois encode`. Raises `EngineError` when there are no engines,
+    `InvalidInput` for an unknown backend, device or precision, or features of another model.
     """
     with progress("loading the engines"):
         return Client(
-            f"local:{engines or ''}", backend=backend, threads=threads, precision=precision
+            f"local:{engines or ''}",
+            backend=backend,
+            device=device,
+            threads=threads,
+            precision=precision,
+            features=features,
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ois_cli import options
 from ois_cli.output import progress, say
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    engines: Annotated[
-        Path | None,
-        typer.Option(help="Engine folder. Default: $OIS_ENGINES, or engines/ois-tiny-cpu."),
-    ] = None,
+    engines: options.Engines = None,
     host: Annotated[str, typer.Option(help="A loopback address; others need a proxy.")] = (
         "127.0.0.1"
     ),
@@ -47,9 +45,30 @@ def serve(
         str | None,
         typer.Option(envvar="OIS_TOKEN", help="Clients must send it. $OIS_TOKEN keeps it hidden."),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Run the network with PyTorch on cuda, cuda:1 or cpu, in one process, instead "
+            "of the exported engines."
+        ),
+    ] = "",
+    precision: Annotated[
+        str, typer.Option(help="With --device: f32, f16 or bf16. Default: f16 on a GPU.")
+    ] = "",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --device: the network's file. Default: the one that the engines were made "
+            "from, in $OIS_CHECKPOINT, beside the engines or in models/."
+        ),
+    ] = None,
     cache_bytes: Annotated[
         int | None,
-        typer.Option(min=1, help="Memory of the feature store, in /dev/shm. Default: up to 2 GiB."),
+        typer.Option(
+            min=1,
+            help="Memory of the feature store: of the --device, or in /dev/shm. Default: up to "
+            "2 GiB.",
+        ),
     ] = None,
     ttl: Annotated[
         float, typer.Option(help="Seconds after which an idle image is forgotten.")
@@ -71,12 +90,15 @@ def serve(
 
     if metrics_port is None and token is None:
         metrics_port = 8002
-    options = ServerOptions(
+    settings = ServerOptions(
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
         token=token,
+        device=device,
+        precision=precision,
+        checkpoint=checkpoint,
         cache_bytes=cache_bytes,
         ttl_s=ttl,
     )
@@ -85,12 +107,12 @@ def serve(
         if verbose or any(word in line for word in _INTERESTING):
             say(line)
 
-    with _repository(engines or default_engine_folder()) as repository:
-        server = EmbeddedServer(repository, options, log=log)
+    with model_repository(engines or default_engine_folder()) as repository:
+        server = EmbeddedServer(repository, settings, log=log)
         if print_command:
             print(server.printable_command())
             return
-        with _until_signalled(server):
+        with until_signalled(server.stop):
             with progress("starting the server"):
                 server.start()
             _print_addresses(server)
@@ -99,7 +121,7 @@ def serve(
 
 
 @contextmanager
-def _repository(engines: Path) -> Iterator[Path]:
+def model_repository(engines: Path) -> Iterator[Path]:
     """The engines' model repository; where it is missing or stale, one for the time being."""
     from ois_export.repository import REPOSITORY, is_current, write_repository
     from ois_runtime.manifest import MANIFEST_FILE, Manifest
@@ -117,8 +139,8 @@ class _Signalled(BaseException):
 
 
 @contextmanager
-def _until_signalled(server: EmbeddedServer) -> Iterator[None]:
-    """A signal ends the block; then, and in any case, the server is stopped."""
+def until_signalled(stop: Callable[[], object]) -> Iterator[None]:
+    """A signal ends the block; then, and in any case, `stop` is called and not cut off."""
 
     def interrupt(*_: object) -> None:
         for number in before:
@@ -136,7 +158,7 @@ def _until_signalled(server: EmbeddedServer) -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
-        server.stop()
+        stop()
         for number, handler in before.items():
             signal.signal(number, handler)
 

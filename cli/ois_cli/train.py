@@ -75,7 +75,9 @@ def train(
     features = None
     if cache_features is not None:
         if network is None:
-            raise InvalidInput("--cache-features keeps a frozen encoder's work; name it (--weights)")
+            raise InvalidInput(
+                "--cache-features keeps a frozen encoder's work; name its file (--weights)"
+            )
         features = FeatureCache(cache_features, network, config)
     say(f"training {shape.name} by {recipe} on {description}")
     path = run(

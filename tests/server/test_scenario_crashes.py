@@ -22,7 +22,7 @@ from ois_runtime.server import EmbeddedServer
 from ois_runtime.server_command import ServerOptions
 
 CLICK_S, ENCODE_S = 4.0, 4.0
-#: A click on an image that was lost takes an encode and a second click more.
+#: A click on an image that was lost is sent again with it, and has the time of both for that.
 DEADLINE_S = 2 * CLICK_S + ENCODE_S
 TEMPORARY = (ServerUnavailable, ServerOverloaded, DeadlineExceeded)
 OPTIONS = ServerOptions(cache_bytes=16 * 2**20, exit_timeout_s=20)

@@ -58,15 +58,12 @@ def test_eviction_costs_an_encode_and_never_a_click(
 def test_more_people_at_once_than_there_is_room_for(
     forgetful: EmbeddedServer, engines: Path
 ) -> None:
-    """An image can be out again between its encode and its click: a typed error, nothing lost."""
+    """An image may be out again before its next click; that brings it along. No click fails."""
     with Client(forgetful.grpc_url) as client, Client(f"local:{engines}") as twin:
         players = [Player(client, twin, pixels(3030 + n), seed=n) for n in range(8)]
         play_while(players, lambda: time.sleep(2))
-        assert all(isinstance(error, UnknownImage) for p in players for error in p.errors)
+        assert [error for player in players for error in player.errors] == []
         assert sum(player.answered for player in players) > 8
-        for player in players:  # and when the others pause, it is there at once
-            assert player.click()
-            player.check()
 
 
 def test_an_image_nobody_clicks_on_is_forgotten_and_sent_again(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from calls import eventually
 
 from ois_client.errors import EngineError
-from ois_runtime import server_checks
+from ois_runtime import server_checks, server_guard
 from ois_runtime.server_checks import check_machine, check_shared_memory, check_stub
-from ois_runtime.server_guard import kill_group
+from ois_runtime.server_guard import Quiet, kill_group, requests
+from ois_runtime.serving_busy import VARIABLE, Busy
 from ois_runtime.staging import Wheel, environment, find_wheel, make_stage
 
 
@@ -97,3 +102,38 @@ def test_a_group_is_killed_whole_and_twice_is_fine() -> None:
     kill_group(parent.pid)
     assert parent.wait(timeout=5) == -9
     kill_group(parent.pid)
+
+
+# -- when a server on its way out is only waited for ------------------------------------------
+
+
+def test_kept_connections_are_idle_when_no_model_works_and_no_byte_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(server_guard, "_QUIET_S", 0.05)
+    busy = Busy()
+
+    def reached(quiet: Quiet) -> bool:
+        return eventually(quiet.reached, bool, within_s=0.5)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        quiet = Quiet(port, tmp_path)
+        assert not reached(quiet)  # no connection: Triton ends by itself
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = listening.accept()
+            with accepted:
+                assert reached(quiet)
+                with busy:
+                    assert requests(tmp_path) == {str(os.getpid()): (1, 0)}
+                    assert not reached(quiet)
+                assert requests(tmp_path) == {str(os.getpid()): (1, 1)}
+                assert reached(quiet)
+                client.sendall(b"GET")  # not read yet
+                assert not reached(quiet)
+                accepted.recv(3)
+                assert reached(quiet)
+    (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))  # died with a request
+    assert list(requests(tmp_path)) == [str(os.getpid())]
+    assert not reached(Quiet(port, tmp_path / "nothing"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calls import click_request, eventually, infer, picture, statistics
+from slow_engines import write_engines_that_take
 from tritonclient.utils import InferenceServerException
 
 from ois_client.clicks import Click
 from ois_client.errors import EngineError, InvalidInput, OISError
 from ois_client.masks import MaskFormat
-from ois_client.wire import click_message, encode_message, read_click_reply
+from ois_client.wire import click_message, encode_message, read_click_reply, read_info
 from ois_runtime.server import EmbeddedServer, repository_of
 from ois_runtime.server_command import ServerOptions, choose_ports
 from ois_runtime.server_probe import probe_click, probe_info
@@ -135,6 +138,23 @@ def test_sigterm_lets_clicks_in_flight_finish_and_leaves_nothing(engines: Path) 
             assert reply.masks.any(axis=(1, 2)).all()
     assert process.returncode == 0, said
     assert "stopped" in said
+    assert not left_in_shared_memory(process.pid)
+
+
+def test_a_connection_that_is_only_kept_open_does_not_hold_up_its_end(tmp_path: Path) -> None:
+    engines = write_engines_that_take(1.5, tmp_path)  # longer than idle connections are given
+    with serving(engines) as (process, server), ThreadPoolExecutor(1) as pool:
+        idle = http.client.HTTPConnection(server.options.host, server.ports.http)
+        idle.request("GET", "/v2/health/ready")
+        assert idle.getresponse().read() == b""
+        encode = pool.submit(infer, server, encode_message(picture(3)), protocol="http")
+        time.sleep(0.3)
+        assert not encode.done()
+        process.terminate()
+        assert not read_info(encode.result(timeout=40)).cached
+        _, said = process.communicate(timeout=30)  # Triton itself would wait for 60 s
+        idle.close()
+    assert process.returncode == 0, said
     assert not left_in_shared_memory(process.pid)
 
 
