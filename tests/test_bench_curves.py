@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from ois_benchmarks.curves import COLOURS, HEIGHT, INK, WIDTH, Series, iou_curves
-from ois_benchmarks.metrics import Estimate
+from ois_benchmarks.estimate import Estimate
 from ois_client.errors import InvalidInput
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import micro
+from network_scenes import micro
 from ois_benchmarks import engines
 from ois_benchmarks.engine_worker import engine_pair, inputs, torch_pair
 from ois_cli.main import main

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from networks import micro
+from network_scenes import micro
 from ois_benchmarks.datasets import Dataset, Item, Target, open_dataset
 from ois_benchmarks.quality import MOST_FAILURES, default_output, header, measure, open_client, run
 from ois_benchmarks.quality_progress import Progress
@@ -26,6 +26,7 @@ from ois_benchmarks.records import Log, LogWriter, Measured, read_log
 from ois_cli.main import main
 from ois_client.client import Client
 from ois_client.errors import DeadlineExceeded, IncompatibleServer, InvalidInput, OISError
+from ois_client.images import Picture
 from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_network.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.training.data import SkippedPair
@@ -83,11 +84,11 @@ class Faulty:
             raise DeadlineExceeded("the image took too long")
         return self.inner.encode(picture)  # type: ignore[arg-type]
 
-    def click(self, request: ClickRequest) -> ClickReply:
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
         self.count += 1
         if self.count in self.fail_at:
             raise DeadlineExceeded("the click took too long")
-        reply = self.inner.click(request)
+        reply = self.inner.click(request, picture)
         return ClickReply(reply.masks, reply.coverage, {}, model_sha256=self.answered)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def run(
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="ois-bench-") as scratch:
         folder = Path(scratch)
-        source = _prepare(folder, network, checkpoint, say)
+        source = prepare(folder, network, checkpoint, say)
         for width, height in sizes:
             for contestant in contestants:
                 say(f"{contestant} at {width}x{height}")
@@ -67,7 +67,7 @@ def run(
     }
 
 
-def _prepare(folder: Path, network: str, checkpoint: Path | None, say: Any) -> Path:
+def prepare(folder: Path, network: str, checkpoint: Path | None, say: Any) -> Path:
     """A checkpoint and its engines inside `folder`; returns the checkpoint's path."""
     say("exporting the engines once (parity is `ois export`'s business)")
     command = [sys.executable, "-m", "ois_benchmarks.engine_worker", "prepare", str(folder)]

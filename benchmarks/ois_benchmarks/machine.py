@@ -18,7 +18,10 @@ ALLOCATOR_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 
-_PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "numpy", "pillow", "ois-deploy")
+_PACKAGES = (
+    *("torch", "onnxruntime", "openvino", "onnx", "numpy", "pillow", "tritonclient"),
+    *("nvidia-pytriton", "ois-deploy"),
+)
 _INTERESTING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 
 

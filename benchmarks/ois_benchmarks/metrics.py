@@ -20,6 +20,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_benchmarks.estimate import Estimate
 from ois_client.errors import InvalidInput
 from ois_network.training.robot import clicks_to_reach
 
@@ -85,22 +86,6 @@ class Metric(StrEnum):
         limit = ious.shape[1]
         clicks = np.array([clicks_to_reach(row, self.at, limit) for row in ious])
         return (clicks == limit if self.kind is Kind.AT_LIMIT else clicks).astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number and its 95 % bootstrap confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
-
-    def to_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, slots=True)

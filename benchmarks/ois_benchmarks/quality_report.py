@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ois_benchmarks.metrics import Estimate, Kind, Metric
+from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.metrics import Kind, Metric
 from ois_benchmarks.quality_result import model_name
 from ois_client.errors import InvalidInput
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from ois_benchmarks.curves import Series
 from ois_benchmarks.datasets import Dataset
+from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.metrics import (
     CONFIDENCE,
     RESAMPLES,
-    Estimate,
     Summary,
     summarise,
     summarise_difference,

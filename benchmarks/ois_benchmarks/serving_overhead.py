@@ -1,12 +1,11 @@
-"""What a server adds to a click, and how many clicks it answers: one run, one machine.
+"""What a server adds to a click: one run, one machine.
 
     python -m ois_benchmarks.serving_overhead
 
 The same engines, pictures and clicks in this process (`local:`) and behind the embedded
 Triton server, over gRPC and HTTP on loopback. Single clicks are taken in turn, so that what
-disturbs one disturbs all; `overhead` is the median of the differences. Then sessions that
-click without a pause. Client, server and engines share the cores: what is measured is a whole
-small machine, not a server with clients elsewhere.
+disturbs one disturbs all; `overhead` is the median of the differences. Client, server and
+engines share the cores. How many clicks a server answers is `ois bench load`'s business.
 """
 
 from __future__ import annotations
@@ -14,21 +13,25 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ois_benchmarks import machine
 from ois_benchmarks.engines import save
-from ois_benchmarks.serving_load import STAGES, busy_share, many_sessions, side_by_side
-from ois_benchmarks.timing import QUIET_SHARE, median_interval
+from ois_benchmarks.load_pictures import shipped_photographs
+from ois_benchmarks.stages import STAGES, stage_medians
+from ois_benchmarks.timing import QUIET_SHARE, busy_share, median_interval
 from ois_client import Client
 from ois_client.errors import OISError
+from ois_client.images import load_image
+from ois_client.session import Session
 from ois_export.repository import REPOSITORY, write_repository
 from ois_runtime.local import DEFAULT_ENGINES
 from ois_runtime.manifest import Manifest
@@ -38,15 +41,47 @@ from ois_runtime.server_command import ServerOptions
 OUTPUT = Path("benchmarks/results/serving-overhead-cpu.json")
 #: Issue 4: what a server may add to a click of ois-tiny on loopback.
 TARGET_MS = 3.0
-SESSIONS = (1, 8, 32)
+
+
+@dataclass(slots=True)
+class Clicks:
+    """Clicks of one kind. ms: each one's time in the client; stages_ms: as the reply has them."""
+
+    ms: list[float] = field(default_factory=list)
+    stages_ms: list[Mapping[str, float]] = field(default_factory=list)
+
+    def add(self, session: Session, x: float, y: float) -> None:
+        """One click, taken back again, so that all clicks are first ones and cost the same."""
+        started = time.perf_counter()
+        session.click(x, y)
+        self.ms.append((time.perf_counter() - started) * 1e3)
+        reply = session.last_reply
+        self.stages_ms.append({} if reply is None else reply.timings_ms)
+        session.undo()
+
+    def summary(self) -> dict[str, Any]:
+        """Medians; `rest_ms`: protocol, copies and the client, all but the server's stages."""
+        medians = stage_medians(self.stages_ms, self.ms)
+        return {**spread(self.ms), **{f"{stage}_ms": ms for stage, ms in medians.items()}}
+
+
+def spread(ms: Sequence[float]) -> dict[str, Any]:
+    """Median with its bootstrap interval, and the tail."""
+    low, high = median_interval(list(ms))
+    return {
+        "median_ms": round(float(np.median(ms)), 3),
+        "low_ms": round(low, 3),
+        "high_ms": round(high, 3),
+        "p90_ms": round(float(np.quantile(ms, 0.90)), 3),
+        "p99_ms": round(float(np.quantile(ms, 0.99)), 3),
+        "clicks": len(ms),
+    }
 
 
 def run(
     engines: Path,
     *,
     clicks: int,
-    sessions: list[int],
-    seconds: float,
     say: Any = lambda text: print(text, file=sys.stderr),
 ) -> dict[str, Any]:
     """Measure. Raises `OISError` when the engines or the server do not run here."""
@@ -66,23 +101,16 @@ def run(
             "gRPC": stack.enter_context(Client(server.grpc_url)),
             "HTTP": stack.enter_context(Client(server.http_url)),
         }
-        images = photographs()
+        image = load_image(shipped_photographs()[0]).pixels()
         say(f"{clicks} clicks by each of {', '.join(clients)}")
-        single = side_by_side(clients, images[0], clicks)
-        throughput = []
-        for name, client in clients.items():
-            for count in sessions:
-                row = {"client": name, **many_sessions(client, images, count, seconds)}
-                throughput.append(row)
-                say(f"{name}, {count} sessions: {row['clicks_per_second']} clicks/s")
+        single = side_by_side(clients, image, clicks)
         restarts = server.restarts
     after = busy_share()
     return {
         "benchmark": "serving-overhead",
         "network": manifest.name,
         "trained": manifest.trained,
-        "image": f"{images[0].shape[1]}x{images[0].shape[0]}",
-        "images": len(images),
+        "image": f"{image.shape[1]}x{image.shape[0]}",
         "machine": machine.describe(),
         "others_share": {"before": before, "after": after},
         "noisy": max(before, after) > QUIET_SHARE,
@@ -94,7 +122,24 @@ def run(
             for name, each in single.items()
             if name != "in process"
         },
-        "throughput": throughput,
+    }
+
+
+def side_by_side(
+    clients: Mapping[str, Client], image: NDArray[np.uint8], count: int, *, warm_up: int = 10
+) -> dict[str, Clicks]:
+    """`count` clicks by each client, in turn, so that what disturbs one disturbs all."""
+    sessions = {name: client.open(image) for name, client in clients.items()}
+    found = {name: Clicks() for name in clients}
+    height, width = image.shape[:2]
+    places = np.random.default_rng(0).uniform(0.1, 0.9, (warm_up + count, 2)) * (width, height)
+    names = list(clients)
+    for n, (x, y) in enumerate(places):
+        for name in names[n % len(names) :] + names[: n % len(names)]:
+            found[name].add(sessions[name], x, y)
+    return {
+        name: Clicks(clicks.ms[warm_up:], clicks.stages_ms[warm_up:])
+        for name, clicks in found.items()
     }
 
 
@@ -109,20 +154,10 @@ def difference(ms: list[float], reference: list[float]) -> dict[str, float]:
     }
 
 
-def photographs() -> list[NDArray[np.uint8]]:
-    """The shipped photographs, (H, W, 3) uint8 RGB."""
-    folder = Path(str(resources.files("ois_export"))) / "photos"
-    found = []
-    for path in sorted(folder.glob("*.jpg")):
-        with Image.open(path) as picture:
-            found.append(np.asarray(picture.convert("RGB")))
-    return found
-
-
 def markdown(result: dict[str, Any]) -> str:
-    """The result as three tables."""
-    titles = ("queue", "decode", "postprocess", "encode mask", "wire")
-    names = (*(f"{stage}_ms" for stage in STAGES), "wire_ms")
+    """The result as two tables."""
+    titles = ("queue", "decode", "postprocess", "encode mask", "rest")
+    names = (*(f"{stage}_ms" for stage in STAGES), "rest_ms")
     lines = [
         f"| one click, ms | median | 95 % interval | p99 | {' | '.join(titles)} |",
         f"|---|---|---|---|{'---|' * len(titles)}",
@@ -139,16 +174,6 @@ def markdown(result: dict[str, Any]) -> str:
             f"| {client} | {row['median_ms']:+.2f} "
             f"| {row['low_ms']:+.2f} to {row['high_ms']:+.2f} |"
         )
-    lines += [
-        "",
-        "| client | sessions | clicks/s | median ms | p99 ms | failures |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in result["throughput"]:
-        lines.append(
-            f"| {row['client']} | {row['sessions']} | {row['clicks_per_second']:.1f} "
-            f"| {row['median_ms']:.1f} | {row['p99_ms']:.1f} | {row['failures']} |"
-        )
     if result["noisy"]:
         lines += ["", "Other programs used the cores meanwhile: not a clean measurement."]
     return "\n".join(lines)
@@ -158,17 +183,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engines", type=Path, default=DEFAULT_ENGINES)
     parser.add_argument("--clicks", type=int, default=200)
-    parser.add_argument("--sessions", type=int, action="append")
-    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     args = parser.parse_args(argv)
     try:
-        result = run(
-            args.engines,
-            clicks=args.clicks,
-            sessions=args.sessions or list(SESSIONS),
-            seconds=args.seconds,
-        )
+        result = run(args.engines, clicks=args.clicks)
         save(result, args.output)
     except OISError as error:
         print(f"error: {error}", file=sys.stderr)

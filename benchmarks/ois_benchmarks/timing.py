@@ -1,8 +1,8 @@
 """Repeated timing that notices when somebody else was using the machine.
 
 A repetition counts only if other processes used less than a few percent of the cores
-meanwhile (all busy time minus this process's own, from /proc/stat). Medians come with a
-bootstrap confidence interval, and with how many repetitions had to be thrown away.
+meanwhile (all busy time minus that of this process and its children, from /proc). Medians come
+with a bootstrap confidence interval, and with how many repetitions had to be thrown away.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ def measure(
     )
 
 
+def busy_share(seconds: float = 1.0) -> float:
+    """The share of all cores that others use while this process sleeps."""
+    before = _clocks()
+    time.sleep(seconds)
+    return round(_others_share(before, _clocks(), seconds), 4)
+
+
 def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float]:
     """Bootstrap confidence interval of the median; deterministic."""
     generator = np.random.default_rng(0)
@@ -83,13 +90,34 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
 
 
 def _clocks() -> tuple[float, float]:
-    """(busy seconds of all cores since boot, CPU seconds of this process)."""
+    """(busy seconds of all cores since boot, CPU seconds of this process and those it started)."""
     if not _STAT.exists():
         return 0.0, 0.0
     fields = _STAT.read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(f) for f in fields[:8])
     busy = user + nice + system + irq + softirq + steal
-    return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+    return busy / os.sysconf("SC_CLK_TCK"), time.process_time() + _children_seconds(os.getpid())
+
+
+def _children_seconds(process: int) -> float:
+    """CPU seconds of the running processes that `process` started, and of theirs.
+
+    A server that is measured through its client must not count as somebody else.
+    """
+    seconds = 0.0
+    for listing in Path(f"/proc/{process}/task").glob("*/children"):
+        try:
+            children = [int(word) for word in listing.read_text().split()]
+        except OSError:  # a thread ended meanwhile
+            continue
+        for child in children:
+            try:
+                after_name = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks = int(after_name[11]) + int(after_name[12])  # utime and stime
+            seconds += ticks / os.sysconf("SC_CLK_TCK") + _children_seconds(child)
+    return seconds
 
 
 def _others_share(

@@ -7,19 +7,19 @@ no cache, no rewrite, with the store, checks and postprocessing of `local:`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ois_client.geometry import PREPROCESS_VERSION, Geometry
+from ois_client.geometry import Geometry
 from ois_network.checkpoint import load_checkpoint
 from ois_network.network import ImageFeatures
 from ois_network.order import coverage_of_logits
 from ois_runtime.local import LocalTransport
-from ois_runtime.manifest import EngineFile, Manifest
 from ois_runtime.state import ImageState
+from ois_runtime.torch_engine import checkpoint_manifest
+from ois_runtime.torch_run import tensor_of
 
 _LEVELS = ("level_1", "level_2", "level_3", "level_4")
 
@@ -40,26 +40,7 @@ class TorchPair:
     def __init__(self, path: Path) -> None:
         loaded = load_checkpoint(path)
         self._network = loaded.network
-        config = loaded.config
-        # The checkpoint is both engines: its digest tells results of two checkpoints apart.
-        file = EngineFile(path.name, loaded.sha256, path.stat().st_size)
-        self.manifest = Manifest(
-            name=config.name,
-            target="torch",
-            precision="fp32",
-            network=config.to_dict(),
-            trained=loaded.trained,
-            checkpoint_sha256=loaded.sha256,
-            longest=config.longest,
-            patch=config.patch,
-            position_table=config.position_table,
-            preprocess_version=PREPROCESS_VERSION,
-            opset=0,
-            created=str(loaded.metadata.get("created", "")),
-            versions={"torch": torch.__version__},
-            encoder=file,
-            decoder=file,
-        )
+        self.manifest = checkpoint_manifest(path, loaded)
         self.description = f"torch {torch.__version__} f32, unrewritten"
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
@@ -67,7 +48,7 @@ class TorchPair:
         rows, columns = geometry.position_matrices(self.manifest.position_table)
         with torch.inference_mode():
             features = self._network.encode(
-                _tensor(image).unsqueeze(0), _tensor(rows), _tensor(columns)
+                tensor_of(image).unsqueeze(0), tensor_of(rows), tensor_of(columns)
             )
             arrays = dict(zip(_LEVELS, features.levels, strict=True))
             arrays["depth"] = features.depth
@@ -84,14 +65,9 @@ class TorchPair:
         has_previous: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """As `EnginePair.decode`."""
-        levels = [_tensor(state.arrays[name]) for name in _LEVELS]
-        features = ImageFeatures(levels, _tensor(state.arrays["depth"]))
-        prompts = [_tensor(array) for array in (points, labels, coverage, has_previous)]
+        levels = [tensor_of(state.arrays[name]) for name in _LEVELS]
+        features = ImageFeatures(levels, tensor_of(state.arrays["depth"]))
+        prompts = [tensor_of(array) for array in (points, labels, coverage, has_previous)]
         with torch.inference_mode():
             logits = self._network.click(features, *prompts)
             return logits.numpy(), coverage_of_logits(logits, self.manifest.patch).numpy()
-
-
-def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A copy: a state's arrays are read-only, which PyTorch cannot express."""
-    return torch.tensor(array)

@@ -1,0 +1,131 @@
+"""Does TensorRT need a plugin for the masked attention? Two measurements decide.
+
+    trtexec --loadEngine=decoder.plan --dumpProfile --separateProfileRun --exportProfile=p.json
+    python -m ois_benchmarks.kernels --output k.json
+    python -m ois_benchmarks.kernel_plugin p.json k.json --objects 1 --keys 5329
+
+A plugin can save at most what TensorRT spends on that attention (writing masks, K and V out
+included) beyond what the kernels take, both on the same GPU and for the same size. It is worth
+building where that is at least `WORTH` of a click. A plugin also splits a fused region in two,
+which costs more, so this is its best case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ois_client.errors import InvalidInput, OISError
+
+WORTH = 0.05
+#: Layers of the fusion's two attentions, as exported graphs name their nodes.
+LAYERS = r"order_attention|object_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Microseconds of one click."""
+
+    click_us: float
+    tensorrt_us: float
+    kernels_us: float
+
+    @property
+    def saved_us(self) -> float:
+        return max(0.0, self.tensorrt_us - self.kernels_us)
+
+    @property
+    def needed(self) -> bool:
+        return self.saved_us >= WORTH * self.click_us
+
+    def sentence(self) -> str:
+        share = self.saved_us / self.click_us
+        answer = "build the plugin" if self.needed else "no plugin"
+        return (
+            f"{answer}: TensorRT spends {self.tensorrt_us:.1f} us of a click's "
+            f"{self.click_us:.1f} us on masked attention, the kernels {self.kernels_us:.1f} us; "
+            f"a plugin saves at most {share:.1%} (the rule: at least {WORTH:.0%})"
+        )
+
+
+def decide(profile: Any, kernels: Any, *, objects: int, keys: int, layers: str = LAYERS) -> Verdict:
+    """profile: of trtexec --exportProfile; kernels: of `ois_benchmarks.kernels --output`.
+
+    Raises `InvalidInput` when either does not hold what is needed.
+    """
+    try:
+        if not isinstance(profile, list):
+            raise TypeError(f"the profile is no list but {type(profile).__name__}")
+        named = [(str(e["name"]), float(e["averageMs"])) for e in profile if "name" in e]
+        rows = {(row["call"]["objects"], row["call"]["keys"]): row for row in kernels["rows"]}
+    except (TypeError, KeyError, ValueError) as error:
+        raise InvalidInput(
+            f"got something else than a layer profile and a kernel benchmark: {error!r}; see "
+            "python -m ois_benchmarks.kernel_plugin --help for how both are made"
+        ) from error
+    attention = [ms for name, ms in named if re.search(layers, name)]
+    if not attention:
+        raise InvalidInput(
+            f"none of the profile's {len(named)} layers is named like {layers!r}. TensorRT "
+            "renames what it fuses: look for them in the profile, and give --layers a pattern"
+        )
+    if (objects, keys) not in rows:
+        measured = ", ".join(f"{n} objects with {k} keys" for n, k in sorted(rows))
+        raise InvalidInput(
+            f"the kernels were not measured for {objects} objects with {keys} keys, only for "
+            f"{measured or 'nothing'}"
+        )
+    return Verdict(
+        1000 * sum(ms for _, ms in named),
+        1000 * sum(attention),
+        float(rows[objects, keys]["kernels_cold"]["median"]),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ois_benchmarks.kernel_plugin",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("profile", type=Path, help="of trtexec --exportProfile")
+    parser.add_argument("kernels", type=Path, help="of python -m ois_benchmarks.kernels --output")
+    parser.add_argument("--objects", type=int, default=1)
+    parser.add_argument("--keys", type=int, default=5329, help="patches of the image")
+    parser.add_argument("--layers", default=LAYERS, help="regular expression of their names")
+    options = parser.parse_args(argv)
+    try:
+        re.compile(options.layers)
+        verdict = decide(
+            _read(options.profile),
+            _read(options.kernels),
+            objects=options.objects,
+            keys=options.keys,
+            layers=options.layers,
+        )
+    except re.error as error:
+        print(f"error: --layers {options.layers!r} is no pattern: {error}", file=sys.stderr)
+        return 2
+    except OISError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(verdict.sentence())
+    return 0
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read as JSON: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

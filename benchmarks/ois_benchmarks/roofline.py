@@ -1,0 +1,169 @@
+"""What this machine can do at most: arithmetic and memory, measured, for the roofline.
+
+    {"benchmark": "ceilings", "schema": 1, "fp32_flops": 3.9e11, "bf16_flops": 7.4e11,
+     "bytes_per_s": 2.9e10, "kernels": {"product, NumPy, fp32": 3.1e11, ...}, ...}
+
+A roofline says what a network could reach: it does F FLOPs and moves B bytes, so it takes at
+least max(F / peak arithmetic, B / peak bandwidth) seconds. Which one is larger is decided by
+the intensity F / B (Williams, Waterman and Patterson 2009). A peak is the best repetition of
+the best kernel: what was reached once can be reached. Several kernels, because no library is
+the fastest on every processor.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ois_benchmarks import machine
+from ois_benchmarks.timing import QUIET_SHARE, busy_share
+from ois_client.errors import InvalidInput
+
+SCHEMA = 1
+#: Arithmetic that has a ceiling.
+PRECISIONS = ("fp32", "bf16")
+#: Product of two square matrices, and a 3x3 convolution of as many channels on a square:
+#: large enough for every core, small enough for seconds.
+_SIDE, _CHANNELS, _GRID = 2048, 256, 128
+#: Bytes of each of the three arrays of the triad: far beyond any cache.
+_ARRAY_BYTES = 2**28
+_ROUNDS = 5
+_TRIAD = "triad, PyTorch"
+
+Kernel = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """fp32_flops, bf16_flops: per second; bf16 None where it is not faster than fp32 (the
+    processor has no instructions for it). bytes_per_s: read and written by a + s * b -> c.
+    kernels: what each reached. cpu, cores, threads: what the numbers hold for. noisy: others
+    used the cores meanwhile, so the ceilings are too low.
+    """
+
+    fp32_flops: float
+    bf16_flops: float | None
+    bytes_per_s: float
+    kernels: Mapping[str, float]
+    cpu: str
+    cores: int
+    threads: int
+    noisy: bool
+    date: str
+
+    def peak(self, precision: str) -> float:
+        """FLOP/s for arithmetic in "fp32" or "bf16"."""
+        return self.bf16_flops if precision == "bf16" and self.bf16_flops else self.fp32_flops
+
+    def floor_s(self, flops: float, bytes_moved: float, precision: str) -> float:
+        """The least seconds for so much work."""
+        return max(flops / self.peak(precision), bytes_moved / self.bytes_per_s)
+
+    def holds_for(self, described: Mapping[str, Any]) -> bool:
+        """Whether results with this `machine` were measured on the same kind of machine."""
+        threads = described.get("threads", described.get("cores"))
+        return (self.cpu, self.cores, self.threads) == (
+            described.get("cpu"),
+            described.get("cores"),
+            threads,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"benchmark": "ceilings", "schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Ceilings:
+        """Raises `InvalidInput` when the document is something else."""
+        names = {one.name for one in fields(cls)}
+        if document.get("schema") != SCHEMA or not names <= document.keys():
+            raise InvalidInput(f"not ceilings of schema {SCHEMA}; measure them again")
+        return cls(**{name: document[name] for name in names})
+
+
+def measure(threads: int | None = None) -> Ceilings:
+    """A few seconds of all cores, or of `threads` threads."""
+    import torch
+
+    described = machine.describe()
+    before = busy_share(0.5)
+    wanted = threads or machine.available_cores()
+    usual = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        found = _best_rates(_kernels())
+    finally:
+        torch.set_num_threads(usual)
+    fp32, bf16 = (
+        max(rate for name, rate in found.items() if name.endswith(precision))
+        for precision in PRECISIONS
+    )
+    return Ceilings(
+        fp32_flops=fp32,
+        bf16_flops=bf16 if bf16 > 1.1 * fp32 else None,
+        bytes_per_s=found[_TRIAD],
+        kernels={name: float(f"{rate:.4g}") for name, rate in found.items()},
+        cpu=described["cpu"],
+        cores=described["cores"],
+        threads=wanted,
+        noisy=max(before, busy_share(0.5)) > QUIET_SHARE,
+        date=described["date"],
+    )
+
+
+def read_ceilings(path: Path) -> Ceilings:
+    """Raises `InvalidInput` when the file cannot be read or holds something else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"ceilings {path} cannot be read: {error}") from error
+    return Ceilings.from_dict(document if isinstance(document, dict) else {})
+
+
+def _kernels() -> dict[str, tuple[float, Kernel]]:
+    """Name -> FLOPs of a run (bytes for the triad), and the run."""
+    import numpy as np
+    import torch
+
+    product = 2 * _SIDE**3
+    convolution = 2 * 9 * _CHANNELS**2 * _GRID**2
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(_SIDE, _SIDE, generator=generator) for _ in range(2))
+    image = torch.randn(1, _CHANNELS, _GRID, _GRID, generator=generator)
+    weight = torch.randn(_CHANNELS, _CHANNELS, 3, 3, generator=generator)
+    a, b, c = (torch.ones(_ARRAY_BYTES // 4) for _ in range(3))
+
+    def torch_product(dtype: torch.dtype) -> Kernel:
+        x, y = left.to(dtype), right.to(dtype)
+        out = torch.empty(_SIDE, _SIDE, dtype=dtype)
+        return lambda: torch.mm(x, y, out=out)
+
+    def torch_convolution(dtype: torch.dtype) -> Kernel:
+        x, y = (
+            each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (image, weight)
+        )
+        return lambda: torch.nn.functional.conv2d(x, y, padding=1)
+
+    return {
+        "product, NumPy, fp32": (product, lambda: np.matmul(left.numpy(), right.numpy())),
+        "product, PyTorch, fp32": (product, torch_product(torch.float32)),
+        "convolution, PyTorch, fp32": (convolution, torch_convolution(torch.float32)),
+        "product, PyTorch, bf16": (product, torch_product(torch.bfloat16)),
+        "convolution, PyTorch, bf16": (convolution, torch_convolution(torch.bfloat16)),
+        _TRIAD: (3 * _ARRAY_BYTES, lambda: torch.add(a, b, alpha=2.0, out=c)),
+    }
+
+
+def _best_rates(kernels: Mapping[str, tuple[float, Kernel]]) -> dict[str, float]:
+    """Work per second at best. In rounds, so that a disturbance does not hit one kernel alone."""
+    best = dict.fromkeys(kernels, float("inf"))
+    for number in range(_ROUNDS + 1):
+        for name, (_, run) in kernels.items():
+            started = time.perf_counter()
+            run()
+            if number:  # the first round only warms up
+                best[name] = min(best[name], time.perf_counter() - started)
+    return {name: work / best[name] for name, (work, _) in kernels.items()}

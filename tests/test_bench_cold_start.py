@@ -1,0 +1,38 @@
+"""Cold start is taken from a process's start to its first mask, and a failure is a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ois_benchmarks import cold_start
+from ois_export.samples import SQUARE, photo_folder
+from tiny_engines import write_engines
+
+
+def test_each_address_is_opened_in_processes_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = write_engines(tmp_path / "engines")
+    result = tmp_path / "result.json"
+    good, bad = f"local:{engines}", f"local:{tmp_path}/none"
+    assert cold_start.main([good, bad, "--repeats", "1", "--output", str(result)]) == 0
+    row, failed = json.loads(result.read_text())["rows"]
+    assert row["first_mask_s"] > row["load_s"] + row["open_s"] + row["click_s"] > 0
+    assert row["engine"].startswith("onnxruntime")
+    assert 0 < row["object_px"] < 512 * 512
+    assert "no engines at" in failed["failed"]
+    table = capsys.readouterr().out
+    assert f"| `{good}` | onnxruntime" in table
+    assert f"| `{bad}` | no engines at" in table
+
+
+def test_wrong_arguments_end_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cold_start.main(["--repeats", "0"]) == 2
+    assert cold_start.main(["--photo", str(tmp_path / "none.jpg")]) == 2
+    assert "expected 1 or more and a file" in capsys.readouterr().err
+    assert (photo_folder() / SQUARE.photo).is_file()
