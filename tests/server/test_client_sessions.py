@@ -161,7 +161,7 @@ def test_wrong_clicks_and_too_many_objects_are_typed_errors(
         assert not session.masks[5].any()
         with pytest.raises(DeadlineExceeded):
             Client(
-                url_of(server, protocol), timeouts=Timeouts(click_s=1e-4), retries=Retries()
+                url_of(server, protocol), timeouts=Timeouts(click_s=1e-9), retries=Retries()
             ).open(image(3)).click(4, 4)
         assert session.click(4, 4, obj=0).any()
 
