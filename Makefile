@@ -37,11 +37,8 @@ demo: $(ENGINES)/manifest.json
 sheets: $(ENGINES)/manifest.json
 	$(VENV)/bin/ois demo --engines $(ENGINES) --sheet demo-output
 
-# Training changes its process (allocator, signals, worker processes), so its tests have their
-# own: beside the runtimes that the other tests load, that process has crashed.
 test: lint
-	$(PY) -m pytest $(PYTEST_FLAGS) --ignore-glob='*/test_training_*'
-	$(PY) -m pytest tests/test_training_*.py
+	$(PY) -m pytest $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

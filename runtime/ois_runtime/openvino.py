@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ois_client.errors import EngineError
 from ois_runtime.engines import Arrays, EngineOptions
 from ois_runtime.openvino_mixed import result_name, split
+from ois_runtime.signal_stack import signal_stack_kept
 
 
 def describe(options: EngineOptions) -> str:
@@ -20,7 +21,8 @@ def describe(options: EngineOptions) -> str:
 
 def native_bf16() -> bool:
     """Whether this CPU computes in bfloat16 natively (AVX512_BF16 or AMX)."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with signal_stack_kept():
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def open_graph(path: Path, options: EngineOptions) -> OpenVinoGraph:
@@ -39,30 +41,35 @@ class OpenVinoGraph:
             )
         self._path = path
         try:
-            core = openvino.Core()
-            model = core.read_model(str(path))
-            self.inputs = tuple(port.get_any_name() for port in model.inputs)
-            self.outputs = tuple(result_name(result) for result in model.get_results())
-            if options.precision == "bf16":
-                front, back = split(model, core.read_model(str(path)))
-                halves = [(front, "f32"), (back, "bf16")]
-            else:
-                halves = [(model, options.precision)]
-            self._parts = [
-                _Part(core, half, precision, options)
-                for half, precision in halves
-                if half.get_results()
-            ]
+            with signal_stack_kept():
+                self._load(path, options)
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO {openvino.__version__} cannot load {path}: {error}"
             ) from error
 
+    def _load(self, path: Path, options: EngineOptions) -> None:
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        self.inputs = tuple(port.get_any_name() for port in model.inputs)
+        self.outputs = tuple(result_name(result) for result in model.get_results())
+        if options.precision == "bf16":
+            front, back = split(model, core.read_model(str(path)))
+            halves = [(front, "f32"), (back, "bf16")]
+        else:
+            halves = [(model, options.precision)]
+        self._parts = [
+            _Part(core, half, precision, options)
+            for half, precision in halves
+            if half.get_results()
+        ]
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
         known = dict(feeds)
         try:
-            for part in self._parts:
-                known.update(part.run(known))
+            with signal_stack_kept():
+                for part in self._parts:
+                    known.update(part.run(known))
         except RuntimeError as error:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             raise EngineError(f"{self._path.name} failed on {shapes}: {error}") from error
