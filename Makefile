@@ -19,7 +19,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
-CODE := $(wildcard client runtime network export benchmarks cli docker triton_models examples tests)
+CODE := $(wildcard client runtime network export benchmarks cli docker docs triton_models examples tests)
 
 CHECKPOINT := models/ois-tiny.safetensors
 ENGINES := engines/ois-tiny-cpu

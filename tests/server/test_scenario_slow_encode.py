@@ -79,7 +79,7 @@ def test_a_slow_encode_delays_nobodys_click_by_more_than_its_share_of_the_cpu(
     # Behind the encode there would have been one click, of the encode's length. With it, a click
     # has a fair share of the cores: a third when three threads want two, less on a busy machine.
     assert len(beside) > 5
-    assert numbers.median(beside) < 6 * numbers.median(alone) + 0.02
+    assert numbers.median(beside) < 6 * numbers.median(alone) + 0.1
     assert sorted(beside)[-2] < encodes[0] / 2
 
 
@@ -103,7 +103,7 @@ def test_a_deadline_leaves_the_session_as_it_was(
 ) -> None:
     url = getattr(slow, f"{protocol}_url")
     seed = {"grpc": 6020, "http": 6021}[protocol]
-    with Client(url, timeouts=Timeouts(encode_s=0.2)) as impatient:
+    with Client(url, timeouts=Timeouts(encode_s=0.1, click_s=0.1)) as impatient:
         with pytest.raises(DeadlineExceeded):
             impatient.open(pixels(seed))
         session = impatient.open(pixels(seed), encode=False)
