@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that this repository wants to know from a GPU, in one go: checks, parity, kernels,
-# engines, peers. About 25 minutes on an H100 or H200; nothing is downloaded.
+# engines, peers. Each step has a limit, all of them together are under 25 minutes; nothing is
+# downloaded. *Not run on a GPU yet.*
 #
 #   benchmarks/run_gpu.sh [RESULTS]      default: benchmarks/results/gpu
 #
@@ -37,7 +38,7 @@ export -f ois
 export PYTHON
 
 # 1. Is there a GPU that PyTorch can use? Without one nothing below means anything.
-step gpu 60 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'
+step gpu 40 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'
 if ! grep -q '^gpu .* ok$' "$SUMMARY"; then
   echo "no usable GPU; see $RESULTS/gpu.log" >&2
   exit 2
@@ -45,18 +46,18 @@ fi
 nvidia-smi > "$RESULTS/nvidia-smi.txt" 2>&1 || true
 
 # 2. Parity before speed: kernels against float64 and SDPA, the engine against the network.
-step doctor 60 bash -c 'ois doctor'
-step kernels 240 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json"
-step kernels-on 120 "$PYTHON" -m ois_benchmarks.kernels --objects 1 4 16 --write
-step parity 180 "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_runtime_torch_engine.py tests/test_runtime_torch_graphs.py
-step click 60 bash -c 'ois segment export/ois_export/photos/coffee.jpg --point 300,200 --backend torch --device cuda --precision f16 --repeat 20 --json'
-step cold-start 150 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --output "$RESULTS/cold-start.json"
+step doctor 40 bash -c 'ois doctor'
+step kernels 150 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json"
+step kernels-on 80 "$PYTHON" -m ois_benchmarks.kernels --objects 1 4 16 --write
+step parity 120 "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_runtime_torch_engine.py tests/test_runtime_torch_graphs.py
+step click 40 bash -c 'ois segment export/ois_export/photos/coffee.jpg --point 300,200 --backend torch --device cuda --precision f16 --repeat 20 --json'
+step cold-start 60 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --output "$RESULTS/cold-start.json"
 
 # 3. TensorRT, where its builder is: the shipped network in fp16, inspected and compared.
 if "$PYTHON" -c 'import tensorrt; tensorrt.Builder' 2> /dev/null; then
-  step export-trt 300 bash -c 'ois export "$0" --target tensorrt --precision fp16 --output "$1"' \
+  step export-trt 120 bash -c 'ois export "$0" --target tensorrt --precision fp16 --output "$1"' \
     models/ois-tiny.safetensors "$RESULTS/tiny-tensorrt"
-  step build-trt 400 bash -c 'ois build "$0" --output "$1"' "$RESULTS/tiny-tensorrt" "$RESULTS/plans"
+  step build-trt 200 bash -c 'ois build "$0" --output "$1"' "$RESULTS/tiny-tensorrt" "$RESULTS/plans"
 else
   echo "tensorrt     not installed: skipped" | tee -a "$SUMMARY"
 fi
@@ -68,12 +69,12 @@ for peer in sam hqsam segnext simpleclick; do
   contestants+=(-c "$peer")
   [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
 done
-step spc 420 bash -c 'ois bench spc "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
+step spc 300 bash -c 'ois bench spc "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
   --output "$RESULTS/spc-vitb-gpu.json"
-step sat 420 bash -c 'ois bench sat "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
+step sat 240 bash -c 'ois bench sat "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
   --output "$RESULTS/sat-vitb-gpu.json"
 
 # 5. Many users at once, in process: the engine's own share of what a server would do.
-step load 120 bash -c 'ois bench load local:cuda --seconds 5 --output "$0"' "$RESULTS/load-gpu.json"
-step report 60 bash -c 'ois bench report "$0"/*.json --no-measure --output "$0/report.html" --markdown "$0/report.md"' "$RESULTS"
+step load 60 bash -c 'ois bench load local:cuda --seconds 5 --output "$0"' "$RESULTS/load-gpu.json"
+step report 40 bash -c 'ois bench report "$0"/*.json --no-measure --output "$0/report.html" --markdown "$0/report.md"' "$RESULTS"
 echo "done in $SECONDS s: $SUMMARY"
