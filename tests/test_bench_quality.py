@@ -413,3 +413,23 @@ def test_a_mistake_is_told_before_anything_is_measured(
     assert main([*argv, *options, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_peer_is_clicked_on_by_the_same_robot() -> None:
+    """`disk_contestant` draws a disk of 20 pixels around each click."""
+    with open_client("peer:disk_contestant:open_disk") as client:
+        assert not client.info.trained
+        mask = np.zeros((60, 80), dtype=bool)
+        ys, xs = np.mgrid[:60, :80]
+        mask[(ys - 30) ** 2 + (xs - 40) ** 2 <= 20**2] = True
+        record = measure(client, "disk", Target(np.zeros((60, 80, 3), np.uint8), mask), 1)
+    assert record.failure is None
+    assert record.clicks == ((40.0, 30.0, True),)
+    assert record.ious[0] > 0.95
+
+
+def test_options_of_a_peer_belong_to_a_peer(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="belong to peer:NAME"):
+        open_client("local:", weights=tmp_path / "sam.pth")
+    with pytest.raises(InvalidInput, match="says both"):
+        open_client("peer:sam-vitb", precision="bf16")

@@ -18,6 +18,7 @@ import numpy as np
 
 from ois_benchmarks import machine
 from ois_benchmarks.datasets import Dataset, Target
+from ois_benchmarks.peer_client import PEER, PeerClient
 from ois_benchmarks.quality_progress import Progress
 from ois_benchmarks.records import Failure, LogWriter, Measured, Skipped
 from ois_client.clicks import SLOTS_PER_SIGN, Click
@@ -39,12 +40,23 @@ def open_client(
     backend: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-) -> Client:
-    """A client of any address that `Client` knows, or of `torch:CHECKPOINT`, the network itself.
+    checkout: Path | None = None,
+    weights: Path | None = None,
+) -> Client | PeerClient:
+    """A client of any address that `Client` knows, of `torch:CHECKPOINT`, the network itself, or
+    of `peer:NAME`, a contestant of `ois bench spc`.
 
     Options left None are not passed on: not every transport has all of them. Raises what
-    `Client` raises, and `CheckpointError`.
+    `Client` raises, `CheckpointError`, and `NotHere` for a peer that lacks something.
     """
+    if url.startswith(PEER):
+        if backend is not None or precision is not None:
+            raise InvalidInput(f"got {url} with a backend or precision; a peer's name says both")
+        cores = threads or machine.available_cores()
+        name = url.removeprefix(PEER)
+        return PeerClient(name, checkout=checkout, weights=weights, threads=cores)
+    if checkout is not None or weights is not None:
+        raise InvalidInput(f"got {url} with --checkout or --weights; they belong to peer:NAME")
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads}
     options = {name: value for name, value in given.items() if value is not None}
     if not url.startswith(TORCH):
@@ -61,7 +73,7 @@ def open_client(
     return Client(open_transport(path, threads=threads))
 
 
-def header(client: Client, dataset: Dataset, clicks: int) -> dict[str, Any]:
+def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[str, Any]:
     """What a log says about the run it holds.
 
     Raises `InvalidInput` for more clicks than the network has slots for one sign.
@@ -84,7 +96,7 @@ def header(client: Client, dataset: Dataset, clicks: int) -> dict[str, Any]:
     }
 
 
-def run(client: Client, dataset: Dataset, writer: LogWriter, say: Say) -> None:
+def run(client: Client | PeerClient, dataset: Dataset, writer: LogWriter, say: Say) -> None:
     """Measure the objects that the log does not hold yet; failed and skipped ones again.
 
     Raises `OISError` when `MOST_FAILURES` objects in a row failed, `IncompatibleServer` when the
@@ -123,7 +135,7 @@ def run(client: Client, dataset: Dataset, writer: LogWriter, say: Say) -> None:
             )
 
 
-def measure(client: Client, name: str, target: Target, clicks: int) -> Measured:
+def measure(client: Client | PeerClient, name: str, target: Target, clicks: int) -> Measured:
     """The robot user on one object. An `OISError` ends it and is part of the record.
 
     Only `IncompatibleServer` is raised: it says nothing about this object, and all about the run.
@@ -161,7 +173,7 @@ def measure(client: Client, name: str, target: Target, clicks: int) -> Measured:
     )
 
 
-def _check_same_model(client: Client, answered: set[str]) -> None:
+def _check_same_model(client: Client | PeerClient, answered: set[str]) -> None:
     """A session keeps to one model, but the next session may meet another one.
 
     Results of two models in one log would be results of none.
@@ -174,7 +186,7 @@ def _check_same_model(client: Client, answered: set[str]) -> None:
         )
 
 
-def default_output(client: Client, dataset: Dataset, folder: Path) -> Path:
+def default_output(client: Client | PeerClient, dataset: Dataset, folder: Path) -> Path:
     """`folder`/quality-DATASET-NETWORK-ENGINE.jsonl."""
     # Without the versions, so that a later run beside this one is easy to recognise.
     words = [word.strip(",") for word in client.info.engine.split() if word[:1].isalpha()]

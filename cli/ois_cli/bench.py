@@ -138,7 +138,8 @@ def quality(
     url: Annotated[
         str,
         typer.Argument(
-            help="What segments: local:ENGINES, torch:CHECKPOINT, or a server's address."
+            help="What segments: local:ENGINES, torch:CHECKPOINT, a server's address, or "
+            "peer:NAME, a contestant of `ois bench spc`."
         ),
     ] = "local:",
     data: Annotated[
@@ -180,7 +181,13 @@ def quality(
         str | None, typer.Option(help="Of local: f32 or bf16.", show_default=False)
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of local and torch: CPU threads.")
+        int | None, typer.Option(min=1, help="Of local, torch and peer: CPU threads.")
+    ] = None,
+    checkout: Annotated[
+        Path | None, typer.Option(help="Of peer: your clone of its code.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of peer: its trained weights.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -201,7 +208,14 @@ def quality(
     dataset = open_dataset(data, limit=limit, partial=partial)
     if other is not None:
         check_comparable(dataset, clicks, other)
-    with open_client(url, backend=backend, precision=precision, threads=threads) as client:
+    with open_client(
+        url,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        checkout=checkout,
+        weights=weights,
+    ) as client:
         if not client.info.trained:
             warn("the weights are random: the numbers say nothing about the method")
         place = output or default_output(client, dataset, RESULTS)
