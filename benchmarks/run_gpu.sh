@@ -7,8 +7,8 @@
 #
 # Needs Python 3.11 or 3.12 with `pip install -e '.[export,bench,kernels,dev]'` and a PyTorch with
 # CUDA. What else is found is used: peers' clones in $PEERS (segnext, simpleclick, sam-hq, ...: see
-# docs/benchmarks.md), TensorRT with its builder. A step that fails or takes too
-# long is noted and the next one runs: read RESULTS/summary.txt first.
+# docs/benchmarks.md), TensorRT with its builder. A step that fails or takes too long is noted and
+# the next one runs: read RESULTS/summary.txt first.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
