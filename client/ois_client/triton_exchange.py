@@ -30,6 +30,7 @@ from ois_client.masks import MaskFormat
 from ois_client.settings import TLS, Retries, Timeouts
 from ois_client.shared_memory import SharedBytes
 from ois_client.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.triton_failures import error_for
 from ois_client.wire import (
     DIGEST_HEADER,
     Message,
@@ -244,6 +245,10 @@ class Exchange:
         pauses_s = self._options.retries.pauses_s()
         while True:
             left_s = deadline - time.monotonic()
+            if left_s <= 0:  # a library may still get an answer through, now and then
+                raise error_for(
+                    "DEADLINE_EXCEEDED", "", url=str(self._address), timeout_s=within_s
+                )
             try:
                 tensors: Tensors = yield Infer(message, headers, left_s, within_s, shared or {})
                 return tensors

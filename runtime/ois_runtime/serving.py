@@ -36,6 +36,7 @@ class Record:
     objects: int = 0
     #: features: "hit", "miss", or "" where none were needed
     features: str = ""
+    decodes: int = 0  # runs of the decoder
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def line(self, outcome: str) -> str:
@@ -131,6 +132,7 @@ class SegmentService:
             _check_wanted(cancelled)
             rows = slice(start, start + self.options.decode_objects)
             refined = self.segmenter.refine(state, _rows(request, rows))
+            record.decodes += 1
             _add(record.timings_ms, refined.timings_ms)
             took: dict[str, float] = {}
             for row in range(len(refined.coverage)):

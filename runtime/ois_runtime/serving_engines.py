@@ -1,13 +1,14 @@
 """The engines of a server: Triton's other models, called from inside a model of ours.
 
 What the encoder returns stays where it is, in memory that both processes share, and goes to
-the decoder as it is: a click copies none of it into this process.
+the decoder as it is, in another process or in this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from ois_client.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.geometry import Geometry
 from ois_client.wire import error_from_text
-from ois_runtime.engines import CLICK_INPUTS, DECODER_OUTPUTS, Arrays
+from ois_runtime.engines import CLICK_INPUTS, DECODER_OUTPUTS, Arrays, EngineOptions, Graph
 from ois_runtime.manifest import Manifest
 from ois_runtime.state import ImageState
 
@@ -83,6 +84,51 @@ class TritonEngines:
 
     def _handles(self, state: ImageState) -> Mapping[str, Any]:
         return state.tensors if isinstance(state, SharedState) else {}
+
+
+class NearEngines(TritonEngines):
+    """Triton's encoder, and the decoder in this process: for engines that run on a CPU.
+
+    A click is a few milliseconds of work on features that this process can read where they are.
+    Handing it to another process takes two more (measured with `ois-tiny` on two cores: see
+    docs/serving.md), which an encode does not notice and a GPU's backend, which is no process of
+    its own, does not have.
+    """
+
+    def __init__(self, manifest: Manifest, decoder: Graph) -> None:
+        super().__init__(manifest)
+        self.description += ", clicks in the session model's process"
+        self._decoder = decoder
+
+    def decode(
+        self,
+        state: ImageState,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        coverage: NDArray[np.uint8],
+        has_previous: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        prompts = (points, labels, coverage, has_previous)
+        clicks = dict(zip(CLICK_INPUTS, prompts, strict=True))
+        feeds = {
+            name: clicks[name] if name in clicks else state.arrays[name]
+            for name in self._decoder_inputs
+        }
+        outputs = self._decoder.run(feeds)
+        logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
+        return logits.astype(np.float32, copy=False), new_coverage.astype(np.uint8, copy=False)
+
+
+def near_engines(manifest: Manifest, decoder: Path) -> NearEngines:
+    """decoder: the graph of `ois_decoder`. Raises `EngineError` when it cannot run here."""
+    try:
+        from ois_runtime.ort import open_graph
+    except ImportError as error:
+        raise EngineError(
+            f"decoder = process needs ONNX Runtime where Triton's Python models run ({error}); "
+            "install onnxruntime there, or set decoder = triton"
+        ) from error
+    return NearEngines(manifest, open_graph(decoder, EngineOptions()))
 
 
 def _infer(

@@ -7,8 +7,9 @@ publication is a message to another process and would cost a click as much as it
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ois_runtime.store import StoreStats
@@ -34,6 +35,7 @@ HISTOGRAMS = {
     "ois_encode_seconds": "A request that computed an image's features, queue included",
     "ois_click_seconds": "A click on an image whose features were there, queue included",
 }
+DECODES = ("ois_decodes_total", "Runs of the decoder, wherever it runs")
 REQUESTS = ("ois_requests_total", "Requests by kind and outcome (ok, or the error's code)")
 
 
@@ -50,6 +52,17 @@ class Metrics(Protocol):
         """Add to a histogram."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that was answered; `kind`, `features` and `decodes` as in `serving.Record`."""
+
+    kind: str
+    outcome: str  # "ok", or the error's code
+    seconds: float
+    features: str = ""
+    decodes: int = 0
+
+
 class Publisher:
     """Collects what requests report and publishes it. Thread-safe."""
 
@@ -59,28 +72,29 @@ class Publisher:
         self._metrics = metrics
         self._stats = stats
         self._period_s = period_s
-        self._seen: deque[tuple[str, str, str, float]] = deque(maxlen=100_000)
+        self._seen: deque[Answered] = deque(maxlen=100_000)
         self._before: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ois-metrics", daemon=True)
         self._thread.start()
 
-    def report(self, kind: str, outcome: str, features: str, seconds: float) -> None:
-        """A request was answered; `kind` and `features` as in `serving.Record`."""
-        self._seen.append((kind, outcome, features, seconds))
+    def report(self, answered: Answered) -> None:
+        self._seen.append(answered)
 
     def publish(self) -> None:
         """Publish now. Only one caller at a time."""
-        counts: dict[tuple[str, str], int] = {}
+        counts: Counter[tuple[str, str]] = Counter()
+        decodes = 0
         while self._seen:
-            kind, outcome, features, seconds = self._seen.popleft()
-            counts[kind, outcome] = counts.get((kind, outcome), 0) + 1
-            if outcome == "ok" and features:
-                hit = features == "hit"
-                if not hit:
-                    self._metrics.observe("ois_encode_seconds", seconds)
-                elif kind == "click":
-                    self._metrics.observe("ois_click_seconds", seconds)
+            one = self._seen.popleft()
+            counts[one.kind, one.outcome] += 1
+            decodes += one.decodes
+            if one.outcome == "ok" and one.features == "miss":
+                self._metrics.observe("ois_encode_seconds", one.seconds)
+            elif one.outcome == "ok" and one.features == "hit" and one.kind == "click":
+                self._metrics.observe("ois_click_seconds", one.seconds)
+        if decodes:
+            self._metrics.add(DECODES[0], decodes, {})
         for (kind, outcome), count in counts.items():
             self._metrics.add(REQUESTS[0], count, {"kind": kind, "outcome": outcome})
         stats = self._stats()

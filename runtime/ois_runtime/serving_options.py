@@ -15,6 +15,8 @@ from ois_runtime.engines import is_device
 #: `cache_bytes` in the config is `OIS_CACHE_BYTES` in the environment, which counts more.
 ENVIRONMENT_PREFIX = "OIS_"
 
+DECODERS = ("auto", "process", "triton")
+
 _KINDS: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
 
 
@@ -31,6 +33,9 @@ class ServingOptions:
     queue: requests that may wait in each of the two lines; one more is refused.
     torch_device, torch_precision, checkpoint: a device runs the network of this checkpoint in
     the model's own process, with PyTorch; "" leaves it to Triton's engine models.
+    decoder: where clicks are decoded, unless one of the devices says it already: `triton` is the
+    model `ois_decoder`, `process` this model's own process, with ONNX Runtime on the CPU; `auto`
+    is `process` where the repository's engines are for a CPU and ONNX Runtime is here.
     feature_device: `cuda:0` etc. keeps what Triton's encoder gives in that GPU's memory and
     makes masks there, with PyTorch; "" keeps it in shared memory.
     """
@@ -49,6 +54,7 @@ class ServingOptions:
     torch_precision: str = "f32"
     checkpoint: str = ""
     feature_device: str = ""
+    decoder: str = "auto"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -57,6 +63,8 @@ class ServingOptions:
                 raise InvalidInput(f"got {field.name} = {value}; expected more than 0")
         if self.torch_device and self.feature_device:
             raise InvalidInput("got torch_device and feature_device; expected one of them")
+        if self.decoder not in DECODERS:
+            raise InvalidInput(f"got decoder = {self.decoder!r}; expected {', '.join(DECODERS)}")
         for name in filter(None, (self.torch_device, self.feature_device)):
             if not is_device(name):
                 raise InvalidInput(f"got the device {name!r}; expected cpu, cuda or cuda:NUMBER")

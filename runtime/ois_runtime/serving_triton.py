@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,17 @@ from ois_runtime.manifest import MANIFEST_FILE, Manifest
 from ois_runtime.segmenter import Segmenter
 from ois_runtime.serving import Cancelled, Record, SegmentService
 from ois_runtime.serving_busy import Busy
-from ois_runtime.serving_engines import TritonEngines
-from ois_runtime.serving_metrics import BUCKETS, COUNTERS, GAUGES, HISTOGRAMS, REQUESTS, Publisher
+from ois_runtime.serving_engines import DECODER, TritonEngines, near_engines
+from ois_runtime.serving_metrics import (
+    BUCKETS,
+    COUNTERS,
+    DECODES,
+    GAUGES,
+    HISTOGRAMS,
+    REQUESTS,
+    Answered,
+    Publisher,
+)
 from ois_runtime.serving_options import ServingOptions
 from ois_runtime.serving_workers import Line
 
@@ -43,10 +53,22 @@ def read_options(arguments: Mapping[str, str]) -> ServingOptions:
     return ServingOptions.read(parameters, os.environ)
 
 
-def choose_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
+def decoder_file(arguments: Mapping[str, str]) -> Path:
+    """Where the graph of the model `ois_decoder` lies, if it is one for ONNX Runtime."""
+    models = Path(arguments["model_repository"]).parent
+    return models / DECODER / arguments["model_version"] / "model.onnx"
+
+
+def choose_engines(manifest: Manifest, options: ServingOptions, decoder: Path) -> EnginePair:
     """What runs the network, see `ServingOptions`. Raises `EngineError` where it cannot run."""
     if not (options.torch_device or options.feature_device):
-        return TritonEngines(manifest)
+        near = options.decoder == "process" or (
+            options.decoder == "auto"
+            and manifest.target == "cpu"
+            and decoder.is_file()
+            and find_spec("onnxruntime") is not None
+        )
+        return near_engines(manifest, decoder) if near else TritonEngines(manifest)
     try:
         from ois_runtime.serving_device import DeviceEngines, torch_engines
     except ImportError as error:
@@ -87,7 +109,7 @@ class SegmentModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         options = read_options(args)
         try:
-            engines = choose_engines(load_manifest(args), options)
+            engines = choose_engines(load_manifest(args), options, decoder_file(args))
         except OISError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
@@ -107,7 +129,8 @@ class SegmentModel:
                 slow = self._service.brings_new_image(tensors)
                 (self._encodes if slow else self._clicks).add(Job(request, sender, tensors))
             except Exception as error:
-                self._publisher.report("refused", getattr(error, "code", "INTERNAL"), "", 0)
+                code = getattr(error, "code", "INTERNAL")
+                self._publisher.report(Answered("refused", code, 0))
                 _send(sender, pb_utils.InferenceResponse(error=error_of(error)))
                 self._busy.end()
 
@@ -140,10 +163,12 @@ class SegmentModel:
         except BaseException as error:  # a worker that dies would take its line with it
             outcome = getattr(error, "code", "INTERNAL")
             response = pb_utils.InferenceResponse(error=error_of(error))
+        seconds = time.perf_counter() - job.arrived
+        self._publisher.report(
+            Answered(record.kind, outcome, seconds, record.features, record.decodes)
+        )
         _send(job.sender, response)
         self._busy.end()
-        seconds = time.perf_counter() - job.arrived
-        self._publisher.report(record.kind, outcome, record.features, seconds)
         if record.session != "probe":
             pb_utils.Logger.log_info(record.line(outcome))
 
@@ -163,7 +188,7 @@ class TritonMetrics:
         names = {name: (text, family.COUNTER) for name, (text, _) in COUNTERS.items()}
         names |= {name: (text, family.GAUGE) for name, (text, _) in GAUGES.items()}
         names |= {name: (text, family.HISTOGRAM) for name, text in HISTOGRAMS.items()}
-        names[REQUESTS[0]] = REQUESTS[1], family.COUNTER
+        names |= {name: (text, family.COUNTER) for name, text in (REQUESTS, DECODES)}
         self._families = {
             name: family(name=name, description=text, kind=kind)
             for name, (text, kind) in names.items()

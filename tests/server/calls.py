@@ -18,7 +18,7 @@ from ois_client.clicks import Click, pack_clicks
 from ois_client.geometry import Geometry
 from ois_client.images import Picture, load_image
 from ois_client.transport import ClickRequest
-from ois_client.wire import MODEL, Message, Tensors, error_from_text
+from ois_client.wire import MODEL, Message, Tensors, error_from_text, info_message
 from ois_runtime.server import EmbeddedServer
 from tiny_engines import LONGEST, PATCH
 
@@ -87,9 +87,33 @@ def infer(
 
 
 def statistics(server: EmbeddedServer) -> dict[str, int]:
-    """Model -> inferences since the start, from Triton's own statistics."""
+    """Model -> inferences since the start; `ois_decoder` wherever it runs.
+
+    Triton's own statistics, and `ois_decodes_total` for the decoder, which usually runs in the
+    process of `ois_segment`. The metrics are published in the order of the requests, some time
+    later: a request of our own, counted, says that all before it are.
+    """
+    counts = triton_statistics(server)
+    if server.metrics_url is not None:
+        name = 'ois_requests_total{kind="info",outcome="ok"}'
+        asked = metrics(server).get(name, 0)
+        infer(server, info_message())
+        found = eventually(lambda: metrics(server), lambda now: now.get(name, 0) > asked)
+        counts["ois_decoder"] = int(found["ois_decodes_total"])
+    return counts
+
+
+def triton_statistics(server: EmbeddedServer) -> dict[str, int]:
+    """Model -> inferences since the start, from Triton's own statistics alone."""
     stats = get_json(f"{server.http_url}/v2/models/stats")["model_stats"]
     return {model["name"]: model["inference_count"] for model in stats}
+
+
+def metrics(server: EmbeddedServer) -> dict[str, float]:
+    """Our metrics, as last published."""
+    lines = get(str(server.metrics_url)).decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("ois_"))
+    return {name: float(value) for name, value in pairs}
 
 
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""An image is encoded once, however many click on it: Triton's own statistics are the proof."""
+"""An image is encoded once, however many click on it: the server's own counts are the proof."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from calls import statistics
+from calls import statistics, triton_statistics
 from players import Player, pixels, play
 
 from ois_client import Client
 from ois_runtime.server import EmbeddedServer
+from ois_runtime.server_command import ServerOptions
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -29,9 +30,28 @@ def test_the_encoder_runs_once_an_image_and_the_decoder_once_a_click(
             player.session.redo()
         for image in images:  # a second session on the same image
             client.open(image).click(3, 4)
+        assert client.info.engine.endswith("clicks in the session model's process")
     after = statistics(server)
     assert after["ois_encoder"] - before["ois_encoder"] == 5
     assert after["ois_decoder"] - before["ois_decoder"] == 5 * 7 + 5
+
+
+def test_triton_s_own_statistics_show_it_where_the_decoder_is_a_model_of_its_own(
+    engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OIS_DECODER", "triton")  # as on a GPU
+    with (
+        EmbeddedServer(engines, ServerOptions(cache_bytes=16 * 2**20)) as server,
+        Client(server.grpc_url) as client,
+        Client(f"local:{engines}") as twin,
+    ):
+        before = triton_statistics(server)
+        players = [Player(client, twin, pixels(1300 + n), seed=n) for n in range(3)]
+        play(players, clicks=4)  # and every mask is the engine's in process
+        after = triton_statistics(server)
+        assert "process" not in client.info.engine
+    assert after["ois_encoder"] - before["ois_encoder"] == 3
+    assert after["ois_decoder"] - before["ois_decoder"] == 3 * 4
 
 
 def test_the_same_image_from_many_clients_at_once_is_encoded_once(

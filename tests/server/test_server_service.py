@@ -27,7 +27,7 @@ from ois_runtime.engines import load_engines
 from ois_runtime.local import LocalTransport
 from ois_runtime.segmenter import Segmenter
 from ois_runtime.serving import Cancelled, Record, SegmentService
-from ois_runtime.serving_metrics import Publisher
+from ois_runtime.serving_metrics import Answered, Publisher
 from ois_runtime.serving_options import ServingOptions
 from ois_runtime.serving_workers import Line
 from ois_runtime.store import StoreStats
@@ -179,11 +179,11 @@ def test_what_requests_report_is_published_once() -> None:
         hits=5, misses=2, evictions=1, expirations=0, bytes=70, entries=3, budget_bytes=100
     )
     publisher = Publisher(numbers, lambda: stats, period_s=0.01)
-    publisher.report("click", "ok", "hit", 0.02)
-    publisher.report("click", "ok", "miss", 2.0)
-    publisher.report("click", "INVALID_CLICK", "hit", 0.001)
-    publisher.report("encode", "ok", "hit", 0.001)
-    publisher.report("info", "ok", "", 0.001)
+    publisher.report(Answered("click", "ok", 0.02, "hit", decodes=1))
+    publisher.report(Answered("click", "ok", 2.0, "miss", decodes=4))
+    publisher.report(Answered("click", "INVALID_CLICK", 0.001, "hit"))
+    publisher.report(Answered("encode", "ok", 0.001, "hit"))
+    publisher.report(Answered("info", "ok", 0.001))
     time.sleep(0.1)
     publisher.close()
     publisher.close()
@@ -193,6 +193,7 @@ def test_what_requests_report_is_published_once() -> None:
         "ois_requests_total,click,INVALID_CLICK": 1,
         "ois_requests_total,encode,ok": 1,
         "ois_requests_total,info,ok": 1,
+        "ois_decodes_total": 5,
         "ois_store_hits_total": 5,
         "ois_store_misses_total": 2,
         "ois_store_evictions_total": 1,

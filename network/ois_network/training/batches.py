@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ois_client.clicks import SLOTS
 from ois_client.geometry import Geometry
 from ois_network.config import NetworkConfig
 from ois_network.training import scenes
@@ -28,7 +29,8 @@ class Sample:
 
     image (h, w, 3) uint8 RGB; depth (h, w) float32 inverse depth or None; masks: list of
     (h, w) bool; others: for each mask, the other objects' pixels; skipped: what could not be
-    used in its place, as "reason: name".
+    used in its place, as "reason: name"; instances (h, w) uint8, 0 = background, where all
+    objects of the image are known.
     """
 
     image: NDArray[np.uint8]
@@ -37,6 +39,7 @@ class Sample:
     others: list[NDArray[np.bool_]]
     name: str = ""
     skipped: tuple[str, ...] = ()
+    instances: NDArray[np.uint8] | None = None
 
 
 class Source(Protocol):
@@ -86,17 +89,21 @@ class SceneSource:
             chosen.append(targets[int(rng.integers(len(targets)))])
         masks = [scene.instances == k for k in chosen]
         others = [(scene.instances > 0) & ~mask for mask in masks]
-        return Sample(scene.image, scene.depth, masks, others, f"scene {index}")
+        return Sample(
+            scene.image, scene.depth, masks, others, f"scene {index}", instances=scene.instances
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """image (B, h, w, 3) uint8; depth (B, h, w) or None; owner (N); target (N, h, w) bool;
-    points (N, 48, 2), labels (N, 48); pos_rows (gh, T), pos_cols (gw, T).
+    """image (B, h, w, 3) uint8; depth (B, h, w) or None; instances (B, h, w) uint8 or None;
+    owner (N); target (N, h, w) bool; points (N, 48, 2), labels (N, 48); pos_rows (gh, T),
+    pos_cols (gw, T).
     """
 
     image: Tensor
     depth: Tensor | None
+    instances: Tensor | None
     owner: Tensor
     target: Tensor
     points: Tensor
@@ -181,19 +188,25 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
                 target.append(mask)
                 points.append(place)
                 labels.append(label)
-        depths = [sample.depth for sample in samples if sample.depth is not None]
         return Batch(
             image=torch.from_numpy(np.stack([sample.image for sample in samples])),
-            depth=torch.from_numpy(np.stack(depths)) if len(depths) == len(samples) else None,
-            owner=torch.tensor(owner),
-            target=torch.from_numpy(np.stack(target)),
-            points=torch.from_numpy(np.stack(points)),
-            labels=torch.from_numpy(np.stack(labels)),
+            depth=_stack([sample.depth for sample in samples]),
+            instances=_stack([sample.instances for sample in samples]),
+            owner=torch.tensor(owner, dtype=torch.int64),
+            target=torch.from_numpy(np.array(target, dtype=bool).reshape(-1, height, width)),
+            points=torch.from_numpy(np.array(points, dtype=np.float32).reshape(-1, SLOTS, 2)),
+            labels=torch.from_numpy(np.array(labels, dtype=np.int32).reshape(-1, SLOTS)),
             pos_rows=torch.from_numpy(rows),
             pos_cols=torch.from_numpy(columns),
             names=tuple(sample.name for sample in samples),
             skipped=tuple(item for sample in samples for item in sample.skipped),
         )
+
+
+def _stack(maps: list[Any]) -> Tensor | None:
+    """The maps as one tensor, or None unless every image has one."""
+    known = [item for item in maps if item is not None]
+    return torch.from_numpy(np.stack(known)) if len(known) == len(maps) else None
 
 
 class Consecutive(torch.utils.data.Sampler[int]):

@@ -27,19 +27,20 @@ class Stage:
 
     longest: int = 1022
     images: int = 1  # images a step and process
-    objects: int = 1  # objects trained on each image: it is encoded once for all of them
+    # Objects trained on each image: it is encoded once for all of them. 0: no clicks at all,
+    # only what is known of every pixel (depth, grouping), at a third of a click's price.
+    objects: int = 1
     steps: int = 0
     epochs: int = 0
     coarse: bool = False  # heads end before their last upsampling: a third of the work
     rounds: int = -1  # at most so many rounds without gradient; -1: as `clicks.rounds` says
 
     def __post_init__(self) -> None:
-        if min(self.longest, self.images, self.objects) < 1 or (self.steps > 0) == (
-            self.epochs > 0
-        ):
+        wrong = min(self.longest, self.images) < 1 or self.objects < 0
+        if wrong or (self.steps > 0) == (self.epochs > 0):
             raise InvalidInput(
-                f"got the stage {dataclasses.asdict(self)}; expected positive longest, images and "
-                "objects, and either steps or epochs"
+                f"got the stage {dataclasses.asdict(self)}; expected positive longest and images, "
+                "objects >= 0, and either steps or epochs"
             )
 
 
@@ -75,6 +76,7 @@ class LossConfig:
     iou_weight: float = 0.0  # ours: soft IoU beside NFL
     depth_weight: float = 0.0  # ours: 0 with a frozen depth head
     depth: str = "l1"  # l1 | ssi
+    grouping_weight: float = 0.0  # ours: patches of one object get similar features
     every_round: bool = False  # SegNext: only the last round has a gradient
 
     def __post_init__(self) -> None:
@@ -128,6 +130,12 @@ class TrainConfig:
         unknown = sorted(set(self.frozen) - set(PARTS))
         if unknown:
             raise InvalidInput(f"got frozen={unknown}; expected some of {', '.join(PARTS)}")
+        dense = self.loss.depth_weight or self.loss.grouping_weight
+        if not dense and not all(stage.objects for stage in self.stages):
+            raise InvalidInput(
+                "got a stage with objects=0 and neither loss.depth_weight nor "
+                "loss.grouping_weight; expected one of them: there is nothing else to learn"
+            )
         if not self.stages or self.accumulate < 1 or not 0 <= self.ema < 1:
             raise InvalidInput(
                 f"got {len(self.stages)} stages, accumulate={self.accumulate}, ema={self.ema}; "

@@ -1,4 +1,4 @@
-"""What training minimises: normalised focal loss on masks, absolute error on depth."""
+"""What training minimises: focal loss on masks, absolute error on depth, grouping of patches."""
 
 from __future__ import annotations
 
@@ -50,3 +50,48 @@ def depth_ssi_loss(depth: Tensor, target: Tensor) -> Tensor:
         return centred / centred.abs().mean(1, keepdim=True).clamp(min=_SMALLEST)
 
     return (standardise(depth) - standardise(target)).abs().mean(1)
+
+
+#: How many of the projected features say which object a patch belongs to; and the cosine between
+#: two patches as a logit: 1 -> +5, 0.5 -> 0, 0 -> -5.
+_GROUPING_FEATURES = 64
+_COSINE_SCALE, _COSINE_OFFSET = 10.0, 5.0
+
+
+def grouping_loss(features: Tensor, instances: Tensor, patch: int) -> Tensor:
+    """Patches of one object get similar features, all others different ones: -> (B,).
+
+    Where all objects of an image are known, it teaches the encoder what a mask can only teach
+    through a click: which patches belong together. (The paper's frozen encoder needs none of it.)
+
+    features (B, K, C), C >= 64: what the fusion sees of the K = gh x gw patches; the first 64
+    features are compared. instances (B, h, w) uint8, 0 = background: it has no likeness of its
+    own, it is only unlike every object. Every object of an image counts the same: over pairs
+    (a patch of it, another of it) the logistic loss is averaged, over pairs (a patch of it, one
+    of something else) too, with focal weights, for most others are far away and easy.
+    """
+    shares = patch_shares(instances, patch)[..., 1:]  # (B, K, objects)
+    if not shares.shape[-1]:
+        return features.sum((1, 2)) * 0
+    unit = F.normalize(features[..., :_GROUPING_FEATURES].float(), dim=-1)
+    logits = _COSINE_SCALE * unit @ unit.mT - _COSINE_OFFSET  # (B, K, K)
+    area = shares.sum(1, keepdim=True)
+    within = shares / area.clamp(min=_SMALLEST)  # each object's patches, summing to one
+    same = (within * (F.softplus(-logits) @ within)).sum(1)  # (B, objects)
+    focal = logits.detach().sigmoid()
+    others = 1 - shares
+    unlike = ((focal * F.softplus(logits)) @ others) / (focal @ others).clamp(min=_SMALLEST)
+    different = (within * unlike).sum(1)
+    present = (area[:, 0] > 0).float()
+    return ((same + different) * present).sum(1) / present.sum(1).clamp(min=1)
+
+
+def patch_shares(instances: Tensor, patch: int) -> Tensor:
+    """The share of each patch's pixels that an instance covers: (B, h, w) uint8 ->
+    (B, gh * gw, 1 + the highest instance), rows summing to one."""
+    count = int(instances.max()) + 1
+    cells = instances.unflatten(1, (-1, patch)).unflatten(3, (-1, patch))  # (B, gh, p, gw, p)
+    cells = cells.transpose(2, 3).flatten(3).flatten(1, 2).long()  # (B, K, p * p)
+    shares = torch.zeros(*cells.shape[:2], count, device=instances.device)
+    ones = torch.ones(1, 1, 1, device=instances.device).expand(cells.shape)
+    return shares.scatter_add_(2, cells, ones) / cells.shape[2]

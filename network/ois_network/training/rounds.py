@@ -17,6 +17,7 @@ from ois_network.training.forward import EncodedBatch, click_batch, encode_batch
 from ois_network.training.losses import (
     depth_l1_loss,
     depth_ssi_loss,
+    grouping_loss,
     normalised_focal_loss,
     soft_iou_loss,
 )
@@ -58,6 +59,34 @@ def batch_losses(
     """
     if encoded is None:
         encoded = encode_batch(network, batch.image, batch.pos_rows, batch.pos_cols, coarse=coarse)
+    values: dict[str, float] = {}
+    total = encoded.depth.new_zeros(())
+    if len(batch.owner):
+        total = _clicks_loss(network, batch, config, rounds, rng, encoded, values, coarse)
+    if config.loss.depth_weight and batch.depth is not None:
+        depth_loss = depth_l1_loss if config.loss.depth == "l1" else depth_ssi_loss
+        depth = depth_loss(encoded.depth, batch.depth).mean()
+        values["depth"] = float(depth.detach())
+        total = total + config.loss.depth_weight * depth
+    if config.loss.grouping_weight and batch.instances is not None:
+        features = network.project(encoded.levels[3].flatten(2).transpose(1, 2))
+        grouping = grouping_loss(features, batch.instances, network.config.patch).mean()
+        values["grouping"] = float(grouping.detach())
+        total = total + config.loss.grouping_weight * grouping
+    return Losses(total, values)
+
+
+def _clicks_loss(
+    network: OISNetwork,
+    batch: Batch,
+    config: TrainConfig,
+    rounds: int,
+    rng: np.random.Generator,
+    encoded: EncodedBatch,
+    values: dict[str, float],
+    coarse: bool,
+) -> Tensor:
+    """The masks' loss over all rounds that have a gradient; what it measured goes into `values`."""
     rows, columns = encoded.levels[0].shape[-2:]
     n = len(batch.owner)
     prompts = _Prompts(
@@ -79,17 +108,12 @@ def batch_losses(
                 mask_losses.append(mask_loss(logits, batch.target, config))
         if not last:
             prompts = _corrected(prompts, logits.detach(), batch.target, config, rng)
-    total = torch.stack(mask_losses).mean()
+    loss = torch.stack(mask_losses).mean()
     found = logits.detach() > 0
     union = (found | batch.target).flatten(1).sum(1).clamp(min=1)
     iou = ((found & batch.target).flatten(1).sum(1) / union).mean()
-    values = {"mask": float(total.detach()), "iou": float(iou), "rounds": float(rounds)}
-    if config.loss.depth_weight and batch.depth is not None:
-        depth_loss = depth_l1_loss if config.loss.depth == "l1" else depth_ssi_loss
-        depth = depth_loss(encoded.depth, batch.depth).mean()
-        values["depth"] = float(depth.detach())
-        total = total + config.loss.depth_weight * depth
-    return Losses(total, values)
+    values.update(mask=float(loss.detach()), iou=float(iou), rounds=float(rounds))
+    return loss
 
 
 def mask_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:

@@ -140,7 +140,8 @@ class _Run:
         self.done = self._resume() if options.resume else self._fresh()
         self.step_module = processes.wrap(
             _Step(self.network, config, features),
-            unused=not config.loss.depth_weight and "depth_head" not in config.frozen,
+            unused=(not config.loss.depth_weight and "depth_head" not in config.frozen)
+            or not all(stage.objects for stage in config.stages),
         )
 
     def run(self) -> Path:
