@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from grpc.experimental import ChannelOptions
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ois_client import grpc_messages as messages
 from ois_client.address import Address
@@ -15,6 +16,12 @@ from ois_client.triton_exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.triton_failures import error_for
 from ois_client.wire import Tensors
 
+#: The calling thread itself waits for the answer: a tenth of a millisecond less a click than
+#: gRPC's futures, which wake one thread that wakes another. Its blocking calls do the same but
+#: cannot be cancelled; calls that stream can, and to the wire one answer is a stream of one.
+_IN_THIS_THREAD = (ChannelOptions.SingleThreadedUnaryStream, 1)
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
 
 class BlockingGrpc:
     """One channel. A call given up here is given up on the server too."""
@@ -22,28 +29,29 @@ class BlockingGrpc:
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._token = options.token
-        chosen = messages.channel_options(address, options)
+        chosen = [*messages.channel_options(address, options), _IN_THIS_THREAD]
         if address.secure:
             secret = messages.credentials(options.tls)
             self._channel = grpc.secure_channel(address.target, secret, chosen)
         else:
             self._channel = grpc.insecure_channel(address.target, chosen)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._infer = self._channel.unary_stream(
+            _INFER,
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:
         request = messages.infer_request(infer)
         metadata = messages.metadata(infer.headers, self._token)
         try:
-            call = self._stub.ModelInfer.future(
-                request, timeout=max(infer.timeout_s, 0), metadata=metadata
-            )
+            call = self._infer(request, timeout=max(infer.timeout_s, 0), metadata=metadata)
         except ValueError as error:  # grpc's word for a channel that is closed
             raise self._error("CANCELLED", str(error), infer.within_s) from error
         cancellation.then(call.cancel)
         try:
-            response = call.result()
-        except grpc.FutureCancelledError as error:
-            raise self._error("CANCELLED", "", infer.within_s) from error
+            (response,) = call
         except grpc.RpcError as error:
             raise self._error_of(error, infer.within_s) from error
         except BaseException:  # Ctrl-C

@@ -246,9 +246,7 @@ class Exchange:
         while True:
             left_s = deadline - time.monotonic()
             if left_s <= 0:  # a library may still get an answer through, now and then
-                raise error_for(
-                    "DEADLINE_EXCEEDED", "", url=str(self._address), timeout_s=within_s
-                )
+                raise error_for("DEADLINE_EXCEEDED", "", url=str(self._address), timeout_s=within_s)
             try:
                 tensors: Tensors = yield Infer(message, headers, left_s, within_s, shared or {})
                 return tensors
