@@ -86,7 +86,7 @@ class LoadPlan:
     paces: tuple[Pace, ...] = tuple(Pace)
     seconds: float = 10.0
     cold_images: int = 8
-    fast_users: tuple[int, ...] = (1, 4, 16)
+    fast_users: tuple[int, ...] = (1, 8, 32)
     human_users: tuple[int, ...] = (8, 32)
     rates: tuple[float, ...] = ()
     limit_ms: float = 500.0

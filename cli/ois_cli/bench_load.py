@@ -57,7 +57,7 @@ def load(
     seconds: Annotated[float, typer.Option(help="Of each step.")] = 10.0,
     fast: Annotated[
         str, typer.Option(metavar="K,...", help="Users without a pause, a step each.")
-    ] = "1,4,16",
+    ] = "1,8,32",
     human: Annotated[
         str, typer.Option(metavar="K,...", help="Users at human pace, a step each.")
     ] = "8,32",
@@ -271,8 +271,8 @@ def _paces(names: list[str] | None) -> list[str]:
 
 
 def _counts(text: str, option: str) -> tuple[int, ...]:
-    """ "1,4,16" -> (1, 4, 16)"""
+    """ "1,8,32" -> (1, 8, 32)"""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InvalidInput(f"got {option} {text!r}; expected whole numbers, for example 1,4,16")
+        raise InvalidInput(f"got {option} {text!r}; expected whole numbers, for example 1,8,32")
     return tuple(sorted({int(part) for part in parts}))

@@ -221,6 +221,7 @@ def test_options_come_from_the_config_and_the_environment() -> None:
         ({"max_objects": "many"}, "'many'"),
         ({"max_objects": "0"}, "more than 0"),
         ({"cache_ttl_s": "nan"}, "more than 0"),
+        ({"decoder": "gpu"}, "'gpu'; expected auto, process, triton"),
     ],
 )
 def test_wrong_options_are_refused(parameters: dict[str, str], text: str) -> None:
