@@ -515,7 +515,7 @@ def test_only_a_load_result_is_gone_on_from(
 ) -> None:
     place = tmp_path / "other.json"
     argv = ["bench", "load", f"local:{engines}", *QUICK, "-o", str(place), "--resume"]
-    for text, expected in (("{", "cannot be read"), ("[]", "not a result"), ("{}", "another ben")):
+    for text, expected in (("{", "cannot go on"), ("[]", "not a result"), ("{}", "another ben")):
         place.write_text(text)
         assert main(argv) == 2
         assert expected in capsys.readouterr().err

@@ -311,7 +311,7 @@ def test_published_rows_stand_beside_ours_and_are_named_so(tmp_path: Path) -> No
 def test_wrong_published_rows_are_told(tmp_path: Path, content: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(content)
-    with pytest.raises(InvalidInput, match="published rows"):
+    with pytest.raises(InvalidInput, match=r"rows\.json"):
         read_published(path)
 
 

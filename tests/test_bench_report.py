@@ -586,7 +586,7 @@ def test_the_command_writes_page_and_markdown(
         ([".", "-o", "r.txt"], "expected a name that ends in .html"),
         ([".", "--markdown", "r.html"], "expected a name that ends in .md"),
         (["."], "no result in"),
-        ([".", "--published", "none.json"], "published rows"),
+        ([".", "--published", "none.json"], "none.json cannot be read"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -109,4 +109,4 @@ def test_the_decision_needs_both_measurements(
     assert "saves at most 20.0%" in capsys.readouterr().out
     assert kernel_plugin.main([*files, "--layers", "("]) == 2
     assert kernel_plugin.main([files[0], str(tmp_path / "none.json")]) == 2
-    assert "cannot be read as JSON" in capsys.readouterr().err
+    assert "none.json cannot be read" in capsys.readouterr().err

@@ -11,7 +11,6 @@ features instead of order maps. The rest are choices that the paper leaves open.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork
 from ois_network.training.batches import SceneSource
 from ois_network.training.config import TrainConfig
-from ois_network.training.evaluate import held_out, robot_session, torch_predictor
+from ois_network.training.evaluate import robot_ious
 from ois_network.training.state import write_atomically
 from ois_network.training.trainer import RunOptions, train
 
@@ -91,13 +90,13 @@ def run(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
     Interrupted, the same plan goes on with the run that was cut off.
     """
-    trunk = load_checkpoint(plan.trunk).network
+    trunk = load_checkpoint(plan.trunk)
     rows = []
     runs = [(seed, variant) for seed in plan.seeds for variant in plan.variants]
     for number, (seed, variant) in enumerate(runs, 1):
         place = plan.folder / f"{variant.name}-seed{seed}"
         result = place / "result.json"
-        identity = _identity(plan, variant, seed)
+        identity = _identity(plan, trunk.sha256, variant, seed)
         if result.is_file():
             row = json.loads(result.read_text("utf-8"))
             if row["identity"] != identity:
@@ -107,7 +106,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
                 )
         else:
             say(f"{variant.name}, seed {seed} ({number} of {len(runs)})")
-            row = {**_run_one(plan, trunk, variant, seed, place, say), "identity": identity}
+            row = {**_run_one(plan, trunk.network, variant, seed, place, say), "identity": identity}
             _write(result, row)
         rows.append(row)
     return rows
@@ -136,10 +135,9 @@ def _run_one(
     )
     path = train(recipe, SceneSource(network.config, recipe), options, start=network)
     trained = load_checkpoint(path).network
-    ious = []
-    for scene, target in held_out(plan.objects):
-        predict = torch_predictor(trained, scene.image, plan.longest, bf16=recipe.bf16)
-        ious.append(robot_session(scene.instances == target, predict, plan.clicks))
+    ious = robot_ious(
+        trained, plan.objects, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16
+    )
     parameters = sum(p.numel() for p in trained.parameters())
     return {"variant": variant.name, "seed": seed, "parameters": parameters,
             "ious": np.round(ious, 5).tolist()}  # fmt: skip
@@ -162,10 +160,10 @@ def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:
     return network
 
 
-def _identity(plan: Plan, variant: Variant, seed: int) -> dict[str, Any]:
+def _identity(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any]:
     """What the result depends on, as plain JSON."""
     described = {
-        "trunk": hashlib.sha256(plan.trunk.read_bytes()).hexdigest(),
+        "trunk": trunk,
         "recipe": plan.recipe.replace(seed=seed).to_dict(),
         "changes": variant.changes,
         "objects": plan.objects,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_benchmarks.ablation import Plan
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.estimate import CONFIDENCE, Estimate, interval
 from ois_benchmarks.machine import describe
-from ois_benchmarks.metrics import CONFIDENCE, RESAMPLES, Metric
+from ois_benchmarks.metrics import RESAMPLES, Metric
 
 SHOWN = (Metric.MIOU1, Metric.MIOU5, Metric.NOC85, Metric.NOC90)
 
@@ -64,8 +64,7 @@ def two_level(values: Values) -> Estimate:
         rows = generator.integers(seeds, size=seeds)
         columns = generator.integers(objects, size=objects)
         means[number] = values[np.ix_(rows, columns)].mean()
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, (tail, 1 - tail))
+    low, high = interval(means)
     return Estimate(float(values.mean()), float(low), float(high))
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +24,10 @@ class Estimate:
 
     def to_dict(self) -> dict[str, float]:
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> tuple[Any, Any]:
+    """draws: (R, ...) of a bootstrap -> the ends of the interval, each (...)."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, (tail, 1 - tail), axis=0)
+    return low, high

@@ -13,7 +13,6 @@ which costs more, so this is its best case.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks.result_file import read_json
 from ois_client.errors import InvalidInput, OISError
 
 WORTH = 0.05
@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         re.compile(options.layers)
         verdict = decide(
-            _read(options.profile),
-            _read(options.kernels),
+            read_json(options.profile),
+            read_json(options.kernels),
             objects=options.objects,
             keys=options.keys,
             layers=options.layers,
@@ -118,13 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(verdict.sentence())
     return 0
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read as JSON: {error}") from error
 
 
 if __name__ == "__main__":

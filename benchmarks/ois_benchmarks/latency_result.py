@@ -12,13 +12,13 @@ Everything is JSON-ready, in seconds, bytes and FLOPs (2 x multiply-adds).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks.result_file import read_json
 from ois_benchmarks.timing import Timing
 from ois_client.errors import InvalidInput
 
@@ -245,12 +245,7 @@ class LatencyResult:
 
 def read_result(path: Path) -> LatencyResult:
     """Raises `InvalidInput` when the file cannot be read or holds something else."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"the result {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInput(f"the result {path} is not JSON: {error}") from error
+    fields = read_json(path)
     try:
         return LatencyResult.from_dict(fields)
     except InvalidInput as error:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.estimate import Estimate, interval
 
-CONFIDENCE = 0.95
 RESAMPLES = 400
 #: Name -> share. A quantile is stated only where at least one sample lies beyond it.
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -34,8 +33,7 @@ def quantiles(values: Sequence[float]) -> dict[str, Estimate | None]:
         return found
     shares = list(stated.values())
     drawn = _resampled(np.asarray(values, dtype=np.float64), shares)
-    tail = (1 - CONFIDENCE) / 2
-    lows, highs = np.quantile(drawn, (tail, 1 - tail), axis=0)
+    lows, highs = interval(drawn)
     points = np.quantile(values, shares)
     for name, point, low, high in zip(stated, points, lows, highs, strict=True):
         found[name] = Estimate(*(round(float(number), 3) for number in (point, low, high)))

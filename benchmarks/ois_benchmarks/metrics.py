@@ -20,11 +20,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.estimate import Estimate, interval
 from ois_client.errors import InvalidInput
 from ois_network.training.robot import clicks_to_reach
 
-CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 Values = NDArray[np.float64]
@@ -128,8 +127,7 @@ def bootstrap_means(values: Values) -> list[Estimate]:
     for row in means:
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
         row[:] = drawn @ values / count
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, (tail, 1 - tail), axis=0)
+    low, high = interval(means)
     return [
         Estimate(float(value), float(bottom), float(top))
         for value, bottom, top in zip(values.mean(axis=0), low, high, strict=True)

@@ -33,14 +33,12 @@ class PeerClient:
         checkout: Path | None = None,
         weights: Path | None = None,
         threads: int = 1,
-        device: str = "cpu",
     ) -> None:
         """Raises `NotHere` and what the peer's adapter raises."""
         self._scratch = tempfile.TemporaryDirectory(prefix="ois-peer-")
         place = Place(
             threads=threads,
             scratch=Path(self._scratch.name),
-            device=device,
             checkout=checkout,
             weights=weights,
         )
@@ -50,7 +48,6 @@ class PeerClient:
             self._scratch.cleanup()
             raise
         who = self._contestant.identity
-        self.warnings = who.warnings
         self.info = ModelInfo(
             network=who.label,
             longest=max(who.input_size),

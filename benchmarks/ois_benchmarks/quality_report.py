@@ -8,13 +8,13 @@ mIoU as a share of 1.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.metrics import Kind, Metric
 from ois_benchmarks.quality_result import model_name
+from ois_benchmarks.result_file import read_json
 from ois_client.errors import InvalidInput
 
 _LISTED = 10
@@ -23,10 +23,7 @@ Row = dict[str, Any]
 
 def read_published(path: Path) -> list[Row]:
     """Raises `InvalidInput` when the file is not such a list."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"published rows {path} cannot be read as JSON: {error}") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InvalidInput(f"published rows {path}: expected a JSON list of objects, one a method")
     for row in rows:

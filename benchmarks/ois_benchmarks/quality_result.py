@@ -7,9 +7,8 @@ from typing import Any
 
 from ois_benchmarks.curves import Series
 from ois_benchmarks.datasets import Dataset
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.estimate import CONFIDENCE, Estimate
 from ois_benchmarks.metrics import (
-    CONFIDENCE,
     RESAMPLES,
     Summary,
     summarise,

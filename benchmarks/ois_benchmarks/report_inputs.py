@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ois_benchmarks.latency_result import LatencyResult
 from ois_benchmarks.load_result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load_result import StepResult
+from ois_benchmarks.result_file import read_json
 from ois_benchmarks.roofline import Ceilings
 from ois_client.errors import InvalidInput
 
@@ -79,12 +79,7 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
 
 
 def _add(found: Inputs, path: Path) -> None:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"the result {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidInput(f"the result {path} is not JSON: {error}") from error
+    document = read_json(path)
     kind = document.get("benchmark") if isinstance(document, dict) else None
     add = _KINDS.get(str(kind))
     if add is None:

@@ -12,7 +12,6 @@ the fastest on every processor.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ois_benchmarks import machine
+from ois_benchmarks.result_file import read_json
 from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client.errors import InvalidInput
 
@@ -116,10 +116,7 @@ def measure(threads: int | None = None) -> Ceilings:
 
 def read_ceilings(path: Path) -> Ceilings:
     """Raises `InvalidInput` when the file cannot be read or holds something else."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"ceilings {path} cannot be read: {error}") from error
+    document = read_json(path)
     return Ceilings.from_dict(document if isinstance(document, dict) else {})
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ois_benchmarks.estimate import interval
+
 QUIET_SHARE = 0.06
 _STAT = Path("/proc/stat")
 
@@ -84,8 +86,7 @@ def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[flo
     generator = np.random.default_rng(0)
     values = np.asarray(samples)
     medians = np.median(generator.choice(values, (2000, len(values))), axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(medians, (tail, 1 - tail))
+    low, high = interval(medians, confidence)
     return float(low), float(high)
 
 

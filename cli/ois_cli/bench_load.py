@@ -243,12 +243,12 @@ def _default_output(address: str, options: dict[str, Any]) -> Path:
 
 
 def _read(place: Path) -> dict[str, Any]:
+    from ois_benchmarks.result_file import read_json
+
     try:
-        document = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"{place} cannot be read as a result to go on from: {error}; name another output"
-        ) from error
+        document = read_json(place)
+    except InvalidInput as error:
+        raise InvalidInput(f"cannot go on from this result: {error}; name another output") from None
     if not isinstance(document, dict):
         raise InvalidInput(f"{place} is not a result of `ois bench load`; name another output")
     return document

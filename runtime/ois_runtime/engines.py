@@ -317,32 +317,46 @@ class GraphPair:
         coverage: NDArray[np.uint8],
         has_previous: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        geometry = state.geometry
-        grid = (geometry.grid_height, geometry.grid_width)
-        size = (geometry.network_height, geometry.network_width)
-        count = len(points)
-        check_array("points", points, (count, SLOTS, 2), np.float32)
-        check_array("labels", labels, (count, SLOTS), np.int32)
-        check_array("coverage", coverage, (count, *grid), np.uint8)
-        check_array("has_previous", has_previous, (count,), np.bool_)
-        feeds: Arrays = {
-            **state.arrays,
-            "points": points,
-            "labels": labels,
-            "coverage": coverage,
-            "has_previous": has_previous,
-        }
-        outputs = self._decoder.run({name: feeds[name] for name in self._decoder.inputs})
-        logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
-        if logits.shape != (count, *size) or new_coverage.shape != (count, *grid):
-            raise EngineError(
-                f"{self.manifest.name}: the decoder gave logits {logits.shape} and coverage "
-                f"{new_coverage.shape}; expected {(count, *size)} and {(count, *grid)}"
-            )
-        return (
-            logits.astype(np.float32, copy=False),
-            new_coverage.astype(np.uint8, copy=False),
+        prompts = (points, labels, coverage, has_previous)
+        return run_decoder(self._decoder, self.manifest, state, *prompts)
+
+
+def run_decoder(
+    decoder: Graph,
+    manifest: Manifest,
+    state: ImageState,
+    points: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    coverage: NDArray[np.uint8],
+    has_previous: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """`EnginePair.decode` by one graph."""
+    geometry = state.geometry
+    grid = (geometry.grid_height, geometry.grid_width)
+    size = (geometry.network_height, geometry.network_width)
+    count = len(points)
+    check_array("points", points, (count, SLOTS, 2), np.float32)
+    check_array("labels", labels, (count, SLOTS), np.int32)
+    check_array("coverage", coverage, (count, *grid), np.uint8)
+    check_array("has_previous", has_previous, (count,), np.bool_)
+    feeds: Arrays = {
+        **state.arrays,
+        "points": points,
+        "labels": labels,
+        "coverage": coverage,
+        "has_previous": has_previous,
+    }
+    outputs = decoder.run({name: feeds[name] for name in decoder.inputs})
+    logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
+    if logits.shape != (count, *size) or new_coverage.shape != (count, *grid):
+        raise EngineError(
+            f"{manifest.name}: the decoder gave logits {logits.shape} and coverage "
+            f"{new_coverage.shape}; expected {(count, *size)} and {(count, *grid)}"
         )
+    return (
+        logits.astype(np.float32, copy=False),
+        new_coverage.astype(np.uint8, copy=False),
+    )
 
 
 def check_array(

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from ois_client.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.geometry import Geometry
 from ois_client.wire import error_from_text
-from ois_runtime.engines import CLICK_INPUTS, DECODER_OUTPUTS, Arrays, EngineOptions, Graph
+from ois_runtime.engines import (
+    CLICK_INPUTS,
+    DECODER_OUTPUTS,
+    Arrays,
+    EngineOptions,
+    Graph,
+    run_decoder,
+)
 from ois_runtime.manifest import Manifest
 from ois_runtime.state import ImageState
 
@@ -109,14 +116,7 @@ class NearEngines(TritonEngines):
         has_previous: NDArray[np.bool_],
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         prompts = (points, labels, coverage, has_previous)
-        clicks = dict(zip(CLICK_INPUTS, prompts, strict=True))
-        feeds = {
-            name: clicks[name] if name in clicks else state.arrays[name]
-            for name in self._decoder_inputs
-        }
-        outputs = self._decoder.run(feeds)
-        logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
-        return logits.astype(np.float32, copy=False), new_coverage.astype(np.uint8, copy=False)
+        return run_decoder(self._decoder, self.manifest, state, *prompts)
 
 
 def near_engines(manifest: Manifest, decoder: Path) -> NearEngines:

@@ -20,16 +20,19 @@ class _Stack(ctypes.Structure):
     _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
+_LINUX = sys.platform.startswith("linux")
+_LIBC = ctypes.CDLL(None) if _LINUX else None
+
+
 @contextlib.contextmanager
 def signal_stack_kept() -> Iterator[None]:
     """What happens inside leaves the thread's alternate signal stack as it was before."""
-    if not sys.platform.startswith("linux"):
+    if _LIBC is None:
         yield
         return
-    libc = ctypes.CDLL(None)
     before = _Stack()
-    libc.sigaltstack(None, ctypes.byref(before))
+    _LIBC.sigaltstack(None, ctypes.byref(before))
     try:
         yield
     finally:
-        libc.sigaltstack(ctypes.byref(before), None)
+        _LIBC.sigaltstack(ctypes.byref(before), None)

@@ -121,8 +121,15 @@ def evaluate(
     bf16: bool = False,
 ) -> Quality:
     """The robot user with `clicks` clicks on `count` held-out objects."""
+    return Quality.of(robot_ious(network, count, longest=longest, clicks=clicks, bf16=bf16))
+
+
+def robot_ious(
+    network: OISNetwork, count: int, *, longest: int, clicks: int, bf16: bool
+) -> list[list[float]]:
+    """IoU after each click, one list a held-out object."""
     ious = []
     for scene, target in held_out(count):
         predict = torch_predictor(network, scene.image, longest, bf16=bf16)
         ious.append(robot_session(scene.instances == target, predict, clicks))
-    return Quality.of(ious)
+    return ious
