@@ -9,7 +9,9 @@ import torch
 from ois_network.training.losses import (
     depth_l1_loss,
     depth_ssi_loss,
+    grouping_loss,
     normalised_focal_loss,
+    patch_shares,
     soft_iou_loss,
 )
 
@@ -87,3 +89,68 @@ def test_ssi_depth_loss_ignores_scale_and_shift_only() -> None:
     np.testing.assert_allclose(depth_ssi_loss(3 * depth + 5, depth), np.zeros(3), atol=1e-5)
     assert (depth_ssi_loss(-depth, depth) > 0.5).all()
     assert torch.isfinite(depth_ssi_loss(torch.zeros_like(depth), depth)).all()
+
+
+# -- grouping ----------------------------------------------------------------------------------
+
+PATCH = 4
+WHOLE = torch.tensor(
+    np.kron([[0, 1, 1, 0], [2, 2, 1, 0], [2, 2, 3, 0]], np.ones((PATCH, PATCH))), dtype=torch.uint8
+).unsqueeze(0)
+INSTANCES = WHOLE.clone()
+INSTANCES[0, :2, 4:8] = 0  # half of one patch
+
+
+def test_patch_shares_are_means_over_patches() -> None:
+    shares = patch_shares(INSTANCES, PATCH)
+    assert shares.shape == (1, 12, 4)
+    for k in range(4):
+        cells = (INSTANCES[0] == k).float().unflatten(0, (3, 4)).unflatten(2, (4, 4))
+        expected = cells.mean((1, 3))
+        torch.testing.assert_close(shares[0, :, k].reshape(3, 4), expected)
+
+
+def numpy_grouping(features: np.ndarray, shares: np.ndarray) -> float:
+    """The docstring in loops."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    total = []
+    for k in range(1, shares.shape[1]):
+        of, same, different = shares[:, k], 0.0, 0.0
+        for i in range(len(unit)):
+            logits = np.array([10 * (unit[i] @ other) - 5 for other in unit])
+            same += of[i] / of.sum() * (np.log1p(np.exp(-logits)) * of).sum() / of.sum()
+            focal = (1 - of) / (1 + np.exp(-logits))
+            different += of[i] / of.sum() * (np.log1p(np.exp(logits)) * focal).sum() / focal.sum()
+        total.append(same + different)
+    return float(np.mean(total))
+
+
+def test_grouping_is_its_docstring() -> None:
+    features = rng.normal(size=(12, 6))
+    shares = patch_shares(INSTANCES, PATCH)[0].double().numpy()
+    found = grouping_loss(torch.tensor(features[None]), INSTANCES, PATCH)
+    np.testing.assert_allclose(found, [numpy_grouping(features, shares)], rtol=1e-5)
+
+
+def test_grouping_wants_objects_alike_and_asks_nothing_of_the_background() -> None:
+    majority = patch_shares(WHOLE, PATCH)[0].argmax(1)
+    ideal = torch.nn.functional.one_hot(majority, 70).float()
+    ideal[majority == 0] = 0
+    for number, patch in enumerate((majority == 0).nonzero()[:, 0]):
+        ideal[patch, 10 + number] = 1  # every patch of it on its own
+    loss = grouping_loss(ideal[None], WHOLE, PATCH)
+    assert loss < 0.02
+    merged = ideal.clone()
+    merged[majority == 2] = merged[majority == 1][0]
+    assert grouping_loss(merged[None], WHOLE, PATCH) > loss + 2
+
+
+def test_an_image_without_objects_costs_nothing() -> None:
+    features = torch.ones(2, 12, 6, requires_grad=True)
+    nothing = torch.zeros(1, 12, 16, dtype=torch.uint8)
+    loss = grouping_loss(features, torch.cat([nothing, INSTANCES]), PATCH)
+    assert loss[0] == 0
+    assert loss[1] > 0
+    alone = grouping_loss(features, torch.cat([nothing, nothing]), PATCH)
+    assert alone.tolist() == [0, 0]
+    alone.sum().backward()

@@ -20,6 +20,7 @@ from network_scenes import MICRO
 from ois_client.errors import CheckpointError, InvalidInput, OutputError
 from ois_network.checkpoint import load_checkpoint
 from ois_network.initialise import build
+from ois_network.network import OISNetwork
 from ois_network.training import state as state_module
 from ois_network.training.batches import Batch, BatchPlan, SceneSource
 from ois_network.training.clicks import ClickConfig
@@ -31,6 +32,8 @@ from ois_network.training.config import (
     TrainConfig,
 )
 from ois_network.training.features import FeatureCache
+from ois_network.training.forward import encode_batch
+from ois_network.training.losses import grouping_loss
 from ois_network.training.trainer import RunOptions, plan_stages, train
 
 STEPS = 6
@@ -134,6 +137,27 @@ def test_frozen_parts_keep_their_weights(tmp_path: Path) -> None:
     assert not any(name.startswith(("encoder.", "depth_head.")) for name in changed)
     assert any(name.startswith("mask_head.") for name in changed)
     assert any(name.startswith("inject.") for name in changed)
+
+
+def test_a_stage_without_objects_trains_what_every_pixel_tells(tmp_path: Path) -> None:
+    loss = LossConfig(depth_weight=1.0, grouping_weight=0.3)
+    stages = (Stage(longest=56, images=2, objects=0, steps=40),)
+    optimiser = OptimiserConfig(kind="adamw", lr=1e-3)
+    path = run(tmp_path, RECIPE.replace(loss=loss, stages=stages, optimiser=optimiser, ema=0.0))
+    before, after = build(MICRO, seed=1).state_dict(), weights(path)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"encoder", "depth_head", "project"}
+    assert not any("mask" in line for line in metrics(tmp_path))
+
+    batch = BatchPlan(SceneSource(MICRO, RECIPE), MICRO, RECIPE, [(0, Stage(56, 16, steps=1))])[0]
+
+    def grouping(network: OISNetwork) -> float:
+        with torch.no_grad():
+            encoded = encode_batch(network, batch.image, batch.pos_rows, batch.pos_cols)
+            features = network.project(encoded.levels[3].flatten(2).transpose(1, 2))
+            return float(grouping_loss(features, batch.instances, MICRO.patch).mean())
+
+    assert grouping(load_checkpoint(path).network) < 0.9 * grouping(build(MICRO, seed=1))
 
 
 def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
