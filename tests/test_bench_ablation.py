@@ -61,6 +61,13 @@ def test_an_ablation_runs_resumes_and_reports(plan: Plan) -> None:
     assert markdown(document).count("\n|") == 4
 
 
+def test_runs_at_once_give_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+    said: list[str] = []
+    rows = run(replace(plan, folder=tmp_path / "at-once"), said.append, jobs=2)
+    assert rows == run(plan, lambda _text: None)
+    assert said[-1].endswith("done (4 of 4)")
+
+
 def test_results_of_another_plan_are_refused(plan: Plan) -> None:
     small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
     run(small, lambda _text: None)

@@ -12,21 +12,26 @@ features instead of order maps. The rest are choices that the paper leaves open.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ois_benchmarks.result_file import read_json
 from ois_client.errors import CheckpointError, InvalidInput
-from ois_network.checkpoint import load_checkpoint
+from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork
 from ois_network.training.batches import SceneSource
 from ois_network.training.config import TrainConfig
 from ois_network.training.evaluate import robot_ious
+from ois_network.training.memory import keep_freed_memory
 from ois_network.training.state import write_atomically
 from ois_network.training.trainer import RunOptions, train
 
@@ -85,47 +90,64 @@ def pick(names: Sequence[str]) -> tuple[Variant, ...]:
     return tuple(v for v in VARIANTS if not names or v.name in names or v is VARIANTS[0])
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def run(plan: Plan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str, Any]]:
     """Train and evaluate what `plan.folder` does not hold yet; -> a row a variant and seed.
 
-    Interrupted, the same plan goes on with the run that was cut off.
+    jobs: runs at once, each in a process of its own that prints its progress itself. Interrupted,
+    the same plan goes on with the runs that were cut off.
     """
     trunk = load_checkpoint(plan.trunk)
-    rows = []
-    runs = [(seed, variant) for seed in plan.seeds for variant in plan.variants]
-    for number, (seed, variant) in enumerate(runs, 1):
-        place = plan.folder / f"{variant.name}-seed{seed}"
-        result = place / "result.json"
-        identity = _identity(plan, trunk.sha256, variant, seed)
-        if result.is_file():
-            row = json.loads(result.read_text("utf-8"))
-            if row["identity"] != identity:
-                raise InvalidInput(
-                    f"{result} was made by another plan (recipe, checkpoint or evaluation differ); "
-                    "choose another folder, or remove it"
-                )
-        else:
-            say(f"{variant.name}, seed {seed} ({number} of {len(runs)})")
-            row = {**_run_one(plan, trunk.network, variant, seed, place, say), "identity": identity}
-            _write(result, row)
-        rows.append(row)
-    return rows
+    runs = [(variant, seed) for seed in plan.seeds for variant in plan.variants]
+    found = {number: _read(plan, trunk.sha256, *one) for number, one in enumerate(runs)}
+    missing = [runs[number] for number, row in found.items() if row is None]
+    if jobs == 1 or len(missing) < 2:
+        for number, (variant, seed) in enumerate(missing, 1):
+            say(f"{variant.name}, seed {seed} ({number} of {len(missing)})")
+            _run_one(plan, trunk, variant, seed, say)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+            begun = [pool.submit(_run_alone, plan, variant, seed) for variant, seed in missing]
+            for number, future in enumerate(as_completed(begun), 1):
+                say(f"{future.result()}: done ({number} of {len(begun)})")
+    rows = [_read(plan, trunk.sha256, variant, seed) for variant, seed in runs]
+    return [row for row in rows if row is not None]
 
 
-def _write(path: Path, row: dict[str, Any]) -> None:
-    write_atomically(path, lambda file: file.write(json.dumps(row).encode()))
+def _place(plan: Plan, variant: Variant, seed: int) -> Path:
+    return plan.folder / f"{variant.name}-seed{seed}"
+
+
+def _read(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any] | None:
+    """The row of a run that is finished."""
+    path = _place(plan, variant, seed) / "result.json"
+    if not path.is_file():
+        return None
+    row: dict[str, Any] = read_json(path)
+    if row.get("identity") != _identity(plan, trunk, variant, seed):
+        raise InvalidInput(
+            f"{path} was made by another plan (recipe, checkpoint or evaluation differ); choose "
+            "another folder, or remove it"
+        )
+    return row
+
+
+def _run_alone(plan: Plan, variant: Variant, seed: int) -> str:
+    """A run in a process of its own."""
+    keep_freed_memory()
+    name = f"{variant.name}, seed {seed}"
+    trunk = load_checkpoint(plan.trunk)
+    _run_one(plan, trunk, variant, seed, lambda text: print(f"{name}: {text}", file=sys.stderr))
+    return name
 
 
 def _run_one(
-    plan: Plan,
-    trunk: OISNetwork,
-    variant: Variant,
-    seed: int,
-    place: Path,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
+    plan: Plan, trunk: Checkpoint, variant: Variant, seed: int, say: Callable[[str], None]
+) -> None:
+    """Train, evaluate, write the row."""
+    place = _place(plan, variant, seed)
     recipe = plan.recipe.replace(seed=seed)
-    network = with_trunk(trunk, variant, seed)
+    network = with_trunk(trunk.network, variant, seed)
     options = RunOptions(
         place,
         resume=(place / "state.pt").is_file(),
@@ -138,9 +160,14 @@ def _run_one(
     ious = robot_ious(
         trained, plan.objects, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16
     )
-    parameters = sum(p.numel() for p in trained.parameters())
-    return {"variant": variant.name, "seed": seed, "parameters": parameters,
-            "ious": np.round(ious, 5).tolist()}  # fmt: skip
+    row = {
+        "variant": variant.name,
+        "seed": seed,
+        "parameters": sum(p.numel() for p in trained.parameters()),
+        "ious": np.round(ious, 5).tolist(),
+        "identity": _identity(plan, trunk.sha256, variant, seed),
+    }
+    write_atomically(place / "result.json", lambda file: file.write(json.dumps(row).encode()))
 
 
 def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:

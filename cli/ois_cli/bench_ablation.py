@@ -35,6 +35,9 @@ def ablation(
         int, typer.Option(min=14, help="Network pixels of the longest side when clicking.")
     ] = 224,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: PyTorch's choice.")] = 0,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at once; they share the cores, so set --threads too.")
+    ] = 1,
     work: Annotated[
         Path, typer.Option(help="Folder of the runs; the same command goes on from there.")
     ] = Path(".cache/ablation"),
@@ -67,7 +70,7 @@ def ablation(
         threads=threads,
     )
     keep_freed_memory()
-    document = result(plan, run(plan, say))
+    document = result(plan, run(plan, say, jobs))
     table = markdown(document)
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     write_files({output: text.encode(), output.with_suffix(".md"): table.encode()})
