@@ -116,7 +116,7 @@ def test_a_damaged_line_is_named(path: Path, line: str) -> None:
 
 
 def test_two_processes_cannot_write_one_log(path: Path) -> None:
-    with LogWriter(path, HEADER), pytest.raises(InvalidInput, match="another process"):
+    with LogWriter(path, HEADER), pytest.raises(OutputError, match="another process"):
         LogWriter(path, HEADER)
 
 

@@ -10,11 +10,9 @@ tried again), the later line counts.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.errors import InvalidInput, OutputError
+from ois_client.line_file import LineFile
 
 SCHEMA = 1
 _BEGINNING = b'{"quality_log": '
@@ -117,18 +116,17 @@ class LogWriter:
         """Open `path`, or go on with the run it holds.
 
         header: JSON values with at least `dataset`, `clicks` and `model`. Raises `InvalidInput`
-        when the file holds another run or something else, or another process is writing it, and
-        `OutputError` when it cannot be written.
+        when the file holds another run or something else, `OutputError` when it cannot be written
+        or another process is writing it.
         """
         self.path = path
         if path.exists() and not path.is_file():
             raise _not_a_log(path)  # a device may never end when it is read
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a line that a full disk refused is not tried again when closing.
-            self._file: FileIO = path.open("a+b", buffering=0)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        self._file = LineFile(path)
         try:
             log = self._continue({"quality_log": SCHEMA, **header})
         except BaseException:
@@ -138,7 +136,7 @@ class LogWriter:
 
     def append(self, record: Record) -> None:
         """Raises `OutputError`; what was written before stays readable."""
-        self._write(asdict(record))
+        self._file.append(asdict(record))
         self._records[record.name] = record
 
     @property
@@ -158,20 +156,12 @@ class LogWriter:
         self._file.close()
 
     def _continue(self, header: dict[str, Any]) -> Log:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidInput(
-                f"another process is writing {self.path}; wait for it, or name another output"
-            ) from None
-        self._file.seek(0)
         data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        if not whole:
+        if b"\n" not in data:
             if data[: len(_BEGINNING)] != _BEGINNING[: len(data)]:
                 raise _not_a_log(self.path)
-            self._file.truncate(0)
-            self._write(header)
+            self._file.drop_cut_off()
+            self._file.append(header)
             return Log(self.path, header, {})
         log = _parse(self.path, data)
         wanted = json.loads(json.dumps(header))
@@ -181,16 +171,8 @@ class LogWriter:
                     f"{self.path} holds another run: its {key} is {log.header[key]}, this run's "
                     f"is {wanted[key]}. Name another output, or remove the file"
                 )
-        self._file.truncate(whole)
+        self._file.drop_cut_off()
         return log
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        data = json.dumps(line).encode() + b"\n"
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
 
 
 def _parse(path: Path, data: bytes) -> Log:
@@ -232,11 +214,4 @@ def _record(fields: dict[str, Any]) -> Record:
 def _not_a_log(path: Path) -> InvalidInput:
     return InvalidInput(
         f"{path} is not a log of `ois bench quality` of schema {SCHEMA}; name another file"
-    )
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path}: {error.strerror or error}; what was measured before is kept. "
-        "Free space, then run the same command to go on"
     )

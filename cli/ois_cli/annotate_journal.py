@@ -6,20 +6,15 @@ are only appended; one that was cut off, by `kill -9` or a full disk, is dropped
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ois_client.errors import InvalidInput, OutputError
+from ois_client.errors import InvalidInput
+from ois_client.line_file import LineFile
 from ois_client.transport import ModelInfo
-
-_SYNC_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +69,10 @@ class Journal:
         self.path = path
         self.engines: list[str] = []
         self._done: dict[str, Done] = {}
-        self._synced = time.monotonic()
+        self._file = LineFile(path)
         try:
-            # Unbuffered: what a full disk refuses must not be tried again when it is closed.
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            self._lock()
             self._read(model)
-            self._append({"run": {"model_sha256": model.model_sha256, "engine": model.engine}})
+            self._file.append({"run": {"model_sha256": model.model_sha256, "engine": model.engine}})
         except BaseException:
             self._file.close()
             raise
@@ -97,7 +86,7 @@ class Journal:
 
     def add(self, done: Done) -> None:
         """Raises `OutputError` when it cannot be written; what was there stays."""
-        self._append({"done": asdict(done)})
+        self._file.append({"done": asdict(done)})
         self._done[done.key] = done
 
     def remove(self) -> None:
@@ -114,17 +103,8 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another `ois annotate` is writing {self.path}; wait for it, or name another "
-                "output"
-            ) from error
-
     def _read(self, model: ModelInfo) -> None:
-        *lines, cut_off = self.path.read_bytes().split(b"\n")
+        *lines, _cut_off = self._file.read().split(b"\n")
         for number, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
@@ -138,7 +118,7 @@ class Journal:
                     f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}). "
                     "Begin again with --overwrite"
                 ) from error
-        self._file.truncate(self._file.seek(0, os.SEEK_END) - len(cut_off))
+        self._file.drop_cut_off()
 
     def _take_run(self, run: dict[str, str], model: ModelInfo) -> None:
         if run["model_sha256"] != model.model_sha256:
@@ -149,17 +129,3 @@ class Journal:
             )
         if run["engine"] not in self.engines:
             self.engines.append(run["engine"])
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        data = json.dumps(entry).encode() + b"\n"
-        try:
-            if self._file.write(data) != len(data):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            if time.monotonic() - self._synced >= _SYNC_EVERY_S:
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {self.path}: {error.strerror or error}; what it holds stays. "
-                "Free space; the same command then goes on from there"
-            ) from error
