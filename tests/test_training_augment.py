@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ois_network.training.augment import augment, fit_to
+from ois_network.training.augment import augment, fit_to, squash_to
 from ois_network.training.config import AugmentConfig
 
 
@@ -64,3 +65,12 @@ def test_fit_to_the_same_aspect_keeps_the_whole_picture() -> None:
     expected_image, expected_mask = marked(60, 80)
     np.testing.assert_array_equal(image, expected_image)
     np.testing.assert_array_equal(mask, expected_mask)
+
+
+def test_squashing_keeps_all_of_the_image() -> None:
+    image, mask = marked(60, 80)
+    small, moved = squash_to(image, mask, (40, 60))
+    assert small.shape == (60, 40, 3)
+    assert moved.shape == (60, 40)
+    assert moved.mean() == pytest.approx(mask.mean(), rel=0.05)
+    assert ((small[..., 0] > 127) != moved).sum() <= 40

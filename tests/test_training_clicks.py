@@ -82,6 +82,22 @@ def test_the_number_of_points_follows_the_geometric_law() -> None:
         assert np.mean(np.array(counts) == more) == pytest.approx(0.5**more, abs=0.06)
 
 
+def test_without_other_objects_their_share_falls_on_the_background() -> None:
+    """An image with one object, as in HQSeg44K, gets as many negatives as any other."""
+    target = np.zeros((60, 60), dtype=bool)
+    target[20:40, 20:40] = True
+    some, none = target.copy(), np.zeros_like(target)
+    some[:5, :5] = True
+    counts = []
+    for others in (some & ~target, none):
+        labels = [
+            first_clicks(target, others, np.random.default_rng(seed), ClickConfig())[1]
+            for seed in range(300)
+        ]
+        counts.append(np.mean([(label == NEGATIVE).sum() for label in labels]))
+    assert counts[0] == pytest.approx(counts[1])
+
+
 def test_negatives_fall_on_other_objects_or_near_the_outline() -> None:
     target = np.zeros((60, 60), dtype=bool)
     target[20:40, 20:40] = True  # area 400: border reach 2

@@ -30,7 +30,8 @@ on = false
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    save_checkpoint(build(MICRO), tmp_path / "start.safetensors", trained=False)
+    micro = MICRO.replace(name="tiny")
+    save_checkpoint(build(micro), tmp_path / "start.safetensors", trained=False)
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         for kind in ("img", "gt"):
@@ -76,6 +77,7 @@ def test_train_on_pairs_with_cached_features(
         (["--data", "davis:/nowhere"], "not there"),
         (["--data", "hqseg44k:/nowhere"], "lacks"),
         (["--resume"], "no run to resume"),
+        (["--cache-features", "cache"], "no scene is seen twice"),
     ],
 )
 def test_mistakes_are_said(
@@ -85,11 +87,27 @@ def test_mistakes_are_said(
     assert message in capsys.readouterr().err
 
 
-def test_a_cache_needs_existing_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["train", str(folder / "recipe.toml"), "-o", str(folder / "run"),
-                 "--cache-features", str(folder / "cache")]  # fmt: skip
-    assert main(arguments) == 2
+def test_frozen_parts_need_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(folder / "recipe.toml"), "-o", str(folder / "run")]) == 2
     assert "--weights" in capsys.readouterr().err
+    assert main(["train", "paper", "-o", str(folder / "run"),
+                 "--data", f"davis:{folder / 'davis'}"]) == 2  # fmt: skip
+    assert "--weights" in capsys.readouterr().err
+
+
+def test_epochs_need_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = folder / "recipe.toml"
+    recipe.write_text(RECIPE.replace("steps = 2", "epochs = 15"))
+    assert main(command(folder)) == 2
+    assert "procedural scenes have no end" in capsys.readouterr().err
+
+
+def test_weights_of_another_size_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(build(MICRO), folder / "start.safetensors", trained=False)
+    assert main(command(folder)) == 2
+    assert "is a network of the size micro; the recipe" in capsys.readouterr().err
 
 
 def test_torchrun_leaves_our_options_alone() -> None:

@@ -26,7 +26,27 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert recipe.optimiser.kind == "adam"
     assert [stage.epochs for stage in recipe.stages] == [15]
     assert recipe.stages[0].longest == 1022
-    assert recipe == TrainConfig(accumulate=8)  # everything else is the documented default
+    assert recipe.stages[0].images * recipe.accumulate * 2 == 12  # SegNext on HQSeg44K
+    optimiser = recipe.optimiser
+    assert (optimiser.lr, optimiser.betas, optimiser.eps) == (5e-5, (0.9, 0.999), 1e-8)
+    assert (optimiser.weight_decay, optimiser.factor) == (0.0, 0.1)
+    assert (optimiser.schedule, optimiser.milestones) == ("steps", (0.5, 0.9))
+    clicks = recipe.clicks
+    assert (clicks.most, clicks.gamma, clicks.rounds) == (24, 0.80, 3)
+    assert (clicks.erode, clicks.erode_share, clicks.border_reach) == (3, 0.9, 0.1)
+    assert (clicks.background, clicks.other, clicks.border) == (0.1, 0.4, 0.5)
+    assert (clicks.single_share, clicks.stride) == (0.0, 1)
+    assert (recipe.loss.alpha, recipe.loss.gamma) == (0.5, 2.0)
+    assert not recipe.loss.every_round
+    assert (recipe.loss.iou_weight, recipe.loss.depth_weight, recipe.ema) == (0.0, 0.0, 0.0)
+    augment = recipe.augment
+    assert (augment.scale, augment.shift, augment.rotate) == ((0.75, 1.40), 0.03, 3.0)
+    assert (augment.brightness, augment.contrast) == (0.25, (-0.15, 0.40))
+    assert augment.rgb_shift == 10.0
+    assert (augment.on, augment.flip, augment.rotate90) == (True, True, True)
+    shares = {augment.shift_rotate_share, augment.brightness_contrast_share}
+    assert shares | {augment.rgb_shift_share} == {0.75}
+    assert recipe == TrainConfig(accumulate=6)  # everything else is the documented default
 
 
 def test_a_file_is_a_recipe(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from network_scenes import MICRO
 from ois_client.errors import InvalidInput
-from ois_network.training.config import AugmentConfig, Stage, TrainConfig
+from ois_network.training.config import AugmentConfig, Stage, TrainConfig, load_recipe
 from ois_network.training.data import (
     Pair,
     SkippedPair,
@@ -93,9 +93,27 @@ def test_missing_halves_are_counted(tmp_path: Path) -> None:
     collection = davis(tmp_path)
     assert [pair.name for pair in collection.pairs] == ["a"]
     assert collection.skipped == {"image without mask": 1, "mask without image": 2}
-    assert "1 pairs, 1 skipped (image without mask), 2 skipped (mask without image)" in (
-        collection.report()
+    assert collection.report().endswith(
+        "1 pairs where the published data set has 345, "
+        "1 skipped (image without mask), 2 skipped (mask without image)"
     )
+    assert not collection.complete
+
+
+def test_files_of_the_same_name_are_counted(tmp_path: Path) -> None:
+    write_image(tmp_path / "x/a.jpg")
+    write_image(tmp_path / "x/a.png")
+    write_mask(tmp_path / "y/a.png")
+    collection = folders(tmp_path / "x", tmp_path / "y")
+    assert len(collection.pairs) == 1
+    assert collection.skipped == {"image of the same name": 1}
+
+
+def test_pairs_cannot_teach_what_every_pixel_tells(tmp_path: Path) -> None:
+    write_image(tmp_path / "x/a.jpg")
+    write_mask(tmp_path / "y/a.png")
+    with pytest.raises(InvalidInput, match=r"objects = 0.*Use the data `scenes`"):
+        PairSource(folders(tmp_path / "x", tmp_path / "y"), MICRO, load_recipe("tiny"))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

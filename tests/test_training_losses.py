@@ -27,7 +27,8 @@ def numpy_nfl(logits: np.ndarray, target: np.ndarray, alpha: float, gamma: float
     beta = (1 - p_t) ** gamma
     pixels = logits.shape[1] * logits.shape[2]
     mult = pixels / beta.sum((1, 2), keepdims=True)
-    return (-alpha * beta * mult * np.log(p_t)).mean((1, 2))
+    alpha_t = np.where(target, alpha, 1 - alpha)
+    return (-alpha_t * beta * mult * np.log(p_t)).mean((1, 2))
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), [(0.5, 2.0), (0.25, 1.0), (1.0, 0.0)])

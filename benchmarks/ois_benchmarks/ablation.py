@@ -3,7 +3,8 @@
 Every variant is trained by the same short recipe from the same encoder and depth head, which
 stay frozen; prompts, fusion and mask head start anew. A seed decides initial weights, scenes and
 clicks, and the variants of a seed share them, so that differences are paired. The robot user
-then clicks on held-out objects.
+then clicks on objects of the validation scenes: defaults are chosen by this, and the scenes that
+results are reported on stay unseen.
 
 The paper's Table 4 switches off order, object, sparse and dense; its Table 5 adds depth as
 features instead of order maps. The rest are choices that the paper leaves open.
@@ -66,7 +67,7 @@ VARIANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an ablation runs. `objects` held-out objects get `clicks` robot clicks each, at
+    """What an ablation runs. `objects` validation objects get `clicks` robot clicks each, at
     `longest` network pixels.
     """
 
@@ -114,6 +115,12 @@ def run(plan: Plan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str,
     return [row for row in rows if row is not None]
 
 
+_OTHER_PLAN = (
+    "{path} was made by another plan (recipe, checkpoint or evaluation differ); choose another "
+    "folder, or remove it"
+)
+
+
 def _place(plan: Plan, variant: Variant, seed: int) -> Path:
     return plan.folder / f"{variant.name}-seed{seed}"
 
@@ -125,10 +132,7 @@ def _read(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any]
         return None
     row: dict[str, Any] = read_json(path)
     if row.get("identity") != _identity(plan, trunk, variant, seed):
-        raise InvalidInput(
-            f"{path} was made by another plan (recipe, checkpoint or evaluation differ); choose "
-            "another folder, or remove it"
-        )
+        raise InvalidInput(_OTHER_PLAN.format(path=path))
     return row
 
 
@@ -147,6 +151,7 @@ def _run_one(
     """Train, evaluate, write the row."""
     place = _place(plan, variant, seed)
     recipe = plan.recipe.replace(seed=seed)
+    _note_identity(place, _identity(plan, trunk.sha256, variant, seed))
     network = with_trunk(trunk.network, variant, seed)
     options = RunOptions(
         place,
@@ -168,6 +173,17 @@ def _run_one(
         "identity": _identity(plan, trunk.sha256, variant, seed),
     }
     write_atomically(place / "result.json", lambda file: file.write(json.dumps(row).encode()))
+
+
+def _note_identity(place: Path, identity: dict[str, Any]) -> None:
+    """Written before a run begins: what was begun by another plan is not gone on with."""
+    path = place / "plan.json"
+    if path.is_file():
+        if read_json(path) != identity:
+            raise InvalidInput(_OTHER_PLAN.format(path=place))
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(json.dumps(identity).encode()))
 
 
 def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:

@@ -72,9 +72,9 @@ def markdown(document: dict[str, Any]) -> str:
     """One row a variant; differences from the first whose interval excludes zero are bold."""
     seeds, objects = len(document["seeds"]), document["objects"]
     lines = [
-        f"{objects} held-out objects, {seeds} seeds, {document['clicks']} clicks. In brackets: the "
-        "difference from the default and its 95 % interval over seeds and objects; bold where it "
-        "excludes zero.",
+        f"{objects} objects of the validation scenes, {seeds} seeds, {document['clicks']} clicks. "
+        "In brackets: the difference from the default and its 95 % interval over seeds and "
+        "objects; bold where it excludes zero.",
         "",
         "| variant | parameters | " + " | ".join(metric.label for metric in SHOWN) + " |",
         "|---|---|" + "---|" * len(SHOWN),

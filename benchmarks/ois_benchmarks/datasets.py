@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from ois_client.errors import InvalidInput
 from ois_network.training.data import Collection, Pair, davis, folders, hqseg44k, read_pair
 
 DEFAULT_SCENES = 200
+
+#: What draws the scenes.
+_GENERATOR = ("scenes.py", "shapes.py", "textures.py")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +75,16 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
         if count:
             return scenes(min(count, limit or count))
     elif kind == "hqseg44k" and where:
-        return _of_pairs("HQSeg44K val", kind, hqseg44k(where, "val", partial=partial), limit)
+        collection = hqseg44k(where, "val", partial=partial)
+        label = "HQSeg44K val"
+        if not collection.complete:
+            label += f", {len(collection.pairs)} of {collection.expected}"
+        return _of_pairs(label, kind, collection, limit)
     elif kind == "davis" and where:
-        return _of_pairs("DAVIS345", kind, davis(where), limit)
+        collection = davis(where)
+        # Other frames than the published ones must not stand beside published numbers.
+        label = "DAVIS345" if collection.complete else f"DAVIS, {len(collection.pairs)} frames"
+        return _of_pairs(label, kind, collection, limit)
     elif kind == "folders" and where.count(",") == 1:
         images, masks = where.split(",")
         return _of_pairs(Path(images).name or "folders", kind, folders(images, masks), limit)
@@ -93,9 +104,12 @@ def scenes(count: int) -> Dataset:
             target = Target(scene.image, scene.instances == chosen)
             yield Item(f"scene-{number:05d}", lambda target=target: target)  # type: ignore[misc]
 
-    # The generator is code: if it draws another first scene, old results are about others.
+    # The generator is code: if it is edited, or its libraries draw another first scene, old
+    # results are about other scenes.
     scene, chosen = next(held_out(1))
     digest = hashlib.sha256(scene.image.tobytes() + (scene.instances == chosen).tobytes())
+    for name in _GENERATOR:
+        digest.update((resources.files("ois_network.training") / name).read_bytes())
     return Dataset(
         "held-out procedural scenes",
         f"scenes{count}",

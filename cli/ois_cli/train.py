@@ -70,15 +70,22 @@ def train(
     keep_freed_memory()
     config = load_recipe(recipe)
     network = _start(start) if start is not None else None
+    if network is not None and network.config.name != config.network:
+        raise InvalidInput(
+            f"{start} is a network of the size {network.config.name}; the recipe {recipe} trains "
+            f"{config.network}. Give other weights, or a recipe with network = "
+            f'"{network.config.name}"'
+        )
     shape = network.config if network is not None else preset(config.network)
     source, description = _source(data, shape, config, partial=partial)
     features = None
     if cache_features is not None:
-        if network is None:
+        if not len(source):
             raise InvalidInput(
-                "--cache-features keeps a frozen encoder's work; name its file (--weights)"
+                "got --cache-features with procedural scenes; no scene is seen twice. Give a data "
+                "set (--data), or leave it out"
             )
-        features = FeatureCache(cache_features, network, config)
+        features = FeatureCache(cache_features, config)
     say(f"training {shape.name} by {recipe} on {description}")
     path = run(
         config,

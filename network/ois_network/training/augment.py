@@ -91,6 +91,12 @@ def fit_to(
     return resized, _resize_mask(mask[box], shape)
 
 
+def squash_to(image: Picture, mask: Mask, shape: tuple[int, int]) -> tuple[Picture, Mask]:
+    """All of the image at `shape` (width, height); an object that vanishes leaves an empty mask."""
+    resized = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC))
+    return resized, _resize_mask(mask, shape)
+
+
 def _resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     picture = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8))
     return np.asarray(picture.resize(size, Image.Resampling.NEAREST)) > 0

@@ -16,6 +16,9 @@ from ois_client.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN
 
 Mask = NDArray[np.bool_]
 
+#: Thinner objects keep their positives anywhere (SegNext: where erosion leaves 10 pixels or less).
+_WORTH_ERODING = 10
+
 
 @dataclass(frozen=True, slots=True)
 class ClickConfig:
@@ -66,7 +69,7 @@ def first_clicks(
     if rng.random() < config.erode_share:
         # The chessboard distance counts the same pixels as repeated 3x3 erosion.
         eroded = ndimage.distance_transform_cdt(target, metric="chessboard") > config.erode
-        if eroded.sum() > 0.1 * target.sum():  # SegNext keeps thin objects whole
+        if eroded.sum() > _WORTH_ERODING:
             inner = eroded
     for slot, point in enumerate(_draw(inner, positives, rng)):
         points[slot], labels[slot] = point, POSITIVE
@@ -153,7 +156,9 @@ def _negatives(
         return np.zeros((0, 2), dtype=np.float32)
     outside = ~target
     kinds = rng.choice(3, size=count, p=[config.background, config.other, config.border])
-    regions: list[Mask] = [outside, others & outside, outside]
+    other = others & outside
+    # Where the image has no other object, SegNext draws these from the background.
+    regions: list[Mask] = [outside, other if other.any() else outside, outside]
     if (kinds == 2).any() and outside.any():
         reach = int(np.ceil(config.border_reach * np.sqrt(target.sum())))
         near = ndimage.distance_transform_cdt(outside, metric="chessboard") <= reach

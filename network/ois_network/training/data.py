@@ -48,6 +48,10 @@ _HQSEG44K = {
 }  # fmt: skip
 
 
+_HQSEG44K_PAIRS = {"train": 44_320, "val": 1_537}
+_DAVIS_PAIRS = 345
+
+
 class SkippedPair(InvalidInput):
     """A pair that cannot be used; `reason` is a short name to count it by."""
 
@@ -67,14 +71,23 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Pairs in a fixed order; skipped: why and how many files had no partner."""
+    """Pairs in a fixed order; skipped: why and how many files were left out; expected: how many
+    pairs the data set has where it is complete (0: not known).
+    """
 
     name: str
     pairs: tuple[Pair, ...]
     skipped: Counter[str] = field(default_factory=Counter)
+    expected: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return not self.expected or len(self.pairs) == self.expected
 
     def report(self) -> str:
         text = f"{self.name}: {len(self.pairs)} pairs"
+        if not self.complete:
+            text += f" where the published data set has {self.expected}"
         for reason, count in sorted(self.skipped.items()):
             text += f", {count} skipped ({reason})"
         return text
@@ -105,13 +118,14 @@ def hqseg44k(root: str | Path, split: str = "train", *, partial: bool = False) -
             f"HQSeg44K {split} at {root} lacks {', '.join(missing)}; expected the folders of "
             "sam-hq's training data. Complete it, or accept the rest explicitly (partial)"
         )
-    return _checked(Collection(f"HQSeg44K {split}", tuple(pairs), skipped), root)
+    collection = Collection(f"HQSeg44K {split}", tuple(pairs), skipped, _HQSEG44K_PAIRS[split])
+    return _checked(collection, root)
 
 
 def davis(root: str | Path) -> Collection:
     """The 345 frames of DAVIS: `img/` and `gt/`, matched by stem."""
     root = Path(root)
-    return _folder_pair(f"DAVIS at {root}", root / "img", root / "gt")
+    return _folder_pair(f"DAVIS at {root}", root / "img", root / "gt", _DAVIS_PAIRS)
 
 
 def folders(images: str | Path, masks: str | Path) -> Collection:
@@ -119,7 +133,7 @@ def folders(images: str | Path, masks: str | Path) -> Collection:
     return _folder_pair(f"{images} + {masks}", Path(images), Path(masks))
 
 
-def _folder_pair(name: str, images: Path, masks: Path) -> Collection:
+def _folder_pair(name: str, images: Path, masks: Path, expected: int = 0) -> Collection:
     absent = [str(path) for path in (images, masks) if not path.is_dir()]
     if absent:
         raise InvalidInput(
@@ -127,7 +141,7 @@ def _folder_pair(name: str, images: Path, masks: Path) -> Collection:
             "folder of images and a folder of masks with the same file stems"
         )
     pairs, skipped = _match(images, masks, "", _PICTURES, _PICTURES)
-    return _checked(Collection(name, tuple(pairs), skipped), images)
+    return _checked(Collection(name, tuple(pairs), skipped, expected), images)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -164,9 +178,12 @@ def _match(
     images: Path, masks: Path, prefix: str, image_kinds: tuple[str, ...],
     mask_kinds: tuple[str, ...],
 ) -> tuple[list[Pair], Counter[str]]:  # fmt: skip
-    found = {path.stem: path for path in _files(images, image_kinds)}
-    targets = {path.stem.removesuffix("_mask"): path for path in _files(masks, mask_kinds)}
+    image_files, mask_files = _files(images, image_kinds), _files(masks, mask_kinds)
+    found = {path.stem: path for path in image_files}
+    targets = {path.stem.removesuffix("_mask"): path for path in mask_files}
     skipped: Counter[str] = Counter()
+    skipped["image of the same name"] = len(image_files) - len(found)
+    skipped["mask of the same name"] = len(mask_files) - len(targets)
     skipped["image without mask"] = len(set(found) - set(targets))
     skipped["mask without image"] = len(set(targets) - set(found))
     pairs = [

@@ -27,12 +27,17 @@ _FROZEN = {"encoder", "depth_head"}
 class FeatureCache:
     """Called with a batch, returns its features; the mask head's laterals are never cached."""
 
-    def __init__(self, folder: Path, network: OISNetwork, config: TrainConfig) -> None:
+    def __init__(self, folder: Path, config: TrainConfig) -> None:
         """Raises `InvalidInput` when the recipe would change the features or the pictures."""
         if not set(config.frozen) >= _FROZEN:
             raise InvalidInput(
                 f"the recipe trains {', '.join(sorted(_FROZEN - set(config.frozen)))}; features "
                 "can be cached only when encoder and depth head are frozen"
+            )
+        if any(stage.images > 1 for stage in config.stages):
+            raise InvalidInput(
+                "the recipe has stages with several images a step, cut to a shape that is drawn "
+                "anew each time; features can be cached when images = 1 (use accumulate instead)"
             )
         if config.augment.on:
             raise InvalidInput(
@@ -44,7 +49,7 @@ class FeatureCache:
         except OSError as error:
             raise OutputError(f"could not create {folder}: {error}") from error
         self.folder = folder
-        self.weights = _weights_digest(network)
+        self.weights = b""  # known at the first batch: a resumed run brings its own weights
         self.hits = self.misses = 0
 
     def __call__(self, network: OISNetwork, batch: Batch) -> EncodedBatch:
@@ -61,7 +66,9 @@ class FeatureCache:
         from safetensors.torch import load_file, save
 
         image = batch.image[number]
+        self.weights = self.weights or _weights_digest(network)
         digest = hashlib.sha256(self.weights)
+        digest.update(b"bf16" if torch.is_autocast_enabled(image.device.type) else b"fp32")
         digest.update(str(tuple(image.shape)).encode())
         digest.update(image.cpu().numpy().tobytes())
         path = self.folder / f"{digest.hexdigest()}.safetensors"

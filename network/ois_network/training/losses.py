@@ -16,14 +16,17 @@ def normalised_focal_loss(
 
     logits (N, h, w), target (N, h, w) 0/1 -> (N,), averaged over each object's pixels. With
     p_t the probability of the true class and beta = (1 - p_t)^gamma:
-    -alpha * beta * (pixels / sum(beta)) * log(p_t). The factor is a constant to the gradient.
+    -alpha_t * beta * (pixels / sum(beta)) * log(p_t), alpha_t being alpha on the object and
+    1 - alpha off it. The factor is a constant to the gradient.
     """
     logits, target = logits.float().flatten(1), target.float().flatten(1)
-    signed = torch.where(target > 0.5, logits, -logits)
+    inside = target > 0.5
+    signed = torch.where(inside, logits, -logits)
     log_p = F.logsigmoid(signed)
     beta = (1 - log_p.exp()).clamp(min=0) ** gamma
     scale = beta.shape[1] / beta.detach().sum(1, keepdim=True).clamp(min=_SMALLEST)
-    return (-alpha * beta * scale * log_p).mean(1)
+    share = torch.where(inside, alpha, 1 - alpha)
+    return (-share * beta * scale * log_p).mean(1)
 
 
 def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:

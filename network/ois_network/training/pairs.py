@@ -7,7 +7,7 @@ import numpy as np
 from ois_client.errors import InvalidInput
 from ois_client.geometry import Geometry
 from ois_network.config import NetworkConfig
-from ois_network.training.augment import augment, fit_to
+from ois_network.training.augment import augment, fit_to, squash_to
 from ois_network.training.batches import Sample
 from ois_network.training.config import Stage, TrainConfig
 from ois_network.training.data import Collection, SkippedPair, read_pair
@@ -19,6 +19,13 @@ class PairSource:
     """One object an image. An unusable pair is replaced by the next one and reported."""
 
     def __init__(self, collection: Collection, network: NetworkConfig, config: TrainConfig) -> None:
+        """Raises `InvalidInput` for a recipe that wants more than masks."""
+        if not all(stage.objects for stage in config.stages):
+            raise InvalidInput(
+                "the recipe has stages without clicks (objects = 0), which learn from depth and "
+                f"from all objects of an image; {collection.name} has neither. Use the data "
+                "`scenes`, or a recipe whose stages all have objects"
+            )
         self.collection, self.patch, self.config = collection, network.patch, config
 
     def __len__(self) -> int:
@@ -34,8 +41,10 @@ class PairSource:
             try:
                 image, mask = read_pair(pair)
                 image, mask = augment(image, mask, rng, self.config.augment)
-                width, height = shape or self._own_shape(mask.shape, stage)
-                image, mask = fit_to(image, mask, (width, height), rng)
+                if shape is None:  # as inference does it: the whole image, each axis by itself
+                    image, mask = squash_to(image, mask, self._own_shape(mask.shape, stage))
+                else:
+                    image, mask = fit_to(image, mask, shape, rng)
                 if mask.mean() <= self.config.smallest_target:
                     raise SkippedPair("object too small", f"{pair.name}: the object is too small")
             except SkippedPair as error:

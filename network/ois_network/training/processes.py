@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,14 @@ class Processes:
         return nn.parallel.DistributedDataParallel(
             module, device_ids=ids, find_unused_parameters=unused
         )
+
+    def total(self, counts: Counter[str]) -> Counter[str]:
+        """The sum over all processes (all must ask)."""
+        if self.world == 1:
+            return counts
+        parts: list[Counter[str]] = [Counter()] * self.world
+        torch.distributed.all_gather_object(parts, counts)
+        return sum(parts, Counter())
 
     def any(self, flag: bool) -> bool:
         """True where any process says so (all must ask)."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ois_client.errors import OutputError
+from ois_network.training.state import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -26,7 +27,7 @@ class Progress:
         self.started, self.first = time.monotonic(), first
         self.last = self.started
         self.pace = 0.0  # seconds a step, moving average
-        self.board = _tensorboard(folder)
+        self.board = _tensorboard(folder, first)
         _drop_lines_after(self.path, first)
 
     def step(self, number: int, values: dict[str, float], rate: float) -> None:
@@ -70,12 +71,13 @@ class Progress:
             self.board.close()
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    # Points of steps that a resumed run does again are dropped, as in the metrics file.
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1 if first else None)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
@@ -89,4 +91,4 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:  # cut off while it was written
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    write_atomically(path, lambda file: file.write("".join(kept).encode()))

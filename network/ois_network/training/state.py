@@ -15,30 +15,40 @@ from ois_client.errors import CheckpointError, OutputError
 from ois_network.training.config import TrainConfig
 
 STATE_FILE = "state.pt"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """After `step` finished steps. Everything random derives from (seed, step)."""
+    """After `step` finished steps. Everything random derives from (seed, step).
+
+    setting: what decides the result beside the recipe (data, its length, number of processes).
+    skipped: "reason: name" of pairs that could not be used -> how often.
+    """
 
     config: TrainConfig
+    setting: dict[str, Any]
     step: int
     network: dict[str, Tensor]
     average: dict[str, Tensor] | None
     optimisers: list[dict[str, Any]]
+    skipped: dict[str, int]
 
     def save(self, folder: Path) -> Path:
         """Write `folder/state.pt`; an older one stays whole until the new one is complete."""
         content = {
             "schema": _SCHEMA,
             "config": self.config.to_dict(),
+            "setting": self.setting,
             "step": self.step,
             "network": self.network,
             "average": self.average,
             "optimisers": self.optimisers,
+            "skipped": self.skipped,
         }
         path = folder / STATE_FILE
+        for left in folder.glob(f".{STATE_FILE}.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         write_atomically(path, lambda file: torch.save(content, file))
         return path
 
@@ -56,10 +66,12 @@ def load_state(folder: Path) -> RunState:
             raise ValueError(f"schema {content['schema']}, expected {_SCHEMA}")
         return RunState(
             TrainConfig.from_dict(content["config"]),
+            content["setting"],
             int(content["step"]),
             content["network"],
             content["average"],
             content["optimisers"],
+            content["skipped"],
         )
     except Exception as error:
         raise CheckpointError(

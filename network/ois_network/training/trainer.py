@@ -7,31 +7,29 @@ run that was interrupted and resumed ends with the same weights as one that was 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ois_client.errors import CheckpointError, OutputError
+from ois_client.errors import CheckpointError, InvalidInput, OutputError
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.checkpoint import save_checkpoint
 from ois_network.config import preset
 from ois_network.initialise import build
 from ois_network.network import OISNetwork
 from ois_network.training.batches import Batch, BatchPlan, Consecutive, Source
-from ois_network.training.config import Stage, TrainConfig
+from ois_network.training.config import TrainConfig
 from ois_network.training.evaluate import evaluate
 from ois_network.training.forward import EncodedBatch
+from ois_network.training.interruption import stop_signal
 from ois_network.training.optimise import (
     Average,
     build_optimisers,
@@ -42,6 +40,7 @@ from ois_network.training.optimise import (
 from ois_network.training.processes import Processes
 from ois_network.training.progress import Progress
 from ois_network.training.rounds import batch_losses
+from ois_network.training.stages import plan_stages
 from ois_network.training.state import STATE_FILE, RunState, load_state
 
 WEIGHTS_FILE = "last.safetensors"
@@ -52,30 +51,15 @@ Features = Callable[[OISNetwork, Batch], EncodedBatch]
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What does not change the result."""
+    """What does not change the result; `data` names what it was trained on."""
 
     folder: Path
     resume: bool = False
     workers: int = 1
     threads: int = 0  # 0: PyTorch's own choice
-    data: str = "procedural scenes"  # for the checkpoint's notes
+    data: str = "procedural scenes"
     stop_after: int = 0  # steps; 0: run to the end
     say: Callable[[str], None] = print
-
-
-def plan_stages(
-    config: TrainConfig, epoch_length: int, world: int
-) -> tuple[list[tuple[int, Stage]], int]:
-    """-> (first step, stage) of each stage, and the total number of steps."""
-    stages, first = [], 0
-    for stage in config.stages:
-        steps = stage.steps
-        if not steps:
-            images = stage.images * config.accumulate * world
-            steps = math.ceil(stage.epochs * max(epoch_length, 1) / images)
-        stages.append((first, stage))
-        first += steps
-    return stages, first
 
 
 class _Step(nn.Module):
@@ -103,8 +87,9 @@ def train(
 ) -> Path:
     """Train and return the checkpoint's path. `start`: the network to begin with.
 
-    Raises `OutputError` when a file cannot be written, `CheckpointError` for a folder whose
-    run does not fit, and `KeyboardInterrupt` after saving when interrupted.
+    Raises `InvalidInput` for a recipe that cannot work with this data or start, `OutputError`
+    when a file cannot be written, `CheckpointError` for a folder whose run does not fit, and
+    `KeyboardInterrupt` after saving when interrupted.
     """
     with Processes.join() as processes:
         return _Run(config, source, options, start, features, processes).run()
@@ -125,6 +110,14 @@ class _Run:
             torch.set_num_threads(options.threads)
         torch.manual_seed(config.seed)
         self.stages, self.total = plan_stages(config, len(source), processes.world)
+        self.setting = {
+            "data": options.data, "images": len(source), "processes": processes.world
+        }  # fmt: skip
+        if start is None and not options.resume and {"encoder", "depth_head"} & {*config.frozen}:
+            raise InvalidInput(
+                f"the recipe freezes {', '.join(config.frozen)}, which would stay random; give "
+                "their weights (--weights depth_anything_v2_vitb.pth, or a checkpoint)"
+            )
         network = start or build(preset(config.network), seed=config.seed)
         self.network = network.to(processes.device).train()
         if processes.device.type == "cpu":
@@ -136,7 +129,9 @@ class _Run:
         self.plan = BatchPlan(
             source, network.config, config, self.stages, processes.rank, processes.world
         )
-        self.skipped: Counter[str] = Counter()  # "reason: name" -> how often
+        # "reason: name" -> how often; in all processes, and in this one since they were added up
+        self.skipped: Counter[str] = Counter()
+        self.lately_skipped: Counter[str] = Counter()
         self.done = self._resume() if options.resume else self._fresh()
         self.step_module = processes.wrap(
             _Step(self.network, config, features),
@@ -152,7 +147,7 @@ class _Run:
         progress = Progress(options.folder, self.total, config.log_every, say, self.done) \
             if lead else None  # fmt: skip
         saved = time.monotonic()
-        reported = 0
+        reported = len(self.skipped)
         with stop_signal() as stop:
             batches = self._batches(last)
             while self.done < last:
@@ -163,17 +158,17 @@ class _Run:
                     self.average.update(self.network, self.done)
                 if progress is not None:
                     progress.step(self.done, values, rate)
+                if self.done % config.log_every == 0 or self.done == last:
+                    reported = self._report_skipped(reported, say)
                 if lead and config.evaluate_every and self.done % config.evaluate_every == 0:
                     self._evaluate(progress, say)
                 stopping = self.processes.any(stop.is_set())
+                if stopping:
+                    reported = self._report_skipped(reported, say)
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 if lead and (stopping or late or self.done == last):
                     self._save()
                     saved = time.monotonic()
-                if progress is not None and len(self.skipped) > reported:
-                    reported = len(self.skipped)
-                    say(f"{reported} pairs could not be used so far, the last one "
-                        f"{list(self.skipped)[-1]}")  # fmt: skip
                 if stopping:
                     say(f"interrupted; step {self.done} is saved, go on with --resume")
                     raise KeyboardInterrupt
@@ -183,6 +178,15 @@ class _Run:
             progress.close()
         return options.folder / WEIGHTS_FILE
 
+    def _report_skipped(self, reported: int, say: Callable[[str], None]) -> int:
+        """Add what all processes skipped since the last time; say so if there are new ones."""
+        self.skipped += self.processes.total(self.lately_skipped)
+        self.lately_skipped = Counter()
+        if len(self.skipped) > reported:
+            say(f"{len(self.skipped)} pairs could not be used so far, the last one "
+                f"{list(self.skipped)[-1]}")  # fmt: skip
+        return len(self.skipped)
+
     def _step(self, batches: Iterator[Batch], rate: float) -> dict[str, float]:
         config = self.config
         set_learning_rate(self.optimisers, rate)
@@ -190,7 +194,7 @@ class _Run:
         stage = self.plan.stage(self.done)
         for part in range(config.accumulate):
             batch = next(batches).to(self.processes.device)
-            self.skipped.update(batch.skipped)
+            self.lately_skipped.update(batch.skipped)
             # All processes do the same number of rounds, or they would wait for the longest.
             most = config.clicks.rounds if stage.rounds < 0 else stage.rounds
             chance = np.random.default_rng([config.seed, self.done, 4, part])
@@ -243,13 +247,17 @@ class _Run:
 
     def _resume(self) -> int:
         state = load_state(self.options.folder)
-        if state.config.network != self.config.network or len(state.optimisers) != len(
-            self.optimisers
-        ):
+        differences = state.config.differences(self.config) + [
+            f"{name}: {state.setting.get(name)}, {value}"
+            for name, value in self.setting.items()
+            if state.setting.get(name) != value
+        ]
+        if differences:
             raise CheckpointError(
-                f"{self.options.folder} holds a run of the network {state.config.network} with "
-                f"the optimiser {state.config.optimiser.kind}; the recipe says "
-                f"{self.config.network} with {self.config.optimiser.kind}"
+                f"the run in {self.options.folder} was begun differently (there, now): "
+                f"{'; '.join(differences[:6])}. Go on with the recipe, data and number of "
+                f"processes it had, or begin a new folder with --weights "
+                f"{self.options.folder / WEIGHTS_FILE}"
             )
         try:
             self.network.load_state_dict(state.network)
@@ -264,15 +272,18 @@ class _Run:
             self.average.weights = {
                 name: value.to(self.processes.device) for name, value in state.average.items()
             }
+        self.skipped = Counter(state.skipped)
         return state.step
 
     def _save(self) -> None:
         RunState(
             self.config,
+            self.setting,
             self.done,
             self.network.state_dict(),
             self.average.weights if self.average is not None else None,
             [optimiser.state_dict() for optimiser in self.optimisers],
+            dict(self.skipped),
         ).save(self.options.folder)
         save_checkpoint(
             self._averaged(),
@@ -299,7 +310,7 @@ class _Run:
             self._averaged(), self.config.evaluate_scenes, longest=longest, bf16=self.config.bf16
         )
         say(
-            f"held-out scenes at {longest} px: 1-mIoU {quality.miou1:.3f}  "
+            f"validation scenes at {longest} px: 1-mIoU {quality.miou1:.3f}  "
             f"5-mIoU {quality.miou5:.3f}  ({quality.objects} objects)"
         )
         if progress is not None:
@@ -307,33 +318,6 @@ class _Run:
                 {"step": self.done, "longest": longest, "miou1": quality.miou1,
                  "miou5": quality.miou5, "curve": list(quality.curve)}
             )  # fmt: skip
-
-
-@contextlib.contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event instead of killing a step halfway; a second is at once.
-
-    A launcher passes one Ctrl-C on several times: what comes within seconds counts as one.
-    """
-    event = threading.Event()
-    first = 0.0
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal first
-        if event.is_set() and time.monotonic() - first > 3:
-            raise KeyboardInterrupt
-        first = first or time.monotonic()
-        event.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _quiet_worker(_number: int) -> None:
