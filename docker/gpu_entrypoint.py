@@ -9,7 +9,8 @@
     OIS_CACHE_BYTES  feature store; default: what the shared memory (--shm-size) has room for
 
 At the first start on a kind of GPU the engines are built, for minutes, with progress in the log;
-they stay in the volume. Arguments go to tritonserver.
+they stay in the volume. Arguments go to tritonserver. When that no longer answers, for 45 s, this
+ends, so that the container is restarted: Triton goes on without a model whose process has died.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from healthcheck import token
+from supervise import supervise
 
 from ois_client.errors import EngineError, InvalidInput, OISError
 from ois_runtime.manifest import Manifest
 from ois_runtime.server import repository_of
 from ois_runtime.server_checks import check_shared_memory, default_cache_bytes
 from ois_runtime.server_command import CLOSED, WITH_TOKEN, token_header
+from ois_runtime.server_probe import answers
+from ois_runtime.server_token import token_of
 
 #: Above the 64 MiB of a picture; Triton's default for HTTP is below.
 HTTP_MAX_BYTES = 128 * 2**20
@@ -114,16 +117,22 @@ def main() -> None:
         engines = os.environ.get("OIS_ENGINES")
         if not engines:
             raise EngineError("OIS_ENGINES is not set; expected an engine folder")
+        token = token_of(os.environ)
         repository, line = choose_repository(
             Path(engines),
             Path(os.environ.get("OIS_PLANS", "/plans")),
             without_plans=os.environ.get("OIS_WITHOUT_PLANS") or "stop",
         )
-        words, more = command(repository, secrets.token_hex(16), token(), sys.argv[1:])
+        words, more = command(repository, secrets.token_hex(16), token, sys.argv[1:])
     except OISError as error:
         sys.exit(f"error: {error}")
     print(f"ois: {line}", file=sys.stderr, flush=True)
-    os.execvpe(words[0], words, {**os.environ, **more})
+    port = int(os.environ.get("OIS_HEALTH_PORT", "8000"))
+    environment = {**os.environ, **more}
+    status = supervise(
+        words, lambda: answers("127.0.0.1", port, token=token), environment=environment
+    )
+    sys.exit(status)
 
 
 if __name__ == "__main__":

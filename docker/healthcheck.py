@@ -10,24 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from ois_client.errors import OISError
 from ois_runtime.server_probe import probe_click
-
-
-def token() -> str | None:
-    """The token clients must send, or None."""
-    file = os.environ.get("OIS_TOKEN_FILE")
-    if file:
-        return Path(file).read_text(encoding="utf-8").strip()
-    return os.environ.get("OIS_TOKEN") or None
+from ois_runtime.server_token import token_of
 
 
 def main() -> int:
     port = int(os.environ.get("OIS_HEALTH_PORT", "8000"))
     try:
-        probe_click("127.0.0.1", port, token=token(), timeout_s=25)
+        probe_click("127.0.0.1", port, token=token_of(os.environ), timeout_s=25)
     except OISError as error:
         print(f"unhealthy: {error}")
         return 1

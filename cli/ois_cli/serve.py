@@ -45,6 +45,12 @@ def serve(
         str | None,
         typer.Option(envvar="OIS_TOKEN", help="Clients must send it. $OIS_TOKEN keeps it hidden."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="OIS_TOKEN_FILE", help="File with the token; counts more than --token."
+        ),
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -66,13 +72,25 @@ def serve(
         int | None,
         typer.Option(
             min=1,
+            envvar="OIS_CACHE_BYTES",
             help="Memory of the feature store: of the --device, or in /dev/shm. Default: up to "
             "2 GiB.",
         ),
     ] = None,
     ttl: Annotated[
-        float, typer.Option(help="Seconds after which an idle image is forgotten.")
+        float,
+        typer.Option(
+            envvar="OIS_CACHE_TTL_S", help="Seconds after which an idle image is forgotten."
+        ),
     ] = math.inf,
+    allow_client_shm: Annotated[
+        bool,
+        typer.Option(
+            "--allow-client-shm",
+            help="Take pictures through this machine's shared memory, from clients that use "
+            "shared_memory=True.",
+        ),
+    ] = False,
     print_command: Annotated[
         bool, typer.Option("--print-command", help="Print what would run, and do not run it.")
     ] = False,
@@ -87,7 +105,10 @@ def serve(
     from ois_runtime.local import default_engine_folder
     from ois_runtime.server import EmbeddedServer
     from ois_runtime.server_command import ServerOptions
+    from ois_runtime.server_token import token_in
 
+    if token_file is not None:
+        token = token_in(token_file)
     if metrics_port is None and token is None:
         metrics_port = 8002
     settings = ServerOptions(
@@ -101,6 +122,7 @@ def serve(
         checkpoint=checkpoint,
         cache_bytes=cache_bytes,
         ttl_s=ttl,
+        client_shm=allow_client_shm,
     )
 
     def log(line: str) -> None:

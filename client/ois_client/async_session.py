@@ -13,8 +13,11 @@ from ois_client.clicks import Click
 from ois_client.errors import Cancelled
 from ois_client.images import Picture
 from ois_client.session_base import Ask, SessionBase, click_steps
-from ois_client.state import Wants
+from ois_client.state import PendingClick, Wants
 from ois_client.transport import AsyncTransport, ClickReply, ClickRequest, EncodeReply, ModelInfo
+
+#: A click as it was asked for, and its answer.
+Answered = tuple[PendingClick, ClickReply]
 
 
 class AsyncSession(SessionBase):
@@ -29,8 +32,8 @@ class AsyncSession(SessionBase):
         super().__init__(picture, info, nullcontext())
         self._transport = transport
         self._lock = asyncio.Lock()
-        self._calls: set[asyncio.Task[ClickReply]] = set()
-        self._superseded: set[asyncio.Task[ClickReply]] = set()
+        self._calls: set[asyncio.Task[Answered]] = set()
+        self._superseded: set[asyncio.Task[Answered]] = set()
 
     async def encode(self) -> EncodeReply:
         """Have the image encoded now, so that the first click need not wait for it."""
@@ -81,10 +84,15 @@ class AsyncSession(SessionBase):
             self._superseded |= self._calls
             for earlier in self._calls:
                 earlier.cancel()
-        call = asyncio.ensure_future(self._one_click(new, wants))
+        call = asyncio.ensure_future(self._ask(new, wants))
         self._calls.add(call)
         try:
-            return await call
+            # Kept by whoever asked, and only now: a task that is cancelled after the answer came
+            # but before it went on here learns of no mask, so there must be no click either.
+            pending, reply = await call
+            self._state.commit(pending, reply)
+            self._last_reply = reply
+            return reply
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if call not in self._superseded or (task is not None and task.cancelling()):
@@ -93,14 +101,18 @@ class AsyncSession(SessionBase):
         finally:
             self._calls.discard(call)
             self._superseded.discard(call)
+            if call.done() and not call.cancelled() and call.exception() is None:
+                self._lock.release()
 
-    async def _one_click(self, new: Mapping[int, Click], wants: Wants) -> ClickReply:
-        async with self._lock:
+    async def _ask(self, new: Mapping[int, Click], wants: Wants) -> Answered:
+        """With an answer the session's lock is still held: nobody begins before it is kept."""
+        await self._lock.acquire()
+        try:
             pending = self._state.begin(new, wants)
-            reply = await self._send(pending.request)
-            self._state.commit(pending, reply)
-            self._last_reply = reply
-        return reply
+            return pending, await self._send(pending.request)
+        except BaseException:
+            self._lock.release()
+            raise
 
     async def _send(self, request: ClickRequest) -> ClickReply:
         steps = click_steps(request, self._picture, self._state.check_model)

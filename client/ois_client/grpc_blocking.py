@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ois_client import grpc_messages as messages
 from ois_client.address import Address
 from ois_client.cancellation import Cancellation
-from ois_client.errors import OISError
+from ois_client.errors import IncompatibleServer, OISError
 from ois_client.triton_exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.triton_failures import error_for
 from ois_client.wire import Tensors
@@ -51,13 +51,18 @@ class BlockingGrpc:
             raise self._error("CANCELLED", str(error), infer.within_s) from error
         cancellation.then(call.cancel)
         try:
-            (response,) = call
+            responses = list(call)
         except grpc.RpcError as error:
             raise self._error_of(error, infer.within_s) from error
         except BaseException:  # Ctrl-C
             call.cancel()
             raise
-        return messages.tensors_of(response)
+        if len(responses) != 1:
+            raise IncompatibleServer(
+                f"the server at {self._address} answered with {len(responses)} messages; expected "
+                "one. Is this the gRPC address of a Triton server?"
+            )
+        return messages.tensors_of(responses[0])
 
     def share(self, share: Share) -> None:
         request = messages.share_request(share)

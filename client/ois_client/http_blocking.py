@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import urllib3
 from urllib3 import exceptions
@@ -12,6 +13,7 @@ from ois_client import http_messages as messages
 from ois_client.address import Address
 from ois_client.cancellation import Cancellation
 from ois_client.errors import OISError
+from ois_client.http_deadline import PlainConnection, SecureConnection, until
 from ois_client.http_messages import HttpRequest
 from ois_client.settings import TLS
 from ois_client.triton_exchange import Infer, Share, TritonOptions, Unshare
@@ -37,7 +39,9 @@ class BlockingHttp:
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         ]
         self._pool: urllib3.HTTPConnectionPool
+        kind: type[HTTPConnection]
         if address.secure:
+            kind = SecureConnection
             self._pool = urllib3.HTTPSConnectionPool(
                 address.host,
                 address.port,
@@ -46,9 +50,11 @@ class BlockingHttp:
                 ssl_context=(options.tls or TLS()).context(),
             )
         else:
+            kind = PlainConnection
             self._pool = urllib3.HTTPConnectionPool(
                 address.host, address.port, maxsize=_KEPT, socket_options=alive
             )
+        self._pool.ConnectionCls = kind
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:  # noqa: ARG002
         request = messages.infer_request(infer, self._options.token)
@@ -71,20 +77,25 @@ class BlockingHttp:
     ) -> urllib3.BaseHTTPResponse:
         timeout_s = max(timeout_s, 1e-3)
         connect_s = min(timeout_s, self._options.timeouts.connect_s)
+        deadline = time.monotonic() + timeout_s
         try:
-            answer = self._pool.urlopen(
-                "POST",
-                self._address.path + request.path,
-                body=request.body,
-                headers=request.headers,
-                timeout=urllib3.Timeout(connect=connect_s, read=timeout_s),
-                retries=False,
-            )
+            with until(deadline):
+                answer = self._pool.urlopen(
+                    "POST",
+                    self._address.path + request.path,
+                    body=request.body,
+                    headers=request.headers,
+                    timeout=urllib3.Timeout(connect=connect_s, read=timeout_s),
+                    retries=False,
+                )
         except exceptions.ClosedPoolError as error:
             raise self._error("CANCELLED", str(error), within_s) from error
-        except exceptions.ReadTimeoutError as error:
-            raise self._error("DEADLINE_EXCEEDED", "", within_s) from error
+        except exceptions.ConnectTimeoutError as error:
+            raise self._error("UNAVAILABLE", _reason(error), within_s) from error
         except (exceptions.HTTPError, OSError) as error:
+            # Whatever breaks off at the deadline does so because of it.
+            if isinstance(error, exceptions.ReadTimeoutError) or time.monotonic() >= deadline:
+                raise self._error("DEADLINE_EXCEEDED", "", within_s) from error
             # Refused, unreachable, TLS, cut off, not HTTP: for the caller nobody answers.
             raise self._error("UNAVAILABLE", _reason(error), within_s) from error
         if answer.status != 200:

@@ -65,9 +65,9 @@ class TritonOptions:
     tls: only with `grpcs:` and `https:`; without it, what the system trusts.
     mask_format: how masks travel. PNG and COCO RLE are smaller than packed bits on slow
     links, and take more time on both sides.
-    shared_memory: hand pictures to a server on this machine through shared memory. A server
-    that refuses gets them by network instead; servers of 26.05 and later refuse unless they run
-    with `--allow-client-shm`, the embedded one always does.
+    shared_memory: hand pictures to a server on this machine through shared memory. That is what
+    `ois serve --allow-client-shm` takes. A server that refuses gets them by network instead, as
+    every other one of ours does: `ois serve` without that option, and the containers always.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -30,6 +30,8 @@ class ReplyInfo:
 
     digest, width, height: of the image, upright; "", 0 and 0 when the request named none.
     cached: the image's features were there already.
+    probe: (width, height) of a picture that the engines take at little cost, for health checks;
+    only in the answer to a request that named no image. Clients do not read it.
     """
 
     model: ModelInfo
@@ -38,6 +40,7 @@ class ReplyInfo:
     height: int = 0
     cached: bool = False
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    probe: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         data = asdict(self)

@@ -27,6 +27,7 @@ from ois_runtime.features import FeatureFolder
 from ois_runtime.manifest import EXPORT_COMMAND
 from ois_runtime.postprocess import postprocess
 from ois_runtime.preprocess import preprocess
+from ois_runtime.probe_picture import probe_size
 from ois_runtime.state import ImageState, order_depth, order_maps
 from ois_runtime.store import FeatureStore, StoreStats
 
@@ -112,6 +113,10 @@ class Segmenter:
             trained=manifest.trained,
             engine=self._engines.description,
         )
+
+    def probe_size(self) -> tuple[int, int]:
+        """(width, height) of a picture for health checks, see `probe_picture.py`."""
+        return probe_size(self._manifest)
 
     def stats(self) -> StoreStats:
         """Counters of the feature store."""

@@ -23,7 +23,7 @@ from ois_runtime.engines import usual_precision
 from ois_runtime.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 from ois_runtime.server_checks import check_machine, default_cache_bytes
 from ois_runtime.server_command import Ports, ServerOptions, choose_ports, command, printable
-from ois_runtime.server_probe import probe_click, probe_info
+from ois_runtime.server_probe import answers, probe_click
 from ois_runtime.server_process import LogSink, ServerProcess, shm_prefix
 from ois_runtime.staging import Stage, find_wheel, make_stage
 from ois_runtime.torch_checkpoint import checkpoint_of
@@ -141,7 +141,7 @@ class EmbeddedServer:
         shown = {name: environment[name] for name in ("PATH", "LD_LIBRARY_PATH")}
         variables = {**shown, **self._environment()}
         exports = "\n".join(f"export {key}={json.dumps(val)}" for key, val in variables.items())
-        return f"{exports}\n{printable(words, self.options.token)}"
+        return f"{exports}\n{printable(words, self.options)}"
 
     # -- life ------------------------------------------------------------------------------
 
@@ -240,6 +240,8 @@ class EmbeddedServer:
                     token=options.token,
                     timeout_s=min(30.0, max(1.0, left_s)),
                 )
+            except ServerOverloaded:
+                return  # clients were quicker than the probe: what refuses work can do it
             except ServerUnavailable as error:
                 problem = str(error)
             except OISError as error:
@@ -267,8 +269,12 @@ class EmbeddedServer:
                 self._process = self._restart()
                 self.restarts += 1
                 self._log("ois: the server is ready again")
-        except EngineError as error:
+        except (EngineError, OSError, RuntimeError) as error:  # out of files, memory, threads
             if not self._stopping.is_set():
+                if self._process is not None and self._process.alive():
+                    self._process.kill()  # nobody watches it any more
+                if not isinstance(error, EngineError):
+                    error = EngineError(f"the server cannot be watched any more: {error}")
                 self._problem = error
                 self._process = None
                 self._log(f"ois: {error}")
@@ -284,19 +290,11 @@ class EmbeddedServer:
                 return True
             if time.monotonic() >= next_info:
                 next_info = time.monotonic() + _INFO_EVERY_S
-                failures = 0 if self._answers() else failures + 1
+                alive = answers(self.options.host, self.ports.http, token=self.options.token)
+                failures = 0 if alive else failures + 1
                 if failures >= 2:
                     return True
         return False
-
-    def _answers(self) -> bool:
-        try:
-            probe_info(self.options.host, self.ports.http, token=self.options.token)
-        except ServerOverloaded:
-            return True  # busy, not dead
-        except OISError:
-            return False
-        return True
 
     def _restart(self) -> ServerProcess:
         for pause_s in _PAUSES_S:

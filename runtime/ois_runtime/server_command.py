@@ -14,12 +14,14 @@ from pathlib import Path
 from ois_client.errors import EngineError, InvalidInput
 from ois_client.wire import MODEL
 from ois_runtime.engines import EngineBackend, EngineOptions
+from ois_runtime.server_token import check_token
 from ois_runtime.staging import Stage
 
 #: gRPC's and HTTP's names of what an outsider could do; all of Triton's but health.
 WITH_TOKEN = ("inference", "metadata", "model-config", "statistics")
 #: Never for clients: loading a model runs code, shared memory reads this machine's.
 CLOSED = ("model-repository", "shared-memory", "trace", "logging")
+_SHARED_MEMORY = "shared-memory"
 
 _TOKEN_HEADER = "authorization"
 _LOOPBACK_ONLY = (
@@ -42,6 +44,8 @@ class ServerOptions:
     cache_bytes: memory of the feature store: in /dev/shm, None takes what suits the machine; with
     a device, that device's, None takes 2 GiB.
     ttl_s: seconds after which an image that nobody clicks on is forgotten.
+    client_shm: clients may hand over pictures through this machine's shared memory
+    (`shared_memory=True` of a client); whoever may click can then have the server read any of it.
     exit_timeout_s: how long requests in flight may take when the server stops; longer than
     the slowest, as this release crashes when it expires.
     """
@@ -56,6 +60,7 @@ class ServerOptions:
     checkpoint: Path | None = None
     cache_bytes: int | None = None
     ttl_s: float = math.inf
+    client_shm: bool = False
     start_timeout_s: float = 120.0
     exit_timeout_s: int = 60
 
@@ -64,10 +69,8 @@ class ServerOptions:
         for port in (self.grpc_port, self.http_port, self.metrics_port):
             if port is not None and not 1 <= port <= 65535:
                 raise InvalidInput(f"got the port {port}; expected 1 to 65535")
-        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
-            raise InvalidInput("got a token with characters that no HTTP header can carry")
-        if self.token is not None and (not self.token or set(self.token) & set(" ,:=")):
-            raise InvalidInput("got a token that is empty or has a space or one of , : = in it")
+        if self.token is not None:
+            check_token(self.token)
         if self.device:
             options = EngineOptions(device=self.device, precision=self.precision or "f32")
             options.check(EngineBackend.TORCH)
@@ -128,7 +131,7 @@ def command(
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # New memory comes in pieces of this size instead of 1 MiB: fewer mappings for a store.
         f"--backend-config=python,shm-growth-byte-size={16 * 2**20}",
-        *_restrictions(options.token),
+        *_restrictions(options),
     ]
 
 
@@ -139,17 +142,16 @@ def _models(options: ServerOptions) -> list[str]:
     return ["--model-control-mode=explicit", f"--load-model={MODEL}"]
 
 
-def printable(words: list[str], token: str | None) -> str:
+def printable(words: list[str], options: ServerOptions) -> str:
     """The command for a person to read and copy: secrets are left out."""
     shown = (word for word in words if "restricted" not in word)
     text = " \\\n  ".join(shlex.quote(word) for word in shown)
-    closed = ",".join(CLOSED)
+    closed, with_token = (",".join(names) for names in _doors(options))
     text += f' \\\n  --grpc-restricted-protocol="{closed}:secret=$RANDOM_SECRET"'
     text += f' \\\n  --http-restricted-api="{closed}:secret=$RANDOM_SECRET"'
-    if token is not None:
-        open_ = ",".join(WITH_TOKEN)
-        text += f' \\\n  --grpc-restricted-protocol="{open_}:{_TOKEN_HEADER}=$OIS_TOKEN"'
-        text += f' \\\n  --http-restricted-api="{open_}:{_TOKEN_HEADER}=$OIS_TOKEN"'
+    if options.token is not None:
+        text += f' \\\n  --grpc-restricted-protocol="{with_token}:{_TOKEN_HEADER}=$OIS_TOKEN"'
+        text += f' \\\n  --http-restricted-api="{with_token}:{_TOKEN_HEADER}=$OIS_TOKEN"'
     return text
 
 
@@ -158,10 +160,18 @@ def token_header(token: str | None) -> dict[str, str]:
     return {} if token is None else {_TOKEN_HEADER: token}
 
 
-def _restrictions(token: str | None) -> list[str]:
-    groups = [(CLOSED, f"secret={secrets.token_hex(16)}")]  # known to nobody
-    if token is not None:
-        groups.append((WITH_TOKEN, f"{_TOKEN_HEADER}={token}"))
+def _doors(options: ServerOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is closed to everybody, and what is open to those who have the token."""
+    if not options.client_shm:
+        return CLOSED, WITH_TOKEN
+    return tuple(name for name in CLOSED if name != _SHARED_MEMORY), (*WITH_TOKEN, _SHARED_MEMORY)
+
+
+def _restrictions(options: ServerOptions) -> list[str]:
+    closed, with_token = _doors(options)
+    groups = [(closed, f"secret={secrets.token_hex(16)}")]  # known to nobody
+    if options.token is not None:
+        groups.append((with_token, f"{_TOKEN_HEADER}={options.token}"))
     return [
         f"--{option}={','.join(names)}:{rule}"
         for names, rule in groups

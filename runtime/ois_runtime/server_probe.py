@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from typing import Any
 
-from ois_client.errors import ServerUnavailable, error_from_code
+from ois_client.errors import OISError, ServerOverloaded, ServerUnavailable, error_from_code
 from ois_client.wire import MODEL, error_from_text
 from ois_runtime.server_command import token_header
 
-#: Long and thin: any network scales it to one patch of height, so the click costs little.
-_WIDTH, _HEIGHT = 64, 2
-
 
 def probe_click(host: str, port: int, *, token: str | None = None, timeout_s: float = 60) -> None:
-    """Encode a tiny picture and click on it. Raises `OISError` unless a mask comes back."""
-    pixels = [(7 * x + 31 * y) % 256 for y in range(_HEIGHT) for x in range(_WIDTH)]
+    """Encode a tiny picture and click on it. Raises `OISError` unless a mask comes back.
+
+    The server itself names the picture's size: engines need not take every shape.
+    """
+    deadline = time.monotonic() + timeout_s
+    info = probe_info(host, port, token=token, timeout_s=timeout_s)
+    width, height = _picture_size(info)
+    middle = [width // 2, height // 2]
+    pixels = [(7 * x + 31 * y) % 256 for y in range(height) for x in range(width)]
     inputs = [
         {"name": "IMAGE", "datatype": "UINT8", "shape": [len(pixels)], "data": pixels},
-        {"name": "IMAGE_SHAPE", "datatype": "INT32", "shape": [3], "data": [_HEIGHT, _WIDTH, 1]},
-        {"name": "POINTS", "datatype": "FP32", "shape": [1, 1, 2], "data": [30.0, 1.0]},
+        {"name": "IMAGE_SHAPE", "datatype": "INT32", "shape": [3], "data": [height, width, 1]},
+        {"name": "POINTS", "datatype": "FP32", "shape": [1, 1, 2], "data": middle},
         {"name": "LABELS", "datatype": "INT32", "shape": [1, 1], "data": [1]},
     ]
-    outputs = _infer(host, port, token, timeout_s, inputs, ["MASKS", "MASK_SIZES"])
-    expected = (_WIDTH * _HEIGHT + 7) // 8
+    left_s = max(deadline - time.monotonic(), 0.1)
+    outputs = _infer(host, port, token, left_s, inputs, ["MASKS", "MASK_SIZES"])
+    expected = (width * height + 7) // 8
     if outputs["MASK_SIZES"] != [expected] or len(outputs["MASKS"]) != expected:
         raise ServerUnavailable(
             f"the server answered a click with masks of {outputs['MASK_SIZES']} bytes; expected "
@@ -46,6 +52,25 @@ def probe_info(
     outputs = _infer(host, port, token, timeout_s, [], ["INFO"])
     info: dict[str, Any] = json.loads(outputs["INFO"][0])
     return info
+
+
+def answers(host: str, port: int, *, token: str | None = None, timeout_s: float = 10) -> bool:
+    """Whether the server lives, however much it has to do: a description waits behind no click."""
+    try:
+        probe_info(host, port, token=token, timeout_s=timeout_s)
+    except ServerOverloaded:
+        return True  # busy, not dead
+    except OISError:
+        return False
+    return True
+
+
+def _picture_size(info: dict[str, Any]) -> tuple[int, int]:
+    """What INFO says. A server of another release does not: then the network's square, which is in
+    every profile that was not built for one shape alone."""
+    side = info["longest"] // info["patch"]
+    width, height = info.get("probe") or (side, side)
+    return width, height
 
 
 def _infer(

@@ -63,13 +63,19 @@ class ServerProcess:
             "busy": str(stage.busy),
         }
         # -I -S: nothing of the user's environment can break the guard.
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", server_guard.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the terminal is for us, who then stop it in order
-        )
+        try:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", server_guard.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in the terminal is for us, who then stop it
+            )
+        except OSError as error:  # of processes, memory or open files the machine has no more
+            raise EngineError(
+                f"no process could be started for the server ({error}); end other programs, or "
+                "raise the limits of processes and open files (ulimit -u, -n)"
+            ) from error
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._reader = threading.Thread(target=self._read_log, name="ois-server-log", daemon=True)

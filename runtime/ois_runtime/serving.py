@@ -91,7 +91,7 @@ class SegmentService:
         record.objects = call.objects
         record.kind = "click" if call.objects else "info" if call.digest is None else "encode"
         if call.digest is None:
-            return write_reply(ReplyInfo(self.segmenter.info()))
+            return write_reply(ReplyInfo(self.segmenter.info(), probe=self.segmenter.probe_size()))
         _check_wanted(cancelled)
         state, cached = self._features(call, call.digest, record)
         geometry = state.geometry

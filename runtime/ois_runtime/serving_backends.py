@@ -12,9 +12,10 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
-from ois_client.errors import EngineError, OISError
+from ois_client.errors import EngineError, InvalidInput, OISError
 from ois_runtime.engines import EngineOptions, Graph
 from ois_runtime.serving_busy import Busy
+from ois_runtime.serving_limits import engine_limits
 from ois_runtime.serving_triton import error_of
 
 
@@ -28,6 +29,7 @@ class GraphModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
+            self._limits = engine_limits(args)
             self._graph = self.open(folder)
         except OISError as error:
             raise pb_utils.TritonModelException(str(error)) from None
@@ -43,11 +45,14 @@ class GraphModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", code))
         try:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            self._limits.check(inputs)
             outputs = self._graph.run({name: inputs[name] for name in self._graph.inputs})
             wanted = set(request.requested_output_names())
             return pb_utils.InferenceResponse(
                 [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in wanted]
             )
+        except InvalidInput as error:
+            return pb_utils.InferenceResponse(error=error_of(error))
         except Exception as error:
             pb_utils.Logger.log_error(f"ois: an engine failed: {error}")
             hidden = EngineError("an engine failed on its input; the server's log says why")

@@ -18,13 +18,14 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
 from ois_client.clicks import fill_slots, unpack_clicks
-from ois_client.errors import InvalidInput
+from ois_client.errors import InvalidImage, InvalidInput
 from ois_client.geometry import Geometry
 from ois_client.masks import encode_mask
 from ois_client.wire import Tensors, read_call
 from ois_runtime.postprocess import postprocess
 from ois_runtime.preprocess import preprocess
 from ois_runtime.serving_busy import Busy
+from ois_runtime.serving_limits import check_objects
 from ois_runtime.serving_triton import error_of, load_manifest, read_options
 
 
@@ -69,10 +70,15 @@ class PreprocessModel:
 
 
 class PostprocessModel:
-    """logits (N, h, w) and SIZE -> MASKS and MASK_SIZES, as `ois_segment` has them."""
+    """logits (N, h, w) and SIZE -> MASKS and MASK_SIZES, as `ois_segment` has them.
+
+    Clients reach it without the ensemble too, so it keeps the limits of a picture itself: a mask
+    is as large as SIZE says, however little was sent.
+    """
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._manifest = load_manifest(args)
+        self._options = read_options(args)
         self._busy = Busy()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -82,10 +88,16 @@ class PostprocessModel:
     def _run(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Tensors:
         form = read_call({}, parameters).mask_format
         width, height = (int(side) for side in tensors["SIZE"])
-        manifest = self._manifest
+        options, manifest = self._options, self._manifest
+        check_objects(len(tensors["logits"]), options)
+        if width > 0 and height > 0 and width * height > options.max_image_pixels:
+            raise InvalidImage(
+                f"got SIZE {width}x{height}, {width * height} pixels; the limit is "
+                f"{options.max_image_pixels}. Scale the image down"
+            )
         geometry = Geometry.fit(width, height, longest=manifest.longest, patch=manifest.patch)
-        masks = [_mask(logits, geometry) for logits in tensors["logits"]]
-        encoded = [encode_mask(mask, form) for mask in masks]
+        # One mask at a time: pictures can be large.
+        encoded = [encode_mask(_mask(logits, geometry), form) for logits in tensors["logits"]]
         return {
             "MASKS": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "MASK_SIZES": np.array([len(data) for data in encoded], dtype=np.int64),

@@ -2,6 +2,8 @@
 
 `execute` only puts requests into a line and returns; threads answer them through response
 senders. So one user's encode blocks nobody's click, and a plain gRPC or HTTP request works.
+A request for the description alone is answered there and then: it costs nothing, and whoever
+asks wants to know whether the server lives, which a line of clicks must not hide.
 """
 
 from __future__ import annotations
@@ -126,8 +128,12 @@ class SegmentModel:
             self._busy.begin()
             try:
                 tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+                job = Job(request, sender, tensors)
+                if not tensors:
+                    self._work(job)
+                    continue
                 slow = self._service.brings_new_image(tensors)
-                (self._encodes if slow else self._clicks).add(Job(request, sender, tensors))
+                (self._encodes if slow else self._clicks).add(job)
             except Exception as error:
                 code = getattr(error, "code", "INTERNAL")
                 self._publisher.report(Answered("refused", code, 0))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from calls import picture, statistics
 
-from ois_client import AsyncClient, Client, MaskFormat, OISPredictor
+from ois_client import AsyncClient, Client, MaskFormat, OISPredictor, grpc_messages, http_messages
 from ois_client.clicks import Click
 from ois_client.errors import (
     AccessDenied,
@@ -21,6 +25,7 @@ from ois_client.errors import (
     ServerUnavailable,
 )
 from ois_client.settings import Retries, Timeouts
+from ois_client.triton_exchange import Infer
 from ois_runtime.local import LocalTransport
 from ois_runtime.server import EmbeddedServer
 from ois_runtime.server_command import ServerOptions
@@ -172,6 +177,35 @@ def test_shared_memory_is_refused_and_the_picture_goes_by_network(
 ) -> None:
     with Client(url_of(server, protocol), shared_memory=True) as client:
         assert client.open(image(300 + PROTOCOLS.index(protocol))).click(40, 30).any()
+
+
+@pytest.mark.parametrize("token", [None, "s3cret"])
+def test_shared_memory_is_taken_from_clients_where_the_server_allows_it(
+    engines: Path, token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ServerOptions(cache_bytes=16 * 2**20, token=token, client_shm=True)
+    pixels, sent = image(310), []
+    for messages in (grpc_messages, http_messages):
+        make = messages.infer_request
+
+        def noted(infer: Infer, *more: object, make: Any = make) -> object:
+            if "IMAGE" in infer.message.tensors:
+                sent.append("IMAGE" in infer.shared)
+            return make(infer, *more)
+
+        monkeypatch.setattr(messages, "infer_request", noted)
+    with EmbeddedServer(engines, options) as server, Client(f"local:{engines}") as twin:
+        expected = twin.open(pixels).click(40, 30)
+        for protocol in PROTOCOLS:
+            with Client(url_of(server, protocol), token=token, shared_memory=True) as client:
+                np.testing.assert_array_equal(client.open(pixels).click(40, 30), expected)
+        assert sent == [True, True]  # and not once more by network
+        if token is not None:
+            register = f"{server.http_url}/v2/systemsharedmemory/region/a/register"
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(register, data=b"{}", timeout=10)
+            assert refused.value.code == 403
+            refused.value.close()
 
 
 def test_a_superseded_click_is_given_up(server: EmbeddedServer) -> None:

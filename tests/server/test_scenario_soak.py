@@ -1,4 +1,6 @@
-"""2,000 clicks: memory of server and client, /dev/shm and the feature store stay flat."""
+"""2,000 clicks, then 320 on images that push each other out of the store: memory of server and
+client, /dev/shm and the feature store stay flat.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from calls import get, statistics
+from calls import get, metrics, statistics
 from players import pixels
 
 from ois_client import Client
@@ -19,6 +21,9 @@ from ois_runtime.server import EmbeddedServer
 from ois_runtime.server_command import ServerOptions
 
 WARM_UP, CLICKS = 800, 2000
+#: The store holds 13 of these images, so that every click finds its own gone.
+IMAGES, SMALL_STORE = 40, 2**17
+ROUNDS_BEFORE, ROUNDS = 3, 8
 MIB = 2**20
 
 
@@ -85,5 +90,33 @@ def test_two_thousand_clicks_leave_memory_as_it_was(own_server: EmbeddedServer) 
     assert after.store == before.store
     assert after.shared == before.shared
     # 2,000 masks are 2.4 MB packed and 19 MB unpacked: nothing of the kind is kept.
+    assert after.server - before.server < 2 * MIB
+    assert after.client - before.client < 1.5 * MIB
+
+
+def test_images_that_push_each_other_out_leave_memory_as_it_was(engines: Path) -> None:
+    """Each click sends its image again, is encoded, and makes room by evicting another."""
+    options = ServerOptions(cache_bytes=SMALL_STORE)
+    with (
+        EmbeddedServer(engines, options) as server,
+        Client(server.grpc_url) as grpc,
+        Client(server.http_url) as http,
+    ):
+        sessions = [(grpc if n % 2 else http).open(pixels(8100 + n)) for n in range(IMAGES)]
+
+        def play(rounds: int) -> None:
+            for _ in range(rounds):
+                for session in sessions:
+                    session.click(40, 40)
+                    session.undo()
+
+        play(ROUNDS_BEFORE)
+        before, done = Memory.of(server), statistics(server)
+        play(ROUNDS)
+        assert statistics(server)["ois_encoder"] - done["ois_encoder"] == ROUNDS * IMAGES
+        after = Memory.of(server)
+        assert metrics(server)["ois_store_evictions_total"] >= ROUNDS * IMAGES
+    assert SMALL_STORE / 2 < after.store <= SMALL_STORE
+    assert after.shared == before.shared
     assert after.server - before.server < 2 * MIB
     assert after.client - before.client < 1.5 * MIB

@@ -273,3 +273,12 @@ def test_the_command_is_shown_without_its_secrets(engines: Path) -> None:
     assert "open-sesame" not in text
     assert "$OIS_TOKEN" in text
     assert np.array_equal(sorted(server.models)[:2], ["ois_decoder", "ois_encode"])
+
+
+@pytest.mark.parametrize("more", [[], ["--allow-client-shm"]])
+def test_shared_memory_is_closed_unless_it_is_asked_for(engines: Path, more: list[str]) -> None:
+    words = ["serve", f"--engines={engines}", "--print-command", "--cache-bytes=1000000", *more]
+    command = [sys.executable, "-m", "ois_cli.main", *words]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "model-repository" in shown
+    assert ("shared-memory" in shown) == (not more)
