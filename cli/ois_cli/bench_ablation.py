@@ -29,7 +29,7 @@ def ablation(
         typer.Option(help="Repeat it. Default: all. The default network is always among them."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
-    objects: Annotated[int, typer.Option(min=1, help="Held-out objects to click on.")] = 60,
+    objects: Annotated[int, typer.Option(min=1, help="Validation objects to click on.")] = 60,
     clicks: Annotated[int, typer.Option(min=5, max=24, help="Robot clicks an object.")] = 10,
     longest: Annotated[
         int, typer.Option(min=14, help="Network pixels of the longest side when clicking.")
