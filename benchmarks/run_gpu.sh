@@ -1,80 +1,188 @@
 #!/usr/bin/env bash
-# Everything that this repository wants to know from a GPU, in one go: checks, parity, kernels,
-# engines, peers. Each step has a limit, all of them together are under 25 minutes; nothing is
-# downloaded. *Not run on a GPU yet.*
+# Everything that this repository wants to know from a GPU: checks, parity, kernels, engines, peers.
+# Each step has a limit, all of them together are under 25 minutes, and none is over five; nothing is
+# downloaded. *Not run on a GPU yet*; tests/test_run_gpu.py holds each command to its real parser.
 #
-#   benchmarks/run_gpu.sh [RESULTS]      default: benchmarks/results/gpu
+#   benchmarks/run_gpu.sh [--dry-run] [RESULTS [STEP...]]     default: benchmarks/results/gpu, all
 #
-# Needs Python 3.11 or 3.12 with `pip install -e '.[export,bench,kernels,dev]'` and a PyTorch with
-# CUDA. What else is found is used: peers' clones in $PEERS (segnext, simpleclick, sam-hq, ...: see
-# docs/benchmarks.md), TensorRT with its builder. A step that fails or takes too long is noted and
-# the next one runs: read RESULTS/summary.txt first.
+# Steps by name run alone, so a machine that is lent for ten minutes at a time does it in pieces; what
+# was not asked for is listed at the end. --dry-run prints name, seconds and command of every step.
+#
+# Needs Python 3.11 or 3.12 with what `pip install -e '.[export,bench,kernels,dev]'` brings, and a
+# PyTorch with CUDA. What else is found is used: peers' clones in $PEERS (segnext, simpleclick, ...: see
+# docs/benchmarks.md), TensorRT, trtexec, the embedded server, onnxruntime-gpu. A step that fails or
+# takes too long is noted and the next one runs: read RESULTS/summary.txt first.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-RESULTS="$(mkdir -p "${1:-benchmarks/results/gpu}" && cd "${1:-benchmarks/results/gpu}" && pwd)"
+dry=""
+[ "${1:-}" = --dry-run ] && { dry=1; shift; }
+RESULTS="${1:-benchmarks/results/gpu}"
+[ $# -gt 0 ] && shift
+chosen=" $* "
 PYTHON="${PYTHON:-python3}"
 PEERS="${PEERS:-}"
+[ -n "$dry" ] || RESULTS="$(mkdir -p "$RESULTS" && cd "$RESULTS" && pwd)" || exit 2
+SCRATCH="${SCRATCH:-${TMPDIR:-/tmp}/ois-run-gpu}" # networks and engines: large, of use to later steps only
 SUMMARY="$RESULTS/summary.txt"
-ois() { "$PYTHON" -m ois_cli.main "$@"; }
-: > "$SUMMARY"
+MEASURED=network/ois_network/kernels/measured.json
+OIS=("$PYTHON" -m ois_cli.main)
+# Libraries of other versions than CI's may warn, which says nothing about the GPU.
+TESTS=("$PYTHON" -m pytest -q -p no:cacheprovider -W default)
+
+names=" "
+remaining=""
+# wanted NAME: whether it was asked for; every step asks once.
+wanted() {
+  names+="$1 "
+  [ "$chosen" = "  " ] || [[ "$chosen" == *" $1 "* ]]
+}
+
+note() { printf '%-12s %s\n' "$1" "$2" | tee -a "$SUMMARY"; }
 
 # step NAME SECONDS COMMAND...   the output goes to RESULTS/NAME.log
 step() {
   local name="$1" limit="$2" begin=$SECONDS state
   shift 2
-  timeout --kill-after=20 "$limit" "$@" > "$RESULTS/$name.log" 2>&1
-  state=$?
-  case $state in
-    0) state=ok ;;
-    124 | 137) state="stopped after $limit s" ;;
-    *) state="failed ($state): $(tail -n 1 "$RESULTS/$name.log")" ;;
-  esac
-  printf '%-12s %4d s  %s\n' "$name" $((SECONDS - begin)) "$state" | tee -a "$SUMMARY"
+  if ! wanted "$name"; then
+    remaining+=" $name ($limit s)"
+  elif [ -n "$dry" ]; then
+    printf '%s\t%s\t%s\n' "$name" "$limit" "$(printf '%q ' "$@")"
+  elif [ "$mode" = run ]; then
+    timeout --kill-after=20 "$limit" "$@" > "$RESULTS/$name.log" 2>&1
+    state=$?
+    case $state in
+      0) state=ok ;;
+      124 | 137) state="stopped after $limit s" ;;
+      *) state="failed ($state): $(tail -n 1 "$RESULTS/$name.log")" ;;
+    esac
+    note "$name" "$(printf '%4d s  %s' $((SECONDS - begin)) "$state")"
+    [ "$state" = ok ]
+  fi
 }
 
-export PYTHONUNBUFFERED=1 PYTHONPATH="client:runtime:network:export:benchmarks:cli${PYTHONPATH:+:$PYTHONPATH}"
-export -f ois
-export PYTHON
+# where WHAT TEST... -- NAME...   skips these steps, and says so, where WHAT is not on this machine
+where() {
+  local what="$1" test=() name
+  shift
+  while [ "$1" != -- ]; do test+=("$1"); shift; done
+  shift
+  [ -n "$dry" ] || [ "$mode" = names ] || "${test[@]}" > /dev/null 2>&1 && return 0
+  for name in "$@"; do
+    wanted "$name" && note "$name" "skipped: no $what here"
+  done
+  return 1
+}
 
-# 1. Is there a GPU that PyTorch can use? Without one nothing below means anything.
-step gpu 40 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'
-if ! grep -q '^gpu .* ok$' "$SUMMARY"; then
-  echo "no usable GPU; see $RESULTS/gpu.log" >&2
-  exit 2
+# A module is there; its import is not tried, since some crash without a driver.
+module() { "$PYTHON" -c 'import sys, importlib.util as u; sys.exit(not any(map(u.find_spec, sys.argv[1:])))' "$@"; }
+cuda_provider() { "$PYTHON" -c 'import onnxruntime as o; assert "CUDAExecutionProvider" in o.get_available_providers()'; }
+
+contestants() { for name in "$@"; do printf '%s\n' -c "$name"; done; }
+
+steps() {
+  # 1. Is there a GPU that PyTorch can use? Without one nothing below means anything.
+  if ! step gpu 30 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'; then
+    echo "no usable GPU; see $RESULTS/gpu.log" >&2
+    exit 2
+  fi
+  step doctor 20 "${OIS[@]}" doctor
+
+  # 2. Parity before speed. The kernels decide what the engine runs from then on, so they come early.
+  step parity 150 "${TESTS[@]}" tests/test_gpu_engine.py
+  step kernels 170 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json" --write
+  [ "$mode" = run ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
+
+  # 3. The engine: its ceilings, its graphs by CUDA events, a user's call, a process's first mask.
+  step ceilings 20 "$PYTHON" -m ois_benchmarks.gpu_ceilings --output "$RESULTS/gpu-ceilings.json"
+  step engine 110 "$PYTHON" -m ois_benchmarks.gpu_engine --network vitb --size 1022x1022 \
+    --precision f16 --output "$RESULTS/gpu-engine-vitb.json"
+  step click 20 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
+    --backend torch --device cuda --precision f16 --repeat 20 --json
+  step cold-start 90 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --repeats 3 \
+    --output "$RESULTS/cold-start.json"
+
+  # 4. SPC and SAT: OIS and its peers on the same card, the peers' fp32 eager. The square first: it is
+  # what the aims are about, and what is cut off is then the other size.
+  local peers=(ois-torch-cuda segnext-sax2 sam-vitb hqsam-vitb hqsam-vitb-hoisted simpleclick-448-flip)
+  local checkouts=() peer
+  for peer in segnext sam hqsam simpleclick; do
+    [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
+  done
+  local given
+  mapfile -t given < <(contestants "${peers[@]}")
+  step spc 190 "${OIS[@]}" bench spc --device cuda --size 1024x1024 --size 854x480 "${given[@]}" \
+    "${checkouts[@]}" --output "$RESULTS/spc-vitb-gpu.json"
+  step sat 120 "${OIS[@]}" bench sat --device cuda --size 1024x1024 --batch 16 --full-below 20 \
+    "${given[@]}" "${checkouts[@]}" --output "$RESULTS/sat-vitb-gpu.json"
+
+  # 5. Through a server, and many users at once.
+  if where "embedded server" module pytriton -- session serving; then
+    step session 60 "${OIS[@]}" bench spc --device cuda --size 1024x1024 --clicks 100 \
+      -c ois-server-cuda --output "$RESULTS/session-vitb-gpu.json"
+    step serving 50 "${TESTS[@]}" tests/test_gpu_serving.py
+  fi
+  step load 35 "${OIS[@]}" bench load local:cuda --only cold --only warm --only fast --fast 1,8 \
+    --seconds 5 --output "$RESULTS/load-gpu.json"
+
+  # 6. TensorRT on ViT-B with random weights: built and compared with its graphs, then the layers of a
+  # click, which decide about a plugin.
+  local graphs="$SCRATCH/vitb-tensorrt"
+  if where TensorRT module tensorrt tensorrt_bindings -- graphs-trt build-trt spc-trt profile-trt plugin; then
+    step graphs-trt 60 "$PYTHON" -m ois_benchmarks.engine_worker prepare "$graphs" --network vitb \
+      --target tensorrt --precision fp16
+    step build-trt 200 "${OIS[@]}" build "$graphs" --shape 1022x1022 --objects 1 --objects 8 \
+      --output "$SCRATCH/plans"
+    step spc-trt 30 "${OIS[@]}" bench spc --device cuda --size 1024x1024 -c ois-tensorrt \
+      --checkpoint "$graphs/checkpoint.safetensors" --plans "$SCRATCH/plans" \
+      --output "$RESULTS/spc-tensorrt-gpu.json"
+    if where trtexec command -v trtexec -- profile-trt plugin; then
+      step profile-trt 70 "$PYTHON" -m ois_benchmarks.trtexec_profile "$graphs" "$RESULTS" \
+        --shape 1022x1022 --objects 1
+      step plugin 5 "$PYTHON" -m ois_benchmarks.kernel_plugin "$RESULTS/trtexec-profile.json" \
+        "$RESULTS/kernels.json" --layer-info "$RESULTS/trtexec-layers.json" --objects 1 --keys 5329
+    fi
+  fi
+  if where onnxruntime-gpu cuda_provider -- onnxruntime; then
+    step onnxruntime 40 "${TESTS[@]}" tests/test_gpu_onnxruntime.py
+  fi
+
+  # 7. All of it on one page.
+  step report 15 "${OIS[@]}" bench report "$RESULTS" --no-measure --output "$RESULTS/report.html" \
+    --markdown "$RESULTS/report.md"
+}
+
+# Absolute: some steps start processes in other folders.
+PYTHONPATH="$(printf "$PWD/%s:" client runtime network export benchmarks cli)${PYTHONPATH:-}"
+export PYTHONUNBUFFERED=1 PYTHONPATH
+
+mode=names
+if [ -n "$dry" ]; then
+  steps
+  exit
 fi
-nvidia-smi > "$RESULTS/nvidia-smi.txt" 2>&1 || true
-
-# 2. Parity before speed: kernels against float64 and SDPA, the engine against the network.
-step doctor 40 bash -c 'ois doctor'
-step kernels 150 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json"
-step kernels-on 80 "$PYTHON" -m ois_benchmarks.kernels --objects 1 4 16 --write
-step parity 120 "$PYTHON" -m pytest -q -p no:cacheprovider tests/test_runtime_torch_engine.py tests/test_runtime_torch_graphs.py
-step click 40 bash -c 'ois segment export/ois_export/photos/coffee.jpg --point 300,200 --backend torch --device cuda --precision f16 --repeat 20 --json'
-step cold-start 60 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --output "$RESULTS/cold-start.json"
-
-# 3. TensorRT, where its builder is: the shipped network in fp16, inspected and compared.
-if "$PYTHON" -c 'import tensorrt; tensorrt.Builder' 2> /dev/null; then
-  step export-trt 120 bash -c 'ois export "$0" --target tensorrt --precision fp16 --output "$1"' \
-    models/ois-tiny.safetensors "$RESULTS/tiny-tensorrt"
-  step build-trt 200 bash -c 'ois build "$0" --output "$1"' "$RESULTS/tiny-tensorrt" "$RESULTS/plans"
-else
-  echo "tensorrt     not installed: skipped" | tee -a "$SUMMARY"
-fi
-
-# 4. SPC and SAT: OIS and its peers on the same card, fp32 eager and each one's best.
-contestants=(-c ois-torch-unrewritten -c ois-torch -c ois-torch-cuda)
-checkouts=()
-for peer in sam hqsam segnext simpleclick; do
-  contestants+=(-c "$peer")
-  [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
+all="$chosen"
+chosen=" - " # asks every step for its name and runs none
+steps
+for name in $all; do
+  [[ "$names" == *" $name "* ]] || { echo "got the step $name; expected some of$names" >&2; exit 2; }
 done
-step spc 300 bash -c 'ois bench spc "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
-  --output "$RESULTS/spc-vitb-gpu.json"
-step sat 240 bash -c 'ois bench sat "$@"' ois --device cuda "${contestants[@]}" "${checkouts[@]}" \
-  --output "$RESULTS/sat-vitb-gpu.json"
+chosen="$all" names=" " remaining="" mode=run
 
-# 5. Many users at once, in process: the engine's own share of what a server would do.
-step load 60 bash -c 'ois bench load local:cuda --seconds 5 --output "$0"' "$RESULTS/load-gpu.json"
-step report 40 bash -c 'ois bench report "$0"/*.json --no-measure --output "$0/report.html" --markdown "$0/report.md"' "$RESULTS"
+mkdir -p "$SCRATCH"
+note "" "$(date -u +%FT%TZ) steps:${chosen/#  /all}"
+# An uninstalled checkout lacks what pip would have registered: its name, and the address `local:`.
+if ! "$PYTHON" -c 'from importlib.metadata import version; version("ois-deploy")' 2> /dev/null; then
+  site="$SCRATCH/site"
+  mkdir -p "$site/ois_deploy-0.dist-info"
+  printf 'Metadata-Version: 2.1\nName: ois-deploy\nVersion: 0\n' > "$site/ois_deploy-0.dist-info/METADATA"
+  printf '[ois_client.transports]\nlocal = ois_runtime.local:open_transport\n' \
+    > "$site/ois_deploy-0.dist-info/entry_points.txt"
+  export PYTHONPATH="$site:$PYTHONPATH"
+fi
+# The kernels' table from an earlier piece, on a machine that has only RESULTS left of it.
+wanted kernels || { [ -s "$RESULTS/measured.json" ] && cp "$RESULTS/measured.json" "$MEASURED"; }
+nvidia-smi > "$RESULTS/nvidia-smi.txt" 2>&1 || true
+steps
+[ -z "$remaining" ] || note "" "not asked for:$remaining"
 echo "done in $SECONDS s: $SUMMARY"

@@ -24,6 +24,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from ois_client.errors import EngineError
 from ois_export.emulation import emulate_bf16
 
 APIS: list[dict[str, Any]] = json.loads(
@@ -440,11 +441,16 @@ class HostMemory:
     def __init__(self) -> None:
         self.held: dict[int, Any] = {}
         self.uploads = 0
+        self.failures = 0  # so many allocations find no room
+        self.closed = False
 
     def use(self) -> None:
         pass
 
     def allocate(self, nbytes: int) -> int:
+        if self.failures:
+            self.failures -= 1
+            raise EngineError("cudaMalloc failed: out of memory (CUDA error 2)")
         buffer = ctypes.create_string_buffer(max(nbytes, 1))
         address = ctypes.addressof(buffer)
         self.held[address] = buffer
@@ -459,4 +465,9 @@ class HostMemory:
         self.uploads += 1
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
+        assert array.nbytes <= len(self.held[address])
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True

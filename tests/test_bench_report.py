@@ -546,12 +546,58 @@ def test_without_good_ceilings_of_the_machine_there_is_a_reason_and_no_roofline(
     assert "of the roof" not in text
 
 
+def on_a_gpu(result: LatencyResult, gpu: str) -> LatencyResult:
+    """All but the first row, which stays on the CPU although the run's device is the GPU."""
+    first, *others = result.rows
+    moved = [
+        replace(row, identity=replace(row.identity, engine="torch 2 fp32 on cuda", precision=given))
+        for row, given in zip(others, ("fp16", "fp32"), strict=False)
+        if row.identity is not None
+    ]
+    machine = {**MACHINE, "gpu": gpu}
+    return replace(result, settings={"device": "cuda"}, machine=machine, rows=(first, *moved))
+
+
+GPU_CEILINGS = replace(
+    CEILINGS, fp32_flops=5e13, bf16_flops=7e14, fp16_flops=7.1e14, bytes_per_s=3e12, gpu="H100"
+)
+
+
 def test_times_of_a_gpu_are_not_put_under_a_processors_roof() -> None:
-    inputs = Inputs(latency=[latency(replace(spc(), settings={"device": "cuda"}))])
-    inputs.ceilings, inputs.sources = [CEILINGS], [inputs.latency[0].source]
+    inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
+    inputs.ceilings = [CEILINGS, replace(GPU_CEILINGS, gpu="H200")]
+    inputs.sources = [inputs.latency[0].source]
     text = markdown(build(inputs))
-    assert "ceilings are those of processors, and it was measured on cuda" in text
+    assert "spc.json has no roofline" in text
+    assert "python -m ois_benchmarks.gpu_ceilings" in text
     assert "of the roof" not in text
+
+
+def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
+    inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
+    inputs.ceilings, inputs.sources = [CEILINGS, GPU_CEILINGS], [inputs.latency[0].source]
+    report = build(inputs)
+    text = markdown(report)
+    assert "Ceilings measured on H100: 50000 GFLOP/s fp32, 700000 GFLOP/s bf16, 710000" in text
+    section = next(one for one in report.sections if one.title.startswith("How much"))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    floors = [float(cells(table, "HQ-SAM")["floor, ms"])]
+    # 1e11 FLOP at 7.1e14 a second, less than 2e9 bytes at 3e12.
+    assert floors == [pytest.approx(0.667, rel=0.01)]
+    assert "OIS bf16" not in table.markdown()  # it ran on the CPU
+    picture = next(block for block in section.blocks if isinstance(block, Picture))
+    assert "bf16, fp16: 710000 GFLOP/s" in picture.svg
+    assert "H100, Test CPU" in text
+
+
+def test_results_of_two_gpus_are_not_one_table() -> None:
+    runs = [latency(on_a_gpu(spc(), gpu), f"{gpu}.json") for gpu in ("H100", "H200")]
+    inputs = Inputs(latency=runs, sources=[one.source for one in runs])
+    blocks = build(inputs).sections[0].blocks
+    assert [block for block in blocks if isinstance(block, str)] == [
+        "Test CPU <1>, 2 cores, 2 threads, H100:",
+        "Test CPU <1>, 2 cores, 2 threads, H200:",
+    ]
 
 
 def test_published_rows_stand_in_the_table(results: Path) -> None:

@@ -171,7 +171,7 @@ def test_click_and_loop_are_measured_apart(disk: Disk) -> None:
     assert loop.seconds == loop.timing.median_s / 4
     assert 0 < sum(loop.parts_s.values()) <= loop.seconds
     images = [shape for what, shape in disk.calls if what == "image"]
-    assert images == [(40, 64, 3)] * 4  # once unmeasured, twice for the encode, once in the loop
+    assert images == [(40, 64, 3)] * 5  # twice unmeasured, twice for the encode, once in the loop
 
 
 def test_a_served_contestant_has_a_session_and_no_click(disk: Disk) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ import torch
 pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
 
 from ois_benchmarks import kernel_plugin, kernels
-from ois_benchmarks.gpu_timing import Ceilings, Microseconds
+from ois_benchmarks.gpu_timing import Microseconds, Rates
 from ois_benchmarks.kernel_click import flops, least_bytes
 from ois_client.errors import InvalidInput
-from ois_network.kernels.choice import Blocks, choose
+from ois_network.kernels.choice import Blocks, choose, read_measurements, write_measurements
 from ois_network.kernels.slots import Call
 
 CALL = Call(1, 48, 256, 5329, 8, torch.float16)
@@ -45,8 +47,8 @@ def test_the_floor_counts_each_number_once() -> None:
     more = Call(64, 48, 256, 5329, 8, torch.float16)
     assert flops(more) == 64 * flops(CALL)
     assert least_bytes(more) < 3 * least_bytes(CALL)  # K and V of the image are shared
-    assert kernels.floor(Ceilings(1e12, 1e15), flop=10**12, byte=10**6) == 1e-3
-    assert kernels.floor(Ceilings(1e12, 1e15), flop=10**6, byte=10**9) == 1e-3
+    assert Rates(1e12, 1e15).floor_s(flop=10**12, byte=10**6) == 1e-3
+    assert Rates(1e12, 1e15).floor_s(flop=10**6, byte=10**9) == 1e-3
 
 
 def test_candidates_fill_the_device() -> None:
@@ -110,3 +112,59 @@ def test_the_decision_needs_both_measurements(
     assert kernel_plugin.main([*files, "--layers", "("]) == 2
     assert kernel_plugin.main([files[0], str(tmp_path / "none.json")]) == 2
     assert "none.json cannot be read" in capsys.readouterr().err
+
+
+def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
+    fused = [
+        {"count": 100},
+        {"name": "__myl_MulAddSoft_myl0_12", "averageMs": 0.2},
+        {"name": "{ForeignNode[/a.../b]}", "averageMs": 0.7},
+    ]
+    with pytest.raises(InvalidInput, match=r"2 of them are fused regions.*900.0 us.*--layer-info"):
+        kernel_plugin.decide(fused, measured(20), objects=1, keys=5329)
+    info = {
+        "Layers": [
+            {
+                "Name": "__myl_MulAddSoft_myl0_12",
+                "Metadata": "[ONNX Layer: /fusion/0/object_attention/Softmax]",
+            },
+            {"Name": "{ForeignNode[/a.../b]}", "Metadata": "[ONNX Layer: /head/Conv]"},
+        ]
+    }
+    verdict = kernel_plugin.decide(fused, measured(20), objects=1, keys=5329, layer_info=info)
+    assert verdict.tensorrt_us == pytest.approx(200)
+    # Without details TensorRT writes names alone: nothing is known, and nothing is guessed.
+    with pytest.raises(InvalidInput, match="--layer-info"):
+        kernel_plugin.decide(
+            fused, measured(20), objects=1, keys=5329, layer_info={"Layers": ["__myl_a", "b"]}
+        )
+    with pytest.raises(InvalidInput, match="something else"):
+        kernel_plugin.decide(fused, measured(20), objects=1, keys=5329, layer_info={"Layer": []})
+
+
+def test_what_was_measured_before_a_time_limit_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold = Microseconds(20.0, 19.0, 21.0)
+    slow = Microseconds(50.0, 49.0, 51.0)
+    table = tmp_path / "measured.json"
+    table.write_text('{"schema": 1, "devices": {}}')
+
+    def two_and_no_more(*_: object) -> Iterator[kernels.Row]:
+        for objects in (1, 2):
+            call = Call(objects, 48, 256, 5329, 8, torch.float16)
+            yield kernels.Row(call, cold, cold, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
+        raise KeyboardInterrupt
+
+    about = {"gpu": "H100", "capability": "9.0"}
+    monkeypatch.setattr(kernels, "run", two_and_no_more)
+    monkeypatch.setattr(kernels, "require_gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(kernels, "describe_gpu", lambda _device: about)
+    monkeypatch.setattr(kernels, "write_measurements", partial(write_measurements, path=table))
+    output = tmp_path / "kernels.json"
+    with pytest.raises(KeyboardInterrupt):
+        kernels.main(["--output", str(output), "--write"])
+    result = json.loads(output.read_text())
+    assert [row["call"]["objects"] for row in result["rows"]] == [1, 2]
+    assert result["gpu"] == "H100"
+    assert [row.call.objects for row in read_measurements(table)["9.0"]] == [1, 2]

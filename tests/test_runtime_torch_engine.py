@@ -31,7 +31,8 @@ TINY = ROOT / "models" / "ois-tiny.safetensors"
 #: Of trained ois-tiny against the network as described, in fp32, worst object.
 HALF_LIMITS = {
     "f16": Limits(depth_error=0.01, logit_error=0.02, mask_iou=0.995, coverage_changed=0.02),
-    "bf16": Limits(depth_error=0.1, logit_error=0.15, mask_iou=0.96, coverage_changed=0.1),
+    # The worst pixel of depth lies on an edge between near and far, which moves a little.
+    "bf16": Limits(depth_error=0.25, logit_error=0.05, mask_iou=0.96, coverage_changed=0.15),
 }
 
 

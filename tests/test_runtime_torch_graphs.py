@@ -6,6 +6,7 @@ memory of the first run, which is what a CUDA graph does. The network is real.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,9 +26,11 @@ from ois_client.geometry import Geometry
 from ois_client.masks import pack_mask
 from ois_network.half import lower_precision
 from ois_network.split import ClickDecoder, ImageEncoder
+from ois_runtime.graph_device import Captured, Uploaded
 from ois_runtime.postprocess import postprocess
-from ois_runtime.torch_graphs import Captured, GraphRunner, Uploaded
-from ois_runtime.torch_plan import GraphKey
+from ois_runtime.torch_device import is_out_of_memory
+from ois_runtime.torch_graphs import GraphRunner
+from ois_runtime.torch_plan import CAPTURE_AT, GraphKey
 from ois_runtime.torch_run import Answer, EagerRunner, Wanted
 from ois_runtime.torch_state import TorchState
 
@@ -37,28 +40,33 @@ TALL = Geometry.fit(100, 160, longest=MICRO.longest)
 
 
 class HostDevice:
-    """A `GraphDevice` in this process's memory. `failures` captures run out of memory first."""
+    """A `GraphDevice` in this process's memory. So many `failures` come before a call has room,
+    in the words of `says`.
+    """
 
     device = torch.device("cpu")
 
-    def __init__(self, failures: int = 0) -> None:
-        self.failures = failures
+    def __init__(self) -> None:
+        self.failures = 0
+        self.says: type[RuntimeError] = torch.OutOfMemoryError
+        self.text = "out of memory"
         self.released = 0
+        self.captures = 0
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         yield
 
     def upload(self, arrays: Mapping[str, Any]) -> Uploaded:
+        self._take_room()
         return Uploaded({name: torch.tensor(a) for name, a in arrays.items()}, lambda: None)
 
     def pinned(self, nbytes: int) -> Tensor:
         return torch.zeros(nbytes, dtype=torch.uint8)
 
     def capture(self, run: Callable[[], Any]) -> Captured[Any]:
-        if self.failures:
-            self.failures -= 1
-            raise torch.OutOfMemoryError("out of memory")
+        self._take_room()
+        self.captures += 1
         outputs = run()
 
         def replay() -> None:
@@ -67,6 +75,7 @@ class HostDevice:
         return Captured(replay, outputs)
 
     def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        self._take_room()
         return {name: tensor.clone().numpy() for name, tensor in tensors.items()}
 
     def release_memory(self) -> None:
@@ -74,6 +83,11 @@ class HostDevice:
 
     def memory(self) -> tuple[int, int]:
         return 5 * 2**20, 2**30
+
+    def _take_room(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise self.says(self.text)
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +120,13 @@ def prompts(geometry: Geometry, count: int, seed: int = 0) -> dict[str, np.ndarr
 
 
 class Both:
-    """The same calls on graphs and on plain modules."""
+    """The same calls on graphs and on plain modules. capture_at: 1 captures at the first use."""
 
-    def __init__(self, halves: tuple[ImageEncoder, ClickDecoder], graphs: int = 8) -> None:
+    def __init__(
+        self, halves: tuple[ImageEncoder, ClickDecoder], graphs: int = 8, capture_at: int = 1
+    ) -> None:
         self.device = HostDevice()
-        self.graphs = GraphRunner(*halves, self.device, cuda_graphs=graphs)
+        self.graphs = GraphRunner(*halves, self.device, cuda_graphs=graphs, capture_at=capture_at)
         self.plain = EagerRunner(*halves)
 
     def encode(self, geometry: Geometry, seed: int) -> tuple[TorchState, TorchState]:
@@ -183,6 +199,8 @@ def test_graphs_are_bounded_and_a_grids_buffers_go_with_its_last(
     kept = both.graphs.kept
     assert len(kept.clicks) == 2
     assert set(kept.states) == {(8, 5)}
+    both.check(wide, 1)  # it had to make room: runs plainly once
+    assert kept.clicks.evictions == 2
     both.check(wide, 1)
     assert kept.clicks.evictions == 3
 
@@ -195,7 +213,7 @@ def test_without_graphs_nothing_is_kept(halves: tuple[ImageEncoder, ClickDecoder
 
 
 def test_only_what_is_wanted_leaves_the_device(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
-    runner = GraphRunner(*halves, HostDevice(), cuda_graphs=4)
+    runner = GraphRunner(*halves, HostDevice(), cuda_graphs=4, capture_at=1)
     state = TorchState.of(runner.encode(image(WIDE, 1)), WIDE)
     masks = runner.decode(state, prompts(WIDE, 2), Wanted(masks=True))
     assert (masks.logits, masks.packed is None) == (None, False)
@@ -211,18 +229,121 @@ def test_many_threads_get_their_own_answers(halves: tuple[ImageEncoder, ClickDec
         assert len([job.result() for job in jobs]) == 18
 
 
-def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
+def test_a_shape_is_captured_when_it_is_seen_again(
     halves: tuple[ImageEncoder, ClickDecoder],
 ) -> None:
+    both = Both(halves, capture_at=CAPTURE_AT)
+    first = both.encode(WIDE, 1)
+    both.check(first, 1)
+    kept = both.graphs.kept
+    assert both.device.captures == len(kept.states) == 0
+    both.check(first, 1)
+    assert both.device.captures == 1
+    second = both.encode(WIDE, 2)
+    assert both.device.captures == 2
+    for number, (states, count) in enumerate([(second, 1), (first, 2), (first, 1), (second, 2)]):
+        both.check(states, count, seed=number)
+    assert both.device.captures == 3
+    assert (kept.clicks.replays, kept.encodes.replays) == (2, 0)
+
+
+def test_pictures_that_all_differ_in_shape_are_never_captured(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves, graphs=2, capture_at=CAPTURE_AT)
+    for height in range(20, 113, 14):
+        both.check(both.encode(Geometry.fit(112, height, longest=MICRO.longest), height), 1)
+    assert both.device.captures == 0
+    assert not both.graphs.kept.states
+
+
+#: What PyTorch, CUDA, cuBLAS and cuDNN say, by whom.
+FULL = {
+    "allocator": (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cuda": (torch.AcceleratorError, "CUDA error: out of memory"),
+    "cublas": (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    "cudnn": (RuntimeError, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+}
+
+
+@pytest.mark.parametrize("by", FULL)
+def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
+    halves: tuple[ImageEncoder, ClickDecoder], by: str
+) -> None:
     both = Both(halves)
+    both.device.says, both.device.text = FULL[by]
     states = both.encode(WIDE, 1)
     both.device.failures = 1
     both.check(states, 1)
     assert both.device.released == 1
+    assert len(both.graphs.kept.clicks) == 0  # what did not fit is not tried again at once
     both.device.failures = 2
-    with pytest.raises(ServerOverloaded, match=r"5 of 1024 MiB free"):
+    with pytest.raises(ServerOverloaded, match=r"5 of 1024 MiB free; "):
         both.check(states, 2)
     both.check(states, 2)
+
+
+def test_an_image_that_finds_no_room_waits_for_what_is_given_up(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    both.check(both.encode(WIDE, 1), 1)
+    both.device.failures = 2  # beside another call, and when that has ended
+    states = both.encode(WIDE, 2)
+    assert both.device.released == 1
+    assert len(both.graphs.kept.clicks) == 0
+    both.check(states, 1)
+    both.device.failures = 3
+    with pytest.raises(ServerOverloaded, match="keep fewer images"):
+        both.encode(WIDE, 3)
+
+
+def test_memory_is_given_back_after_what_held_it_is_gone(
+    halves: tuple[ImageEncoder, ClickDecoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an error is handled its traceback keeps the tensors of the run that failed."""
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    device = both.device
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    def fails(run: Callable[[], tuple[Tensor, Tensor]]) -> Captured[Any]:
+        outputs = run()
+        held.append(weakref.ref(outputs[0]))
+        raise torch.OutOfMemoryError("full")
+
+    def release_memory() -> None:
+        alive.append(held[0]() is not None)
+
+    monkeypatch.setattr(device, "capture", fails)
+    monkeypatch.setattr(device, "release_memory", release_memory)
+    both.check(states, 1)
+    assert alive == [False]
+
+
+def test_another_error_is_no_full_memory(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    both.device.failures, both.device.says, both.device.text = 1, RuntimeError, "illegal address"
+    with pytest.raises(RuntimeError, match="illegal address"):
+        both.check(states, 1)
+    assert both.device.released == 0
+
+
+def test_a_capture_that_memory_spoilt_ends_in_two_errors() -> None:
+    """PyTorch ends a capture in any case, which fails too; the first error is the reason."""
+    with pytest.raises(RuntimeError) as caught:
+        _spoilt_capture()
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("operation failed due to an error during capture"))
+
+
+def _spoilt_capture() -> None:
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -41,7 +41,7 @@ def key(number: int, rows: int = 1) -> GraphKey:
 
 
 def test_the_graph_used_longest_ago_makes_room_before_the_next_is_captured() -> None:
-    pool: GraphPool[str] = GraphPool(2)
+    pool: GraphPool[str] = GraphPool(2, capture_at=1)
     kept_while_capturing = []
 
     def capture(name: str) -> str:
@@ -59,7 +59,7 @@ def test_the_graph_used_longest_ago_makes_room_before_the_next_is_captured() -> 
 
 
 def test_a_capture_that_fails_leaves_nothing_behind() -> None:
-    pool: GraphPool[str] = GraphPool(2)
+    pool: GraphPool[str] = GraphPool(2, capture_at=1)
 
     def fails() -> str:
         raise MemoryError
@@ -67,7 +67,37 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(MemoryError):
         pool.get(key(1), fails)
     assert len(pool) == 0
+    # It would fail again: the call that tries again runs without a graph.
+    assert pool.get(key(1), lambda: "too early") is None
     assert pool.get(key(1), lambda: "now") == "now"
+
+
+def test_a_shape_gets_a_graph_when_it_is_seen_again() -> None:
+    pool: GraphPool[str] = GraphPool(2)
+    assert [pool.get(key(1), lambda: "graph") for _ in range(3)] == [None, "graph", "graph"]
+    assert pool.get(key(2), lambda: "other") is None
+    assert (pool.captures, pool.replays) == (1, 1)
+
+
+def test_more_shapes_than_graphs_are_captured_ever_less_often() -> None:
+    pool: GraphPool[str] = GraphPool(32)
+    captures = []
+    for _ in range(64):
+        before = pool.captures
+        for number in range(140):
+            pool.get(key(number), lambda: "graph")
+        captures.append(pool.captures - before)
+    assert captures[0] == 0
+    assert captures[1] == 140  # seen again: all are tried
+    assert sum(captures) <= 140 * 6  # of 140 x 64 uses; each shape at 2, 4, 8, ... of its own
+    assert sum(captures[32:]) <= 140
+
+
+def test_what_was_cleared_is_not_captured_at_once() -> None:
+    pool: GraphPool[str] = GraphPool(2, capture_at=1)
+    pool.get(key(1), lambda: "graph")
+    pool.clear()
+    assert [pool.get(key(1), lambda: "again") for _ in range(2)] == [None, "again"]
 
 
 _TYPES = [np.float32, np.int32, np.uint8, np.bool_]

@@ -96,7 +96,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     from ois_export.samples import SQUARE, photo_folder
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -104,7 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--photo", type=Path, default=photo_folder() / SQUARE.photo)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, help="Write JSON here.")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments().parse_args(argv)
     if args.repeats < 1 or not args.photo.is_file():
         print(
             f"error: got --repeats {args.repeats} and --photo {args.photo}; expected 1 or more and "

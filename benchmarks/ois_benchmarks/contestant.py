@@ -32,8 +32,9 @@ class Place:
     """Where a contestant runs.
 
     checkout: the user's clone of its code; None where there is none. weights: its file; None
-    for random ones. engines: folder of OIS's exported engines, with `checkpoint.safetensors`
-    beside the manifest. scratch: a folder for what is made meanwhile. device: "cpu" or "cuda".
+    for random ones. engines: folder with OIS's `checkpoint.safetensors` and, for those that want
+    them, its exported engines. plans: the folder that `ois build` wrote. scratch: a folder for
+    what is made meanwhile. device: "cpu" or "cuda".
     """
 
     threads: int
@@ -42,6 +43,7 @@ class Place:
     checkout: Path | None = None
     weights: Path | None = None
     engines: Path | None = None
+    plans: Path | None = None
 
 
 class Contestant(Protocol):

@@ -20,6 +20,7 @@ Opener = Callable[[Place], Contestant]
 class Entry:
     """peer: whose clone and weights `--checkout` and `--weights` name; "" for OIS.
 
+    exported: wants OIS's exported graphs, which take minutes to make; others the checkpoint alone.
     memory_gib: what it needs at ViT-B and 1024 pixels, exporting and counting included, with a
     margin; checked before it starts.
     module, function: `function(place, module.VARIANTS[name])` opens it.
@@ -29,23 +30,27 @@ class Entry:
     memory_gib: float
     module: str
     function: str
+    exported: bool = False
 
 
 def _sam(memory_gib: float, peer: str) -> Entry:
     return Entry(peer, memory_gib, "peer_sam", "open_sam")
 
 
-_OIS = Entry("", 3.0, "ois_contestants", "open_ois")
+def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
+    return Entry("", memory_gib, "ois_contestants", "open_ois", exported)
+
 
 CONTESTANTS: dict[str, Entry] = {
-    "ois-torch-unrewritten": _OIS,
-    "ois-torch": _OIS,
-    "ois-onnxruntime": Entry("", 5.0, "ois_contestants", "open_ois"),
-    "ois-openvino-f32": Entry("", 4.0, "ois_contestants", "open_ois"),
-    "ois-openvino-bf16": _OIS,
-    "ois-server": Entry("", 6.0, "ois_contestants", "open_ois"),
-    "ois-torch-cuda": _OIS,
-    "ois-tensorrt": _OIS,
+    "ois-torch-unrewritten": _ois(),
+    "ois-torch": _ois(),
+    "ois-onnxruntime": _ois(5.0, exported=True),
+    "ois-openvino-f32": _ois(4.0, exported=True),
+    "ois-openvino-bf16": _ois(exported=True),
+    "ois-server": _ois(6.0, exported=True),
+    "ois-torch-cuda": _ois(),
+    "ois-server-cuda": _ois(),
+    "ois-tensorrt": _ois(),
     "sam-vitb": _sam(4.5, "sam"),
     "sam-vitb-onnx": Entry("sam", 10.0, "peer_sam_onnx", "open_sam_onnx"),
     "hqsam-vitb": _sam(4.5, "hqsam"),
@@ -83,6 +88,11 @@ def choose(names: list[str]) -> list[str]:
             )
         chosen += [name] if name in CONTESTANTS or ":" in name else of_kind
     return list(dict.fromkeys(chosen))
+
+
+def wants_export(name: str) -> bool:
+    """Whether OIS's graphs must be exported for it. Foreign contestants bring their own."""
+    return name in CONTESTANTS and CONTESTANTS[name].exported
 
 
 def peer_of(name: str) -> str:

@@ -1,6 +1,7 @@
 """One contestant of the engines benchmark in a process of its own.
 
-    prepare FOLDER (--network NAME | CHECKPOINT)     a checkpoint and its engines
+    prepare FOLDER (--network NAME | CHECKPOINT) [--checkpoint-only | --target T --precision P]
+                                                     a checkpoint and its engines
     measure FOLDER CHECKPOINT --contestant NAME ...  prints one line of JSON
 
 Apart so that peak memory is one engine's, and so that no library's threads or allocator
@@ -28,21 +29,41 @@ from ois_client.geometry import Geometry
 Arrays = dict[str, NDArray[Any]]
 
 
-def prepare(folder: Path, network: str, checkpoint: Path | None) -> None:
-    """Write checkpoint.safetensors and the two graphs with a manifest."""
+def prepare(
+    folder: Path,
+    network: str,
+    checkpoint: Path | None,
+    *,
+    exported: bool,
+    target: str = "cpu",
+    precision: str = "fp32",
+) -> None:
+    """Write checkpoint.safetensors and, if `exported`, the two graphs with a manifest.
+
+    checkpoint: may be the one that is already there. target, precision: of the graphs, as
+    `ois export` has them, but without its gate, whose limits are for trained networks.
+    """
     import shutil
 
-    from ois_export.export import write_engines
     from ois_network.checkpoint import load_checkpoint, save_checkpoint
     from ois_network.config import preset
     from ois_network.initialise import build, randomise
 
-    target = folder / "checkpoint.safetensors"
-    if checkpoint is not None:
-        shutil.copy(checkpoint, target)
-    else:
-        save_checkpoint(randomise(build(preset(network))), target, trained=False)
-    write_engines(load_checkpoint(target), folder, name="bench")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "checkpoint.safetensors"
+    if checkpoint is None:
+        save_checkpoint(randomise(build(preset(network))), file, trained=False)
+    elif checkpoint != file:
+        shutil.copy(checkpoint, file)
+    if exported:
+        from ois_export.export import write_engines
+        from ois_export.targets import Target
+
+        chosen = Target.parse(target)
+        chosen.check(precision)
+        write_engines(
+            load_checkpoint(file), folder, name="bench", target=chosen, precision=precision
+        )
 
 
 def inputs(longest: int, width: int, height: int) -> tuple[Geometry, NDArray[np.uint8], Arrays]:
@@ -193,13 +214,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("prepare")
     first.add_argument("folder", type=Path)
     first.add_argument("checkpoint", type=Path, nargs="?")
     first.add_argument("--network", default="vitb")
+    first.add_argument("--checkpoint-only", action="store_true")
+    first.add_argument("--target", default="cpu")
+    first.add_argument("--precision", default="fp32")
     second = commands.add_parser("measure")
     second.add_argument("folder", type=Path)
     second.add_argument("checkpoint", type=Path)
@@ -207,10 +232,21 @@ def main() -> int:
     second.add_argument("--size", required=True)
     second.add_argument("--repeats", type=int, default=5)
     second.add_argument("--threads", type=int, required=True)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = arguments().parse_args()
     try:
         if args.command == "prepare":
-            prepare(args.folder, args.network, args.checkpoint)
+            prepare(
+                args.folder,
+                args.network,
+                args.checkpoint,
+                exported=not args.checkpoint_only,
+                target=args.target,
+                precision=args.precision,
+            )
         else:
             print(json.dumps(run(args)))
     except OISError as error:

@@ -67,11 +67,15 @@ def run(
     }
 
 
-def prepare(folder: Path, network: str, checkpoint: Path | None, say: Any) -> Path:
-    """A checkpoint and its engines inside `folder`; returns the checkpoint's path."""
-    say("exporting the engines once (parity is `ois export`'s business)")
+def prepare(
+    folder: Path, network: str, checkpoint: Path | None, say: Any, *, exported: bool = True
+) -> Path:
+    """A checkpoint inside `folder`, and its engines if `exported`; returns its path."""
+    if exported:
+        say("exporting the engines once (parity is `ois export`'s business)")
     command = [sys.executable, "-m", "ois_benchmarks.engine_worker", "prepare", str(folder)]
     command += [str(checkpoint)] if checkpoint else ["--network", network]
+    command += [] if exported else ["--checkpoint-only"]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(None))
     if done.returncode:
         raise OISError(f"could not prepare the engines: {done.stderr.strip()[-2000:]}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +21,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
+class Rates:
     """What this device reaches: bytes a second of a large copy (read + written), FLOP a second
     of a large product in a dtype. Measured, not taken from a data sheet.
     """
 
     bytes_per_s: float
     flops_per_s: float
+
+    def floor_s(self, flop: float, byte: float) -> float:
+        """Seconds that nothing can beat: the larger of arithmetic and memory traffic."""
+        return max(flop / self.flops_per_s, byte / self.bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,13 @@ def describe_gpu(device: torch.device) -> dict[str, Any]:
     }
 
 
+class Replays(Protocol):
+    """A captured graph: `torch.cuda.CUDAGraph`, or the torch engine's."""
+
+    @property
+    def replay(self) -> Callable[[], object]: ...
+
+
 class GraphTimer:
     """Times functions on one device; holds the buffer that empties its L2 cache."""
 
@@ -91,7 +102,7 @@ class GraphTimer:
         """cold: the L2 cache holds none of the inputs; else whatever the last replay left."""
         return self.time_graph(self.capture(run)[0], cold=cold)
 
-    def time_graph(self, graph: torch.cuda.CUDAGraph, *, cold: bool) -> Microseconds:
+    def time_graph(self, graph: Replays, *, cold: bool) -> Microseconds:
         """As `time`, of a captured graph."""
         events = [
             (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
@@ -110,7 +121,7 @@ class GraphTimer:
         low, high = median_interval(samples)
         return Microseconds(float(np.median(samples)), low, high)
 
-    def ceilings(self, dtype: torch.dtype) -> Ceilings:
+    def rates(self, dtype: torch.dtype) -> Rates:
         """Of a copy of 1 GiB and a product of two 8192 x 8192 matrices."""
         source = torch.empty(2**30, dtype=torch.int8, device=self.device).random_(-128, 127)
         target = torch.empty_like(source)
@@ -118,4 +129,4 @@ class GraphTimer:
         side = 8192
         left, right = (torch.randn(side, side, device=self.device).to(dtype) for _ in range(2))
         product = self.time(lambda: left @ right, cold=False)
-        return Ceilings(2 * 2**30 / copy.median * 1e6, 2 * side**3 / product.median * 1e6)
+        return Rates(2 * 2**30 / copy.median * 1e6, 2 * side**3 / product.median * 1e6)

@@ -1,13 +1,18 @@
 """Does TensorRT need a plugin for the masked attention? Two measurements decide.
 
-    trtexec --loadEngine=decoder.plan --dumpProfile --separateProfileRun --exportProfile=p.json
-    python -m ois_benchmarks.kernels --output k.json
-    python -m ois_benchmarks.kernel_plugin p.json k.json --objects 1 --keys 5329
+    python -m ois_benchmarks.trtexec_profile ENGINES . --shape 1022x1022 --objects 1
+    python -m ois_benchmarks.kernels --output kernels.json
+    python -m ois_benchmarks.kernel_plugin trtexec-profile.json kernels.json \\
+        --layer-info trtexec-layers.json --objects 1 --keys 5329
 
 A plugin can save at most what TensorRT spends on that attention (writing masks, K and V out
 included) beyond what the kernels take, both on the same GPU and for the same size. It is worth
 building where that is at least `WORTH` of a click. A plugin also splits a fused region in two,
 which costs more, so this is its best case.
+
+TensorRT's compiler (Myelin) gives what it fuses names of its own, in which no node of the graph is
+to be recognised. The layer information has the nodes' names in each layer's metadata: a fused
+layer counts whole, with what else is in it, which again is the plugin's best case.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from ois_benchmarks.result_file import read_json
 from ois_client.errors import InvalidInput, OISError
 
 WORTH = 0.05
+#: Names that say nothing about the graph.
+_FUSED = re.compile(r"myl|ForeignNode", re.IGNORECASE)
 #: Layers of the fusion's two attentions, as exported graphs name their nodes.
 LAYERS = r"order_attention|object_attention"
 
@@ -54,8 +61,17 @@ class Verdict:
         )
 
 
-def decide(profile: Any, kernels: Any, *, objects: int, keys: int, layers: str = LAYERS) -> Verdict:
-    """profile: of trtexec --exportProfile; kernels: of `ois_benchmarks.kernels --output`.
+def decide(
+    profile: Any,
+    kernels: Any,
+    *,
+    objects: int,
+    keys: int,
+    layers: str = LAYERS,
+    layer_info: Any = None,
+) -> Verdict:
+    """profile: of trtexec --exportProfile; kernels: of `ois_benchmarks.kernels --output`;
+    layer_info: of trtexec --exportLayerInfo with detailed profiling, for layers that are fused.
 
     Raises `InvalidInput` when either does not hold what is needed.
     """
@@ -64,16 +80,20 @@ def decide(profile: Any, kernels: Any, *, objects: int, keys: int, layers: str =
             raise TypeError(f"the profile is no list but {type(profile).__name__}")
         named = [(str(e["name"]), float(e["averageMs"])) for e in profile if "name" in e]
         rows = {(row["call"]["objects"], row["call"]["keys"]): row for row in kernels["rows"]}
-    except (TypeError, KeyError, ValueError) as error:
+        nodes = _nodes(layer_info)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InvalidInput(
             f"got something else than a layer profile and a kernel benchmark: {error!r}; see "
             "python -m ois_benchmarks.kernel_plugin --help for how both are made"
         ) from error
-    attention = [ms for name, ms in named if re.search(layers, name)]
+    attention = [ms for name, ms in named if re.search(layers, f"{name} {nodes.get(name, '')}")]
     if not attention:
+        fused = [ms for name, ms in named if _FUSED.search(name)]
         raise InvalidInput(
-            f"none of the profile's {len(named)} layers is named like {layers!r}. TensorRT "
-            "renames what it fuses: look for them in the profile, and give --layers a pattern"
+            f"none of the profile's {len(named)} layers is named like {layers!r}; {len(fused)} of "
+            f"them are fused regions of TensorRT's ({1000 * sum(fused):.1f} us), whose names say "
+            "nothing. Give --layer-info, of trtexec --exportLayerInfo with "
+            "--profilingVerbosity=detailed, or look for them and give --layers a pattern"
         )
     if (objects, keys) not in rows:
         measured = ", ".join(f"{n} objects with {k} keys" for n, k in sorted(rows))
@@ -88,8 +108,16 @@ def decide(profile: Any, kernels: Any, *, objects: int, keys: int, layers: str =
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def _nodes(layer_info: Any) -> dict[str, str]:
+    """Layer -> the nodes it is made of; nothing where the engine was built without details."""
+    if layer_info is None:
+        return {}
+    described = [layer for layer in layer_info["Layers"] if isinstance(layer, dict)]
+    return {str(layer["Name"]): str(layer.get("Metadata", "")) for layer in described}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ois_benchmarks.kernel_plugin",
         description=__doc__,
@@ -100,7 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--objects", type=int, default=1)
     parser.add_argument("--keys", type=int, default=5329, help="patches of the image")
     parser.add_argument("--layers", default=LAYERS, help="regular expression of their names")
-    options = parser.parse_args(argv)
+    parser.add_argument("--layer-info", type=Path, help="of trtexec --exportLayerInfo")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = arguments().parse_args(argv)
     try:
         re.compile(options.layers)
         verdict = decide(
@@ -109,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             objects=options.objects,
             keys=options.keys,
             layers=options.layers,
+            layer_info=read_json(options.layer_info) if options.layer_info else None,
         )
     except re.error as error:
         print(f"error: --layers {options.layers!r} is no pattern: {error}", file=sys.stderr)

@@ -10,7 +10,6 @@ on a GPU yet.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,15 +21,15 @@ from typing import Any
 import torch
 
 from ois_benchmarks import machine
+from ois_benchmarks.engines import save
 from ois_benchmarks.gpu_timing import (
-    Ceilings,
     GraphTimer,
     Microseconds,
     describe_gpu,
     require_gpu,
 )
 from ois_client.clicks import SLOTS
-from ois_client.errors import InvalidInput, OISError, OutputError, ParityError
+from ois_client.errors import InvalidInput, OISError, ParityError
 from ois_network.config import preset
 from ois_network.kernels.choice import Blocks, Measurement, write_measurements
 from ois_network.kernels.slots import Call
@@ -55,7 +54,7 @@ _FILLS = (1, 2, 4)
 @dataclass(frozen=True, slots=True)
 class Row:
     """One size. Times of all six attentions of a click, but `fused_us`: PyTorch's attention
-    alone, six times, K, V and mask already written out. floor_us: see `floor`.
+    alone, six times, K, V and mask already written out. floor_us: see `Rates.floor_s`.
     """
 
     call: Call
@@ -86,19 +85,14 @@ def run(
     from ois_benchmarks.kernel_click import flops, least_bytes
 
     timer = GraphTimer(device, repeats)
-    ceilings = timer.ceilings(dtype)
+    rates = timer.rates(dtype)
     network = preset("vitb")
     for grid in GRIDS:
         for n in objects:
             keys = grid[0] * grid[1]
             call = Call(n, SLOTS, network.prompt_dim, keys, network.fusion_heads, dtype)
-            limit_us = 1e6 * floor(ceilings, flops(call), least_bytes(call))
+            limit_us = 1e6 * rates.floor_s(flops(call), least_bytes(call))
             yield _measure(call, grid, timer, limit_us)
-
-
-def floor(ceilings: Ceilings, flop: int, byte: int) -> float:
-    """Seconds that nothing can beat: the larger of arithmetic and memory traffic."""
-    return max(flop / ceilings.flops_per_s, byte / ceilings.bytes_per_s)
 
 
 def candidates(call: Call, multiprocessors: int) -> list[Blocks]:
@@ -180,8 +174,8 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def arguments() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m ois_benchmarks.kernels",
         description="Masked attention of a click on a GPU: our kernels beside PyTorch's.",
@@ -193,7 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write", action="store_true", help="let this measurement decide what this GPU runs"
     )
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = arguments().parse_args(argv)
     try:
         if min(options.objects) < 1 or options.repeats < 1:
             raise InvalidInput("--objects and --repeats must be at least 1")
@@ -204,9 +203,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = []
         for row in run(dtype, sorted(set(options.objects)), options.repeats, device):
             rows.append(row)
+            # After each: what a time limit cuts off must not take the others along.
+            _keep(rows, device, options.output, write=options.write)
             print(f"{row.call.keys} keys, {row.call.objects} objects done", file=sys.stderr)
         print(markdown(rows))
-        _keep(rows, device, options.output, write=options.write)
     except OISError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -216,12 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _keep(rows: Sequence[Row], device: torch.device, output: Path | None, *, write: bool) -> None:
     about = machine.describe() | describe_gpu(device)
     if output is not None:
-        result = about | {"rows": [row.to_dict() for row in rows]}
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        save(about | {"rows": [row.to_dict() for row in rows]}, output)
     if write:
         kept = {name: about[name] for name in ("gpu", "date", "commit", "versions")}
         write_measurements(about["capability"], kept, [row.measurement for row in rows])

@@ -20,7 +20,7 @@ from typing import Any
 
 from ois_benchmarks import machine
 from ois_benchmarks.contestant import Place
-from ois_benchmarks.contestants import CONTESTANTS, peer_of
+from ois_benchmarks.contestants import CONTESTANTS, peer_of, wants_export
 from ois_benchmarks.engines import save
 from ois_benchmarks.latency_result import Benchmark, LatencyResult, Row, read_result
 from ois_benchmarks.latency_work import Work
@@ -37,7 +37,8 @@ Say = Callable[[str], None]
 class Plan:
     """What to measure. work: one entry a picture. checkouts, weights: by peer.
 
-    network, checkpoint: OIS's; a checkpoint replaces random weights of `network`.
+    network, checkpoint: OIS's; a checkpoint replaces random weights of `network`. plans: TensorRT
+    engines of it.
     """
 
     benchmark: Benchmark
@@ -47,6 +48,7 @@ class Plan:
     device: str = "cpu"
     network: str = "vitb"
     checkpoint: Path | None = None
+    plans: Path | None = None
     checkouts: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
 
@@ -107,6 +109,7 @@ def _begin(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult
         ("benchmark", old.benchmark, plan.benchmark),
         ("settings", old.settings, json.loads(json.dumps(fresh.settings))),
         ("processor", old.machine.get("cpu"), here["cpu"]),
+        ("GPU", old.machine.get("gpu"), here.get("gpu")),
     ):
         if was != now:
             raise InvalidInput(
@@ -138,7 +141,8 @@ def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
             device=plan.device,
             checkout=plan.checkouts.get(peer),
             weights=plan.weights.get(peer),
-            engines=None if peer else engines.folder(),
+            engines=None if peer else engines.folder(exported=wants_export(name)),
+            plans=plan.plans,
         )
         job, answer = Path(scratch, "job.json"), Path(scratch, "row.json")
         job.write_text(json.dumps(job_of(plan.benchmark, name, place, work)))

@@ -92,7 +92,7 @@ class Identity:
     """What ran.
 
     label: for tables and pictures. family: "ois" or the peer's network, for colours.
-    engine: library, version and arithmetic. precision: "fp32" or "bf16".
+    engine: library, version and arithmetic. precision: "fp32", "bf16" or "fp16".
     source: where the code comes from, with its version or commit.
     weights: "random", or the name of the file they were read from.
     sha256: of that file, or of the engines; "" when there is none.

@@ -29,7 +29,7 @@ from ois_benchmarks.sat import measure_sat
 from ois_benchmarks.spc import measure_spc
 from ois_client.errors import OISError
 
-_PATHS = ("scratch", "checkout", "weights", "engines")
+_PATHS = ("scratch", "checkout", "weights", "engines", "plans")
 
 
 def job_of(benchmark: Benchmark, contestant: str, place: Place, work: Work) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a measurement was taken on: processor, memory, versions, commit, allocator."""
+"""What a measurement was taken on: processor, memory, GPU, versions, commit, allocator."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ois_client.errors import EngineError
+from ois_runtime import cuda_driver
+
 #: glibc returns big blocks to the kernel and faults them in again at every tensor: up to 2x of
 #: a click. All contestants run with the same setting, and it is recorded.
 ALLOCATOR_ENVIRONMENT = {
@@ -20,13 +23,14 @@ ALLOCATOR_ENVIRONMENT = {
 
 _PACKAGES = (
     *("torch", "onnxruntime", "openvino", "onnx", "numpy", "pillow", "tritonclient"),
-    *("nvidia-pytriton", "ois-deploy"),
+    *("nvidia-pytriton", "ois-deploy", "triton", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    *("tensorrt", "onnxruntime-gpu"),
 )
 _INTERESTING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 
 
 def describe() -> dict[str, Any]:
-    """JSON-ready; holds no host name and no path."""
+    """JSON-ready; holds no host name and no path. Without a GPU there are no keys about one."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -35,8 +39,24 @@ def describe() -> dict[str, Any]:
         "cores": available_cores(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        **describe_gpu(),
         "versions": _versions(),
         "allocator": {name: os.environ.get(name) for name in ALLOCATOR_ENVIRONMENT},
+    }
+
+
+def describe_gpu() -> dict[str, Any]:
+    """The first GPU, asked of its driver: PyTorch takes seconds to import, and may not be here."""
+    try:
+        gpu = cuda_driver.probe()
+    except EngineError:
+        return {}
+    return {
+        "gpu": gpu.name,
+        "gpu_memory_gib": round(gpu.memory_bytes / 2**30, 1),
+        "gpu_capability": f"{gpu.sm // 10}.{gpu.sm % 10}",
+        "driver": _driver(),
+        "driver_cuda": ".".join(map(str, gpu.driver_cuda)),
     }
 
 
@@ -60,6 +80,16 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _driver() -> str | None:
+    """The driver's version, such as 580.159.04."""
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def _commit() -> str | None:

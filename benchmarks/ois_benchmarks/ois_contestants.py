@@ -6,6 +6,7 @@ mask. `ois-server` is the same behind the embedded Triton server, over gRPC on l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from ois_client.client import Client
 from ois_client.errors import EngineError, InvalidInput
 from ois_client.session import Session
 from ois_network.checkpoint import Checkpoint, load_checkpoint
+from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest
 
 CHECKPOINT = "checkpoint.safetensors"
 #: Features of a few images: each encode is of a picture that the store does not know.
@@ -30,9 +32,10 @@ _CACHE_BYTES = 2**29
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """label: for tables. precision: of the arithmetic, "fp32" or "bf16". options: of `Client`.
+    """label: for tables. precision: of the arithmetic, "fp32", "bf16" or "fp16".
 
-    rewritten: with the exact rewrites. served: behind the embedded server. gpu: needs one.
+    rewritten: with the exact rewrites. served: behind the embedded server. gpu: needs one; the
+    others run on the CPU whatever `--device` says.
     """
 
     label: str
@@ -53,6 +56,9 @@ VARIANTS = {
     "ois-torch-cuda": Variant(
         label="PyTorch on the GPU", backend="torch", precision="fp16", gpu=True
     ),
+    "ois-server-cuda": Variant(
+        label="Triton on this machine, PyTorch on the GPU", precision="fp16", served=True, gpu=True
+    ),
     "ois-tensorrt": Variant(label="TensorRT", backend="tensorrt", precision="fp16", gpu=True),
 }
 
@@ -62,6 +68,8 @@ def open_ois(place: Place, variant: Variant) -> OisContestant:
     folder = place.engines
     if folder is None:
         raise InvalidInput("no folder of OIS's engines was given")
+    if variant.gpu and place.device == "cpu":
+        raise NotHere("it runs on a GPU; measure it with --device cuda")
     loaded = load_checkpoint(folder / CHECKPOINT)
     with ExitStack() as stack:
         try:
@@ -83,7 +91,7 @@ def open_ois(place: Place, variant: Variant) -> OisContestant:
 def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> Client:
     checkpoint = str(folder / CHECKPOINT)
     if variant.served:
-        return _server(folder, stack)
+        return _server(place, folder, stack, on_gpu=variant.gpu)
     if not variant.rewritten:
         from ois_benchmarks.torch_engine import open_transport
 
@@ -96,19 +104,53 @@ def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> C
     }
     if variant.gpu:
         options["device"] = "cuda"
+    if variant.backend == "tensorrt":
+        folder = _plans(place)
     where = checkpoint if variant.backend == "torch" else str(folder)
     return Client(f"local:{where}", **options)
 
 
-def _server(folder: Path, stack: ExitStack) -> Client:
+def _plans(place: Place) -> Path:
+    """The folder of one GPU and model, in what `ois build` wrote, or that folder itself."""
+    if place.plans is None:
+        raise NotHere("no TensorRT engines were named; build them, then --plans FOLDER")
+    found = sorted({*place.plans.glob(MANIFEST_FILE), *place.plans.glob(f"*/{MANIFEST_FILE}")})
+    if len(found) != 1:
+        names = ", ".join(each.parent.name for each in found) or "none"
+        raise NotHere(
+            f"got {len(found)} built engines in {place.plans} ({names}); expected the folder of one"
+        )
+    return found[0].parent
+
+
+def _server(place: Place, folder: Path, stack: ExitStack, *, on_gpu: bool) -> Client:
     from ois_export.repository import write_repository
-    from ois_runtime.manifest import Manifest
     from ois_runtime.server import EmbeddedServer
     from ois_runtime.server_command import ServerOptions
 
-    write_repository(folder, Manifest.load(folder))
     options = ServerOptions(cache_bytes=_CACHE_BYTES)
+    if on_gpu:
+        options = replace(options, device="cuda", checkpoint=folder / CHECKPOINT)
+        folder = write_unloaded_engines(place.scratch / "repository", folder / CHECKPOINT)
+    write_repository(folder, Manifest.load(folder))
     return Client(stack.enter_context(EmbeddedServer(folder, options)).grpc_url)
+
+
+def write_unloaded_engines(folder: Path, checkpoint: Path) -> Path:
+    """An engine folder for a server that runs the checkpoint: its manifest is right, its engines
+    are empty files, since exporting them takes minutes and nothing would load them.
+    """
+    from ois_runtime.torch_engine import checkpoint_manifest
+
+    folder.mkdir(parents=True)
+
+    def empty(role: str) -> EngineFile:
+        (folder / f"{role}.onnx").touch()
+        return EngineFile(f"{role}.onnx", hashlib.sha256(b"").hexdigest(), 0)
+
+    manifest = checkpoint_manifest(checkpoint, load_checkpoint(checkpoint))
+    replace(manifest, encoder=empty("encoder"), decoder=empty("decoder")).save(folder)
+    return folder
 
 
 def _identity(client: Client, variant: Variant, loaded: Checkpoint) -> Identity:

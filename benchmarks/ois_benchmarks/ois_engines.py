@@ -9,27 +9,40 @@ from types import TracebackType
 
 from ois_benchmarks.engines import prepare
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 class OisEngines:
-    """A folder with `checkpoint.safetensors`, the engines and their manifest, while it is open."""
+    """A folder with `checkpoint.safetensors` and, once somebody wants them, the engines and their
+    manifest, while it is open.
+    """
 
     def __init__(self, network: str, checkpoint: Path | None, say: Callable[[str], None]) -> None:
         self._network = network
         self._checkpoint = checkpoint
         self._say = say
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._exported = False
 
-    def folder(self) -> Path:
-        """Raises `OISError` when the network cannot be exported."""
+    def folder(self, *, exported: bool) -> Path:
+        """exported: with the engines. Raises `OISError` when the network cannot be exported."""
         if self._scratch is None:
             scratch = tempfile.TemporaryDirectory(prefix="ois-bench-engines-")
             try:
-                prepare(Path(scratch.name), self._network, self._checkpoint, self._say)
+                self._prepare(Path(scratch.name), self._checkpoint, exported=exported)
             except BaseException:
                 scratch.cleanup()
                 raise
             self._scratch = scratch
-        return Path(self._scratch.name)
+        folder = Path(self._scratch.name)
+        if exported and not self._exported:
+            # Of the very weights that the others were measured with.
+            self._prepare(folder, folder / CHECKPOINT, exported=True)
+        return folder
+
+    def _prepare(self, folder: Path, checkpoint: Path | None, *, exported: bool) -> None:
+        prepare(folder, self._network, checkpoint, self._say, exported=exported)
+        self._exported = exported
 
     def __enter__(self) -> OisEngines:
         return self

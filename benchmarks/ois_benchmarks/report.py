@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ois_benchmarks import report_latency, report_load, report_roofline
+from ois_benchmarks import report_gpu_engine, report_latency, report_load, report_roofline
 from ois_benchmarks.curves import COLOURS, iou_curves
 from ois_benchmarks.latency_result import Definition
 from ois_benchmarks.load_result import describe_saturation
@@ -53,6 +53,7 @@ def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report
             _latency_section("Seconds per click", inputs, "spc"),
             _latency_section("Segment anything: 256 clicks on one picture", inputs, "sat"),
             _engines_section(inputs.engines),
+            _gpu_engine_section(inputs.gpu_engine),
             _roofline_section(inputs),
             _quality_section(inputs.quality),
             _load_section(inputs.load),
@@ -113,28 +114,35 @@ def _engines_section(sources: Sequence[Source]) -> Section:
     return Section("One network in every engine", blocks)
 
 
+def _gpu_engine_section(sources: Sequence[Source]) -> Section:
+    blocks: list[Picture | Table | str] = []
+    for source in sources:
+        blocks.append(f"{source.name}: {_where(source.machine)}.")
+        blocks += report_gpu_engine.tables(source.document)
+    return Section("The engine alone on a GPU", blocks)
+
+
 def _roofline_section(inputs: Inputs) -> Section:
     blocks: list[Picture | Table | str] = []
     for one in inputs.latency:
         if one.result.benchmark != "spc":
             continue
         device = report_latency.device(one.result)
-        if device != "cpu":
-            blocks.append(
-                f"{one.source.name} has no roofline: ceilings are those of processors, and it "
-                f"was measured on {device}."
-            )
-            continue
-        ceilings = _ceilings_for(inputs.ceilings, one.result.machine)
+        ceilings = _ceilings_for(inputs.ceilings, one.result.machine, device)
         for size in report_latency.sizes(one.result):
             work = report_latency.work(one.result, size)
             if not work:
                 continue
             if ceilings is None:
+                advice = (
+                    "were not measured while it was quiet. Make the report there."
+                    if device == "cpu"
+                    else f"are not among the files. On that {device} device: python -m "
+                    "ois_benchmarks.gpu_ceilings --output gpu-ceilings.json"
+                )
                 blocks.append(
                     f"{one.source.name} has no roofline: the ceilings of its machine "
-                    f"({_where(one.result.machine)}) were not measured while it was quiet. Make "
-                    "the report there."
+                    f"({_where(one.result.machine)}) {advice}"
                 )
                 break
             for what in ("click", "encode"):
@@ -147,9 +155,11 @@ def _roofline_section(inputs: Inputs) -> Section:
     return Section("How much of the machine is used", blocks)
 
 
-def _ceilings_for(every: Sequence[Ceilings], machine: Mapping[str, Any]) -> Ceilings | None:
+def _ceilings_for(
+    every: Sequence[Ceilings], machine: Mapping[str, Any], device: str
+) -> Ceilings | None:
     """Those that were measured while others computed are too low to mean anything."""
-    return next((one for one in every if one.holds_for(machine) and not one.noisy), None)
+    return next((one for one in every if one.holds_for(machine, device) and not one.noisy), None)
 
 
 def _quality_section(sources: Sequence[Source]) -> Section:
@@ -302,6 +312,7 @@ def _machine_section(inputs: Inputs) -> Section:
 
 def _where(machine: Mapping[str, Any]) -> str:
     parts = [
+        str(machine.get("gpu", "")),
         str(machine.get("cpu", "a machine that is not described")),
         f"{machine['cores']} cores" if "cores" in machine else "",
         f"{machine['threads']} threads" if "threads" in machine else "",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks import report_gpu_engine
 from ois_benchmarks.latency_result import LatencyResult
 from ois_benchmarks.load_result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load_result import StepResult
@@ -49,6 +50,7 @@ class Inputs:
     quality: list[Source] = field(default_factory=list)
     load: list[Load] = field(default_factory=list)
     overhead: list[Source] = field(default_factory=list)
+    gpu_engine: list[Source] = field(default_factory=list)
     ceilings: list[Ceilings] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -128,6 +130,11 @@ def _overhead(found: Inputs, source: Source) -> None:
     found.overhead.append(source)
 
 
+def _gpu_engine(found: Inputs, source: Source) -> None:
+    list(report_gpu_engine.tables(source.document))
+    found.gpu_engine.append(source)
+
+
 def _ceilings(found: Inputs, source: Source) -> None:
     found.ceilings.append(Ceilings.from_dict(source.document))
 
@@ -139,5 +146,6 @@ _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "quality": _quality,
     "load": _load,
     "serving-overhead": _overhead,
+    "gpu-engine": _gpu_engine,
     "ceilings": _ceilings,
 }

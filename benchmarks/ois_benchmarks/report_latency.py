@@ -88,11 +88,21 @@ def parts(result: LatencyResult) -> list[tuple[str, Mapping[str, float]]]:
     return sorted(found, key=lambda one: sum(one[1].values()))
 
 
+def ran_on_gpu(engine: str) -> bool:
+    """Of `Identity.engine`, which names the device where it is not the CPU."""
+    return "cuda" in engine or engine.startswith("tensorrt")
+
+
 def work(result: LatencyResult, size: tuple[int, int]) -> list[Work]:
-    """Clicks and encodes on a processor, in process, whose FLOPs and bytes were counted."""
+    """Clicks and encodes in process, whose FLOPs and bytes were counted, on the run's device: what
+    ran on the CPU beside a GPU's contestants lies under another roof.
+    """
     found = []
+    on_gpu = device(result) != "cpu"
     for row in rows_at(result, size):
         if row.cost is None or row.identity is None or row.identity.precision not in PRECISIONS:
+            continue
+        if on_gpu != ran_on_gpu(row.identity.engine):
             continue
         cost, precision = row.cost, row.identity.precision
         click = row.figures.get(Definition.CLICK)

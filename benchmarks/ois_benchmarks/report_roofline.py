@@ -74,7 +74,7 @@ def roofline(work: Sequence[Work], ceilings: Ceilings) -> str:
     right = svg.WIDTH - _RIGHT
     ridge = ceilings.fp32_flops / ceilings.bytes_per_s
     x = svg.log_scale([*(one.intensity for one in work), ridge / 2, ridge * 4], _LEFT, right)
-    highest = max([ceilings.fp32_flops, ceilings.bf16_flops or 0, *(one.rate for one in work)])
+    highest = max([*ceilings.peaks().values(), *(one.rate for one in work)])
     y = svg.log_scale(
         [value / 1e9 for value in (highest, min(one.rate for one in work))], bottom, top
     )
@@ -126,9 +126,8 @@ def table(work: Sequence[Work], ceilings: Ceilings) -> Table:
         for one in sorted(work, key=lambda one: (one.what, one.seconds))
     ]
     notes = [
-        f"Ceilings measured on {ceilings.cpu}, {ceilings.threads} threads: "
-        f"{ceilings.fp32_flops / 1e9:.0f} GFLOP/s fp32"
-        + (f", {ceilings.bf16_flops / 1e9:.0f} GFLOP/s bf16" if ceilings.bf16_flops else "")
+        f"Ceilings measured on {ceilings.where}: "
+        + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in ceilings.peaks().items())
         + f", {ceilings.bytes_per_s / 1e9:.1f} GB/s. FLOPs are 2 x multiply-adds of matrix "
         "products and convolutions; bytes are what these read and write if each operand crosses "
         "memory once, nothing for what engines fuse. So a floor is a bound for this way to "
@@ -139,11 +138,16 @@ def table(work: Sequence[Work], ceilings: Ceilings) -> Table:
 
 def _roofs(ceilings: Ceilings, x: svg.Scale, y: svg.Scale) -> list[str]:
     parts = []
-    flats = [("fp32", ceilings.fp32_flops)]
-    if ceilings.bf16_flops:
-        flats.append(("bf16", ceilings.bf16_flops))
-    highest = max(flops for _, flops in flats)
-    for name, flops in flats:
+    # One line where two precisions are equally fast, as bf16 and fp16 are on a GPU.
+    flats: dict[str, float] = {}
+    for name, flops in ceilings.peaks().items():
+        near = next((other for other, rate in flats.items() if abs(flops / rate - 1) < 0.1), None)
+        if near is None:
+            flats[name] = flops
+        else:
+            flats[f"{near}, {name}"] = max(flats.pop(near), flops)
+    highest = max(flats.values())
+    for name, flops in flats.items():
         ridge = max(flops / ceilings.bytes_per_s, x.low)
         parts += [
             svg.line(x(ridge), y(flops / 1e9), x.end, y(flops / 1e9), "roof"),

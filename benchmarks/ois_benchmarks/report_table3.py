@@ -37,8 +37,10 @@ _COLUMNS = (
 
 def machine_key(result: LatencyResult) -> tuple[Any, ...]:
     """Results stand in one table only if these agree: processor, cores, threads, device."""
-    machine = result.machine
-    return machine.get("cpu"), machine.get("cores"), machine.get("threads"), device(result)
+    machine, where = result.machine, device(result)
+    if where != "cpu":
+        where = machine.get("gpu", where)
+    return machine.get("cpu"), machine.get("cores"), machine.get("threads"), where
 
 
 def table_3(

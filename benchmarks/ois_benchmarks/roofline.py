@@ -3,6 +3,8 @@
     {"benchmark": "ceilings", "schema": 1, "fp32_flops": 3.9e11, "bf16_flops": 7.4e11,
      "bytes_per_s": 2.9e10, "kernels": {"product, NumPy, fp32": 3.1e11, ...}, ...}
 
+A GPU's are measured by `gpu_ceilings`, in the same file format, with the GPU's name.
+
 A roofline says what a network could reach: it does F FLOPs and moves B bytes, so it takes at
 least max(F / peak arithmetic, B / peak bandwidth) seconds. Which one is larger is decided by
 the intensity F / B (Williams, Waterman and Patterson 2009). A peak is the best repetition of
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from ois_client.errors import InvalidInput
 
 SCHEMA = 1
 #: Arithmetic that has a ceiling.
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
+#: Of these a processor has kernels worth measuring.
+_CPU_PRECISIONS = ("fp32", "bf16")
 #: Product of two square matrices, and a 3x3 convolution of as many channels on a square:
 #: large enough for every core, small enough for seconds.
 _SIDE, _CHANNELS, _GRID = 2048, 256, 128
@@ -39,10 +43,11 @@ Kernel = Callable[[], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """fp32_flops, bf16_flops: per second; bf16 None where it is not faster than fp32 (the
-    processor has no instructions for it). bytes_per_s: read and written by a + s * b -> c.
-    kernels: what each reached. cpu, cores, threads: what the numbers hold for. noisy: others
-    used the cores meanwhile, so the ceilings are too low.
+    """fp32_flops, bf16_flops, fp16_flops: per second; half precision is None where it is not
+    faster than fp32 (the processor has no instructions for it). bytes_per_s: read and written by
+    a + s * b -> c, on a GPU by a copy. kernels: what each reached. gpu, or without one cpu, cores
+    and threads: what the numbers hold for. noisy: others used the cores meanwhile, so the ceilings
+    are too low.
     """
 
     fp32_flops: float
@@ -54,17 +59,33 @@ class Ceilings:
     threads: int
     noisy: bool
     date: str
+    fp16_flops: float | None = None
+    gpu: str | None = None
+
+    def peaks(self) -> dict[str, float]:
+        """FLOP/s of every precision that has a ceiling of its own."""
+        named = zip(PRECISIONS, (self.fp32_flops, self.bf16_flops, self.fp16_flops), strict=True)
+        return {precision: flops for precision, flops in named if flops}
 
     def peak(self, precision: str) -> float:
-        """FLOP/s for arithmetic in "fp32" or "bf16"."""
-        return self.bf16_flops if precision == "bf16" and self.bf16_flops else self.fp32_flops
+        """FLOP/s for arithmetic in one of `PRECISIONS`."""
+        return self.peaks().get(precision, self.fp32_flops)
+
+    @property
+    def where(self) -> str:
+        """What was measured, for a reader."""
+        return self.gpu or f"{self.cpu}, {self.threads} threads"
 
     def floor_s(self, flops: float, bytes_moved: float, precision: str) -> float:
         """The least seconds for so much work."""
         return max(flops / self.peak(precision), bytes_moved / self.bytes_per_s)
 
-    def holds_for(self, described: Mapping[str, Any]) -> bool:
-        """Whether results with this `machine` were measured on the same kind of machine."""
+    def holds_for(self, described: Mapping[str, Any], device: str = "cpu") -> bool:
+        """Whether results with this `machine` were measured on the same kind of processor, or
+        where `device` is not the CPU, of GPU.
+        """
+        if device != "cpu" or self.gpu is not None:
+            return device != "cpu" and self.gpu is not None and self.gpu == described.get("gpu")
         threads = described.get("threads", described.get("cores"))
         return (self.cpu, self.cores, self.threads) == (
             described.get("cpu"),
@@ -78,10 +99,10 @@ class Ceilings:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Ceilings:
         """Raises `InvalidInput` when the document is something else."""
-        names = {one.name for one in fields(cls)}
-        if document.get("schema") != SCHEMA or not names <= document.keys():
+        needed = {one.name for one in fields(cls) if one.default is MISSING}
+        if document.get("schema") != SCHEMA or not needed <= document.keys():
             raise InvalidInput(f"not ceilings of schema {SCHEMA}; measure them again")
-        return cls(**{name: document[name] for name in names})
+        return cls(**{one.name: document[one.name] for one in fields(cls) if one.name in document})
 
 
 def measure(threads: int | None = None) -> Ceilings:
@@ -99,7 +120,7 @@ def measure(threads: int | None = None) -> Ceilings:
         torch.set_num_threads(usual)
     fp32, bf16 = (
         max(rate for name, rate in found.items() if name.endswith(precision))
-        for precision in PRECISIONS
+        for precision in _CPU_PRECISIONS
     )
     return Ceilings(
         fp32_flops=fp32,

@@ -119,7 +119,8 @@ def _whole_or_projected(
     """some: makes `batch` clicks, each time others of the few. click: makes those it is given."""
     calls = -(-len(points) // batch)
     repeats = -(-work.sat_clicks // batch)
-    timing = measure(some, repeats=repeats, warmup=1, patience=work.patience)
+    # Twice: a GPU's engine captures its graph when it sees a shape again.
+    timing = measure(some, repeats=repeats, warmup=2, patience=work.patience)
     encode_s = encode.median_s if encode else 0.0
     seconds = encode_s + calls * timing.median_s
     if seconds > work.full_below_s:

@@ -39,7 +39,7 @@ def measure_encode(contestant: Contestant, work: Work) -> Timing | None:
     return measure(
         lambda: contestant.set_image(image),
         repeats=work.encodes,
-        warmup=0,
+        warmup=1,  # the second of its shape, at which a GPU's engine captures a graph
         patience=work.patience,
     )
 

@@ -43,6 +43,12 @@ Network = Annotated[str, typer.Option(help="OIS's: tiny, vits, vitb or vitl, wit
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Measure this OIS network instead.", show_default=False)
 ]
+Plans = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of `ois build`, of the same checkpoint: for ois-tensorrt.", show_default=False
+    ),
+]
 Sizes = Annotated[
     list[str] | None,
     typer.Option(
@@ -82,6 +88,7 @@ def spc(
     weights: Weights = None,
     network: Network = "vitb",
     checkpoint: Checkpoint = None,
+    plans: Plans = None,
     size: Sizes = None,
     repeats: Repeats = 5,
     clicks: Annotated[int, typer.Option(min=1, help="Quiet clicks that count.")] = 22,
@@ -115,6 +122,7 @@ def spc(
         weights,
         network=network,
         checkpoint=checkpoint,
+        plans=plans,
         size=size,
         counts=counts,
         threads=threads,
@@ -131,6 +139,7 @@ def sat(
     weights: Weights = None,
     network: Network = "vitb",
     checkpoint: Checkpoint = None,
+    plans: Plans = None,
     size: Sizes = None,
     repeats: Repeats = 5,
     full_below: Annotated[
@@ -172,6 +181,7 @@ def sat(
         weights,
         network=network,
         checkpoint=checkpoint,
+        plans=plans,
         size=size,
         counts=counts,
         threads=threads,
@@ -190,6 +200,7 @@ def _run(
     *,
     network: str,
     checkpoint: Path | None,
+    plans: Path | None,
     size: list[str] | None,
     counts: dict[str, int],
     threads: int | None,
@@ -214,8 +225,11 @@ def _run(
 
     chosen = choose(contestant or [])
     if command == "sat":  # a server is no contestant of it, see `sat.measure_sat`
-        chosen = [each for each in chosen if each != "ois-server" or each in (contestant or [])]
+        served = ("ois-server", "ois-server-cuda")
+        chosen = [each for each in chosen if each not in served or each in (contestant or [])]
     peers = {peer_of(each) for each in chosen} - {""}
+    if plans is not None and not plans.is_dir():
+        raise InvalidInput(f"got --plans {plans}; expected the folder that `ois build` wrote")
     if checkpoint is None:
         from ois_network.config import preset
 
@@ -230,6 +244,7 @@ def _run(
         device=device,
         network=network,
         checkpoint=checkpoint,
+        plans=plans,
         checkouts=_named(checkout, "--checkout", peers, folder=True),
         weights=_named(weights, "--weights", peers, folder=False),
     )

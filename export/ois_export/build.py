@@ -136,10 +136,12 @@ def build_with(
         description = f"tensorrt {library.__version__} {precision} on {gpu.name}"
         built = _manifest(manifest, folder, library, gpu, profiles, layers)
         pair = GraphPair(built, description, graphs["encoder"], graphs["decoder"])
+        if limits is None:
+            limits = Limits.of(precision)
+            if not manifest.trained and precision is not Precision.FP32:
+                limits = limits.of_random_weights()
         with open_reference(engines) as onnx:
-            parity = run_plan_gate(
-                pair, onnx, where, limits=limits or Limits.of(precision), progress=progress
-            )
+            parity = run_plan_gate(pair, onnx, where, limits=limits, progress=progress)
         built = dataclasses.replace(built, parity=parity)
         built.save(folder)
         write_repository(folder, built)

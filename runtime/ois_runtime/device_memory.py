@@ -35,6 +35,10 @@ class DeviceMemory(Protocol):
         """Fill a contiguous array from `address`, after all work before."""
         ...
 
+    def close(self) -> None:
+        """End the stream. Buffers are freed by who allocated them."""
+        ...
+
 
 class CudaMemory:
     """`DeviceMemory` of GPU `index`."""
@@ -72,6 +76,9 @@ class CudaMemory:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self._stream)
         self._call("cudaStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        self._call("cudaStreamDestroy", self._stream)
 
     def _call(self, function: str, *arguments: object) -> Any:
         """Each function returns a tuple: an error code, then what it gives."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.errors import EngineError
+from ois_runtime.device_buffers import DeviceBuffers
 from ois_runtime.device_memory import CudaMemory, DeviceMemory
 from ois_runtime.engines import Arrays, EngineOptions
 from ois_runtime.tensorrt_library import load_tensorrt
@@ -49,14 +50,20 @@ class PlanGraph:
     """One plan with an execution context. Thread-safe: runs queue up, as they do on the GPU.
 
     A read-only array (an image's features) is uploaded once and stays on the GPU for as long as
-    it exists; everything else is copied in and out each run.
+    it exists; everything else is copied in and out each run. What it holds on the GPU goes with it.
     """
 
     def __init__(self, path: Path, library: Any, memory: DeviceMemory) -> None:
-        """Raises `EngineError` when the plan is damaged, or was built elsewhere."""
+        """memory: for this plan alone, which closes it.
+
+        Raises `EngineError` when the plan is damaged, or was built elsewhere.
+        """
         self._path = path
         self._library = library
         self._memory = memory
+        self._buffers = DeviceBuffers(memory)
+        # Not when the process ends, as in `DeviceBuffers`.
+        weakref.finalize(self, self._buffers.close).atexit = False
         self._lock = threading.Lock()
         self._logger = library.Logger(library.Logger.ERROR)
         self._runtime = library.Runtime(self._logger)
@@ -85,8 +92,6 @@ class PlanGraph:
             for number in range(self._engine.num_optimization_profiles)
         ]
         self._active = -1
-        self._buffers: dict[str, tuple[int, int]] = {}  # name -> address, bytes
-        self._resident: dict[int, int] = {}  # id of a read-only array -> address
 
     def describe_layers(self) -> str:
         """The engine inspector's JSON, at the optimum of the first profile.
@@ -129,17 +134,18 @@ class PlanGraph:
         self._select(profile)
         for name, array in arrays.items():
             self._require(context.set_input_shape(name, array.shape), f"{name} is {array.shape}")
-            self._require(context.set_tensor_address(name, self._place(name, array)), name)
+            address = self._buffers.place(name, array)
+            self._require(context.set_tensor_address(name, address), name)
         unknown = context.infer_shapes()
         self._require(not unknown, f"the shapes of {', '.join(unknown)} are not known")
-        results = {}
+        results, addresses = {}, {}
         for name in self.outputs:
             results[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
-            address = self._buffer(name, results[name].nbytes)
-            self._require(context.set_tensor_address(name, address), name)
+            addresses[name] = self._buffers.named(name, results[name].nbytes)
+            self._require(context.set_tensor_address(name, addresses[name]), name)
         self._require(context.execute_async_v3(memory.stream), "the run failed")
         for name, array in results.items():
-            memory.download(array, self._buffers[name][0])
+            memory.download(array, addresses[name])
         return results
 
     def _select(self, profile: int) -> None:
@@ -147,33 +153,6 @@ class PlanGraph:
             done = self._context.set_optimization_profile_async(profile, self._memory.stream)
             self._require(done, f"profile {profile} cannot be selected")
             self._active = profile
-
-    def _place(self, name: str, array: NDArray[np.generic]) -> int:
-        """The address of `array` on the GPU, copied there unless it already is."""
-        if array.flags.writeable or not array.flags.owndata:
-            address = self._buffer(name, array.nbytes)
-            self._memory.upload(address, array)
-            return address
-        known = self._resident.get(id(array))
-        if known is None:
-            known = self._memory.allocate(array.nbytes)
-            self._memory.upload(known, array)
-            self._resident[id(array)] = known
-            weakref.finalize(array, self._forget, id(array))
-        return known
-
-    def _forget(self, identity: int) -> None:
-        self._memory.free(self._resident.pop(identity))
-
-    def _buffer(self, name: str, nbytes: int) -> int:
-        """A buffer for `name` of at least `nbytes`; it grows and is kept."""
-        address, size = self._buffers.get(name, (0, -1))
-        if size < nbytes:
-            if size >= 0:
-                self._memory.free(address)
-            address = self._memory.allocate(nbytes)
-            self._buffers[name] = (address, nbytes)
-        return address
 
     def _profile(self, name: str, number: int) -> tuple[Shape, Shape, Shape]:
         lowest, best, highest = self._engine.get_tensor_profile_shape(name, number)

@@ -1,8 +1,8 @@
 """What a GPU does for `torch_graphs`: streams, pinned memory, capturing a CUDA graph.
 
-**Not run on a GPU yet**: written against PyTorch's documented API and checked by types alone.
-Everything that decides anything is in `torch_graphs` and `torch_plan`, which are tested with
-memory of the CPU behind the same interface.
+**Not run on a GPU yet**: written against PyTorch's documented API and checked by types alone;
+`tests/test_gpu_engine.py` is for the first GPU. Everything that decides anything is in
+`torch_graphs` and `torch_plan`, which are tested with memory of the CPU behind the same interface.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ois_runtime.engines import Arrays
-from ois_runtime.torch_device import exact_products
-from ois_runtime.torch_graphs import TORCH_TYPES, Captured, Uploaded
+from ois_runtime.graph_device import TORCH_TYPES, Captured, Uploaded
+from ois_runtime.torch_device import exact_products, measured_algorithms
 
 _WARM_UP_RUNS = 3
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class CudaDevice:
-    """A `torch_graphs.GraphDevice`: one stream computes, another uploads images beside it."""
+    """A `GraphDevice`: one stream computes, another uploads images beside it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -59,16 +59,18 @@ class CudaDevice:
         return torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
 
     def capture(self, run: Callable[[], Result]) -> Captured[Result]:
-        # Warm-up first: libraries allocate workspaces and try algorithms, which no graph may do.
-        for _ in range(_WARM_UP_RUNS):
-            run()
-        self._compute.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread's upload may allocate meanwhile.
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"
-        ):
-            outputs = run()
+        with measured_algorithms():
+            # Warm-up first: libraries allocate workspaces and try algorithms, which no graph may
+            # do. The capture itself then takes the algorithms that were found.
+            for _ in range(_WARM_UP_RUNS):
+                run()
+            self._compute.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: another thread's upload may allocate meanwhile.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"
+            ):
+                outputs = run()
         return Captured(graph.replay, outputs)
 
     def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,8 @@ def dtype_of(precision: str) -> torch.dtype:
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """In this block no fp32 product is rounded to TF32, and cuDNN tries its algorithms.
+    """In this block no fp32 product is rounded to TF32, and cuDNN takes the algorithm it expects
+    to be fastest.
 
     TF32 keeps ten bits: the coordinates of a click would lose what fp32 islands keep. The
     switches are the process's, so they are set back.
@@ -66,8 +68,41 @@ def exact_products() -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = False, "ieee", "ieee"
     try:
         yield
     finally:
         cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
+
+
+@contextmanager
+def measured_algorithms() -> Iterator[None]:
+    """In this block cuDNN tries its algorithms on every convolution whose shape is new to it.
+
+    That takes seconds for a network, so it is for shapes whose graph is replayed from then on.
+    """
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
+
+
+#: What libraries say when they get no memory. PyTorch's own allocator has a class for it; CUDA
+#: (instantiating a graph), cuBLAS and cuDNN raise a plain RuntimeError.
+_NO_MEMORY = re.compile(r"out of memory|ALLOC(ATION)?_FAILED|OUT_OF_MEMORY", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error`, or what it followed, says that the device's memory is full.
+
+    An error during a capture is followed by another one, of the capture that it spoilt.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError) or _NO_MEMORY.search(str(seen)):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -34,6 +34,7 @@ from ois_runtime.manifest import EngineFile, Manifest
 from ois_runtime.state import ImageState
 from ois_runtime.torch_checkpoint import find_checkpoint
 from ois_runtime.torch_device import dtype_of, find_device
+from ois_runtime.torch_plan import CAPTURE_AT
 from ois_runtime.torch_run import Answer, EagerRunner, Runner, Wanted
 from ois_runtime.torch_state import TorchState
 
@@ -54,7 +55,10 @@ def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
 
 
 class TorchEngines:
-    """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`."""
+    """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`.
+
+    runner: what runs them; `ois_benchmarks.gpu_engine` times its graphs.
+    """
 
     def __init__(
         self, file: Path, loaded: Checkpoint, device: torch.device, options: EngineOptions
@@ -73,14 +77,14 @@ class TorchEngines:
         for half in (encoder, decoder):
             half.to(device)
             half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._runner: Runner
+        self.runner: Runner
         if device.type == "cpu":
-            self._runner = EagerRunner(encoder, decoder)
+            self.runner = EagerRunner(encoder, decoder)
         else:
             from ois_runtime.torch_cuda import CudaDevice
             from ois_runtime.torch_graphs import GraphRunner
 
-            self._runner = GraphRunner(
+            self.runner = GraphRunner(
                 encoder, decoder, CudaDevice(device), cuda_graphs=options.cuda_graphs
             )
             self.warm_up()
@@ -90,7 +94,7 @@ class TorchEngines:
         check_array("image", image, size, np.uint8)
         rows, columns = geometry.position_matrices(self.manifest.position_table)
         given: Arrays = dict(zip(ENCODER_INPUTS, (image, rows, columns), strict=True))
-        return TorchState.of(self._runner.encode(given), geometry)
+        return TorchState.of(self.runner.encode(given), geometry)
 
     def decode(
         self,
@@ -124,20 +128,23 @@ class TorchEngines:
         return DecodedMasks(answer.packed, answer.coverage, answer.logits)
 
     def warm_up(self) -> None:
-        """A click on a blank square: what libraries and graphs set up once is set up then."""
+        """Clicks on a blank square, as often as captures its graphs: what libraries and graphs
+        set up once is set up then.
+        """
         manifest = self.manifest
         side = manifest.longest
         geometry = Geometry.fit(side, side, longest=side, patch=manifest.patch)
-        state = self.encode(np.zeros((side, side, 3), dtype=np.uint8), geometry)
         cells = side // manifest.patch
-        self.decode_masks(
-            state,
-            np.zeros((1, SLOTS, 2), dtype=np.float32),
-            np.full((1, SLOTS), -1, dtype=np.int32),
-            np.zeros((1, cells, cells), dtype=np.uint8),
-            np.zeros(1, dtype=np.bool_),
-            want_logits=False,
-        )
+        for _ in range(CAPTURE_AT):
+            state = self.encode(np.zeros((side, side, 3), dtype=np.uint8), geometry)
+            self.decode_masks(
+                state,
+                np.zeros((1, SLOTS, 2), dtype=np.float32),
+                np.full((1, SLOTS), -1, dtype=np.int32),
+                np.zeros((1, cells, cells), dtype=np.uint8),
+                np.zeros(1, dtype=np.bool_),
+                want_logits=False,
+            )
 
     def _click(self, state: ImageState, *prompts: NDArray[np.generic], wanted: Wanted) -> Answer:
         if not isinstance(state, TorchState):
@@ -154,7 +161,7 @@ class TorchEngines:
         given = dict(zip(CLICK_INPUTS, prompts, strict=True))
         for name, (shape, kind) in expected.items():
             check_array(name, given[name], shape, kind)
-        return self._runner.decode(state, given, wanted)
+        return self.runner.decode(state, given, wanted)
 
 
 def checkpoint_manifest(file: Path, loaded: Checkpoint, precision: str = "f32") -> Manifest:

@@ -1,89 +1,45 @@
 """Clicks and encodes as replays of captured graphs, on static buffers.
 
+A shape runs plainly when it is first seen; a later use captures its graph (`GraphPool`):
+
     upload   image ─► pinned ─► device, on a stream of its own: two images overlap
     encode   device copy ─► static inputs ─► replay ─► state, copied out of the graph's memory
     click    state ─► static state (an image's first click only)
              prompts ─► one pinned block ─► one static block ─► replay ─► masks, one bit a pixel
 
-What a device must do for it is `GraphDevice`. `torch_cuda.CudaDevice` is the real one; tests
-run everything here on the CPU's memory, where a replay runs the captured calls again.
+What a device must do for it is `graph_device.GraphDevice`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ois_client.clicks import SLOTS
 from ois_client.errors import ServerOverloaded
 from ois_runtime.engines import Arrays
-from ois_runtime.torch_plan import GraphKey, GraphPool, Layout, batches, fill_prompts, prompt_layout
+from ois_runtime.graph_device import TORCH_TYPES, Captured, GraphDevice, Uploaded
+from ois_runtime.torch_device import is_out_of_memory
+from ois_runtime.torch_plan import (
+    CAPTURE_AT,
+    GraphKey,
+    GraphPool,
+    Layout,
+    batches,
+    fill_prompts,
+    prompt_layout,
+)
 from ois_runtime.torch_postprocess import pack_masks
 from ois_runtime.torch_run import Answer, Decode, Encode, Wanted
 from ois_runtime.torch_state import TorchState
 
 Result = TypeVar("Result")
-Outputs = TypeVar("Outputs")
-
-TORCH_TYPES = {
-    np.dtype(np.float32): torch.float32,
-    np.dtype(np.int32): torch.int32,
-    np.dtype(np.uint8): torch.uint8,
-    np.dtype(np.bool_): torch.bool,
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Uploaded:
-    """Tensors on their way; computing with them starts with `wait()`."""
-
-    tensors: dict[str, Tensor]
-    wait: Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Captured(Generic[Outputs]):
-    """`replay()` runs what was captured again, on the same inputs' memory, into `outputs`."""
-
-    replay: Callable[[], object]
-    outputs: Outputs
-
-
-class GraphDevice(Protocol):
-    """A GPU. Only `upload` may be called beside another call."""
-
-    device: torch.device
-
-    def computing(self) -> AbstractContextManager[None]:
-        """In this block the calling thread's work goes to the device; at its end it is done."""
-        ...
-
-    def upload(self, arrays: Arrays) -> Uploaded: ...
-
-    def pinned(self, nbytes: int) -> Tensor:
-        """(nbytes,) uint8 zeros in the CPU's memory, which the device reads by itself."""
-        ...
-
-    def capture(self, run: Callable[[], Result]) -> Captured[Result]: ...
-
-    def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-        """Copies, finished."""
-        ...
-
-    def release_memory(self) -> None:
-        """Give back what is only cached."""
-
-    def memory(self) -> tuple[int, int]:
-        """Free and all bytes."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -118,24 +74,37 @@ class _Kept:
     clicks: GraphPool[_ClickGraph]
     states: dict[tuple[int, int], _StaticState] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        self.encodes.clear()
+        self.clicks.clear()
+        self.states.clear()
+
 
 class GraphRunner:
     """A `torch_run.Runner`. One call at a time computes; uploads of images run beside it."""
 
     def __init__(
-        self, encode: Encode, decode: Decode, device: GraphDevice, *, cuda_graphs: int
+        self,
+        encode: Encode,
+        decode: Decode,
+        device: GraphDevice,
+        *,
+        cuda_graphs: int,
+        capture_at: int = CAPTURE_AT,
     ) -> None:
-        """cuda_graphs: click graphs kept at once, and as many of the encoder; 0 captures none."""
+        """cuda_graphs: click graphs kept at once, and as many of the encoder; 0 captures none.
+        capture_at: see `GraphPool`.
+        """
         self._encode = encode
         self._decode = decode
         self._device = device
         self._use_graphs = cuda_graphs > 0
         self._lock = threading.Lock()
-        self.kept = _Kept(GraphPool(cuda_graphs), GraphPool(cuda_graphs))
+        self.kept = _Kept(GraphPool(cuda_graphs, capture_at), GraphPool(cuda_graphs, capture_at))
 
     def encode(self, image: Arrays) -> dict[str, Tensor]:
         with torch.inference_mode():
-            given = self._device.upload(image)
+            given = self._upload(image)
             with self._lock, self._device.computing():
                 given.wait()
                 return self._with_room(lambda: self._run_encoder(given.tensors))
@@ -149,23 +118,38 @@ class GraphRunner:
             answers = [click(rows, bucket) for rows, bucket in batches(len(prompts["labels"]))]
         return answers[0] if len(answers) == 1 else _joined(answers)
 
+    def _upload(self, image: Arrays) -> Uploaded:
+        """Beside another call; where memory is full, after it, in what it leaves."""
+        try:
+            return self._device.upload(image)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        with self._lock, self._device.computing():
+            return self._with_room(lambda: self._device.upload(image))
+
     def _with_room(self, run: Callable[[], Result]) -> Result:
         """`run()`; when the device's memory is full, once more without what is kept ready."""
         try:
             return run()
-        except torch.OutOfMemoryError:
-            self.kept.encodes.clear()
-            self.kept.clicks.clear()
-            self.kept.states.clear()
-            self._device.release_memory()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the block: while the error is handled, its traceback holds the tensors of
+        # the run that failed, and there would be nothing to give back.
+        self.kept.clear()
+        self._device.release_memory()
         try:
             return run()
-        except torch.OutOfMemoryError as error:
-            free, total = self._device.memory()
-            raise ServerOverloaded(
-                f"the GPU is out of memory ({free / 2**20:.0f} of {total / 2**20:.0f} MiB free); "
-                "click on fewer objects at once, or keep fewer images (cache_bytes)"
-            ) from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).partition("\n")[0]
+        free, total = self._device.memory()
+        raise ServerOverloaded(
+            f"the GPU is out of memory ({free / 2**20:.0f} of {total / 2**20:.0f} MiB free; "
+            f"{said}); click on fewer objects at once, or keep fewer images (cache_bytes)"
+        )
 
     # -- encoding --------------------------------------------------------------------------
 
@@ -181,6 +165,8 @@ class GraphRunner:
             )
 
         graph = self.kept.encodes.get(GraphKey(grid, 0), capture)
+        if graph is None:
+            return self._encode(*given.values())
         for name, tensor in given.items():
             graph.inputs[name].copy_(tensor)
         graph.captured.replay()
@@ -191,12 +177,12 @@ class GraphRunner:
 
     def _click(self, state: TorchState, prompts: Arrays, bucket: int, wanted: Wanted) -> Answer:
         count = len(prompts["labels"])
-        if self._use_graphs:
-            logits, coverage = self._replay_click(state, prompts, bucket)
-        else:
+        outputs = self._replay_click(state, prompts, bucket) if self._use_graphs else None
+        if outputs is None:
             given = self._device.upload(prompts)
             given.wait()
-            logits, coverage = self._decode(state.tensors, *given.tensors.values())
+            outputs = self._decode(state.tensors, *given.tensors.values())
+        logits, coverage = outputs
         logits = logits[:count]
         leaving = {"coverage": coverage[:count]}
         if wanted.masks:
@@ -208,25 +194,35 @@ class GraphRunner:
 
     def _replay_click(
         self, state: TorchState, prompts: Arrays, bucket: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor] | None:
+        """None: this shape has no graph yet."""
         kept = self.kept
-        grid = (state.geometry.grid_height, state.geometry.grid_width)
-        static = kept.states.get(grid)
-        if static is None:
-            copies = {name: torch.empty_like(tensor) for name, tensor in state.tensors.items()}
-            static = kept.states[grid] = _StaticState(copies)
-        if static.serial != state.serial:
-            for name, tensor in state.tensors.items():
-                static.tensors[name].copy_(tensor)
-            static.serial = state.serial
-        key = GraphKey(grid, bucket)
-        graph = kept.clicks.get(key, lambda: self._capture_click(static.tensors, key))
+        key = GraphKey((state.geometry.grid_height, state.geometry.grid_width), bucket)
+        graph = kept.clicks.get(
+            key, lambda: self._capture_click(self._static_state(state).tensors, key)
+        )
         for lost in kept.states.keys() - kept.clicks.grids():
             del kept.states[lost]  # the last graph of that grid has made room
+        if graph is None:
+            return None
+        self._static_state(state)
         fill_prompts(graph.layout.views(graph.pinned.numpy()), prompts)
         graph.block.copy_(graph.pinned, non_blocking=True)
         graph.captured.replay()
         return graph.captured.outputs
+
+    def _static_state(self, state: TorchState) -> _StaticState:
+        """Where the click graphs of this grid read, with `state` in it."""
+        grid = (state.geometry.grid_height, state.geometry.grid_width)
+        static = self.kept.states.get(grid)
+        if static is None:
+            copies = {name: torch.empty_like(tensor) for name, tensor in state.tensors.items()}
+            static = self.kept.states[grid] = _StaticState(copies)
+        if static.serial != state.serial:
+            for name, tensor in state.tensors.items():
+                static.tensors[name].copy_(tensor)
+            static.serial = state.serial
+        return static
 
     def _capture_click(self, state: Mapping[str, Tensor], key: GraphKey) -> _ClickGraph:
         layout = prompt_layout(key.rows, key.grid, SLOTS)

@@ -5,7 +5,7 @@ it was captured with. So:
 
     buckets   N objects run as 1, 2, 4, ... 64 rows; the rows that pad a bucket are dropped
     keys      a graph belongs to a patch grid and a bucket (0 rows: the encoder's)
-    pool      the graphs used last are kept, up to a number
+    pool      what is asked for again gets a graph; those used last are kept, up to a number
     layout    what a click sends and gets is one block of bytes each, so one copy each way
 """
 
@@ -20,6 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+#: The use of a shape that captures its graph. A capture costs as much as many plain runs, and
+#: most shapes of a mixed folder of photographs are seen once.
+CAPTURE_AT = 2
 
 #: Alignment of each array in a block: what vectorised loads and cuDNN like best.
 _ALIGNMENT = 256
@@ -49,15 +53,24 @@ Graph = TypeVar("Graph")
 
 
 class GraphPool(Generic[Graph]):
-    """At most `capacity` graphs, those used last. Not locked: one thread at a time."""
+    """At most `capacity` graphs, those used last. Not locked: one thread at a time.
 
-    def __init__(self, capacity: int) -> None:
+    A key gets a graph at its `capture_at`-th use. Each time it lost it, or could not be captured,
+    it must be used twice as often before the next: where more shapes take turns than graphs are
+    kept, captures become rare instead of following one another.
+    """
+
+    def __init__(self, capacity: int, capture_at: int = CAPTURE_AT) -> None:
         self._capacity = capacity
+        self._capture_at = capture_at
         self._graphs: OrderedDict[GraphKey, Graph] = OrderedDict()
+        # One entry a grid and bucket: at most a thousand with the largest network.
+        self._uses: dict[GraphKey, int] = {}
+        self._setbacks: dict[GraphKey, int] = {}
         self.captures = self.replays = self.evictions = 0
 
-    def get(self, key: GraphKey, capture: Callable[[], Graph]) -> Graph:
-        """The graph of `key`, captured when it is not there.
+    def get(self, key: GraphKey, capture: Callable[[], Graph]) -> Graph | None:
+        """The graph of `key`, captured when it is due; None: not used often enough, run plainly.
 
         The graph that gives way is let go *before* the capture, so that its memory serves it.
         A capture that fails leaves the pool without `key`.
@@ -67,13 +80,24 @@ class GraphPool(Generic[Graph]):
             self._graphs.move_to_end(key)
             self.replays += 1
             return graph
+        self._uses[key] = self._uses.get(key, 0) + 1
+        if self._uses[key] < self._capture_at << self._setbacks.get(key, 0):
+            return None
         while len(self._graphs) >= max(1, self._capacity):
-            self._graphs.popitem(last=False)
+            self._postpone(self._graphs.popitem(last=False)[0])
             self.evictions += 1
-        graph = capture()
+        try:
+            graph = capture()
+        except BaseException:
+            self._postpone(key)
+            raise
         self._graphs[key] = graph
         self.captures += 1
         return graph
+
+    def find(self, key: GraphKey) -> Graph | None:
+        """The graph of `key` where there is one; that is no use of it."""
+        return self._graphs.get(key)
 
     def __contains__(self, key: GraphKey) -> bool:
         return key in self._graphs
@@ -86,7 +110,13 @@ class GraphPool(Generic[Graph]):
         return {key.grid for key in self._graphs}
 
     def clear(self) -> None:
+        for key in self._graphs:
+            self._postpone(key)
         self._graphs.clear()
+
+    def _postpone(self, key: GraphKey) -> None:
+        self._uses[key] = 0
+        self._setbacks[key] = self._setbacks.get(key, 0) + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,11 @@ def write_measurements(
     """
     table = _read(path)
     table["devices"][capability] = about | {"rows": [row.to_dict() for row in rows]}
+    part = path.with_suffix(".part")
     try:
-        path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        # In one step: a benchmark that a time limit ends may be writing just then.
+        part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
