@@ -95,6 +95,10 @@ def error_of(error: BaseException) -> Any:
     )
 
 
+#: So young a request is not asked about: hardly anybody takes a click back so soon.
+_WORTH_ASKING_S = 0.005
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One request in a line, and where its answer goes. Holding `request` keeps its memory."""
@@ -103,6 +107,13 @@ class Job:
     sender: Any
     tensors: Tensors
     arrived: float = field(default_factory=time.perf_counter)
+
+    def is_cancelled(self) -> bool:
+        """Whether its client has given it up. Asking takes Triton's process: a click that comes
+        to its turn at once is worth less than the question.
+        """
+        waited_s = time.perf_counter() - self.arrived
+        return waited_s > _WORTH_ASKING_S and bool(self.request.is_cancelled())
 
 
 class SegmentModel:
@@ -156,7 +167,7 @@ class SegmentModel:
                 job.tensors,
                 json.loads(job.request.parameters() or "{}"),
                 record,
-                cancelled=job.request.is_cancelled,
+                cancelled=job.is_cancelled,
             )
             wanted = set(job.request.requested_output_names())
             response = pb_utils.InferenceResponse(

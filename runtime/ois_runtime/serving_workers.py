@@ -25,7 +25,7 @@ class Line(Generic[Job]):
     def __init__(self, name: str, workers: int, size: int, work: Callable[[Job], None]) -> None:
         self._name = name
         self._work = work
-        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._size = size
         self._lock = threading.Lock()
         self._closed = False
