@@ -88,11 +88,13 @@ COPY --from=wheel /dist /dist
 # TensorRT's Python bindings of exactly the version whose libraries the image has; empty: asks
 # the package manager.
 ARG TENSORRT_VERSION
-# No torch: engines are built from graphs, and checked with ONNX Runtime. Into the system's Python,
-# because that is the one in which the Python backend runs models.
+# No torch: engines are built from graphs, and checked with ONNX Runtime. "tensorrt,network" brings it,
+# for OIS_FEATURE_DEVICE. Into the system's Python, because that is the one in which the Python
+# backend runs models.
+ARG EXTRAS=tensorrt
 RUN version="${TENSORRT_VERSION:-$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' \
       | head -n 1 | cut -d - -f 1)}" \
- && pip install "$(echo /dist/*.whl)[tensorrt]" "tensorrt-cu13-bindings==$version" \
+ && pip install "$(echo /dist/*.whl)[$EXTRAS]" "tensorrt-cu13-bindings==$version" \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ois \
  && install --directory --owner=10001 --group=10001 /plans
 COPY --from=graphs /graphs /graphs
