@@ -24,6 +24,7 @@ from ois_network.checkpoint import load_checkpoint
 from ois_network.network import OISNetwork
 from ois_network.training.config import load_recipe
 from ois_network.training.evaluate import robot_ious
+from ois_network.training.memory import keep_freed_memory
 
 #: Switches alone: no other variant can take these weights.
 PARTS = tuple(v for v in VARIANTS if all(value is False for value in v.changes.values()))
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, default=Path("benchmarks/results/switched-off-ois-tiny.json")
     )
     given = parser.parse_args(arguments)
+    keep_freed_memory()
     longest = load_checkpoint(given.checkpoint).network.config.longest
     plan = Plan(
         given.checkpoint, given.output.parent, load_recipe("ablation"), seeds=(0,),
