@@ -48,7 +48,7 @@ def test_davis_and_folders_read_the_same_pairs(tmp_path: Path) -> None:
     write_pairs(tmp_path, 3)
     davis = open_dataset(f"davis:{tmp_path}")
     folders = open_dataset(f"folders:{tmp_path / 'img'},{tmp_path / 'gt'}")
-    assert (davis.label, davis.count) == ("DAVIS345", 3)
+    assert (davis.label, davis.count) == ("DAVIS, 3 frames", 3)  # DAVIS345 has 345
     assert davis.fingerprint == folders.fingerprint
     item = list(davis.items())[1]
     assert item.name == "01"
@@ -60,7 +60,7 @@ def test_a_limit_is_spread_over_the_whole_collection(tmp_path: Path) -> None:
     write_pairs(tmp_path, 9)
     dataset = open_dataset(f"davis:{tmp_path}", limit=3)
     assert [item.name for item in dataset.items()] == ["00", "03", "06"]
-    assert (dataset.count, dataset.label) == (3, "DAVIS345, 3 of 9")
+    assert (dataset.count, dataset.label) == (3, "DAVIS, 9 frames, 3 of 9")
     assert open_dataset(f"davis:{tmp_path}", limit=99).count == 9
 
 

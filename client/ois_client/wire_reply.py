@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,15 @@ class ReplyInfo:
     probe: tuple[int, int] | None = None
 
     def to_json(self) -> str:
-        data = asdict(self)
-        return json.dumps({"contract": CONTRACT, **data.pop("model"), **data})
+        rest = {
+            "digest": self.digest,
+            "width": self.width,
+            "height": self.height,
+            "cached": self.cached,
+            "timings_ms": dict(self.timings_ms),
+            "probe": self.probe,
+        }
+        return json.dumps({"contract": CONTRACT, **_fields_of(self.model), **rest})
 
     @classmethod
     def from_json(cls, text: str) -> ReplyInfo:
@@ -81,6 +89,12 @@ class ReplyInfo:
             if isinstance(value, int | float) and math.isfinite(value)
         }
         return cls(model, **rest)
+
+
+@lru_cache(maxsize=4)
+def _fields_of(model: ModelInfo) -> dict[str, Any]:
+    """The same for every click: a server has one model."""
+    return asdict(model)
 
 
 _MODEL_TYPES: dict[str, type] = {
@@ -176,7 +190,7 @@ def read_click_reply(
     count = len(request.points)
     grid = (geometry.grid_height, geometry.grid_width)
     size = (geometry.network_height, geometry.network_width)
-    maps = int(_maps_per_object(request.labels).sum())
+    maps = int(_maps_per_object(request.labels).sum()) if request.want_order else 0
     return ClickReply(
         _masks(tensors, count, geometry, mask_format),
         _take(tensors, "NEW_COVERAGE", (count, *grid)),

@@ -1,7 +1,8 @@
-"""Counts and latencies of the serving model, published through whatever keeps metrics.
+"""Counts, latencies and log lines of the serving model, published through whatever keeps them.
 
 Requests only append to a list; a thread publishes twice a second, because with Triton every
-publication is a message to another process and would cost a click as much as its queue.
+publication is a message to another process and would cost a click as much as its queue. (A log
+line ends in the terminal of whoever reads the log, on cores that an answer needs just then.)
 """
 
 from __future__ import annotations
@@ -67,12 +68,19 @@ class Publisher:
     """Collects what requests report and publishes it. Thread-safe."""
 
     def __init__(
-        self, metrics: Metrics, stats: Callable[[], StoreStats], *, period_s: float = PERIOD_S
+        self,
+        metrics: Metrics,
+        stats: Callable[[], StoreStats],
+        log: Callable[[str], None],
+        *,
+        period_s: float = PERIOD_S,
     ) -> None:
         self._metrics = metrics
         self._stats = stats
+        self._log = log
         self._period_s = period_s
         self._seen: deque[Answered] = deque(maxlen=100_000)
+        self._lines: deque[str] = deque(maxlen=100_000)
         self._before: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ois-metrics", daemon=True)
@@ -81,8 +89,14 @@ class Publisher:
     def report(self, answered: Answered) -> None:
         self._seen.append(answered)
 
+    def say(self, line: str) -> None:
+        """A line for the log, soon."""
+        self._lines.append(line)
+
     def publish(self) -> None:
         """Publish now. Only one caller at a time."""
+        while self._lines:
+            self._log(self._lines.popleft())
         counts: Counter[tuple[str, str]] = Counter()
         decodes = 0
         while self._seen:

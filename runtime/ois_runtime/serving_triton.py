@@ -127,7 +127,7 @@ class SegmentModel:
             raise pb_utils.TritonModelException(str(error)) from None
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
         self._service = SegmentService(segmenter, options)
-        self._publisher = Publisher(TritonMetrics(), segmenter.stats)
+        self._publisher = Publisher(TritonMetrics(), segmenter.stats, pb_utils.Logger.log_info)
         self._busy = Busy()
         queue, work = options.queue, self._work
         self._encodes: Line[Job] = Line("encode", options.encode_workers, queue, work)
@@ -187,7 +187,7 @@ class SegmentModel:
         _send(job.sender, response)
         self._busy.end()
         if record.session != "probe":
-            pb_utils.Logger.log_info(record.line(outcome))
+            self._publisher.say(record.line(outcome))
 
 
 def _send(sender: Any, response: Any) -> None:

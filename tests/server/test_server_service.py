@@ -178,7 +178,9 @@ def test_what_requests_report_is_published_once() -> None:
     stats = StoreStats(
         hits=5, misses=2, evictions=1, expirations=0, bytes=70, entries=3, budget_bytes=100
     )
-    publisher = Publisher(numbers, lambda: stats, period_s=0.01)
+    lines: list[str] = []
+    publisher = Publisher(numbers, lambda: stats, lines.append, period_s=0.01)
+    publisher.say("click ok")
     publisher.report(Answered("click", "ok", 0.02, "hit", decodes=1))
     publisher.report(Answered("click", "ok", 2.0, "miss", decodes=4))
     publisher.report(Answered("click", "INVALID_CLICK", 0.001, "hit"))
@@ -187,6 +189,7 @@ def test_what_requests_report_is_published_once() -> None:
     time.sleep(0.1)
     publisher.close()
     publisher.close()
+    assert lines == ["click ok"]
     assert numbers.seen == {"ois_click_seconds": [0.02], "ois_encode_seconds": [2.0]}
     assert numbers.values == {
         "ois_requests_total,click,ok": 2,
