@@ -21,14 +21,19 @@ DOCKER = Path(__file__).resolve().parents[1] / "docker"
 #: A server: opens a port, says so, and on SIGTERM ends in order. With a line on stdin it closes
 #: the port and lives on, as a server whose door is gone.
 SERVER = """
-import signal, socket, sys
+import select, signal, socket, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 door = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("open", flush=True)
+# In pieces: Python looks for signals between calls, and one that comes just before a call that
+# blocks is seen only after it.
+while not select.select([sys.stdin], [], [], 0.1)[0]:
+    pass
 sys.stdin.readline()
 door.close()
 print("closed", flush=True)
-signal.pause()
+while True:
+    time.sleep(0.1)
 """
 
 #: `supervise` as the entry points use it, asking more often than they do.
