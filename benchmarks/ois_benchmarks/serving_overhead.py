@@ -3,9 +3,12 @@
     python -m ois_benchmarks.serving_overhead
 
 The same engines, pictures and clicks in this process (`local:`) and behind the embedded
-Triton server, over gRPC and HTTP on loopback. Single clicks are taken in turn, so that what
-disturbs one disturbs all; `overhead` is the median of the differences. Client, server and
-engines share the cores. How many clicks a server answers is `ois bench load`'s business.
+Triton server, over gRPC and HTTP on loopback. They take turns of `--in-a-row` clicks on the same
+places, so that what disturbs one disturbs all; `overhead` is the median of the differences place
+by place. The first click of a turn is not counted: it finds the processor's caches full of
+somebody else's weights, as no click of a session does. (`--in-a-row 1` counts only such ones.)
+Client, server and engines share the cores. How many clicks a server answers is `ois bench load`'s
+business.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from ois_benchmarks.load_pictures import shipped_photographs
 from ois_benchmarks.stages import STAGES, stage_medians
 from ois_benchmarks.timing import QUIET_SHARE, busy_share, median_interval
 from ois_client import Client
-from ois_client.errors import OISError
+from ois_client.errors import InvalidInput, OISError
 from ois_client.images import load_image
 from ois_client.session import Session
 from ois_export.repository import REPOSITORY, write_repository
@@ -41,6 +44,8 @@ from ois_runtime.server_command import ServerOptions
 OUTPUT = Path("benchmarks/results/serving-overhead-cpu.json")
 #: Issue 4: what a server may add to a click of ois-tiny on loopback.
 TARGET_MS = 3.0
+IN_A_ROW = 10
+WARM_UP = 10
 
 
 @dataclass(slots=True)
@@ -82,9 +87,12 @@ def run(
     engines: Path,
     *,
     clicks: int,
+    in_a_row: int = IN_A_ROW,
     say: Any = lambda text: print(text, file=sys.stderr),
 ) -> dict[str, Any]:
     """Measure. Raises `OISError` when the engines or the server do not run here."""
+    if clicks < 1 or in_a_row < 1:
+        raise InvalidInput(f"got {clicks} clicks, {in_a_row} in a row; expected 1 or more")
     manifest = Manifest.load(engines)
     before = busy_share()
     if before > QUIET_SHARE:
@@ -103,7 +111,7 @@ def run(
         }
         image = load_image(shipped_photographs()[0]).pixels()
         say(f"{clicks} clicks by each of {', '.join(clients)}")
-        single = side_by_side(clients, image, clicks)
+        single = side_by_side(clients, image, clicks, in_a_row)
         restarts = server.restarts
     after = busy_share()
     return {
@@ -116,6 +124,7 @@ def run(
         "noisy": max(before, after) > QUIET_SHARE,
         "server_restarts": restarts,
         "target_overhead_ms": TARGET_MS,
+        "in_a_row": in_a_row,
         "single": {name: each.summary() for name, each in single.items()},
         "overhead": {
             name: difference(each.ms, single["in process"].ms)
@@ -126,21 +135,25 @@ def run(
 
 
 def side_by_side(
-    clients: Mapping[str, Client], image: NDArray[np.uint8], count: int, *, warm_up: int = 10
+    clients: Mapping[str, Client], image: NDArray[np.uint8], count: int, in_a_row: int
 ) -> dict[str, Clicks]:
-    """`count` clicks by each client, in turn, so that what disturbs one disturbs all."""
+    """`count` clicks by each client on the same places, in turns of `in_a_row`."""
     sessions = {name: client.open(image) for name, client in clients.items()}
     found = {name: Clicks() for name in clients}
     height, width = image.shape[:2]
-    places = np.random.default_rng(0).uniform(0.1, 0.9, (warm_up + count, 2)) * (width, height)
+    places = np.random.default_rng(0).uniform(0.1, 0.9, (count, 2)) * (width, height)
     names = list(clients)
-    for n, (x, y) in enumerate(places):
-        for name in names[n % len(names) :] + names[: n % len(names)]:
-            found[name].add(sessions[name], x, y)
-    return {
-        name: Clicks(clicks.ms[warm_up:], clicks.stages_ms[warm_up:])
-        for name, clicks in found.items()
-    }
+    for _ in range(WARM_UP):
+        for session in sessions.values():
+            Clicks().add(session, *places[0])
+    for turn, start in enumerate(range(0, count, in_a_row)):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            if in_a_row > 1:
+                Clicks().add(sessions[name], *places[start - 1])
+            for x, y in places[start : start + in_a_row]:
+                found[name].add(sessions[name], x, y)
+    return found
 
 
 def difference(ms: list[float], reference: list[float]) -> dict[str, float]:
@@ -182,11 +195,14 @@ def markdown(result: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--engines", type=Path, default=DEFAULT_ENGINES)
-    parser.add_argument("--clicks", type=int, default=200)
+    parser.add_argument("--clicks", type=int, default=300, help="by each client")
+    parser.add_argument(
+        "--in-a-row", type=int, default=IN_A_ROW, help="clicks before the next client's turn"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT)
     args = parser.parse_args(argv)
     try:
-        result = run(args.engines, clicks=args.clicks)
+        result = run(args.engines, clicks=args.clicks, in_a_row=args.in_a_row)
         save(result, args.output)
     except OISError as error:
         print(f"error: {error}", file=sys.stderr)
