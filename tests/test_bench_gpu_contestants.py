@@ -12,9 +12,9 @@ import torch
 
 from network_scenes import MICRO, random_network
 from ois_benchmarks import engine_worker, ois_engines
-from ois_benchmarks.contestant import NotHere, Place
+from ois_benchmarks.contestant import CHECKPOINT, NotHere, Place
 from ois_benchmarks.contestants import CONTESTANTS, choose, open_contestant, wants_export
-from ois_benchmarks.ois_contestants import CHECKPOINT, VARIANTS, write_unloaded_engines
+from ois_benchmarks.ois_contestants import VARIANTS, write_unloaded_engines
 from ois_benchmarks.ois_engines import OisEngines
 from ois_cli.main import main
 from ois_client.client import Client

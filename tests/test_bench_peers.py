@@ -23,9 +23,8 @@ from torch import nn
 
 from network_scenes import MICRO, random_network
 from ois_benchmarks import standins
-from ois_benchmarks.contestant import NotHere, Place
+from ois_benchmarks.contestant import CHECKPOINT, NotHere, Place
 from ois_benchmarks.contestants import CONTESTANTS, PEERS, choose, open_contestant, peer_of
-from ois_benchmarks.ois_contestants import CHECKPOINT
 from ois_benchmarks.peer_code import Source, open_code
 from ois_benchmarks.torch_contestant import load_weights, read_weights
 from ois_client.clicks import Click

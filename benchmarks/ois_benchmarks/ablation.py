@@ -151,7 +151,8 @@ def _run_one(
     """Train, evaluate, write the row."""
     place = _place(plan, variant, seed)
     recipe = plan.recipe.replace(seed=seed)
-    _note_identity(place, _identity(plan, trunk.sha256, variant, seed))
+    identity = _identity(plan, trunk.sha256, variant, seed)
+    _note_identity(place, identity)
     network = with_trunk(trunk.network, variant, seed)
     options = RunOptions(
         place,
@@ -165,14 +166,24 @@ def _run_one(
     ious = robot_ious(
         trained, plan.objects, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16
     )
-    row = {
+    row = row_of(variant, seed, trained, ious)
+    _write(place / "result.json", {**row, "identity": identity})
+
+
+def row_of(
+    variant: Variant, seed: int, network: OISNetwork, ious: list[list[float]]
+) -> dict[str, Any]:
+    """ious: (objects, clicks), as `robot_ious` has them."""
+    return {
         "variant": variant.name,
         "seed": seed,
-        "parameters": sum(p.numel() for p in trained.parameters()),
+        "parameters": sum(p.numel() for p in network.parameters()),
         "ious": np.round(ious, 5).tolist(),
-        "identity": _identity(plan, trunk.sha256, variant, seed),
     }
-    write_atomically(place / "result.json", lambda file: file.write(json.dumps(row).encode()))
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, lambda file: file.write(json.dumps(value).encode()))
 
 
 def _note_identity(place: Path, identity: dict[str, Any]) -> None:
@@ -183,7 +194,7 @@ def _note_identity(place: Path, identity: dict[str, Any]) -> None:
             raise InvalidInput(_OTHER_PLAN.format(path=place))
         return
     place.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write(json.dumps(identity).encode()))
+    _write(path, identity)
 
 
 def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:

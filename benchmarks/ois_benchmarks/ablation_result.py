@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_benchmarks.ablation import Plan
+from ois_benchmarks.ablation import Plan, Variant
 from ois_benchmarks.estimate import CONFIDENCE, Estimate, interval
 from ois_benchmarks.machine import describe
 from ois_benchmarks.metrics import RESAMPLES, Metric
@@ -19,31 +19,49 @@ Values = NDArray[np.float64]
 
 
 def result(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The document that is committed: every IoU, and per variant each metric and its difference
-    from the first variant, seed by seed and object by object.
+    """The document that is committed."""
+    return {
+        "benchmark": "ablation",
+        "checkpoint": plan.trunk.stem,
+        "recipe": plan.recipe.to_dict(),
+        **compared(
+            rows, plan.variants, plan.seeds,
+            objects=plan.objects, clicks=plan.clicks, longest=plan.longest,
+        ),
+    }  # fmt: skip
+
+
+def compared(
+    rows: list[dict[str, Any]],
+    variants: Sequence[Variant],
+    seeds: tuple[int, ...],
+    *,
+    objects: int,
+    clicks: int,
+    longest: int,
+) -> dict[str, Any]:
+    """Every IoU, and per variant each metric and its difference from the first variant, seed by
+    seed and object by object.
     """
     table: list[dict[str, Any]] = []
-    reference = _table(rows, plan.variants[0].name, plan.seeds)
-    for variant in plan.variants:
-        mine = _table(rows, variant.name, plan.seeds)
+    reference = _table(rows, variants[0].name, seeds)
+    for variant in variants:
+        mine = _table(rows, variant.name, seeds)
         entry: dict[str, Any] = {"variant": variant.name, "label": variant.label}
         entry["parameters"] = next(r["parameters"] for r in rows if r["variant"] == variant.name)
         for metric in SHOWN:
             values, base = _per_object(metric, mine), _per_object(metric, reference)
             entry[metric.value] = two_level(values).to_dict()
             entry[f"{metric.value}_seeds"] = values.mean(axis=1).round(4).tolist()
-            if variant is not plan.variants[0]:
+            if variant is not variants[0]:
                 entry[f"{metric.value}_difference"] = two_level(values - base).to_dict()
         table.append(entry)
     return {
-        "benchmark": "ablation",
         "data": "procedural scenes",
-        "checkpoint": plan.trunk.stem,
-        "recipe": plan.recipe.to_dict(),
-        "seeds": list(plan.seeds),
-        "objects": plan.objects,
-        "clicks": plan.clicks,
-        "longest": plan.longest,
+        "seeds": list(seeds),
+        "objects": objects,
+        "clicks": clicks,
+        "longest": longest,
         "confidence": CONFIDENCE,
         "machine": describe(),
         "table": table,

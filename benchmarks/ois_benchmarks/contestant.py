@@ -22,6 +22,9 @@ from ois_client.errors import OISError
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
+#: OIS's network in `Place.engines`.
+CHECKPOINT = "checkpoint.safetensors"
+
 
 class NotHere(OISError):
     """What this contestant needs is not on this machine: a row with a reason, not a defect."""
@@ -32,8 +35,8 @@ class Place:
     """Where a contestant runs.
 
     checkout: the user's clone of its code; None where there is none. weights: its file; None
-    for random ones. engines: folder with OIS's `checkpoint.safetensors` and, for those that want
-    them, its exported engines. plans: the folder that `ois build` wrote. scratch: a folder for
+    for random ones. engines: folder with OIS's `CHECKPOINT` and, for those that want them, its
+    exported engines. plans: the folder that `ois build` wrote. scratch: a folder for
     what is made meanwhile. device: "cpu" or "cuda".
     """
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_benchmarks.contestant import CHECKPOINT
 from ois_benchmarks.machine import peak_memory_bytes
 from ois_benchmarks.timing import measure
 from ois_client.clicks import Click, fill_slots
@@ -38,7 +39,7 @@ def prepare(
     target: str = "cpu",
     precision: str = "fp32",
 ) -> None:
-    """Write checkpoint.safetensors and, if `exported`, the two graphs with a manifest.
+    """Write `CHECKPOINT` and, if `exported`, the two graphs with a manifest.
 
     checkpoint: may be the one that is already there. target, precision: of the graphs, as
     `ois export` has them, but without its gate, whose limits are for trained networks.
@@ -50,7 +51,7 @@ def prepare(
     from ois_network.initialise import build, randomise
 
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "checkpoint.safetensors"
+    file = folder / CHECKPOINT
     if checkpoint is None:
         save_checkpoint(randomise(build(preset(network))), file, trained=False)
     elif checkpoint != file:

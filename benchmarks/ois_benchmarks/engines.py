@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_benchmarks import machine
+from ois_benchmarks.contestant import CHECKPOINT
 from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
 from ois_client.errors import OISError, OutputError
 
@@ -79,7 +80,7 @@ def prepare(
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(None))
     if done.returncode:
         raise OISError(f"could not prepare the engines: {done.stderr.strip()[-2000:]}")
-    return folder / "checkpoint.safetensors"
+    return folder / CHECKPOINT
 
 
 def _worker(

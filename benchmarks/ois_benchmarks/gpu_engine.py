@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from ois_benchmarks import engine_worker, machine
+from ois_benchmarks.contestant import CHECKPOINT
 from ois_benchmarks.engines import save
 from ois_benchmarks.gpu_timing import GraphTimer, Microseconds, Rates, describe_gpu, require_gpu
 from ois_client.errors import EngineError, InvalidInput, OISError
@@ -235,7 +236,7 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="ois-gpu-engine-") as scratch:
         engine_worker.prepare(Path(scratch), options.network, options.checkpoint, exported=False)
         engines = open_engines(
-            Path(scratch, "checkpoint.safetensors"),
+            Path(scratch, CHECKPOINT),
             EngineOptions(device="cuda", precision=options.precision),
         )
     bench = Bench(engines, timer, rates, *size)

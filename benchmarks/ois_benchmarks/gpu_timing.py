@@ -55,13 +55,12 @@ def require_gpu() -> torch.device:
 
 
 def describe_gpu(device: torch.device) -> dict[str, Any]:
-    """JSON-ready."""
+    """JSON-ready; what `machine.describe` has not: of this device, which need not be the first."""
     properties = torch.cuda.get_device_properties(device)
     return {
         "gpu": properties.name,
         "capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
-        "memory_gib": round(properties.total_memory / 2**30, 1),
         "l2_mib": round(properties.L2_cache_size / 2**20, 1),
         "cuda": torch.version.cuda,
     }

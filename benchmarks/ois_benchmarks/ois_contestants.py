@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ois_benchmarks.contestant import Image, Mask, NotHere, Place
+from ois_benchmarks.contestant import CHECKPOINT, Image, Mask, NotHere, Place
 from ois_benchmarks.latency_result import Cost, Identity
 from ois_client.clicks import Click
 from ois_client.client import Client
@@ -25,7 +25,6 @@ from ois_client.session import Session
 from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest
 
-CHECKPOINT = "checkpoint.safetensors"
 #: Features of a few images: each encode is of a picture that the store does not know.
 _CACHE_BYTES = 2**29
 

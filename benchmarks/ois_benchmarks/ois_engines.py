@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from ois_benchmarks.contestant import CHECKPOINT
 from ois_benchmarks.engines import prepare
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 class OisEngines:
-    """A folder with `checkpoint.safetensors` and, once somebody wants them, the engines and their
+    """A folder with `CHECKPOINT` and, once somebody wants them, the engines and their
     manifest, while it is open.
     """
 

@@ -10,19 +10,18 @@ not used. On the validation scenes, at the network's own size.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ois_benchmarks.ablation import VARIANTS, Plan, Variant
-from ois_benchmarks.ablation_result import markdown, result
+from ois_benchmarks.ablation import VARIANTS, Variant, row_of
+from ois_benchmarks.ablation_result import compared, markdown
+from ois_benchmarks.engines import save
+from ois_client.clicks import SLOTS
+from ois_client.errors import InvalidInput, OISError
 from ois_network.checkpoint import load_checkpoint
 from ois_network.network import OISNetwork
-from ois_network.training.config import load_recipe
 from ois_network.training.evaluate import robot_ious
 from ois_network.training.memory import keep_freed_memory
 
@@ -38,21 +37,27 @@ def without(network: OISNetwork, variant: Variant) -> OISNetwork:
     return changed.eval()
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """-> a row a variant, as `ois_benchmarks.ablation.run` has them."""
-    network = load_checkpoint(plan.trunk).network
-    rows = []
-    for number, variant in enumerate(plan.variants, 1):
-        say(f"{variant.label} ({number} of {len(plan.variants)})")
-        changed = without(network, variant)
-        ious = robot_ious(
-            changed, plan.objects, longest=plan.longest, clicks=plan.clicks, bf16=False
+def run(
+    checkpoint: Path, *, objects: int, clicks: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The document that is committed, with a table as `ois bench ablation` has it."""
+    if objects < 1 or not 1 <= clicks <= SLOTS:
+        raise InvalidInput(
+            f"got {objects} objects and {clicks} clicks; expected 1 or more, and 1 to {SLOTS}"
         )
-        rows.append({
-            "variant": variant.name, "seed": 0, "ious": np.round(ious, 5).tolist(),
-            "parameters": sum(p.numel() for p in changed.parameters()),
-        })  # fmt: skip
-    return rows
+    network = load_checkpoint(checkpoint).network
+    longest = network.config.longest
+    rows = []
+    for number, variant in enumerate(PARTS, 1):
+        say(f"{variant.label} ({number} of {len(PARTS)})")
+        changed = without(network, variant)
+        ious = robot_ious(changed, objects, longest=longest, clicks=clicks, bf16=False)
+        rows.append(row_of(variant, 0, changed, ious))
+    return {
+        "benchmark": "switched-off",
+        "checkpoint": checkpoint.stem,
+        **compared(rows, PARTS, (0,), objects=objects, clicks=clicks, longest=longest),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,17 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     keep_freed_memory()
-    longest = load_checkpoint(given.checkpoint).network.config.longest
-    plan = Plan(
-        given.checkpoint, given.output.parent, load_recipe("ablation"), seeds=(0,),
-        variants=PARTS, objects=given.objects, clicks=given.clicks, longest=longest,
-    )  # fmt: skip
-    document = result(plan, run(plan, lambda text: print(text, file=sys.stderr)))
-    document["benchmark"] = "switched-off"
-    del document["recipe"]  # nothing was trained
-    table = markdown(document)
-    given.output.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    given.output.with_suffix(".md").write_text(table)
+    try:
+        document = run(
+            given.checkpoint,
+            objects=given.objects,
+            clicks=given.clicks,
+            say=lambda text: print(text, file=sys.stderr),
+        )
+        table = markdown(document)
+        save(document, given.output)
+        given.output.with_suffix(".md").write_text(table, encoding="utf-8")
+    except (OISError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(table, end="")
     return 0
 

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ois_client.errors import OutputError
@@ -19,8 +18,7 @@ _SYNC_EVERY_S = 5.0
 class LineFile:
     """Lines are only appended, by one process at a time; one that was cut off is dropped.
 
-    A context manager. What `append` has returned from survives the process, and five seconds
-    later the machine.
+    What `append` has returned from survives the process, and five seconds later the machine.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,14 +67,3 @@ class LineFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> LineFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

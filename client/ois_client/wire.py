@@ -45,6 +45,7 @@ from ois_client.wire_reply import (
 from ois_client.wire_request import (
     Call,
     Message,
+    check_objects,
     click_message,
     encode_message,
     info_message,
@@ -78,6 +79,7 @@ __all__ = [
     "ReplyInfo",
     "Tensors",
     "WireTensor",
+    "check_objects",
     "click_message",
     "encode_message",
     "error_from_text",

@@ -267,6 +267,15 @@ def _read_picture(tensors: Mapping[str, NDArray[Any]], limits: ImageLimits) -> P
     return load_image(image.reshape(sides[:2] if channels == 1 else sides), limits)
 
 
+def check_objects(count: int, max_objects: int) -> None:
+    """Raise `InvalidInput` for a request about no object or more than `max_objects`."""
+    if not 1 <= count <= max_objects:
+        raise InvalidInput(
+            f"got {count} objects in one request; expected 1 to {max_objects}. Send more in "
+            "further requests"
+        )
+
+
 def _read_clicks(tensors: Mapping[str, NDArray[Any]], max_objects: int) -> dict[str, Any]:
     points, labels = tensors.get("POINTS"), tensors.get("LABELS")
     coverage, has_previous = tensors.get("COVERAGE"), tensors.get("HAS_PREVIOUS")
@@ -282,11 +291,7 @@ def _read_clicks(tensors: Mapping[str, NDArray[Any]], max_objects: int) -> dict[
             "and (N, P)"
         )
     count, most = labels.shape
-    if not 1 <= count <= max_objects:
-        raise InvalidInput(
-            f"got {count} objects in one request; expected 1 to {max_objects}. Send more in "
-            "further requests"
-        )
+    check_objects(count, max_objects)
     if most < 1:
         raise InvalidInput("got objects without a click; expected at least one click each")
     if most > SLOTS:

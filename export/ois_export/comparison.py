@@ -45,7 +45,7 @@ class Limits:
             self,
             depth_error=3 * self.depth_error,
             logit_error=5 * self.logit_error,
-            mask_iou=1 - 10 * (1 - self.mask_iou),
+            mask_iou=max(0.5, 1 - 10 * (1 - self.mask_iou)),
             coverage_changed=5 * self.coverage_changed,
         )
 

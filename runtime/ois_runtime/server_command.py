@@ -115,6 +115,7 @@ def command(
 ) -> list[str]:
     """What starts the server, ready for `subprocess`."""
     metrics = [f"--metrics-address={options.host}", f"--metrics-port={ports.metrics}"]
+    doors = _doors(options, secrets.token_hex(16), options.token or "")
     return [
         str(stage.wheel.binary),
         f"--model-repository={repository}",
@@ -131,7 +132,7 @@ def command(
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # New memory comes in pieces of this size instead of 1 MiB: fewer mappings for a store.
         f"--backend-config=python,shm-growth-byte-size={16 * 2**20}",
-        *_restrictions(options),
+        *(f"{option}={rule}" for option, rule in doors),
     ]
 
 
@@ -145,14 +146,10 @@ def _models(options: ServerOptions) -> list[str]:
 def printable(words: list[str], options: ServerOptions) -> str:
     """The command for a person to read and copy: secrets are left out."""
     shown = (word for word in words if "restricted" not in word)
-    text = " \\\n  ".join(shlex.quote(word) for word in shown)
-    closed, with_token = (",".join(names) for names in _doors(options))
-    text += f' \\\n  --grpc-restricted-protocol="{closed}:secret=$RANDOM_SECRET"'
-    text += f' \\\n  --http-restricted-api="{closed}:secret=$RANDOM_SECRET"'
-    if options.token is not None:
-        text += f' \\\n  --grpc-restricted-protocol="{with_token}:{_TOKEN_HEADER}=$OIS_TOKEN"'
-        text += f' \\\n  --http-restricted-api="{with_token}:{_TOKEN_HEADER}=$OIS_TOKEN"'
-    return text
+    secrets_as_variables = (
+        f'{option}="{rule}"' for option, rule in _doors(options, "$RANDOM_SECRET", "$OIS_TOKEN")
+    )
+    return " \\\n  ".join([*(shlex.quote(word) for word in shown), *secrets_as_variables])
 
 
 def token_header(token: str | None) -> dict[str, str]:
@@ -160,22 +157,23 @@ def token_header(token: str | None) -> dict[str, str]:
     return {} if token is None else {_TOKEN_HEADER: token}
 
 
-def _doors(options: ServerOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is closed to everybody, and what is open to those who have the token."""
-    if not options.client_shm:
-        return CLOSED, WITH_TOKEN
-    return tuple(name for name in CLOSED if name != _SHARED_MEMORY), (*WITH_TOKEN, _SHARED_MEMORY)
+def _doors(options: ServerOptions, secret: str, token: str) -> list[tuple[str, str]]:
+    """Triton's options and rules: what is closed to everybody, and what needs the token.
 
-
-def _restrictions(options: ServerOptions) -> list[str]:
-    closed, with_token = _doors(options)
-    groups = [(closed, f"secret={secrets.token_hex(16)}")]  # known to nobody
+    secret: opens what is closed, so nobody may know it.
+    """
+    closed: tuple[str, ...] = CLOSED
+    with_token: tuple[str, ...] = WITH_TOKEN
+    if options.client_shm:
+        closed = tuple(name for name in CLOSED if name != _SHARED_MEMORY)
+        with_token = (*WITH_TOKEN, _SHARED_MEMORY)
+    rules = [f"{','.join(closed)}:secret={secret}"]
     if options.token is not None:
-        groups.append((with_token, f"{_TOKEN_HEADER}={options.token}"))
+        rules.append(f"{','.join(with_token)}:{_TOKEN_HEADER}={token}")
     return [
-        f"--{option}={','.join(names)}:{rule}"
-        for names, rule in groups
-        for option in ("grpc-restricted-protocol", "http-restricted-api")
+        (option, rule)
+        for rule in rules
+        for option in ("--grpc-restricted-protocol", "--http-restricted-api")
     ]
 
 

@@ -21,12 +21,12 @@ from ois_client.clicks import fill_slots, unpack_clicks
 from ois_client.errors import InvalidImage, InvalidInput
 from ois_client.geometry import Geometry
 from ois_client.masks import encode_mask
-from ois_client.wire import Tensors, read_call
+from ois_client.wire import Tensors, check_objects, read_call
 from ois_runtime.postprocess import postprocess
 from ois_runtime.preprocess import preprocess
 from ois_runtime.serving_busy import Busy
-from ois_runtime.serving_limits import check_objects
-from ois_runtime.serving_triton import error_of, load_manifest, read_options
+from ois_runtime.serving_limits import load_manifest
+from ois_runtime.serving_triton import error_of, read_options
 
 
 class PreprocessModel:
@@ -89,7 +89,7 @@ class PostprocessModel:
         form = read_call({}, parameters).mask_format
         width, height = (int(side) for side in tensors["SIZE"])
         options, manifest = self._options, self._manifest
-        check_objects(len(tensors["logits"]), options)
+        check_objects(len(tensors["logits"]), options.max_objects)
         if width > 0 and height > 0 and width * height > options.max_image_pixels:
             raise InvalidImage(
                 f"got SIZE {width}x{height}, {width * height} pixels; the limit is "

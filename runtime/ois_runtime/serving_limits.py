@@ -17,19 +17,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ois_client.errors import EngineError, InvalidInput
-from ois_client.wire import MODEL
+from ois_client.wire import MODEL, check_objects
 from ois_runtime.engines import CLICK_INPUTS
 from ois_runtime.manifest import MANIFEST_FILE, Manifest, TensorSpec
 from ois_runtime.serving_options import ServingOptions
-
-
-def check_objects(count: int, options: ServingOptions) -> None:
-    """Raises `InvalidInput`."""
-    if not 1 <= count <= options.max_objects:
-        raise InvalidInput(
-            f"got {count} objects in one request; expected 1 to {options.max_objects}. Send more "
-            "in further requests"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +41,7 @@ class EngineLimits:
             shape = arrays[spec.name].shape
             free = [axis for axis, side in enumerate(spec.shape) if isinstance(side, str)]
             if spec.name in CLICK_INPUTS:
-                check_objects(shape[0], self.options)
+                check_objects(shape[0], self.options.max_objects)
                 free.remove(0)
             # One free side alone may count patches; sides of an image come in pairs.
             patches = (self.longest // self.patch) ** 2
@@ -62,21 +53,32 @@ class EngineLimits:
                     )
 
 
+def load_manifest(arguments: Mapping[str, str], *, beside: str = "") -> Manifest:
+    """The manifest in a model's version folder; `arguments` are those of `initialize`.
+
+    beside: the model whose folder it is; "" is the model's own. Raises `EngineError` when there
+    is none.
+    """
+    folder = Path(arguments["model_repository"])
+    if beside:
+        folder = folder.parent / beside
+    path = folder / arguments["model_version"] / MANIFEST_FILE
+    try:
+        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"the repository has no readable manifest for {arguments['model_name']} ({error}); "
+            "export it again"
+        ) from error
+
+
 def engine_limits(arguments: Mapping[str, str]) -> EngineLimits:
     """Of the engine model whose `initialize` has these arguments.
 
     Its manifest is the session model's, its options are the environment's: an engine's config is
     NVIDIA's and holds none of ours. Raises `EngineError` in a repository without the manifest.
     """
-    models = Path(arguments["model_repository"]).parent
-    path = models / MODEL / arguments["model_version"] / MANIFEST_FILE
-    try:
-        manifest = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"the repository has no readable manifest for {arguments['model_name']} ({error}); "
-            "export it again"
-        ) from error
+    manifest = load_manifest(arguments, beside=MODEL)
     engine = manifest.encoder if arguments["model_name"] == "ois_encoder" else manifest.decoder
     options = ServingOptions.read({}, os.environ)
     return EngineLimits(engine.inputs, manifest.longest, manifest.patch, options)

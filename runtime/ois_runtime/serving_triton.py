@@ -24,11 +24,12 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from ois_client.errors import EngineError, OISError, ServerOverloaded
 from ois_client.wire import Tensors, error_text, triton_code
 from ois_runtime.engines import EnginePair
-from ois_runtime.manifest import MANIFEST_FILE, Manifest
+from ois_runtime.manifest import Manifest
 from ois_runtime.segmenter import Segmenter
 from ois_runtime.serving import Cancelled, Record, SegmentService
 from ois_runtime.serving_busy import Busy
 from ois_runtime.serving_engines import DECODER, TritonEngines, near_engines
+from ois_runtime.serving_limits import load_manifest
 from ois_runtime.serving_metrics import (
     BUCKETS,
     COUNTERS,
@@ -41,12 +42,6 @@ from ois_runtime.serving_metrics import (
 )
 from ois_runtime.serving_options import ServingOptions
 from ois_runtime.serving_workers import Line, Shortcut
-
-
-def load_manifest(arguments: Mapping[str, str]) -> Manifest:
-    """The manifest beside a model's `model.py`; `arguments` are those of `initialize`."""
-    folder = Path(arguments["model_repository"]) / arguments["model_version"]
-    return Manifest.from_dict(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
 
 
 def read_options(arguments: Mapping[str, str]) -> ServingOptions:

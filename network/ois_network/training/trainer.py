@@ -147,7 +147,6 @@ class _Run:
         progress = Progress(options.folder, self.total, config.log_every, say, self.done) \
             if lead else None  # fmt: skip
         saved = time.monotonic()
-        reported = len(self.skipped)
         with stop_signal() as stop:
             batches = self._batches(last)
             while self.done < last:
@@ -158,13 +157,11 @@ class _Run:
                     self.average.update(self.network, self.done)
                 if progress is not None:
                     progress.step(self.done, values, rate)
-                if self.done % config.log_every == 0 or self.done == last:
-                    reported = self._report_skipped(reported, say)
                 if lead and config.evaluate_every and self.done % config.evaluate_every == 0:
                     self._evaluate(progress, say)
                 stopping = self.processes.any(stop.is_set())
-                if stopping:
-                    reported = self._report_skipped(reported, say)
+                if stopping or self.done % config.log_every == 0 or self.done == last:
+                    self._report_skipped(say)
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 if lead and (stopping or late or self.done == last):
                     self._save()
@@ -178,14 +175,14 @@ class _Run:
             progress.close()
         return options.folder / WEIGHTS_FILE
 
-    def _report_skipped(self, reported: int, say: Callable[[str], None]) -> int:
+    def _report_skipped(self, say: Callable[[str], None]) -> None:
         """Add what all processes skipped since the last time; say so if there are new ones."""
+        before = len(self.skipped)
         self.skipped += self.processes.total(self.lately_skipped)
         self.lately_skipped = Counter()
-        if len(self.skipped) > reported:
+        if len(self.skipped) > before:
             say(f"{len(self.skipped)} pairs could not be used so far, the last one "
                 f"{list(self.skipped)[-1]}")  # fmt: skip
-        return len(self.skipped)
 
     def _step(self, batches: Iterator[Batch], rate: float) -> dict[str, float]:
         config = self.config
