@@ -235,8 +235,11 @@ def test_every_kind_of_result_is_read(results: Path) -> None:
 def test_a_folder_may_hold_other_files_but_a_named_file_must_be_a_result(results: Path) -> None:
     (results / "other.json").write_text('{"benchmark": "tea"}')
     (results / "half.json").write_text('{"benchmark": "load", "schema": 1, "steps": [{}]}')
+    (results / "parts.json").write_text('{"benchmark": "ablation"}')  # has a table of its own
     found = read_inputs([results])
     assert sorted(text.split(":")[0] for text in found.skipped) == ["half.json", "other.json"]
+    with pytest.raises(InvalidInput, match="got the benchmark 'ablation'"):
+        read_inputs([results / "parts.json"])
     with pytest.raises(InvalidInput, match="got the benchmark 'tea'"):
         read_inputs([results / "other.json"])
     with pytest.raises(InvalidInput, match="is damaged"):

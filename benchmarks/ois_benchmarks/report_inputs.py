@@ -57,7 +57,7 @@ class Inputs:
 
 
 def read_inputs(paths: Sequence[Path]) -> Inputs:
-    """paths: result files, or folders of them.
+    """paths: result files, or folders of them, whose results of `_ELSEWHERE` are passed over.
 
     Raises `InvalidInput` for a named file that is no result, and when there is none at all.
     """
@@ -66,11 +66,13 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
         if path.is_dir():
             for file in sorted(path.glob("*.json")):
                 try:
-                    _add(found, file)
+                    document = read_json(file)
+                    if _kind(document) not in _ELSEWHERE:
+                        _add(found, file, document)
                 except InvalidInput as error:
                     found.skipped.append(f"{file.name}: {error}")
         else:
-            _add(found, path)
+            _add(found, path, read_json(path))
     if not found.sources:
         skipped = f" ({'; '.join(found.skipped)})" if found.skipped else ""
         raise InvalidInput(
@@ -80,10 +82,13 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
     return found
 
 
-def _add(found: Inputs, path: Path) -> None:
-    document = read_json(path)
-    kind = document.get("benchmark") if isinstance(document, dict) else None
-    add = _KINDS.get(str(kind))
+def _kind(document: Any) -> str:
+    return str(document.get("benchmark") if isinstance(document, dict) else None)
+
+
+def _add(found: Inputs, path: Path, document: Any) -> None:
+    kind = _kind(document)
+    add = _KINDS.get(kind)
     if add is None:
         raise InvalidInput(
             f"{path} is not a result that a report knows: got the benchmark {kind!r}; expected "
@@ -138,6 +143,9 @@ def _gpu_engine(found: Inputs, source: Source) -> None:
 def _ceilings(found: Inputs, source: Source) -> None:
     found.ceilings.append(Ceilings.from_dict(source.document))
 
+
+#: Results with a table or a page of their own.
+_ELSEWHERE = ("ablation", "cold-start", "switched-off")
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "spc": _latency,
