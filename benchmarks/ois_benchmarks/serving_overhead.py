@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from ois_benchmarks import machine
 from ois_benchmarks.engines import save
 from ois_benchmarks.load_pictures import shipped_photographs
+from ois_benchmarks.load_statistics import quantiles
 from ois_benchmarks.stages import STAGES, stage_medians
-from ois_benchmarks.timing import QUIET_SHARE, busy_share, median_interval
+from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client import Client
 from ois_client.errors import InvalidInput, OISError
 from ois_client.images import load_image
@@ -71,12 +72,9 @@ class Clicks:
 
 
 def spread(ms: Sequence[float]) -> dict[str, Any]:
-    """Median with its bootstrap interval, and the tail."""
-    low, high = median_interval(list(ms))
+    """Median with its interval, and the tail."""
     return {
-        "median_ms": round(float(np.median(ms)), 3),
-        "low_ms": round(low, 3),
-        "high_ms": round(high, 3),
+        **median(ms),
         "p90_ms": round(float(np.quantile(ms, 0.90)), 3),
         "p99_ms": round(float(np.quantile(ms, 0.99)), 3),
         "clicks": len(ms),
@@ -91,8 +89,10 @@ def run(
     say: Any = lambda text: print(text, file=sys.stderr),
 ) -> dict[str, Any]:
     """Measure. Raises `OISError` when the engines or the server do not run here."""
-    if clicks < 1 or in_a_row < 1:
-        raise InvalidInput(f"got {clicks} clicks, {in_a_row} in a row; expected 1 or more")
+    if clicks < 2 or in_a_row < 1:
+        raise InvalidInput(
+            f"got {clicks} clicks, {in_a_row} in a row; expected 2 or more, and 1 or more"
+        )
     manifest = Manifest.load(engines)
     before = busy_share()
     if before > QUIET_SHARE:
@@ -157,14 +157,16 @@ def side_by_side(
 
 
 def difference(ms: list[float], reference: list[float]) -> dict[str, float]:
-    """Of clicks that were taken side by side: the median difference and its interval."""
-    pairs = [one - other for one, other in zip(ms, reference, strict=True)]
-    low, high = median_interval(pairs)
-    return {
-        "median_ms": round(float(np.median(pairs)), 3),
-        "low_ms": round(low, 3),
-        "high_ms": round(high, 3),
-    }
+    """Of clicks on the same places."""
+    return median([one - other for one, other in zip(ms, reference, strict=True)])
+
+
+def median(ms: Sequence[float]) -> dict[str, float]:
+    """With its 95 % interval, which knows that the clicks of a turn are alike."""
+    estimate = quantiles(ms)["p50"]
+    if estimate is None:
+        raise InvalidInput(f"got {len(ms)} clicks; expected 2 or more")
+    return {"median_ms": estimate.value, "low_ms": estimate.low, "high_ms": estimate.high}
 
 
 def markdown(result: dict[str, Any]) -> str:

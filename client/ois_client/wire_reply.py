@@ -214,14 +214,13 @@ def _masks(
     if (sizes < 0).any() or int(sizes.sum()) != len(data):
         raise _unlike(f"{len(data)} bytes of masks where the sizes are {sizes.tolist()[:8]}")
     ends = np.cumsum(sizes)
-    masks = []
-    for end, length in zip(ends.tolist(), sizes.tolist(), strict=True):
+    masks = np.empty((count, geometry.height, geometry.width), dtype=np.uint8)
+    for mask, end, length in zip(masks, ends.tolist(), sizes.tolist(), strict=True):
         try:
-            part = data[end - length : end]
-            masks.append(decode_mask(part, form, geometry.width, geometry.height))
+            mask[:] = decode_mask(data[end - length : end], form, geometry.width, geometry.height)
         except OISError as error:
             raise _unlike(f"a mask that cannot be read ({error})") from error
-    return masks[0][None] if count == 1 else np.stack(masks)
+    return masks
 
 
 def _take(

@@ -1,10 +1,9 @@
 """The model `ois_segment` as Triton runs it: `SegmentService` with Triton's tensors around it.
 
-`execute` puts requests into a line and returns; threads answer them through response senders.
-So one user's encode blocks nobody's click, and a plain gRPC or HTTP request works. Two kinds are
-answered there and then. A request for the description alone: it costs nothing, and whoever asks
-wants to know whether the server lives, which a line of clicks must not hide. And a short click
-of somebody who clicks alone, see `Shortcut`.
+`execute` only puts requests into a line and returns; threads answer them through response
+senders. So one user's encode blocks nobody's click, and a plain gRPC or HTTP request works.
+A request for the description alone is answered there and then: it costs nothing, and whoever
+asks wants to know whether the server lives, which a line of clicks must not hide.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +40,7 @@ from ois_runtime.serving_metrics import (
     Publisher,
 )
 from ois_runtime.serving_options import ServingOptions
-from ois_runtime.serving_workers import Line, Shortcut
+from ois_runtime.serving_workers import Line
 
 
 def read_options(arguments: Mapping[str, str]) -> ServingOptions:
@@ -93,9 +92,10 @@ def error_of(error: BaseException) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request. Holding `request` keeps its memory."""
+    """One request in a line, and where its answer goes. Holding `request` keeps its memory."""
 
     request: Any
+    sender: Any
     tensors: Tensors
     arrived: float = field(default_factory=time.perf_counter)
 
@@ -116,37 +116,24 @@ class SegmentModel:
         queue, work = options.queue, self._work
         self._encodes: Line[Job] = Line("encode", options.encode_workers, queue, work)
         self._clicks: Line[Job] = Line("click", options.click_workers, queue, work)
-        self._shortcut = Shortcut()
 
-    def execute(self, requests: Sequence[Any]) -> list[Any] | None:
-        """Responses, and None for each request that a line answers."""
-        responses = [self._receive(request) for request in requests]
-        return None if all(response is None for response in responses) else responses
-
-    def _receive(self, request: Any) -> Any:
-        self._busy.begin()
-        try:
-            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            job = Job(request, tensors)
-            if not tensors:
-                return self._answer(job)
-            if self._may_take_shortcut(tensors):
-                response = self._answer(job)
-                self._shortcut.leave()
-                return response
-            slow = self._service.brings_new_image(tensors)
-            (self._encodes if slow else self._clicks).add(job)
-        except Exception as error:
-            code = getattr(error, "code", "INTERNAL")
-            self._publisher.report(Answered("refused", code, 0))
-            self._busy.end()
-            return pb_utils.InferenceResponse(error=error_of(error))
-        return None
-
-    def _may_take_shortcut(self, tensors: Tensors) -> bool:
-        points = tensors.get("POINTS")
-        one_click = points is not None and len(points) == 1 and "IMAGE" not in tensors
-        return one_click and self._clicks.idle() and self._shortcut.open()
+    def execute(self, requests: Sequence[Any]) -> None:
+        for request in requests:
+            sender = request.get_response_sender()
+            self._busy.begin()
+            try:
+                tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+                job = Job(request, sender, tensors)
+                if not tensors:
+                    self._work(job)
+                    continue
+                slow = self._service.brings_new_image(tensors)
+                (self._encodes if slow else self._clicks).add(job)
+            except Exception as error:
+                code = getattr(error, "code", "INTERNAL")
+                self._publisher.report(Answered("refused", code, 0))
+                _send(sender, pb_utils.InferenceResponse(error=error_of(error)))
+                self._busy.end()
 
     def finalize(self) -> None:
         # Triton regards a request as finished when `execute` returns: only this waits for them.
@@ -156,29 +143,16 @@ class SegmentModel:
         self._service.segmenter.close()
 
     def _work(self, job: Job) -> None:
-        """Answer a request that was in a line."""
-        queue_ms = (time.perf_counter() - job.arrived) * 1e3
-        sender = job.request.get_response_sender()
-        response = self._answer(job, queue_ms, job.request.is_cancelled)
-        try:
-            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as error:  # the client is gone, or Triton is going
-            pb_utils.Logger.log_warn(f"ois: an answer could not be sent: {error}")
-
-    def _answer(
-        self,
-        job: Job,
-        queue_ms: float = 0.0,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Any:
-        """The response. Never raises: a worker that died would take its line with it."""
         record = Record()
-        record.timings_ms["queue"] = queue_ms
-        started = time.perf_counter()
+        record.timings_ms["queue"] = (time.perf_counter() - job.arrived) * 1e3
         outcome = "ok"
         try:
-            parameters = json.loads(job.request.parameters() or "{}")
-            tensors = self._service.handle(job.tensors, parameters, record, cancelled=cancelled)
+            tensors = self._service.handle(
+                job.tensors,
+                json.loads(job.request.parameters() or "{}"),
+                record,
+                cancelled=job.request.is_cancelled,
+            )
             wanted = set(job.request.requested_output_names())
             response = pb_utils.InferenceResponse(
                 [pb_utils.Tensor(name, array) for name, array in tensors.items() if name in wanted]
@@ -187,19 +161,24 @@ class SegmentModel:
             outcome = "cancelled"
             code = pb_utils.TritonError.CANCELLED
             response = pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", code))
-        except BaseException as error:
+        except BaseException as error:  # a worker that dies would take its line with it
             outcome = getattr(error, "code", "INTERNAL")
             response = pb_utils.InferenceResponse(error=error_of(error))
-        ended = time.perf_counter()
-        if outcome == "ok" and record.kind == "click" and record.objects == 1:
-            self._shortcut.took(ended - started)
+        seconds = time.perf_counter() - job.arrived
         self._publisher.report(
-            Answered(record.kind, outcome, ended - job.arrived, record.features, record.decodes)
+            Answered(record.kind, outcome, seconds, record.features, record.decodes)
         )
+        _send(job.sender, response)
+        self._busy.end()
         if record.session != "probe":
             self._publisher.say(record.line(outcome))
-        self._busy.end()
-        return response
+
+
+def _send(sender: Any, response: Any) -> None:
+    try:
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # the client is gone, or Triton is going
+        pb_utils.Logger.log_warn(f"ois: an answer could not be sent: {error}")
 
 
 class TritonMetrics:

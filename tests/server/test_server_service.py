@@ -29,7 +29,7 @@ from ois_runtime.segmenter import Segmenter
 from ois_runtime.serving import Cancelled, Record, SegmentService
 from ois_runtime.serving_metrics import Answered, Publisher
 from ois_runtime.serving_options import ServingOptions
-from ois_runtime.serving_workers import Line, Shortcut
+from ois_runtime.serving_workers import Line
 from ois_runtime.store import StoreStats
 
 
@@ -136,9 +136,7 @@ def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
         done.append(job)
 
     line: Line[int] = Line("click", 1, 3, work)
-    assert line.idle()
     line.add(0)
-    assert not line.idle()
     eventually(line.waiting, lambda count: count == 0)  # taken by the worker
     for job in (1, 2, 3):
         line.add(job)
@@ -149,25 +147,9 @@ def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
     go.set()
     closing.join()
     assert done == [0, 1, 2, 3]
-    assert line.idle()
     with pytest.raises(ServerUnavailable, match="shutting down"):
         line.add(5)
     line.close()
-
-
-def test_only_short_clicks_of_one_user_take_the_shortcut() -> None:
-    clock = [100.0]
-    shortcut = Shortcut(lambda: clock[0])
-    assert not shortcut.open()  # nobody knows yet how long a click takes
-    shortcut.took(0.02)
-    assert shortcut.open()
-    shortcut.leave()
-    clock[0] += 0.0005
-    assert not shortcut.open()  # whoever comes now has been waiting
-    clock[0] += 0.001
-    assert shortcut.open()
-    shortcut.took(0.2)
-    assert not shortcut.open()
 
 
 # -- metrics -----------------------------------------------------------------------------------
