@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ois_benchmarks.kernel_plugin import LAYERS
 from ois_cli.main import main
 from ois_client.errors import InvalidInput, ParityError, UnsupportedGraph
 from ois_export.cases import CASES, Case
@@ -223,3 +225,20 @@ def test_impossible_targets_and_precisions_are_refused(
 def test_limits_are_json() -> None:
     for precision in Precision:
         assert json.loads(json.dumps(dataclasses.asdict(Limits.of(precision))))
+
+
+def test_nodes_are_named_after_their_module(half: Path, checkpoint: Checkpoint) -> None:
+    """By these names `kernel_plugin` finds masked attention in a profile, and no other."""
+    nodes = onnx.load(str(half / "decoder.onnx")).graph.node
+    found = [node.name for node in nodes if node.op_type == "Attention"]
+    masked = [name for name in found if re.search(LAYERS, name)]
+    blocks = checkpoint.network.config.fusion_blocks
+    assert [name.split("/")[0] for name in masked] == [
+        f"network.fusion.blocks.{block}.{kind}_attention"
+        for block in range(blocks)
+        for kind in ("order", "object")
+    ]
+    (other,) = set(found) - set(masked)
+    assert other.startswith("network.fusion.image_updates.0/")
+    assert not any(re.search(LAYERS, node.name) for node in nodes if node.op_type == "MatMul")
+    assert len({node.name for node in nodes}) == len(nodes)

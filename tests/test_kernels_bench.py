@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is for Linu
 from ois_benchmarks import kernel_plugin, kernels
 from ois_benchmarks.gpu_timing import Microseconds, Rates
 from ois_benchmarks.kernel_click import flops, least_bytes
-from ois_client.errors import InvalidInput
-from ois_network.kernels.choice import Blocks, choose, read_measurements, write_measurements
+from ois_client.errors import InvalidInput, ParityError
+from ois_network.kernels.choice import Blocks, choose, read_measurements
 from ois_network.kernels.slots import Call
 
 CALL = Call(1, 48, 256, 5329, 8, torch.float16)
@@ -70,8 +70,12 @@ def test_a_measured_row_decides_and_reads_well() -> None:
     assert json.loads(json.dumps(row.to_dict()))["call"]["dtype"] == "float16"
 
 
+#: As `ois export` names nodes, see test_export_fp16.py.
+ATTENTION = "network.fusion.blocks.0.order_attention"
+
+
 def profile(attention_ms: float) -> list[dict[str, Any]]:
-    layers = {"/fusion/order_attention/MatMul": attention_ms, "/head/Conv": 0.9 - attention_ms}
+    layers = {f"{ATTENTION}/node__symbolic": attention_ms, "/head/Conv": 0.9 - attention_ms}
     return [{"count": 100}] + [{"name": n, "averageMs": ms} for n, ms in layers.items()]
 
 
@@ -126,7 +130,7 @@ def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
         "Layers": [
             {
                 "Name": "__myl_MulAddSoft_myl0_12",
-                "Metadata": "[ONNX Layer: /fusion/0/object_attention/Softmax]",
+                "Metadata": f"[ONNX Layer: {ATTENTION}/node__symbolic]",
             },
             {"Name": "{ForeignNode[/a.../b]}", "Metadata": "[ONNX Layer: /head/Conv]"},
         ]
@@ -142,25 +146,45 @@ def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
         kernel_plugin.decide(fused, measured(20), objects=1, keys=5329, layer_info={"Layer": []})
 
 
-def test_what_was_measured_before_a_time_limit_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty table of measurements, and a benchmark that believes in a GPU and writes there."""
+    path = tmp_path / "measured.json"
+    path.write_text('{"schema": 1, "devices": {}}')
+    about = {"gpu": "H100", "capability": "9.0"}
+    monkeypatch.setattr(kernels, "require_gpu", lambda: torch.device("cpu"))
+    monkeypatch.setattr(kernels, "describe_gpu", lambda _device: about)
+    for name in ("write_measurements", "forget_measurements"):
+        monkeypatch.setattr(kernels, name, partial(getattr(kernels, name), path=path))
+    return path
+
+
+def two_then(error: BaseException) -> Callable[..., Iterator[kernels.Row]]:
+    """A run of two rows and no more."""
     cold = Microseconds(20.0, 19.0, 21.0)
     slow = Microseconds(50.0, 49.0, 51.0)
-    table = tmp_path / "measured.json"
-    table.write_text('{"schema": 1, "devices": {}}')
 
-    def two_and_no_more(*_: object) -> Iterator[kernels.Row]:
+    def run(*_: object) -> Iterator[kernels.Row]:
         for objects in (1, 2):
             call = Call(objects, 48, 256, 5329, 8, torch.float16)
             yield kernels.Row(call, cold, cold, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
-        raise KeyboardInterrupt
+        raise error
 
-    about = {"gpu": "H100", "capability": "9.0"}
-    monkeypatch.setattr(kernels, "run", two_and_no_more)
-    monkeypatch.setattr(kernels, "require_gpu", lambda: torch.device("cpu"))
-    monkeypatch.setattr(kernels, "describe_gpu", lambda _device: about)
-    monkeypatch.setattr(kernels, "write_measurements", partial(write_measurements, path=table))
+    return run
+
+
+def test_kernels_that_are_wrong_once_are_not_used(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "run", two_then(ParityError("off by one")))
+    assert kernels.main(["--write"]) == 2
+    assert read_measurements(table) == {"9.0": []}
+
+
+def test_what_was_measured_before_a_time_limit_is_kept(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "run", two_then(KeyboardInterrupt()))
     output = tmp_path / "kernels.json"
     with pytest.raises(KeyboardInterrupt):
         kernels.main(["--output", str(output), "--write"])

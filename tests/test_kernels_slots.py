@@ -18,6 +18,7 @@ from ois_network.kernels.choice import (
     Blocks,
     Measurement,
     choose,
+    forget_measurements,
     read_measurements,
     write_measurements,
 )
@@ -156,10 +157,18 @@ def test_measurements_survive_a_file(tmp_path: Path) -> None:
     path = tmp_path / "measured.json"
     path.write_text('{"schema": 1, "devices": {}}')
     rows = [measurement(1, 0.5), measurement(4, 1.5, dtype=torch.bfloat16)]
-    write_measurements("9.0", {"device": "a GPU"}, rows, path)
-    write_measurements("8.0", {"device": "another"}, rows[:1], path)
-    write_measurements("8.0", {"device": "another"}, rows[1:], path)
-    assert read_measurements(path) == {"9.0": rows, "8.0": rows[1:]}
+    write_measurements("9.0", {"gpu": "H100"}, rows, path)
+    write_measurements("8.0", {"gpu": "A100"}, rows[:1], path)
+    write_measurements("8.0", {"gpu": "A100"}, rows[1:], path)  # another dtype: both stay
+    assert read_measurements(path) == {"9.0": rows, "8.0": rows}
+    again = [measurement(1, 0.7)]
+    write_measurements("8.0", {"gpu": "A100"}, again, path)
+    assert read_measurements(path)["8.0"] == [rows[1], *again]
+    write_measurements("9.0", {"gpu": "H200"}, again, path)
+    assert read_measurements(path)["9.0"] == again
+    forget_measurements("8.0", torch.bfloat16, path)
+    forget_measurements("7.0", torch.bfloat16, path)
+    assert read_measurements(path) == {"9.0": again, "8.0": again}
 
 
 @pytest.mark.parametrize(

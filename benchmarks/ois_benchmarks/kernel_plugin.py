@@ -5,10 +5,10 @@
     python -m ois_benchmarks.kernel_plugin trtexec-profile.json kernels.json \\
         --layer-info trtexec-layers.json --objects 1 --keys 5329
 
-A plugin can save at most what TensorRT spends on that attention (writing masks, K and V out
-included) beyond what the kernels take, both on the same GPU and for the same size. It is worth
-building where that is at least `WORTH` of a click. A plugin also splits a fused region in two,
-which costs more, so this is its best case.
+A plugin can save at most what TensorRT spends on that attention (scaling and padding masks
+included; making them only where TensorRT fuses it into the rest) beyond what the kernels take, both
+on the same GPU and for the same size. It is worth building where that is at least `WORTH` of a
+click. A plugin also splits a fused region in two, which costs more, so this is its best case.
 
 TensorRT's compiler (Myelin) gives what it fuses names of its own, in which no node of the graph is
 to be recognised. The layer information has the nodes' names in each layer's metadata: a fused
@@ -31,8 +31,9 @@ from ois_client.errors import InvalidInput, OISError
 WORTH = 0.05
 #: Names that say nothing about the graph.
 _FUSED = re.compile(r"myl|ForeignNode", re.IGNORECASE)
-#: Layers of the fusion's two attentions, as exported graphs name their nodes.
-LAYERS = r"order_attention|object_attention"
+#: The fusion's two attentions and what is done to masks for them, as exported graphs name their
+#: nodes: the module, then the node. Projections are modules of their own.
+LAYERS = r"\bfusion(\.blocks\.\d+(\.(order|object)_attention)?)?/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from ois_benchmarks.gpu_timing import (
 from ois_client.clicks import SLOTS
 from ois_client.errors import InvalidInput, OISError, ParityError
 from ois_network.config import preset
-from ois_network.kernels.choice import Blocks, Measurement, write_measurements
+from ois_network.kernels.choice import Blocks, Measurement, forget_measurements, write_measurements
 from ois_network.kernels.slots import Call
 
 OBJECTS = (1, 2, 4, 8, 16, 32, 64)
@@ -201,11 +201,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InvalidInput("Triton is missing; pip install 'ois-deploy[kernels]'")
         dtype = DTYPES[options.dtype]
         rows = []
-        for row in run(dtype, sorted(set(options.objects)), options.repeats, device):
-            rows.append(row)
-            # After each: what a time limit cuts off must not take the others along.
-            _keep(rows, device, options.output, write=options.write)
-            print(f"{row.call.keys} keys, {row.call.objects} objects done", file=sys.stderr)
+        try:
+            for row in run(dtype, sorted(set(options.objects)), options.repeats, device):
+                rows.append(row)
+                # After each: what a time limit cuts off must not take the others along.
+                _keep(rows, device, options.output, write=options.write)
+                print(f"{row.call.keys} keys, {row.call.objects} objects done", file=sys.stderr)
+        except ParityError:
+            if options.write:  # kernels that are wrong somewhere are not used anywhere
+                forget_measurements(describe_gpu(device)["capability"], dtype)
+            raise
         print(markdown(rows))
     except OISError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ mask head's half-resolution level, `(g - 1) // 2 + 1`: that it agrees is left to
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ DECODER_OUTPUTS = ("logits", "new_coverage")
 # Tracing needs a grid without special cases; the graph then serves every grid, 1x1 included
 # (the parity gate and the tests run such).
 _TRACE_GRID = (6, 9)
+#: The exporter's list of the modules around a node, outermost first, and the node's own name.
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _TRACE_OBJECTS = 2
 
 
@@ -177,8 +180,12 @@ def _to_onnx(
         )
     if exported is None:
         raise ExportError("torch.onnx.export returned nothing; is onnxscript installed?")
-    for node in exported.model.graph.all_nodes():  # source paths of this machine, among others
-        node.metadata_props.clear()
+    for node in exported.model.graph.all_nodes():
+        # A profiler shows these names: which part of the network a layer is must be in them.
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        if len(scopes) > 1 and not scopes[-2].startswith("_"):  # "_empty_...": no module's
+            node.name = f"{scopes[-2]}/{node.name}"
+        node.metadata_props.clear()  # source paths of this machine, among others
     exported.save(str(path))
 
 

@@ -125,7 +125,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens look at other tokens; projections are apart so that K and V can be cached."""
+    """Tokens look at other tokens. The caller projects K and V, so that they can be cached."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -137,19 +137,15 @@ class CrossAttention(nn.Module):
         self.ops: AttentionOps = TorchAttention()
 
     def forward(
-        self, tokens: Tensor, key_source: Tensor, value_source: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        """tokens (N, Q, C); sources (N or 1, K, C); bias (N, 1, Q, K) -> (N, Q, C)."""
-        return self.attend(tokens, self.key(key_source), self.value(value_source), bias)
-
-    def attend(
         self,
         tokens: Tensor,
         key: Tensor | Rows,
         value: Tensor | Rows,
-        bias: Tensor | SlotBias | None,
+        bias: Tensor | SlotBias | None = None,
     ) -> Tensor:
-        """As `forward`, with K and V already projected; `SlotBias` where the ops take it."""
+        """tokens (N, Q, C); key, value: `self.key` and `self.value` of (N or 1, K, C); bias
+        (N, 1, Q, K), or a `SlotBias` where the ops take it -> (N, Q, C).
+        """
         if isinstance(bias, SlotBias):
             rows = Rows.of(key), Rows.of(value)
             return self.out(self._attend_slots(self.query(tokens), *rows, bias))

@@ -75,11 +75,10 @@ class FusionBlock(nn.Module):
                 bias = order.scaled(self.sigma)
             elif order is not None:
                 bias = -self.sigma * order
-            return self.order_norm(t + self.order_attention.attend(t, order_key, order_value, bias))
+            return self.order_norm(t + self.order_attention(t, order_key, order_value, bias))
 
         def object_aware(t: Tensor) -> Tensor:
-            seen = self.object_attention.attend(t, object_key, object_value, allow)
-            return self.object_norm(t + seen)
+            return self.object_norm(t + self.object_attention(t, object_key, object_value, allow))
 
         steps = (order_aware, object_aware) if self.order_first else (object_aware, order_aware)
         for step in steps:
@@ -144,5 +143,6 @@ class Fusion(nn.Module):
         return features
 
     def _update(self, number: int, features: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
-        seen: Tensor = self.image_updates[number](features + position, tokens, tokens)
+        update = [each for each in self.image_updates if isinstance(each, CrossAttention)][number]
+        seen: Tensor = update(features + position, update.key(tokens), update.value(tokens))
         return features + seen

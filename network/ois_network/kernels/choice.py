@@ -3,7 +3,7 @@
 `measured.json` lies beside this file. `python -m ois_benchmarks.kernels --write` fills it on a
 GPU; an architecture (compute capability) without an entry keeps PyTorch's attention.
 
-    {"schema": 1, "devices": {"9.0": {"device": ..., "date": ..., "versions": {...}, "rows": [
+    {"schema": 1, "devices": {"9.0": {"gpu": ..., "date": ..., "versions": {...}, "rows": [
         {"objects": 1, "queries": 48, "channels": 256, "keys": 5329, "heads": 8,
          "dtype": "float16", "kernels_us": ..., "torch_us": ...,
          "blocks": {"queries": 64, "keys": 64, "splits": 33, ...}}]}}}
@@ -84,20 +84,49 @@ class Measurement:
 
 def read_measurements(path: Path = MEASURED) -> dict[str, list[Measurement]]:
     """Compute capability ("9.0") -> what was measured there. Raises `InvalidInput`."""
-    return {
-        capability: [Measurement.from_dict(row) for row in device["rows"]]
-        for capability, device in _read(path)["devices"].items()
-    }
+    return {capability: _rows(device) for capability, device in _read(path)["devices"].items()}
 
 
 def write_measurements(
     capability: str, about: dict[str, Any], rows: Sequence[Measurement], path: Path = MEASURED
 ) -> None:
-    """Replace what is known of one compute capability. about: device, date, versions.
+    """Add to what is known of one compute capability; calls measured again replace what was.
 
-    Raises `InvalidInput` when the file is damaged and `OutputError` when it cannot be written.
+    about: gpu, date, commit, versions. What another GPU of that capability measured goes: it would
+    not be known any more which row is whose. Raises `InvalidInput` when the file is damaged and
+    `OutputError` when it cannot be written.
     """
     table = _read(path)
+    before = table["devices"].get(capability, {"rows": []})
+    again = {row.call for row in rows}
+    kept = [row for row in _rows(before) if row.call not in again]
+    if before.get("gpu") != about.get("gpu"):
+        kept = []
+    _write(table, capability, about, [*kept, *rows], path)
+
+
+def forget_measurements(capability: str, dtype: torch.dtype, path: Path = MEASURED) -> None:
+    """Whatever says that kernels are faster in `dtype`: they were found to be wrong.
+
+    Raises as `write_measurements` does.
+    """
+    table = _read(path)
+    if (before := table["devices"].get(capability)) is not None:
+        kept = [row for row in _rows(before) if row.call.dtype != dtype]
+        _write(table, capability, before, kept, path)
+
+
+def _rows(device: dict[str, Any]) -> list[Measurement]:
+    return [Measurement.from_dict(row) for row in device["rows"]]
+
+
+def _write(
+    table: dict[str, Any],
+    capability: str,
+    about: dict[str, Any],
+    rows: Sequence[Measurement],
+    path: Path,
+) -> None:
     table["devices"][capability] = about | {"rows": [row.to_dict() for row in rows]}
     part = path.with_suffix(".part")
     try:
@@ -114,8 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
         if table["schema"] != SCHEMA:
             raise ValueError(f"its schema is {table['schema']}, expected {SCHEMA}")
         for device in table["devices"].values():
-            for row in device["rows"]:
-                Measurement.from_dict(row)
+            _rows(device)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(
             f"{path} is no table of kernel measurements: {error!r}. Restore it, or write it anew "
