@@ -84,6 +84,8 @@ def test_graphs_of_the_engine_are_timed(
     assert rows[0].masks is None
     # Eight objects do eight times the arithmetic, and read weights and features once.
     assert rows[3].floor_us <= 8 * rows[1].floor_us
+    by_memory = cost.click_bytes / 4e12 > cost.click_flops / 5e13
+    assert rows[1].bound == ("memory" if by_memory else "arithmetic")
     assert rows[1].floor_us == 1e6 * max(cost.click_flops / 5e13, cost.click_bytes / 4e12)
     table = gpu_engine.markdown(rows, [gpu_engine.NewShape(112, 84, (9.0, 30.0, 1.0), (5, 9, 1))])
     assert "| click, N = 8 | 10 (9 to 11) |" in table
@@ -99,7 +101,7 @@ def test_graphs_of_the_engine_are_timed(
         "encode", "click, 1 objects", "click, 2 objects", "click, 8 objects"
     ]  # fmt: skip
     assert graphs.rows[1].cells[1] == "10.0\n9.00 to 11.0"
-    assert graphs.rows[1].cells[4] == "2.00"
+    assert graphs.rows[1].cells[4:6] == [rows[1].bound, "2.00"]
     assert graphs.notes[-1] == "It stopped there: the GPU is out of memory"
     assert shapes.rows[0].cells == ["112x84", "9.00, 30.0, 1.00", "5.00, 9.00, 1.00"]
 

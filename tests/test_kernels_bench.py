@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
 
-from ois_benchmarks import kernel_plugin, kernels
+from ois_benchmarks import kernel_plugin, kernels, report_kernels
 from ois_benchmarks.gpu_timing import Microseconds, Rates
 from ois_benchmarks.kernel_click import flops, least_bytes
 from ois_client.errors import InvalidInput, ParityError
@@ -190,5 +190,10 @@ def test_what_was_measured_before_a_time_limit_is_kept(
         kernels.main(["--output", str(output), "--write"])
     result = json.loads(output.read_text())
     assert [row["call"]["objects"] for row in result["rows"]] == [1, 2]
-    assert result["gpu"] == "H100"
+    assert result["machine"]["gpu"] == "H100"
+    (shown,) = report_kernels.tables(result)
+    assert [row.cells[:3] for row in shown.rows] == [
+        ["5329", objects, "20.0\n19.0 to 21.0"] for objects in ("1", "2")
+    ]
+    assert shown.rows[0].cells[-1] == "2.50x"
     assert [row.call.objects for row in read_measurements(table)["9.0"]] == [1, 2]

@@ -49,12 +49,15 @@ Arrays = engine_worker.Arrays
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One graph. objects: 0 for an encode. call_us: by the clock. masks: of a click."""
+    """One graph. objects: 0 for an encode. call_us: by the clock. bound: of the floor, "arithmetic"
+    or "memory". masks: of a click.
+    """
 
     objects: int
     replay: Microseconds
     call_us: float
     floor_us: float
+    bound: str
     masks: Microseconds | None = None
 
     @property
@@ -96,15 +99,15 @@ class Bench:
         encode = partial_of(self._engines.encode, self._image, self._geometry)
         state = repeated(encode)
         key = GraphKey(self._grid, 0)
-        floor_s = self._rates.floor_s(cost.encode_flops, cost.encode_bytes / share)
-        yield self._replayed(0, self._runner.kept.encodes.find(key), encode, floor_s)
+        work = cost.encode_flops, cost.encode_bytes / share
+        yield self._replayed(0, self._runner.kept.encodes.find(key), encode, work)
         for count in objects:
             given = {name: np.repeat(array, count, axis=0) for name, array in self._prompts.items()}
             click = partial_of(self._engines.decode_masks, state, **given, want_logits=False)
             repeated(click)
             key = GraphKey(self._grid, count)
-            floor_s = self._rates.floor_s(count * cost.click_flops, cost.click_bytes / share)
-            yield self._replayed(count, self._runner.kept.clicks.find(key), click, floor_s)
+            work = count * cost.click_flops, cost.click_bytes / share
+            yield self._replayed(count, self._runner.kept.clicks.find(key), click, work)
 
     def new_shapes(self) -> Iterator[NewShape]:
         """Images that the engine has not seen."""
@@ -125,8 +128,9 @@ class Bench:
         return self._geometry.grid_height, self._geometry.grid_width
 
     def _replayed(
-        self, count: int, graph: Any, call: Callable[[], object], floor_s: float
+        self, count: int, graph: Any, call: Callable[[], object], work: tuple[float, float]
     ) -> Replayed:
+        """work: FLOPs and bytes, at least."""
         if graph is None:
             raise EngineError(f"no graph was captured for {count} objects; expected a bucket's")
         replay = self._timer.time_graph(graph.captured, cold=False)
@@ -135,7 +139,8 @@ class Bench:
         if count:
             logits = graph.captured.outputs[0].clone()
             masks = self._timer.time(partial_of(pack_masks, logits, self._geometry), cold=False)
-        return Replayed(count, replay, call_us, 1e6 * floor_s, masks)
+        floor_us = 1e6 * self._rates.floor_s(*work)
+        return Replayed(count, replay, call_us, floor_us, self._rates.bound(*work), masks)
 
 
 def partial_of(function: Callable[..., Any], *given: Any, **named: Any) -> Callable[[], Any]:

@@ -33,6 +33,11 @@ class Rates:
         """Seconds that nothing can beat: the larger of arithmetic and memory traffic."""
         return max(flop / self.flops_per_s, byte / self.bytes_per_s)
 
+    def bound(self, flop: float, byte: float) -> str:
+        """What takes longer of the two."""
+        at_arithmetic = flop / self.flops_per_s >= byte / self.bytes_per_s
+        return "arithmetic" if at_arithmetic else "memory"
+
 
 @dataclass(frozen=True, slots=True)
 class Microseconds:

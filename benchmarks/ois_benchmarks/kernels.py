@@ -221,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _keep(rows: Sequence[Row], device: torch.device, output: Path | None, *, write: bool) -> None:
     about = machine.describe() | describe_gpu(device)
     if output is not None:
-        save(about | {"rows": [row.to_dict() for row in rows]}, output)
+        found = [row.to_dict() for row in rows]
+        save({"benchmark": "kernels", "machine": about, "rows": found}, output)
     if write:
         kept = {name: about[name] for name in ("gpu", "date", "commit", "versions")}
         write_measurements(about["capability"], kept, [row.measurement for row in rows])

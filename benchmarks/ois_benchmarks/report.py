@@ -8,10 +8,16 @@ headline of a picture names the peers that are faster as well as the slower ones
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ois_benchmarks import report_gpu_engine, report_latency, report_load, report_roofline
+from ois_benchmarks import (
+    report_gpu_engine,
+    report_kernels,
+    report_latency,
+    report_load,
+    report_roofline,
+)
 from ois_benchmarks.curves import COLOURS, iou_curves
 from ois_benchmarks.latency_result import Definition
 from ois_benchmarks.load_result import describe_saturation
@@ -53,7 +59,10 @@ def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report
             _latency_section("Seconds per click", inputs, "spc"),
             _latency_section("Segment anything: 256 clicks on one picture", inputs, "sat"),
             _engines_section(inputs.engines),
-            _gpu_engine_section(inputs.gpu_engine),
+            _tables_section(
+                "The engine alone on a GPU", inputs.gpu_engine, report_gpu_engine.tables
+            ),
+            _tables_section("Masked attention on a GPU", inputs.kernels, report_kernels.tables),
             _roofline_section(inputs),
             _quality_section(inputs.quality),
             _load_section(inputs.load),
@@ -114,12 +123,16 @@ def _engines_section(sources: Sequence[Source]) -> Section:
     return Section("One network in every engine", blocks)
 
 
-def _gpu_engine_section(sources: Sequence[Source]) -> Section:
+def _tables_section(
+    title: str,
+    sources: Sequence[Source],
+    tables: Callable[[Mapping[str, Any]], Iterable[Table]],
+) -> Section:
     blocks: list[Picture | Table | str] = []
     for source in sources:
         blocks.append(f"{source.name}: {_where(source.machine)}.")
-        blocks += report_gpu_engine.tables(source.document)
-    return Section("The engine alone on a GPU", blocks)
+        blocks += tables(source.document)
+    return Section(title, blocks)
 
 
 def _roofline_section(inputs: Inputs) -> Section:

@@ -24,6 +24,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
         Column("replay, us"),
         Column("floor, us"),
         Column("of the roof"),
+        Column("bound by", number=False),
         Column("masks, us"),
         Column("call, us"),
     ]
@@ -53,6 +54,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         f"{svg.number(replay['high'])}",
         svg.number(row["floor_us"]),
         f"{row['floor_us'] / replay['median']:.0%}",
+        row["bound"],
         svg.number(masks["median"]) if masks else "",
         svg.number(row["call_us"]),
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ois_benchmarks import report_gpu_engine
+from ois_benchmarks import report_gpu_engine, report_kernels
 from ois_benchmarks.latency_result import LatencyResult
 from ois_benchmarks.load_result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load_result import StepResult
@@ -51,6 +51,7 @@ class Inputs:
     load: list[Load] = field(default_factory=list)
     overhead: list[Source] = field(default_factory=list)
     gpu_engine: list[Source] = field(default_factory=list)
+    kernels: list[Source] = field(default_factory=list)
     ceilings: list[Ceilings] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -99,7 +100,7 @@ def _add(found: Inputs, path: Path, document: Any) -> None:
         add(found, source)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InvalidInput(
             f"the result {path} is damaged ({type(error).__name__}: {error}); measure it again"
         ) from error
@@ -140,6 +141,11 @@ def _gpu_engine(found: Inputs, source: Source) -> None:
     found.gpu_engine.append(source)
 
 
+def _kernels(found: Inputs, source: Source) -> None:
+    list(report_kernels.tables(source.document))
+    found.kernels.append(source)
+
+
 def _ceilings(found: Inputs, source: Source) -> None:
     found.ceilings.append(Ceilings.from_dict(source.document))
 
@@ -155,5 +161,6 @@ _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "load": _load,
     "serving-overhead": _overhead,
     "gpu-engine": _gpu_engine,
+    "kernels": _kernels,
     "ceilings": _ceilings,
 }
