@@ -66,11 +66,7 @@ def bench(engines: TorchEngines) -> tuple[gpu_engine.Bench, Timer]:
     return gpu_engine.Bench(engines, timer, RATES["fp32"], side, side), timer  # type: ignore[arg-type]
 
 
-def test_graphs_of_the_engine_are_timed(
-    engines: TorchEngines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_engine.torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr("ois_network.kernels.operations.measured_on", lambda _device: False)
+def test_graphs_of_the_engine_are_timed(engines: TorchEngines) -> None:
     cost = gpu_engine.cost_of(engines, MICRO.longest, MICRO.longest)
     made, timer = bench(engines)
     rows = list(made.replays((1, 2, 8), cost))

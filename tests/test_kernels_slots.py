@@ -22,7 +22,7 @@ from ois_network.kernels.choice import (
     read_measurements,
     write_measurements,
 )
-from ois_network.kernels.operations import KernelAttention, measured_on
+from ois_network.kernels.operations import KernelAttention
 from ois_network.kernels.reference import masked_attention
 from ois_network.kernels.slots import (
     Call,
@@ -185,7 +185,6 @@ def test_the_committed_table_is_valid_and_leaves_a_cpu_to_pytorch() -> None:
     assert isinstance(read_measurements(), dict)
     ops = KernelAttention()
     assert not ops.takes(CALL, torch.device("cpu"))
-    assert not measured_on(torch.device("cpu"))
     network = random_network()
     set_attention_ops(network, ops)
     assert network.fusion is not None

@@ -20,7 +20,7 @@ from ois_client.geometry import PREPROCESS_VERSION, Geometry
 from ois_network.attention import set_attention_ops
 from ois_network.checkpoint import Checkpoint, load_checkpoint
 from ois_network.half import lower_precision
-from ois_network.kernels.operations import KernelAttention, measured_on
+from ois_network.kernels.operations import KernelAttention, measured_for
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines import (
     CLICK_INPUTS,
@@ -57,7 +57,7 @@ def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
 class TorchEngines:
     """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`.
 
-    runner: what runs them; `ois_benchmarks.gpu_engine` times its graphs.
+    runner: what runs them; `ois_benchmarks.gpu_engine` times its graphs. rewrites: what is on.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class TorchEngines:
         self.description = f"torch {torch.__version__} {device} {precision}"
         # Kernels of our own, and the cache that they build on, where they were measured faster.
         set_attention_ops(network, KernelAttention())
-        rewrites = Rewrites(cached_kv=measured_on(device))
+        cached = measured_for(loaded.config, dtype_of(precision), device)
+        rewrites = Rewrites(cached_kv=cached)
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
+        self.rewrites = encoder.rewrites
         if precision != "f32":
             lower_precision(encoder, decoder, dtype_of(precision))
         for half in (encoder, decoder):

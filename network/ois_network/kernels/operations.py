@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -9,7 +10,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ois_client.clicks import SLOTS
 from ois_network.attention import TorchAttention
+from ois_network.config import NetworkConfig
 from ois_network.kernels.choice import Blocks, choose, read_measurements
 from ois_network.kernels.slots import Call, Rows, SlotBias
 
@@ -46,28 +49,35 @@ class KernelAttention(TorchAttention):
 def measured_choice() -> Choice:
     """What the committed measurements say. Raises `InvalidInput` when they are damaged."""
     measured = read_measurements()
-    installed = find_spec("triton") is not None
 
     @lru_cache(maxsize=256)
     def look_up(call: Call, device: torch.device) -> Blocks | None:
-        if not installed or device.type != "cuda":
-            return None
         return choose(measured.get(_capability(device), []), call)
 
     return look_up
 
 
-def measured_on(device: torch.device) -> bool:
-    """Whether anything was measured to be faster on such a device.
+def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether some click of this network, with products in `dtype`, would run the kernels here.
 
     Only then is it known that caching K and V (rewrite R4), which the kernels build on, is
-    worth its memory.
+    worth its memory. Measurements of another network or dtype say nothing, and neither do those
+    of more or fewer patches than this network's images can have.
     """
-    if device.type != "cuda" or find_spec("triton") is None:
-        return False
-    return any(row.worth for row in read_measurements().get(_capability(device), []))
+    if not config.dense:
+        return False  # the decoder hands the kernels K and V with the disks' part, or nothing
+    rows = read_measurements().get(_capability(device), [])
+    side = config.longest // config.patch
+    sizes = itertools.product({row.call.objects for row in rows}, range(1, side + 1))
+    return any(
+        choose(rows, Call(n, SLOTS, config.prompt_dim, side * other, config.fusion_heads, dtype))
+        for n, other in sizes
+    )
 
 
 def _capability(device: torch.device) -> str:
+    """As the table names it; empty where the kernels cannot run."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return ""
     major, minor = torch.cuda.get_device_capability(device)
     return f"{major}.{minor}"
