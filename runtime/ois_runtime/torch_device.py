@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,37 +58,73 @@ def dtype_of(precision: str) -> torch.dtype:
     return _DTYPES[precision]
 
 
+class _Shared:
+    """Switches of the whole process, held at a value while anybody is in a block.
+
+    Engines compute beside each other, each in a thread of its own. Were each to set the switches
+    and set back what it had found, the one that ends first would take them from the others, and
+    the last would leave what another had set. So the first one in sets them, and the last one
+    out sets them back.
+    """
+
+    _lock = threading.Lock()  # of all: what one sets back, another may be about to set
+
+    def __init__(self, *switches: tuple[Any, str, object]) -> None:
+        """switches: (owner, attribute, value)."""
+        self._switches = switches
+        self._users = 0
+        self._before: list[object] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self._users == 0:
+                self._before = [getattr(owner, name) for owner, name, _ in self._switches]
+                for owner, name, value in self._switches:
+                    setattr(owner, name, value)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    for (owner, name, _), before in zip(self._switches, self._before, strict=True):
+                        setattr(owner, name, before)
+
+
+_CUDNN: Any = torch.backends.cudnn
+_EXACT = _Shared(
+    (_CUDNN, "benchmark", False),
+    (_CUDNN.conv, "fp32_precision", "ieee"),
+    (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+)
+_MEASURED = _Shared((_CUDNN, "benchmark", True))
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
     """In this block no fp32 product is rounded to TF32, and cuDNN takes the algorithm it expects
     to be fastest.
 
-    TF32 keeps ten bits: the coordinates of a click would lose what fp32 islands keep. The
-    switches are the process's, so they are set back.
+    TF32 keeps ten bits: the coordinates of a click would lose what fp32 islands keep, so engines
+    of every precision want the same. The switches are the process's: they are set back when no
+    engine computes.
     """
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = False, "ieee", "ieee"
-    try:
+    with _EXACT.held():
         yield
-    finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
 
 
 @contextmanager
 def measured_algorithms() -> Iterator[None]:
-    """In this block cuDNN tries its algorithms on every convolution whose shape is new to it.
+    """In this block, which is one within `exact_products`, cuDNN tries its algorithms on every
+    convolution whose shape is new to it.
 
     That takes seconds for a network, so it is for shapes whose graph is replayed from then on.
+    Another engine that meets a new shape meanwhile tries them too: it takes longer once.
     """
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.benchmark
-    cudnn.benchmark = True
-    try:
+    with _MEASURED.held():
         yield
-    finally:
-        cudnn.benchmark = before
 
 
 #: What libraries say when they get no memory. PyTorch's own allocator has a class for it; CUDA
