@@ -1,12 +1,14 @@
 """What a GPU does for `torch_graphs`: streams, pinned memory, capturing a CUDA graph.
 
-**Not run on a GPU yet**: written against PyTorch's documented API and checked by types alone;
-`tests/test_gpu_engine.py` is for the first GPU. Everything that decides anything is in
-`torch_graphs` and `torch_plan`, which are tested with memory of the CPU behind the same interface.
+**Not run on a GPU yet**: written against PyTorch's documented API and checked by types, and that
+captures take turns with CUDA's calls replaced; `tests/test_gpu_engine.py` is for the first GPU.
+Everything that decides anything is in `torch_graphs` and `torch_plan`, which are tested with memory
+of the CPU behind the same interface.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,6 +23,10 @@ from ois_runtime.graph_device import TORCH_TYPES, Captured, Uploaded
 from ois_runtime.torch_device import exact_products, measured_algorithms
 
 _WARM_UP_RUNS = 3
+#: PyTorch captures one graph at a time in a process, whichever GPU it is for, and meanwhile its
+#: allocator must not give memory back: neither on request, nor as cuDNN makes it after trying its
+#: algorithms in a warm-up.
+_CAPTURING = threading.Lock()
 
 Result = TypeVar("Result")
 
@@ -59,11 +65,13 @@ class CudaDevice:
         return torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
 
     def capture(self, run: Callable[[], Result]) -> Captured[Result]:
-        with measured_algorithms():
+        with _CAPTURING:
             # Warm-up first: libraries allocate workspaces and try algorithms, which no graph may
-            # do. The capture itself then takes the algorithms that were found.
-            for _ in range(_WARM_UP_RUNS):
-                run()
+            # do. The capture itself then takes the algorithms that were found: cuDNN's switch is
+            # back by then, lest another engine try some, and free their memory, meanwhile.
+            with measured_algorithms():
+                for _ in range(_WARM_UP_RUNS):
+                    run()
             self._compute.synchronize()
             graph = torch.cuda.CUDAGraph()
             # thread_local: another thread's upload may allocate meanwhile.
@@ -80,7 +88,8 @@ class CudaDevice:
         return {name: tensor.numpy() for name, tensor in copies.items()}
 
     def release_memory(self) -> None:
-        torch.cuda.empty_cache()
+        with _CAPTURING:
+            torch.cuda.empty_cache()
 
     def memory(self) -> tuple[int, int]:
         free, total = torch.cuda.mem_get_info(self.device)
