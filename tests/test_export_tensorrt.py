@@ -64,6 +64,23 @@ def attention(kind: int = F16, size: int = 64, **changes: object) -> onnx.ModelP
     return model([node], given, [("y", kind, [1, "t", 4 * size])])
 
 
+def ranks(
+    constants: dict[str, np.ndarray] | None = None, **shapes: list[int | str]
+) -> onnx.ModelProto:
+    """Cross-attention of four heads with a mask, its inputs of these shapes."""
+    usual: dict[str, list[int | str]] = {
+        "query": [1, 4, "q", 64],
+        "key": [1, 4, "k", 64],
+        "value": [1, 4, "k", 64],
+        "mask": ["q", "k"],
+    }
+    names = list(usual)
+    node = helper.make_node("Attention", names, ["y"], name="a", q_num_heads=4, kv_num_heads=4)
+    given = [(name, F16, shape) for name, shape in (usual | shapes).items()]
+    given = [value for value in given if value[0] not in (constants or {})]
+    return model([node], given, [("y", F16, [1, 4, "q", 64])], constants)
+
+
 def node(kind: str, inputs: list[str], **attributes: object) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, ["y"], name="n", **attributes)
 
@@ -82,6 +99,22 @@ BROKEN: list[tuple[lint.Rule, onnx.ModelProto, str]] = [
     (rules.attention_inputs, attention(outputs=["y", "k", "v"]), "3 outputs"),
     (rules.attention_inputs, attention(extra=["", "c", "d"]), "cache"),
     (rules.attention_inputs, attention(extra=["m"], is_causal=1), "causal"),
+    (
+        rules.attention_inputs,
+        ranks(query=[1, "q", 256], key=[1, 4, "k", 64], value=[1, 4, "k", 64]),
+        "query, key, value of 3, 4, 4 axes",
+    ),
+    (
+        rules.attention_inputs,
+        ranks(query=[1, 4, "q", 64], key=[1, 4, "k", 64], value=[1, "k", 256]),
+        "query, key, value of 4, 4, 3 axes",
+    ),
+    (rules.attention_inputs, ranks(mask=[1, 1, 1, "q", "k"]), "a mask of 5 axes"),
+    (
+        rules.attention_inputs,
+        ranks(constants={"mask": np.zeros((1, 1, 1, 1, 1), dtype=np.float16)}),
+        "a mask of 5 axes",
+    ),
     (rules.attention_fuses, attention(kind=F32), "expected fp16 or bf16"),
     (rules.attention_fuses, attention(size=8), "heads of 8"),
     (rules.attention_fuses, attention(size=264), "heads of 264"),
@@ -231,6 +264,8 @@ def test_every_rule_of_tensorrt_is_broken_once() -> None:
 def test_each_rule_accepts_good_graphs_and_says_why(rule: lint.Rule) -> None:
     assert list(rule(GOOD)) == []
     assert list(rule(attention())) == []
+    assert list(rule(ranks())) == []
+    assert list(rule(ranks(mask=[1, 4, "q", "k"]))) == []
     if rule.__module__ == rules.__name__:
         assert len(rule.__doc__ or "") > 40
 

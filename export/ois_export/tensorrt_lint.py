@@ -29,7 +29,9 @@ def standard_operators(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def attention_inputs(model: onnx.ModelProto) -> Iterator[str]:
-    """`Attention` is imported with one output, no cache, and not causal with a mask as well."""
+    """`Attention` is imported with one output, no cache, not causal with a mask as well, query, key
+    and value of one rank, and a mask of at most four axes (the source of onnx/onnx-tensorrt)."""
+    shapes = _shapes(model)
     for node in _nodes(model, "Attention"):
         if len([name for name in node.output if name]) != 1:
             yield f"node {node.name!r} has {len(node.output)} outputs; expected 1"
@@ -38,6 +40,13 @@ def attention_inputs(model: onnx.ModelProto) -> Iterator[str]:
         causal = next((a.i for a in node.attribute if a.name == "is_causal"), 0)
         if causal and len(node.input) > 3 and node.input[3]:
             yield f"node {node.name!r} is causal and has a mask; expected one of the two"
+        ranks = [len(shapes[name]) for name in node.input[:3] if name in shapes]
+        if len(set(ranks)) > 1:
+            got = ", ".join(map(str, ranks))
+            yield f"node {node.name!r} has query, key, value of {got} axes; expected one number"
+        mask = shapes.get(node.input[3], []) if len(node.input) > 3 else []
+        if len(mask) > 4:
+            yield f"node {node.name!r} has a mask of {len(mask)} axes; expected at most 4"
 
 
 def attention_fuses(model: onnx.ModelProto) -> Iterator[str]:
@@ -207,7 +216,8 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Sizes by tensor name; 0 stands for a free one."""
-    return {
+    constants = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    return constants | {
         name: [dim.dim_value for dim in tensor.shape.dim]
         for name, tensor in _inferred(model).items()
         if tensor.HasField("shape")
