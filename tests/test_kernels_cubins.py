@@ -1,22 +1,28 @@
 """The kernels compile ahead of time for every architecture, on a machine without a GPU.
 
-The compiler runs through its command, in a process of its own: nothing that other tests import
-or set can reach it.
+The compiler runs in processes of its own, through its command and for what the launcher asks for
+beside what is written to files: nothing that other tests import or set can reach it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
+import cubin_cases
+from cubin_cases import CASES
 from ois_client.errors import ExportError
 
 triton = pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
@@ -24,17 +30,38 @@ triton = pytest.importorskip("triton", reason="the kernels need Triton, which is
 from ois_network.kernels import cubins  # noqa: E402
 from ois_network.kernels.elf import read_cubin  # noqa: E402  (elftools comes with Triton)
 
+if TYPE_CHECKING:
+    from ois_network.kernels.cubins import Compiled
+
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 DECLARED = {"masked_attention": 21, "add_shares": 5}
 #: What one block may take on the smallest of these (sm_86, 89, 120), and a multiprocessor has.
 SHARED_BYTES, REGISTERS = 99 * 1024, 65536
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cubins")
+def environment(cache: Path) -> dict[str, str]:
+    """This process's, with nothing set for Triton but an empty cache."""
     variables = {name: v for name, v in os.environ.items() if not name.startswith("TRITON_")}
-    variables["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    return variables | {"TRITON_CACHE_DIR": str(cache)}
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Compiled]]]:
+    """Of `CASES`, under way beside what is compiled to `folder`."""
+    variables = environment(tmp_path_factory.mktemp("cache"))
+    context = multiprocessing.get_context("spawn")
+    with (
+        patch.dict(os.environ, variables, clear=True),
+        ProcessPoolExecutor(1, mp_context=context) as pool,
+    ):
+        yield {name: pool.submit(cubin_cases.compiled, case) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, others: dict[str, Future[Compiled]]) -> Path:
+    del others  # begun before
+    folder = tmp_path_factory.mktemp("cubins")
+    variables = environment(tmp_path_factory.mktemp("cache"))
     arguments = ["-m", "ois_network.kernels.cubins", str(folder), "--dtype", "float16"]
     run = subprocess.run(
         [sys.executable, *arguments], env=variables, capture_output=True, text=True
@@ -80,6 +107,21 @@ def test_nothing_is_spilled_and_a_block_fits(kernels: list[dict[str, Any]]) -> N
         assert kernel["stack_bytes"] == 0, kernel["file"]
         assert 0 < kernel["registers"] * kernel["threads"] <= REGISTERS, kernel["file"]
         assert kernel["shared_bytes"] <= SHARED_BYTES, kernel["file"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_launcher_may_ask_for_compiles_too(
+    others: dict[str, Future[Compiled]], name: str
+) -> None:
+    case, compiled = CASES[name], others[name].result(timeout=120)
+    facts = compiled.facts
+    assert facts.architecture == cubin_cases.ARCHITECTURE
+    compiled_in = {"splits"} & dict(case.changes).keys()
+    assert facts.parameters == DECLARED[facts.entry] + 2 - len(compiled_in)
+    assert 0 < facts.registers * 32 * compiled.variant.warps <= REGISTERS
+    assert compiled.shared_bytes <= SHARED_BYTES
+    if case.dtype != "float32":  # whose tiles are twice as large: 64 rows of them spill
+        assert facts.stack_bytes == 0
 
 
 def test_nvidias_own_tool_reads_the_same(folder: Path, kernels: list[dict[str, Any]]) -> None:

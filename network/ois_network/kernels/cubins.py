@@ -31,13 +31,15 @@ from ois_network.kernels.choice import Blocks
 from ois_network.kernels.elf import Cubin, read_cubin
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-DTYPES = {"float16": "fp16", "bfloat16": "bf16"}
+#: What is written. The kernels compile for fp32 as well, but spill registers there.
+DTYPES = ("float16", "bfloat16")
 HIDDEN = ("global_scratch", "profile_scratch")
 #: ViT-S, B and L: 256 channels in 8 heads, 48 slots.
 HEADS, DIM = 8, 32
 BLOCKS = Blocks(queries=64, keys=64, splits=1)  # splits is a parameter, not compiled in
 
-_HALF = ("query", "key", "value", "key_part", "value_part", "out")
+_POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+_INPUTS = ("query", "key", "value", "key_part", "value_part", "out")
 _TYPES = {
     **dict.fromkeys(("centre", "depth", "sigma", "sums", "stats"), "*fp32"),
     **dict.fromkeys(("label", "visible", "touched", "index"), "*i32"),
@@ -60,7 +62,7 @@ class Variant:
     stages: int
 
 
-def variants(dtypes: Sequence[str] = tuple(DTYPES)) -> list[Variant]:
+def variants(dtypes: Sequence[str] = DTYPES) -> list[Variant]:
     """Order-aware, object-aware and the sum of their shares, for each dtype."""
     heads = {"HEADS": HEADS, "DIM": DIM}
     found = []
@@ -104,7 +106,7 @@ def compile_kernel(variant: Variant, architecture: int) -> Compiled:
     if triton.knobs.runtime.interpret:
         raise ExportError("TRITON_INTERPRET is set, which replaces the compiler; unset it")
     function = getattr(language, variant.kernel)
-    types = _TYPES | dict.fromkeys(_HALF, f"*{DTYPES[variant.dtype]}")
+    types = _TYPES | dict.fromkeys(_INPUTS, _POINTERS[variant.dtype])
     signature = {
         name: "constexpr" if name in variant.constants else types[name]
         for name in function.arg_names
@@ -147,7 +149,7 @@ def compile_kernel(variant: Variant, architecture: int) -> Compiled:
 def write_cubins(
     folder: Path,
     architectures: Sequence[int] = ARCHITECTURES,
-    dtypes: Sequence[str] = tuple(DTYPES),
+    dtypes: Sequence[str] = DTYPES,
 ) -> Path:
     """Compile and write all; the manifest comes last. Returns its path.
 
@@ -213,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         manifest = write_cubins(
-            options.folder, options.sm or ARCHITECTURES, options.dtype or tuple(DTYPES)
+            options.folder, options.sm or ARCHITECTURES, options.dtype or DTYPES
         )
     except OISError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,56 @@
+"""Kernels as the launcher asks for them, compiled for one architecture in whichever process.
+
+Imports the compiler only inside `compiled`: what is set in the environment before that holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ois_network.kernels.cubins import Compiled
+
+ARCHITECTURE = 90
+_NO_DISKS = ("PARTS", False)
+#: One share of the keys: Triton compiles an argument that is 1 in, as the launcher's is then.
+_ONE_SHARE = (("DIRECT", True), _NO_DISKS, ("splits", 1))
+
+
+@dataclass(frozen=True)
+class CubinCase:
+    """kernel: order, object or sum; changes: of the constants that are written to files."""
+
+    kernel: str
+    dtype: str
+    changes: tuple[tuple[str, object], ...] = ()
+
+
+CASES = {
+    "order bf16": CubinCase("order", "bfloat16"),
+    "object bf16": CubinCase("object", "bfloat16"),
+    "sum bf16": CubinCase("sum", "bfloat16"),
+    "order fp32": CubinCase("order", "float32"),
+    "sum fp32": CubinCase("sum", "float32"),
+    "order, skipping": CubinCase("order", "float16", (("SKIP", True),)),
+    "object, skipping": CubinCase("object", "float16", (("SKIP", True),)),
+    "order, no disks": CubinCase("order", "float16", (_NO_DISKS,)),
+    "order, one share": CubinCase("order", "float16", _ONE_SHARE),
+    "object, one share, skipping": CubinCase("object", "bfloat16", (*_ONE_SHARE, ("SKIP", True))),
+    "object, nothing masked": CubinCase("object", "float16", (("ALLOW", False),)),
+    "order, all of each object's own": CubinCase(
+        "order",
+        "float16",
+        (("KEYS_SHARED", False), ("DEPTH_SHARED", False), ("SIGMA_PER_HEAD", True), _NO_DISKS),
+    ),
+}
+
+
+def compiled(case: CubinCase) -> Compiled:
+    """Raises `ExportError` as `cubins.compile_kernel`."""
+    from ois_network.kernels import cubins
+
+    name = f"{case.kernel}-{case.dtype}"
+    variant = next(one for one in cubins.variants([case.dtype]) if one.name == name)
+    constants = variant.constants | dict(case.changes)
+    return cubins.compile_kernel(replace(variant, constants=constants), ARCHITECTURE)
