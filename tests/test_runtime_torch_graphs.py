@@ -24,8 +24,11 @@ from ois_client.clicks import Click, fill_slots
 from ois_client.errors import ServerOverloaded
 from ois_client.geometry import Geometry
 from ois_client.masks import pack_mask
+from ois_network.attention import set_attention_ops
 from ois_network.half import lower_precision
-from ois_network.split import ClickDecoder, ImageEncoder
+from ois_network.kernels.choice import Blocks
+from ois_network.kernels.operations import KernelAttention
+from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.graph_device import Captured, Uploaded
 from ois_runtime.postprocess import postprocess
 from ois_runtime.torch_device import is_out_of_memory
@@ -346,15 +349,43 @@ def _spoilt_capture() -> None:
         raise RuntimeError("operation failed due to a previous error during capture")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_nothing_in_the_network_stops_a_capture(dtype: torch.dtype) -> None:
+class Launches:
+    """Stands for a Triton kernel: `kernel[grid](...)` is counted, its arguments checked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*arguments: Tensor | float, **_constants: object) -> None:
+            assert all(isinstance(size, int) for size in grid)
+            devices = {one.device.type for one in arguments if isinstance(one, Tensor)}
+            assert devices == {"meta"}
+            self.count += 1
+
+        return launch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", ["PyTorch's attention", "the kernels"])
+def test_nothing_in_the_network_stops_a_capture(
+    monkeypatch: pytest.MonkeyPatch, way: str, dtype: torch.dtype
+) -> None:
     """No tensor is made from Python's numbers and none is read: both would wait for the device.
 
     On the device `meta` nothing has values, so reading one, or meeting a tensor that stayed on
-    the CPU, is an error by itself.
+    the CPU, is an error by itself. Of the kernels all but the launch itself runs.
     """
-    network = random_network(MICRO, seed=1).requires_grad_(False)
-    encoder, decoder = ImageEncoder(network), ClickDecoder(network)
+    kernels = way == "the kernels"
+    config = MICRO.replace(fusion_heads=2)  # of 16 channels, the least that the kernels take
+    network = random_network(config, seed=1).requires_grad_(False)
+    attention, shares = Launches(), Launches()
+    if kernels:
+        language = pytest.importorskip("ois_network.kernels.language", exc_type=ImportError)
+        monkeypatch.setattr(language, "masked_attention", attention)
+        monkeypatch.setattr(language, "add_shares", shares)
+        set_attention_ops(network, KernelAttention(lambda _call, _device: Blocks(64, 64, 3)))
+    rewrites = Rewrites(cached_kv=kernels)
+    encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
     if dtype is not torch.float32:
         lower_precision(encoder, decoder, dtype)
     encoder.to("meta")
@@ -375,3 +406,6 @@ def test_nothing_in_the_network_stops_a_capture(dtype: torch.dtype) -> None:
     assert (tuple(logits.shape), tuple(coverage.shape)) == ((3, 70, 112), (3, 5, 8))
     assert {"conv2d", "scaled_dot_product_attention"} <= called
     assert not called & {"tensor", "as_tensor", "item", "tolist", "cpu", "numpy", "nonzero"}
+    # Both attentions of each block, or none of them.
+    assert attention.count == shares.count == (2 * config.fusion_blocks if kernels else 0)
+    assert ("keys_values" in state) is kernels
