@@ -1,9 +1,14 @@
-"""For all tests: what a shell in the background leaves behind must not decide them; one fixture."""
+"""For all tests: what a shell leaves behind must not decide them; no skip where a GPU must be."""
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
+
+#: Set by benchmarks/run_gpu.sh: a test of a GPU that is skipped has shown nothing, so it fails.
+GPU_REQUIRED = "OIS_GPU_REQUIRED"
 
 # A job that a script starts with `&` ignores Ctrl-C, and hands that on to its children; tests of
 # Ctrl-C start programs that must notice it.
@@ -20,3 +25,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_where_a_gpu_is_required(report, item.path)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_where_a_gpu_is_required(report, collector.path)  # a whole file that skips itself
+    return report
+
+
+def _fail_where_a_gpu_is_required(
+    report: pytest.TestReport | pytest.CollectReport, file: Path
+) -> None:
+    if os.environ.get(GPU_REQUIRED) and file.name.startswith("test_gpu_") and report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{GPU_REQUIRED} is set, and this did not run: {reason}"

@@ -29,6 +29,15 @@ def test_each_address_is_opened_in_processes_of_its_own(
     assert f"| `{bad}` | no engines at" in table
 
 
+def test_a_run_in_which_nothing_was_measured_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cold_start.main([f"local:{tmp_path}/none", "--repeats", "1"]) == 1
+    said = capsys.readouterr()
+    assert "no engines at" in said.out
+    assert said.err == "error: nothing was measured; each row says why\n"
+
+
 def test_wrong_arguments_end_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

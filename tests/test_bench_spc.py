@@ -330,6 +330,21 @@ def test_the_command_writes_its_file_and_prints_the_table(
     assert found.rows[0].identity.weights == "disk.pth"
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("command", ["spc", "sat"])
+def test_a_run_in_which_nothing_was_measured_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    output = tmp_path / "result.json"
+    argv = ["bench", command, "--size", "64x40", "--threads", "1", "-o", str(output), "--json"]
+    for way in ("without_code", "with_a_defect"):
+        argv += ["-c", f"disk_contestant:open_{way}"]
+    assert main(argv) == 1
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["rows"]) == len(read_result(output).rows) == 2
+    assert said.err.endswith("nothing was measured; each row says why\n")
+
+
 def test_an_interruption_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,6 +169,40 @@ def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
     assert "ceilings" not in left
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
+    done = script(str(tmp_path), "parity", "cold-start", SCRATCH=str(tmp_path))
+    assert done.returncode == 0
+    summary = (tmp_path / "summary.txt").read_text().splitlines()
+    said = dict(line.split(maxsplit=1) for line in summary)
+    assert "failed (1)" in said["parity"]
+    assert "passed" not in said["parity"]
+    assert "skipped" not in said["parity"]
+    assert "failed (1)" in said["cold-start"]
+    assert "nothing was measured; each row says why" in said["cold-start"]
+    assert "needs an NVIDIA GPU that PyTorch can use" in (tmp_path / "parity.log").read_text()
+
+
+def test_a_gpu_test_file_that_skips_itself_whole_fails_where_a_gpu_must_be(tmp_path: Path) -> None:
+    """As `pytest.importorskip` at the top of a file does; other tests may go on being skipped."""
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    skips = "import pytest\npytest.skip('no such library', allow_module_level=True)\n"
+    for name in ("test_gpu_whole.py", "test_other.py"):
+        (tmp_path / name).write_text(skips)
+    words = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    for name, environment, code, said in (
+        ("test_gpu_whole.py", {"OIS_GPU_REQUIRED": "1"}, 2, "did not run: Skipped: no such"),
+        ("test_gpu_whole.py", {"OIS_GPU_REQUIRED": ""}, 5, "1 skipped"),
+        ("test_other.py", {"OIS_GPU_REQUIRED": "1"}, 5, "1 skipped"),
+    ):
+        done = subprocess.run(
+            [*words, name], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert said in done.stdout
+
+
 def test_the_report_takes_the_folder_with_everything_in_it(
     results: Path,  # noqa: F811
     capsys: pytest.CaptureFixture[str],

@@ -131,6 +131,9 @@ def main(argv: list[str] | None = None) -> int:
         except OSError as error:
             print(f"error: could not write {args.output}: {error}", file=sys.stderr)
             return 2
+    if all("failed" in row for row in rows):
+        print("error: nothing was measured; each row says why", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -107,7 +107,8 @@ def spc(
     Three definitions, never mixed: click (network and mask, image encoded before), loop (RITM's
     and SegNext's: the whole evaluation loop divided by its clicks) and session (through a
     server). Each contestant has a process of its own with the same allocator and threads; rows
-    are written as they finish. docs/benchmarks.md says how peers are added.
+    are written as they finish. docs/benchmarks.md says how peers are added. Exits with 1 when no
+    row was measured.
     """
     counts = {
         "encodes": repeats,
@@ -165,7 +166,7 @@ def sat(
 
     Three modes, never mixed: sequential (SegNext's protocol: 256 single clicks), batched
     (several objects in one call) and automatic (SAM's own mask generator). What is projected
-    from fewer clicks says so.
+    from fewer clicks says so. Exits with 1 when no row was measured.
     """
     counts = {
         "encodes": repeats,
@@ -258,6 +259,9 @@ def _run(
     else:
         print(markdown(result))
     say(f"written to {place}")
+    if all(row.failed is not None for row in result.rows):
+        say("nothing was measured; each row says why")
+        raise typer.Exit(1)
 
 
 def _named(

@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `ois` with `argv` (default: the process's arguments) and return its exit code.
 
     0 success, 2 an error the user can act on, 3 complete but for items that failed (`encode`,
-    `annotate`), 130 interrupted, 1 a defect of this program.
+    `annotate`), 130 interrupted, 1 a defect of this program, or of the machine (`doctor`), or
+    nothing measured (`bench spc`, `bench sat`).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     options = args[: args.index("--")] if "--" in args else args
