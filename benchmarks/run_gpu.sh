@@ -81,29 +81,30 @@ cuda_provider() { "$PYTHON" -c 'import onnxruntime as o; assert "CUDAExecutionPr
 contestants() { for name in "$@"; do printf '%s\n' -c "$name"; done; }
 
 steps() {
-  # 1. Is there a GPU that PyTorch can use? Without one nothing below means anything.
-  if ! step gpu 30 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'; then
+  # 1. Is there a GPU that PyTorch can use? Without one nothing below means anything,
+  # and a first `import torch` from a cold disk takes most of a minute.
+  if ! step gpu 120 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'; then
     echo "no usable GPU; see $RESULTS/gpu.log" >&2
     exit 2
   fi
   step doctor 20 "${OIS[@]}" doctor
 
   # 2. Parity before speed. The kernels decide what the engine runs from then on, so they come early.
-  step parity 150 "${TESTS[@]}" tests/test_gpu_engine.py
-  step kernels 170 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json" --write
+  step parity 190 "${TESTS[@]}" tests/test_gpu_engine.py tests/test_gpu_kernels.py
+  step kernels 140 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json" --write
   [ "$mode" = run ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
 
   # 3. The engine: its ceilings, its graphs by CUDA events, a user's call, a process's first mask.
-  step ceilings 20 "$PYTHON" -m ois_benchmarks.gpu_ceilings --output "$RESULTS/gpu-ceilings.json"
-  step engine 110 "$PYTHON" -m ois_benchmarks.gpu_engine --network vitb --size 1022x1022 \
+  step ceilings 45 "$PYTHON" -m ois_benchmarks.gpu_ceilings --output "$RESULTS/gpu-ceilings.json"
+  step engine 100 "$PYTHON" -m ois_benchmarks.gpu_engine --network vitb --size 1022x1022 \
     --precision f16 --output "$RESULTS/gpu-engine-vitb.json"
-  step click 20 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
+  step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
     --backend torch --device cuda --precision f16 --repeat 20 --json
-  step cold-start 90 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --repeats 3 \
+  step cold-start 75 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --repeats 2 \
     --output "$RESULTS/cold-start.json"
 
-  # 4. SPC and SAT: OIS and its peers on the same card, the peers' fp32 eager. The square first: it is
-  # what the aims are about, and what is cut off is then the other size.
+  # 4. SPC and SAT: OIS and its peers on the same card, the peers' fp32 eager. The square alone: it is
+  # what the aims are about.
   local peers=(ois-torch-cuda segnext-sax2 sam-vitb hqsam-vitb hqsam-vitb-hoisted simpleclick-448-flip)
   local checkouts=() peer
   for peer in segnext sam hqsam simpleclick; do
@@ -111,9 +112,9 @@ steps() {
   done
   local given
   mapfile -t given < <(contestants "${peers[@]}")
-  step spc 190 "${OIS[@]}" bench spc --device cuda --size 1024x1024 --size 854x480 "${given[@]}" \
-    "${checkouts[@]}" --output "$RESULTS/spc-vitb-gpu.json"
-  step sat 120 "${OIS[@]}" bench sat --device cuda --size 1024x1024 --batch 16 --full-below 20 \
+  step spc 95 "${OIS[@]}" bench spc --device cuda --size 1024x1024 "${given[@]}" "${checkouts[@]}" \
+    --output "$RESULTS/spc-vitb-gpu.json"
+  step sat 100 "${OIS[@]}" bench sat --device cuda --size 1024x1024 --batch 16 --full-below 20 \
     "${given[@]}" "${checkouts[@]}" --output "$RESULTS/sat-vitb-gpu.json"
 
   # 5. Through a server, and many users at once.

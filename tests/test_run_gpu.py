@@ -106,6 +106,16 @@ def test_all_of_it_takes_less_than_its_time() -> None:
     assert max(limits) <= COMMAND_S / 2  # so that two fit, with the start of the machine
 
 
+def test_what_first_imports_a_gpus_libraries_has_time_for_it() -> None:
+    """A cold disk makes the first `import torch` last most of a minute; without `gpu` all ends."""
+    assert STEPS["gpu"][0] >= 120
+    assert min(STEPS[step][0] for step in ("ceilings", "click")) >= 45
+
+
+def test_parity_is_that_of_the_engine_and_of_the_kernels() -> None:
+    assert STEPS["parity"][1][-2:] == ["tests/test_gpu_engine.py", "tests/test_gpu_kernels.py"]
+
+
 def test_no_step_is_lost_and_none_is_named_twice() -> None:
     text = SCRIPT.read_text()
     assert text.count("step gpu ") == 1
@@ -165,7 +175,7 @@ def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
     if "skipped" in said:
         assert "spc-trt      skipped: no TensorRT here" in said
     left = said.partition("not asked for:")[2]
-    assert "engine (110 s)" in left
+    assert "engine (100 s)" in left
     assert "ceilings" not in left
 
 
