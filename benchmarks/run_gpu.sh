@@ -10,8 +10,10 @@
 #
 # Needs Python 3.11 or 3.12 with what `pip install -e '.[export,bench,kernels,dev]'` brings, and a
 # PyTorch with CUDA. What else is found is used: peers' clones in $PEERS (segnext, simpleclick, ...: see
-# docs/benchmarks.md), TensorRT, trtexec, the embedded server, onnxruntime-gpu. A step that fails or
-# takes too long is noted and the next one runs: read RESULTS/summary.txt first.
+# docs/benchmarks.md), TensorRT, trtexec, the embedded server, onnxruntime-gpu. `session` and `serving`
+# need NumPy 1.26 (`pip install -e '.[serve]'`): under NumPy 2 the embedded server refuses, and they
+# are skipped. A step that fails or takes too long is noted and the next one runs: read
+# RESULTS/summary.txt first.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -61,22 +63,37 @@ step() {
   fi
 }
 
-# where WHAT TEST... -- NAME...   skips these steps, and says so, where WHAT is not on this machine
+# where WHAT TEST... -- NAME...   skips these steps, and says so, where WHAT is not on this machine;
+# what TEST says last is the reason
 where() {
-  local what="$1" test=() name
+  local what="$1" test=() name reason
   shift
   while [ "$1" != -- ]; do test+=("$1"); shift; done
   shift
-  [ -n "$dry" ] || [ "$mode" = names ] || "${test[@]}" > /dev/null 2>&1 && return 0
+  [ -n "$dry" ] || [ "$mode" = names ] || reason="$("${test[@]}" 2>&1)" && return 0
+  reason="$(tail -n 1 <<< "$reason")"
   for name in "$@"; do
-    wanted "$name" && note "$name" "skipped: no $what here"
+    wanted "$name" && note "$name" "skipped: no $what here${reason:+: $reason}"
   done
   return 1
 }
 
 # A module is there; its import is not tried, since some crash without a driver.
 module() { "$PYTHON" -c 'import sys, importlib.util as u; sys.exit(not any(map(u.find_spec, sys.argv[1:])))' "$@"; }
-cuda_provider() { "$PYTHON" -c 'import onnxruntime as o; assert "CUDAExecutionProvider" in o.get_available_providers()'; }
+cuda_provider() { "$PYTHON" -c 'import sys, onnxruntime as o; sys.exit("CUDAExecutionProvider" not in o.get_available_providers())'; }
+# It may be installed and yet refuse to start: under NumPy 2, or where /dev/shm is small.
+embedded_server() {
+  "$PYTHON" -c '
+import sys
+from ois_client.errors import EngineError
+from ois_runtime.server_checks import check_machine
+from ois_runtime.staging import find_wheel
+try:
+    check_machine(find_wheel(), 2**26)  # what tests/test_gpu_serving.py asks for
+except EngineError as error:
+    sys.exit(str(error))
+'
+}
 
 contestants() { for name in "$@"; do printf '%s\n' -c "$name"; done; }
 
@@ -118,7 +135,7 @@ steps() {
     "${given[@]}" "${checkouts[@]}" --output "$RESULTS/sat-vitb-gpu.json"
 
   # 5. Through a server, and many users at once.
-  if where "embedded server" module pytriton -- session serving; then
+  if where "usable embedded server" embedded_server -- session serving; then
     step session 60 "${OIS[@]}" bench spc --device cuda --size 1024x1024 --clicks 100 \
       -c ois-server-cuda --output "$RESULTS/session-vitb-gpu.json"
     step serving 50 "${TESTS[@]}" tests/test_gpu_serving.py

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,21 @@ def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
     assert "failed (1)" in said["cold-start"]
     assert "nothing was measured; each row says why" in said["cold-start"]
     assert "needs an NVIDIA GPU that PyTorch can use" in (tmp_path / "parity.log").read_text()
+
+
+@pytest.mark.skipif(find_spec("pytriton") is None, reason="the embedded server is not installed")
+def test_an_embedded_server_that_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    """Installed, but NumPy 2 beside it: the version is read from the first metadata there is."""
+    about = tmp_path / "site" / "numpy-2.4.0.dist-info" / "METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.0\n")
+    found = os.pathsep.join((str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")))
+    done = script(str(tmp_path), "session", "serving", SCRATCH=str(tmp_path), PYTHONPATH=found)
+    assert done.returncode == 0
+    lines = (tmp_path / "summary.txt").read_text().splitlines()
+    skipped = "skipped: no usable embedded server here: the embedded server needs NumPy 1.26; this"
+    for step, line in zip(("session", "serving"), lines[1:3], strict=True):
+        assert line.startswith(f"{step:12} {skipped} environment has 2.4.0")
 
 
 def test_a_gpu_test_file_that_skips_itself_whole_fails_where_a_gpu_must_be(tmp_path: Path) -> None:
