@@ -29,6 +29,27 @@ def test_each_address_is_opened_in_processes_of_its_own(
     assert f"| `{bad}` | no engines at" in table
 
 
+def test_what_was_measured_is_on_the_disk_when_the_next_address_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "result.json"
+    urls: list[str] = []
+
+    def stopped_at_the_second(url: str, photo: Path) -> dict[str, object]:
+        urls.append(url)
+        if url == "local:second":
+            raise KeyboardInterrupt  # it ends here, as at a time limit
+        assert photo.is_file()
+        return {"engine": "some", "object_px": 1, **dict.fromkeys(cold_start.STAGES, 0.5)}
+
+    monkeypatch.setattr(cold_start, "_once", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        cold_start.main(["local:first", "local:second", "--repeats", "2", "--output", str(result)])
+    assert urls == ["local:first"] * 3 + ["local:second"]
+    (row,) = json.loads(result.read_text())["rows"]
+    assert (row["url"], row["first_mask_s"]) == ("local:first", 0.5)
+
+
 def test_a_run_in_which_nothing_was_measured_is_no_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,4 +65,8 @@ def test_wrong_arguments_end_with_a_sentence(
     assert cold_start.main(["--repeats", "0"]) == 2
     assert cold_start.main(["--photo", str(tmp_path / "none.jpg")]) == 2
     assert "expected 1 or more and a file" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    argv = [f"local:{tmp_path}/none", "--output", str(tmp_path / "file" / "result.json")]
+    assert cold_start.main(argv) == 2
+    assert "error: could not write" in capsys.readouterr().err
     assert (photo_folder() / SQUARE.photo).is_file()

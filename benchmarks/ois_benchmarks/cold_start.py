@@ -5,7 +5,7 @@
 Each URL (`local:...`) is opened by a new Python process that opens a photograph and clicks
 once. `first_mask_s` is what a person waits: the interpreter's start, imports, loading, encode and
 click. The other columns are stages inside the process. The files' pages are in memory after
-the first run, which is not counted.
+the first run, which is not counted. The file is written after each row.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ois_benchmarks import machine
-from ois_client.errors import OISError
+from ois_benchmarks.engines import save
+from ois_client.errors import OISError, OutputError
 
 URLS = ("local:", "local:?backend=openvino", "local:?backend=torch", "local:cuda")
 
@@ -47,20 +49,18 @@ print(json.dumps({"engine": client.info.engine, "load_s": loaded - start,
 STAGES = ("first_mask_s", "load_s", "open_s", "click_s")
 
 
-def run(urls: list[str], photo: Path, repeats: int) -> list[dict[str, Any]]:
+def run(urls: list[str], photo: Path, repeats: int) -> Iterator[dict[str, Any]]:
     """One row a URL: medians of `repeats` processes, or the reason why it does not run."""
-    rows: list[dict[str, Any]] = []
     for url in urls:
         try:
             _once(url, photo)
             runs = [_once(url, photo) for _ in range(repeats)]
         except OISError as error:
-            rows.append({"url": url, "failed": str(error)})
+            yield {"url": url, "failed": str(error)}
             continue
         medians = {stage: statistics.median(one[stage] for one in runs) for stage in STAGES}
         row = {"url": url, "engine": runs[0]["engine"], "object_px": runs[0]["object_px"]}
-        rows.append({**row, **medians})
-    return rows
+        yield {**row, **medians}
 
 
 def _once(url: str, photo: Path) -> dict[str, Any]:
@@ -117,20 +117,17 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    rows = run(args.urls, args.photo, args.repeats)
+    about = {"benchmark": "cold-start", "machine": machine.describe() | {"load": os.getloadavg()}}
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in run(args.urls, args.photo, args.repeats):
+            rows.append(row)
+            if args.output is not None:  # what a time limit cuts off must not take it along
+                save({**about, "repeats": args.repeats, "rows": rows}, args.output)
+    except OutputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(markdown(rows))
-    result = {
-        "benchmark": "cold-start",
-        "machine": {**machine.describe(), "load": os.getloadavg()},
-        "repeats": args.repeats,
-        "rows": rows,
-    }
-    if args.output is not None:
-        try:
-            args.output.write_text(json.dumps(result, indent=1) + "\n")
-        except OSError as error:
-            print(f"error: could not write {args.output}: {error}", file=sys.stderr)
-            return 2
     if all("failed" in row for row in rows):
         print("error: nothing was measured; each row says why", file=sys.stderr)
         return 1
