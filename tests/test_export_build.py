@@ -16,6 +16,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from fake_tensorrt import APIS, VERSIONS, FakeTensorRT, HostMemory
 from network_scenes import MICRO, micro
@@ -33,6 +35,7 @@ from ois_export.parity import run_gate
 from ois_export.precision import Precision, typed
 from ois_export.profiles import Objects, Shapes, input_shape
 from ois_export.reference import open_reference
+from ois_export.repository import write_repository
 from ois_export.samples import SQUARE
 from ois_export.targets import Target
 from ois_network.checkpoint import Checkpoint
@@ -337,6 +340,34 @@ def test_what_a_plan_was_not_built_for_is_said(plans: Path, tmp_path: Path) -> N
 def test_graphs_are_no_plans(graphs: Path) -> None:
     with pytest.raises(EngineError, match=r"encoder.onnx is no TensorRT engine.*ois build"):
         open_graph(graphs / "encoder.onnx", EngineOptions(device="cuda"))
+
+
+def test_triton_warms_every_profile_at_the_shapes_it_is_tuned_for(
+    graphs: Path, tmp_path: Path
+) -> None:
+    folder = build(graphs, tmp_path, FakeTensorRT(APIS[-1]), ranges=RANGES)
+    manifest = Manifest.load(folder)
+    best = {"encoder": [(5, 8, 1), (8, 5, 1)], "decoder": [(5, 8, 1), (5, 8, 3), (8, 5, 1)]}
+    best["decoder"].append((8, 5, 3))  # as RANGES and `plan_profiles` order them
+    for role, engine in (("encoder", manifest.encoder), ("decoder", manifest.decoder)):
+        text = (folder / "repository" / f"ois_{role}" / "config.pbtxt").read_text()
+        config = text_format.Parse(text, ModelConfig())
+        assert [each.name for each in config.model_warmup] == manifest.options["profiles"][role]
+        kinds = {each.name: each.data_type for each in config.input}
+        for sample, (rows, columns, count) in zip(config.model_warmup, best[role], strict=True):
+            assert sample.batch_size == 1  # Triton skips 0, though these models have no batches
+            assert dict(sample.inputs).keys() == {spec.name for spec in engine.inputs}
+            for spec in engine.inputs:
+                given = sample.inputs[spec.name]
+                assert given.data_type == kinds[spec.name]
+                assert tuple(given.dims) == input_shape(spec, (rows, columns), count, 14)
+                assert given.WhichOneof("input_data_type") == "zero_data"
+                assert given.zero_data
+    for role in ("encoder", "decoder"):  # a CPU would pay for them in seconds at every start
+        graph = write_repository(graphs, Manifest.load(graphs), tmp_path) / f"ois_{role}"
+        config = text_format.Parse((graph / "config.pbtxt").read_text(), ModelConfig())
+        assert config.input
+        assert not config.model_warmup
 
 
 def test_the_profile_tuned_nearest_is_chosen() -> None:

@@ -36,6 +36,8 @@ from ois_export.publish import check_output, publish, staging
 from ois_export.reference import open_reference
 from ois_export.repository import write_repository
 from ois_export.trtexec import command
+from ois_export.warm_up import OPTION as WARM_UP
+from ois_export.warm_up import samples
 from ois_runtime.cuda_driver import Gpu
 from ois_runtime.device_memory import CudaMemory, DeviceMemory
 from ois_runtime.engines import GraphPair
@@ -196,6 +198,10 @@ def _manifest(
         "graphs_sha256": source.model_sha256,
         "layers": layers,
         "profiles": {role: [p.name for p in listed] for role, listed in profiles.items()},
+        WARM_UP: {  # for `write_repository`, which may be called where TensorRT is not
+            "encoder": samples(source.encoder, profiles["encoder"]),
+            "decoder": samples(source.decoder, profiles["decoder"]),
+        },
     }
     driver = ".".join(map(str, gpu.driver_cuda))
     return dataclasses.replace(

@@ -20,6 +20,7 @@ from pathlib import Path
 from string import Template
 
 from ois_client.errors import EngineError, OutputError
+from ois_export.warm_up import model_warmup
 from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
 
 REPOSITORY = "repository"
@@ -119,6 +120,8 @@ def _values(manifest: Manifest) -> dict[str, str]:
         "DECODER_INPUT_MAP": _map("input_map", decoder.inputs),
         "ENCODER_PROFILES": _profiles(manifest, "encoder"),
         "DECODER_PROFILES": _profiles(manifest, "decoder"),
+        "ENCODER_WARM_UP": model_warmup(manifest, "encoder", _kind),
+        "DECODER_WARM_UP": model_warmup(manifest, "decoder", _kind),
     }
 
 
@@ -143,13 +146,17 @@ def _tensors(specs: Iterable[TensorSpec]) -> str:
 
 
 def _tensor(spec: TensorSpec) -> str:
+    dims = ", ".join(str(side) if isinstance(side, int) else "-1" for side in spec.shape)
+    return f'{{ name: "{spec.name}" data_type: {_kind(spec)} dims: [ {dims} ] }}'
+
+
+def _kind(spec: TensorSpec) -> str:
     kind = _TYPES.get(spec.dtype)
     if kind is None:
         raise EngineError(
             f"got the tensor {spec.name} of type {spec.dtype}; expected one of {', '.join(_TYPES)}"
         )
-    dims = ", ".join(str(side) if isinstance(side, int) else "-1" for side in spec.shape)
-    return f'{{ name: "{spec.name}" data_type: {kind} dims: [ {dims} ] }}'
+    return kind
 
 
 def _map(field: str, specs: Iterable[TensorSpec]) -> str:
