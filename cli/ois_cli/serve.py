@@ -55,7 +55,7 @@ def serve(
         str,
         typer.Option(
             help="Run the network with PyTorch on cuda, cuda:1 or cpu, in one process, instead "
-            "of the exported engines."
+            "of the exported engines. cuda has not been run on a GPU yet."
         ),
     ] = "",
     precision: Annotated[
@@ -131,6 +131,8 @@ def serve(
 
     with model_repository(engines or default_engine_folder()) as repository:
         server = EmbeddedServer(repository, settings, log=log)
+        if not device:
+            _mention_an_idle_gpu(server.repository)
         if print_command:
             print(server.printable_command())
             return
@@ -140,6 +142,21 @@ def serve(
             _print_addresses(server)
             server.wait()
     say("stopped")
+
+
+def _mention_an_idle_gpu(repository: Path) -> None:
+    """One line where there is a GPU and these engines run beside it, on the CPU."""
+    from ois_client.errors import EngineError
+    from ois_runtime import cuda_driver
+    from ois_runtime.server import manifest_of
+
+    try:
+        if manifest_of(repository).encoder.file.endswith(".plan"):
+            return  # TensorRT's engines run on it
+        gpu = cuda_driver.probe()
+    except EngineError:
+        return  # no GPU; what is wrong with a manifest is told by the server's start
+    say(f"{gpu.name} is not used: these engines run on the CPU. --device cuda uses it")
 
 
 @contextmanager

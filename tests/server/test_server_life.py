@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import os
 import signal
@@ -20,13 +21,20 @@ from calls import click_request, eventually, infer, picture, triton_statistics
 from slow_engines import write_engines_that_take
 from tritonclient.utils import InferenceServerException
 
+from ois_cli.main import main
 from ois_client.clicks import Click
 from ois_client.errors import EngineError, InvalidInput, OISError
 from ois_client.masks import MaskFormat
 from ois_client.wire import click_message, encode_message, read_click_reply, read_info
+from ois_export.repository import write_repository
+from ois_runtime import cuda_driver
+from ois_runtime.cuda_driver import Gpu
+from ois_runtime.cuda_driver import probe as probe_driver
+from ois_runtime.manifest import Manifest
 from ois_runtime.server import EmbeddedServer, repository_of
 from ois_runtime.server_command import ServerOptions, choose_ports
 from ois_runtime.server_probe import probe_click, probe_info
+from tiny_engines import write_engines
 
 SMALL = ServerOptions(cache_bytes=16 * 2**20, exit_timeout_s=20)
 
@@ -282,3 +290,35 @@ def test_shared_memory_is_closed_unless_it_is_asked_for(engines: Path, more: lis
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "model-repository" in shown
     assert ("shared-memory" in shown) == (not more)
+
+
+def test_a_gpu_that_the_engines_do_not_use_is_mentioned(
+    engines: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def said(folder: Path) -> str:
+        words = ["serve", f"--engines={folder}", "--print-command", "--cache-bytes=1000000"]
+        assert main(words) == 0
+        return capsys.readouterr().err
+
+    found = Gpu("NVIDIA H200", 90, 141 * 2**30, (13, 1))
+    monkeypatch.setattr(cuda_driver, "probe", lambda: found)
+    line = "NVIDIA H200 is not used: these engines run on the CPU. --device cuda uses it\n"
+    assert said(engines) == line
+
+    plans = write_engines(tmp_path)
+    manifest = Manifest.load(plans)
+    named = {}
+    for role in ("encoder", "decoder"):
+        (plans / f"{role}.onnx").rename(plans / f"{role}.plan")
+        named[role] = dataclasses.replace(getattr(manifest, role), file=f"{role}.plan")
+    manifest = dataclasses.replace(manifest, **named)
+    manifest.save(plans)
+    write_repository(plans, manifest)
+    assert said(plans) == ""
+
+    monkeypatch.setattr(cuda_driver, "LIBRARY", "libnothing.so.1")
+    monkeypatch.setattr(cuda_driver, "probe", probe_driver)
+    assert said(engines) == ""
