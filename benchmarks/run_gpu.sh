@@ -8,11 +8,13 @@
 # Steps by name run alone, so a machine that is lent for ten minutes at a time does it in pieces; what
 # was not asked for is listed at the end. --dry-run prints name, seconds and command of every step.
 #
+# PEERS=FOLDER benchmarks/run_gpu.sh measures peers from their clones in FOLDER, named exactly segnext,
+# sam, hqsam and simpleclick (which repositories: docs/benchmarks.md); without, those that are installed.
+#
 # Needs Python 3.11 or 3.12 with what `pip install -e '.[export,bench,kernels,dev]'` brings, and a
-# PyTorch with CUDA. What else is found is used: peers' clones in $PEERS (segnext, simpleclick, ...: see
-# docs/benchmarks.md), TensorRT, trtexec, the embedded server, onnxruntime-gpu. `session` and `serving`
-# need NumPy 1.26 (`pip install -e '.[serve]'`): under NumPy 2 the embedded server refuses, and they
-# are skipped. A step that fails or takes too long is noted and the next one runs: read
+# PyTorch with CUDA. What else is found is used: TensorRT, trtexec, the embedded server, onnxruntime-gpu.
+# `session` and `serving` need NumPy 1.26 (`pip install -e '.[serve]'`): under NumPy 2 the embedded server
+# refuses, and they are skipped. A step that fails or takes too long is noted and the next one runs: read
 # RESULTS/summary.txt first.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,6 +29,7 @@ PEERS="${PEERS:-}"
 [ -n "$dry" ] || RESULTS="$(mkdir -p "$RESULTS" && cd "$RESULTS" && pwd)" || exit 2
 SCRATCH="${SCRATCH:-${TMPDIR:-/tmp}/ois-run-gpu}" # networks and engines: large, of use to later steps only
 SUMMARY="$RESULTS/summary.txt"
+CLONES=(segnext sam hqsam simpleclick) # the folders of $PEERS that are looked for
 MEASURED=network/ois_network/kernels/measured.json
 OIS=("$PYTHON" -m ois_cli.main)
 # Libraries of other versions than CI's may warn, which says nothing about the GPU.
@@ -124,7 +127,7 @@ steps() {
   # what the aims are about.
   local peers=(ois-torch-cuda segnext-sax2 sam-vitb hqsam-vitb hqsam-vitb-hoisted simpleclick-448-flip)
   local checkouts=() peer
-  for peer in segnext sam hqsam simpleclick; do
+  for peer in "${CLONES[@]}"; do
     [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
   done
   local given
@@ -201,6 +204,15 @@ if ! "$PYTHON" -c 'from importlib.metadata import version; version("ois-deploy")
 fi
 # The kernels' table from an earlier piece, on a machine that has only RESULTS left of it.
 wanted kernels || { [ -s "$RESULTS/measured.json" ] && cp "$RESULTS/measured.json" "$MEASURED"; }
+if [ -n "$PEERS" ]; then
+  [ -d "$PEERS" ] || note "" "PEERS is $PEERS, and there is no such folder"
+  for folder in "$PEERS"/*/; do
+    [ -d "$folder" ] || continue
+    folder="$(basename "$folder")"
+    [[ " ${CLONES[*]} " == *" $folder "* ]] ||
+      note "" "not used: $folder in PEERS; its folders must be named ${CLONES[*]}"
+  done
+fi
 nvidia-smi > "$RESULTS/nvidia-smi.txt" 2>&1 || true
 steps
 [ -z "$remaining" ] || note "" "not asked for:$remaining"

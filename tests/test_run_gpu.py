@@ -149,6 +149,21 @@ def test_peers_clones_are_used_where_they_are(tmp_path: Path) -> None:
         assert words[words.index("--checkout") + 1] == f"segnext={tmp_path}/peers/segnext"
 
 
+def test_a_folder_of_peers_that_is_not_used_is_named(tmp_path: Path) -> None:
+    for name in ("segnext", "SimpleClick", "sam-hq"):
+        (tmp_path / "peers" / name).mkdir(parents=True)
+    script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "peers"))
+    summary = (tmp_path / "summary.txt").read_text()
+    names = "its folders must be named segnext sam hqsam simpleclick"
+    assert summary.count("not used: ") == 2
+    for name in ("SimpleClick", "sam-hq"):
+        assert f"not used: {name} in PEERS; {names}" in summary
+    script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "none"))
+    assert f"PEERS is {tmp_path}/none, and there is no such folder" in (
+        (tmp_path / "summary.txt").read_text()
+    )
+
+
 def test_an_unknown_step_is_refused_before_anything_runs(tmp_path: Path) -> None:
     done = script(str(tmp_path), "engine", "speed", SCRATCH=str(tmp_path))
     assert done.returncode == 2
