@@ -60,9 +60,15 @@ def test_report_for_people_keeps_square_brackets(capsys: pytest.CaptureFixture[s
 def test_a_missing_basic_package_is_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(packages, "PACKAGES", (Package("no-such", "no_such", "", "arrays"),))
+    optional = Package("no-extra", "no_extra", "cpu", "x")
+    basic = [Package(f"no-{name}", f"no_{name}", "", "arrays") for name in ("such", "other")]
+    monkeypatch.setattr(packages, "PACKAGES", (optional, *basic))
     assert main(["doctor", "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["healthy"] is False
+    said = capsys.readouterr()
+    assert json.loads(said.out)["healthy"] is False
+    assert said.err.endswith(
+        "broken, and the base install has it: no-such, no-other; pip install 'ois-deploy'\n"
+    )
 
 
 def test_an_installed_package_that_does_not_import_is_broken(

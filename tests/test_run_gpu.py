@@ -195,6 +195,23 @@ def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
     assert "ceilings" not in left
 
 
+def test_a_doctor_that_misses_a_package_names_it_in_the_summary(tmp_path: Path) -> None:
+    """Not the report's last line, which is about a checkpoint and ok."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "from ois_cli import packages\n"
+        "packages.PACKAGES = (packages.Package('no-such', 'no_such', '', 'x'),)\n"
+    )
+    script(str(tmp_path), "doctor", SCRATCH=str(tmp_path), PYTHONPATH=str(tmp_path / "site"))
+    (line,) = [
+        line
+        for line in (tmp_path / "summary.txt").read_text().splitlines()
+        if line.startswith("doctor ")
+    ]
+    reason = "broken, and the base install has it: no-such; pip install 'ois-deploy'"
+    assert line.endswith(f"failed (1): {reason}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
     done = script(str(tmp_path), "parity", "cold-start", SCRATCH=str(tmp_path))

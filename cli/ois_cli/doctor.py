@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ois_cli import machine, packages
-from ois_cli.output import print_json, progress
+from ois_cli.output import print_json, progress, say
 from ois_client.errors import EngineError
 
 _LOW_DISK_GIB = 2
@@ -57,12 +57,15 @@ def doctor(
     """
     with progress("looking at this machine (every package is imported once)"):
         findings = list(examine())
-    healthy = not any(f.basic and f.status is not Status.OK for f in findings)
+    lacking = [finding for finding in findings if finding.basic and finding.status is not Status.OK]
     if as_json:
-        print_json({"healthy": healthy, "findings": [asdict(finding) for finding in findings]})
+        print_json({"healthy": not lacking, "findings": [asdict(finding) for finding in findings]})
     else:
         _print_table(findings)
-    raise typer.Exit(0 if healthy else 1)
+    if lacking:  # last, where a reader of a log looks for the reason of the exit code
+        names = ", ".join(finding.name for finding in lacking)
+        say(f"{lacking[0].status}, and the base install has it: {names}; {lacking[0].fix}")
+    raise typer.Exit(1 if lacking else 0)
 
 
 def examine() -> Iterator[Finding]:
