@@ -213,14 +213,20 @@ def _masks(
     data = _take(tensors, "MASKS").tobytes()
     if (sizes < 0).any() or int(sizes.sum()) != len(data):
         raise _unlike(f"{len(data)} bytes of masks where the sizes are {sizes.tolist()[:8]}")
+    if count == 1:
+        return _mask(data, form, geometry)[None]  # as it is: copying would cost as much again
     ends = np.cumsum(sizes)
     masks = np.empty((count, geometry.height, geometry.width), dtype=np.uint8)
     for mask, end, length in zip(masks, ends.tolist(), sizes.tolist(), strict=True):
-        try:
-            mask[:] = decode_mask(data[end - length : end], form, geometry.width, geometry.height)
-        except OISError as error:
-            raise _unlike(f"a mask that cannot be read ({error})") from error
+        mask[:] = _mask(data[end - length : end], form, geometry)
     return masks
+
+
+def _mask(data: bytes, form: MaskFormat, geometry: Geometry) -> NDArray[np.uint8]:
+    try:
+        return decode_mask(data, form, geometry.width, geometry.height)
+    except OISError as error:
+        raise _unlike(f"a mask that cannot be read ({error})") from error
 
 
 def _take(
