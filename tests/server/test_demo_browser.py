@@ -201,8 +201,14 @@ def test_what_the_network_sees_is_shown(open_page: OpenPage, photo: Path) -> Non
 
 
 def test_a_killed_server_costs_no_click(
-    open_page: OpenPage, mortal: EmbeddedServer, photo: Path, session: Session
+    open_page: OpenPage,
+    mortal: EmbeddedServer,
+    photo: Path,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Away for long enough that the page can be seen to say so.
+    monkeypatch.setattr("ois_runtime.server._PAUSES_S", (4.0,))
     page = open_page()
     page.open(photo)
     page.click(40, 40)

@@ -122,7 +122,9 @@ def test_a_watch_that_cannot_go_on_ends_the_server_and_says_why(
         def refuse(*_: object, **__: object) -> bool:
             raise OSError(24, "Too many open files")
 
-        monkeypatch.setattr(embedded.ServerProcess, "runs", refuse)
+        # Of this one alone: other tests' servers are watched by threads of this process too.
+        assert server._process is not None
+        monkeypatch.setattr(server._process, "runs", refuse)
         with pytest.raises(EngineError, match="Too many open files"):
             server.wait(timeout_s=30)
         assert server.pid is None
