@@ -111,10 +111,13 @@ def test_images_that_push_each_other_out_leave_memory_as_it_was(engines: Path) -
                     session.undo()
 
         play(ROUNDS_BEFORE)
-        before, done = Memory.of(server), statistics(server)
-        play(ROUNDS)
-        assert statistics(server)["ois_encoder"] - done["ois_encoder"] == ROUNDS * IMAGES
-        after = Memory.of(server)
+        for _ in range(2):  # an allocator settles, in a process of a gigabyte; a leak goes on
+            before, done = Memory.of(server), statistics(server)
+            play(ROUNDS)
+            assert statistics(server)["ois_encoder"] - done["ois_encoder"] == ROUNDS * IMAGES
+            after = Memory.of(server)
+            if after.client - before.client < 1.5 * MIB:
+                break
         assert metrics(server)["ois_store_evictions_total"] >= ROUNDS * IMAGES
     assert SMALL_STORE / 2 < after.store <= SMALL_STORE
     assert after.shared == before.shared
