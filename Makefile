@@ -51,7 +51,7 @@ bench: $(INSTALLED)
 docs: $(INSTALLED)
 	$(PY) docs/reference.py site
 
-$(ENGINES)/manifest.json: $(INSTALLED) $(CHECKPOINT) $(wildcard export/ois_export/*.py network/ois_network/*.py)
+$(ENGINES)/manifest.json: $(INSTALLED) $(CHECKPOINT) $(shell find export/ois_export network/ois_network -name "*.py")
 	$(VENV)/bin/ois export $(CHECKPOINT) --target cpu --output $(ENGINES)
 
 # The stamp is newer than pyproject.toml exactly when the last install saw this file whole.

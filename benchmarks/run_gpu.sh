@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that this repository wants to know from a GPU: checks, parity, kernels, engines, peers.
 # Each step has a limit, all of them together are under 25 minutes, and none is over five; nothing is
-# downloaded. *Not run on a GPU yet*; tests/test_run_gpu.py holds each command to its real parser.
+# downloaded. *Not run on a GPU yet*; tests/benchmarks/gpu/test_run_gpu.py holds each command to its real parser.
 #
 #   benchmarks/run_gpu.sh [--dry-run] [RESULTS [STEP...]]     default: benchmarks/results/gpu, all
 #
@@ -88,11 +88,11 @@ cuda_provider() { "$PYTHON" -c 'import sys, onnxruntime as o; sys.exit("CUDAExec
 embedded_server() {
   "$PYTHON" -c '
 import sys
-from ois_client.errors import EngineError
-from ois_runtime.server_checks import check_machine
-from ois_runtime.staging import find_wheel
+from ois_client.contract.errors import EngineError
+from ois_runtime.embedded.checks import check_machine
+from ois_runtime.embedded.staging import find_wheel
 try:
-    check_machine(find_wheel(), 2**26)  # what tests/test_gpu_serving.py asks for
+    check_machine(find_wheel(), 2**26)  # what tests/gpu/test_serving.py asks for
 except EngineError as error:
     sys.exit(str(error))
 '
@@ -110,17 +110,17 @@ steps() {
   step doctor 20 "${OIS[@]}" doctor
 
   # 2. Parity before speed. The kernels decide what the engine runs from then on, so they come early.
-  step parity 190 "${TESTS[@]}" tests/test_gpu_engine.py tests/test_gpu_kernels.py
-  step kernels 140 "$PYTHON" -m ois_benchmarks.kernels --output "$RESULTS/kernels.json" --write
+  step parity 190 "${TESTS[@]}" tests/gpu/test_engine.py tests/gpu/test_kernels.py
+  step kernels 140 "$PYTHON" -m ois_benchmarks.gpu.kernels --output "$RESULTS/kernels.json" --write
   [ "$mode" = run ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
 
   # 3. The engine: its ceilings, its graphs by CUDA events, a user's call, a process's first mask.
-  step ceilings 45 "$PYTHON" -m ois_benchmarks.gpu_ceilings --output "$RESULTS/gpu-ceilings.json"
-  step engine 100 "$PYTHON" -m ois_benchmarks.gpu_engine --network vitb --size 1022x1022 \
+  step ceilings 45 "$PYTHON" -m ois_benchmarks.gpu.ceilings --output "$RESULTS/gpu-ceilings.json"
+  step engine 100 "$PYTHON" -m ois_benchmarks.gpu.engine --network vitb --size 1022x1022 \
     --precision f16 --output "$RESULTS/gpu-engine-vitb.json"
   step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
     --backend torch --device cuda --precision f16 --repeat 20 --json
-  step cold-start 75 "$PYTHON" -m ois_benchmarks.cold_start local:cuda --repeats 2 \
+  step cold-start 75 "$PYTHON" -m ois_benchmarks.latency.cold_start local:cuda --repeats 2 \
     --output "$RESULTS/cold-start.json"
 
   # 4. SPC and SAT: OIS and its peers on the same card, the peers' fp32 eager. The square alone: it is
@@ -141,7 +141,7 @@ steps() {
   if where "usable embedded server" embedded_server -- session serving; then
     step session 60 "${OIS[@]}" bench spc --device cuda --size 1024x1024 --clicks 100 \
       -c ois-server-cuda --output "$RESULTS/session-vitb-gpu.json"
-    step serving 50 "${TESTS[@]}" tests/test_gpu_serving.py
+    step serving 50 "${TESTS[@]}" tests/gpu/test_serving.py
   fi
   step load 35 "${OIS[@]}" bench load local:cuda --only cold --only warm --only fast --fast 1,8 \
     --seconds 5 --output "$RESULTS/load-gpu.json"
@@ -150,7 +150,7 @@ steps() {
   # click, which decide about a plugin.
   local graphs="$SCRATCH/vitb-tensorrt"
   if where TensorRT module tensorrt tensorrt_bindings -- graphs-trt build-trt spc-trt profile-trt plugin; then
-    step graphs-trt 60 "$PYTHON" -m ois_benchmarks.engine_worker prepare "$graphs" --network vitb \
+    step graphs-trt 60 "$PYTHON" -m ois_benchmarks.latency.engine_worker prepare "$graphs" --network vitb \
       --target tensorrt --precision fp16
     step build-trt 200 "${OIS[@]}" build "$graphs" --shape 1022x1022 --objects 1 --objects 8 \
       --output "$SCRATCH/plans"
@@ -158,14 +158,14 @@ steps() {
       --checkpoint "$graphs/checkpoint.safetensors" --plans "$SCRATCH/plans" \
       --output "$RESULTS/spc-tensorrt-gpu.json"
     if where trtexec command -v trtexec -- profile-trt plugin; then
-      step profile-trt 70 "$PYTHON" -m ois_benchmarks.trtexec_profile "$graphs" "$RESULTS" \
+      step profile-trt 70 "$PYTHON" -m ois_benchmarks.gpu.layers "$graphs" "$RESULTS" \
         --shape 1022x1022 --objects 1
-      step plugin 5 "$PYTHON" -m ois_benchmarks.kernel_plugin "$RESULTS/trtexec-profile.json" \
+      step plugin 5 "$PYTHON" -m ois_benchmarks.gpu.plugin "$RESULTS/trtexec-profile.json" \
         "$RESULTS/kernels.json" --layer-info "$RESULTS/trtexec-layers.json" --objects 1 --keys 5329
     fi
   fi
   if where onnxruntime-gpu cuda_provider -- onnxruntime; then
-    step onnxruntime 40 "${TESTS[@]}" tests/test_gpu_onnxruntime.py
+    step onnxruntime 40 "${TESTS[@]}" tests/gpu/test_onnxruntime.py
   fi
 
   # 7. All of it on one page.
@@ -198,7 +198,7 @@ if ! "$PYTHON" -c 'from importlib.metadata import version; version("ois-deploy")
   site="$SCRATCH/site"
   mkdir -p "$site/ois_deploy-0.dist-info"
   printf 'Metadata-Version: 2.1\nName: ois-deploy\nVersion: 0\n' > "$site/ois_deploy-0.dist-info/METADATA"
-  printf '[ois_client.transports]\nlocal = ois_runtime.local:open_transport\n' \
+  printf '[ois_client.transports]\nlocal = ois_runtime.engines.local:open_transport\n' \
     > "$site/ois_deploy-0.dist-info/entry_points.txt"
   export PYTHONPATH="$site:$PYTHONPATH"
 fi

@@ -26,13 +26,13 @@ from pathlib import Path
 
 from supervise import supervise
 
-from ois_client.errors import EngineError, InvalidInput, OISError
-from ois_runtime.manifest import Manifest
-from ois_runtime.server import repository_of
-from ois_runtime.server_checks import check_shared_memory, default_cache_bytes
-from ois_runtime.server_command import CLOSED, WITH_TOKEN, token_header
-from ois_runtime.server_probe import answers
-from ois_runtime.server_token import token_of
+from ois_client.contract.errors import EngineError, InvalidInput, OISError
+from ois_runtime.embedded.checks import check_shared_memory, default_cache_bytes
+from ois_runtime.embedded.command import CLOSED, WITH_TOKEN, token_header
+from ois_runtime.embedded.probe import answers
+from ois_runtime.embedded.server import repository_of
+from ois_runtime.embedded.token import token_of
+from ois_runtime.engines.manifest import Manifest
 
 #: Above the 64 MiB of a picture; Triton's default for HTTP is below.
 HTTP_MAX_BYTES = 128 * 2**20

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import sys
 
-from ois_client.errors import OISError
-from ois_runtime.server_probe import probe_click
-from ois_runtime.server_token import token_of
+from ois_client.contract.errors import OISError
+from ois_runtime.embedded.probe import probe_click
+from ois_runtime.embedded.token import token_of
 
 
 def main() -> int:

@@ -102,7 +102,7 @@ say "clicks over gRPC and HTTP equal those of the engines in process"
 podman exec --interactive "$NAME" python - <<'PYTHON' || fail "clicks"
 import numpy as np
 from ois_client import Client
-from ois_client.errors import AccessDenied
+from ois_client.contract.errors import AccessDenied
 
 image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 
@@ -172,7 +172,7 @@ podman exec --interactive "$NAME-proxy" python - <<'PYTHON' &
 import time
 import numpy as np
 from ois_client import Client
-from ois_client.errors import OISError
+from ois_client.contract.errors import OISError
 
 answered, failed = 0, 0
 with Client("grpc://127.0.0.1:8001", token="verify-me") as client:

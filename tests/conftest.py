@@ -48,7 +48,8 @@ def pytest_make_collect_report(
 def _fail_where_a_gpu_is_required(
     report: pytest.TestReport | pytest.CollectReport, file: Path
 ) -> None:
-    if os.environ.get(GPU_REQUIRED) and file.name.startswith("test_gpu_") and report.skipped:
+    in_gpu = file.parent == Path(__file__).parent / "gpu"
+    if os.environ.get(GPU_REQUIRED) and in_gpu and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"{GPU_REQUIRED} is set, and this did not run: {reason}"

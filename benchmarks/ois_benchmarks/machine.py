@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ois_client.errors import EngineError
-from ois_runtime import cuda_driver
+from ois_client.contract.errors import EngineError
+from ois_runtime.tensorrt import driver
 
 #: glibc returns big blocks to the kernel and faults them in again at every tensor: up to 2x of
 #: a click. All contestants run with the same setting, and it is recorded.
@@ -48,7 +48,7 @@ def describe() -> dict[str, Any]:
 def describe_gpu() -> dict[str, Any]:
     """The first GPU, asked of its driver: PyTorch takes seconds to import, and may not be here."""
     try:
-        gpu = cuda_driver.probe()
+        gpu = driver.probe()
     except EngineError:
         return {}
     return {

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ois_benchmarks import machine
-from ois_benchmarks.result_file import read_json
+from ois_benchmarks.results import read_json
 from ois_benchmarks.timing import QUIET_SHARE, busy_share
-from ois_client.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput
 
 SCHEMA = 1
 #: Arithmetic that has a ceiling.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ois_cli.output import as_ois_error, say
-from ois_client.errors import (
+from ois_client.contract.errors import (
     AccessDenied,
     IncompatibleServer,
     OISError,

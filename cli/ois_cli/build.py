@@ -72,9 +72,9 @@ def build(
     graphs they come from at the minimum, optimum and maximum of every profile, before the
     folder appears; it runs only on this kind of GPU with this TensorRT.
     """
-    from ois_export.build import Ranges, build_engines, trtexec_commands
-    from ois_export.build_engine import BuildOptions
-    from ois_runtime.manifest import Manifest
+    from ois_export.tensorrt.build import Ranges, build_engines, trtexec_commands
+    from ois_export.tensorrt.plan import BuildOptions
+    from ois_runtime.engines.manifest import Manifest
 
     defaults = Ranges()
     ranges = Ranges(

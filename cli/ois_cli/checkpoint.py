@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ois_cli.output import print_json, progress, say
-from ois_client.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from ois_network.parameters import ParameterReport
+    from ois_network.cost.parameters import ParameterReport
 
 app = typer.Typer(
     help="Look into checkpoints, and make them of other weights.", no_args_is_help=True
@@ -46,11 +46,11 @@ def inspect(
     """
     if (checkpoint is None) == (network is None):
         raise InvalidInput("name either a checkpoint file or --network, for example --network vitb")
-    from ois_network.parameters import count_parameters
+    from ois_network.cost.parameters import count_parameters
 
     described: dict[str, Any] = {}
     if checkpoint is not None:
-        from ois_network.checkpoint import load_checkpoint
+        from ois_network.checkpoints.checkpoint import load_checkpoint
 
         with progress(f"reading {checkpoint}"):
             loaded = load_checkpoint(checkpoint)
@@ -79,7 +79,10 @@ def inspect(
 def convert(
     foreign: Annotated[Path, typer.Argument(help="Another implementation's OIS checkpoint.")],
     mapping: Annotated[
-        Path, typer.Option(help="Renaming rules, .toml or .json (see ois_network/mapping.py).")
+        Path,
+        typer.Option(
+            help="Renaming rules, .toml or .json (see ois_network/checkpoints/mapping.py)."
+        ),
     ],
     output: _Out,
     config: Annotated[
@@ -93,8 +96,8 @@ def convert(
 
     Reports every left-over, missing and misshaped tensor at once, and writes nothing then.
     """
+    from ois_network.checkpoints.mapping import convert as convert_file
     from ois_network.config import preset
-    from ois_network.mapping import convert as convert_file
 
     chosen = preset(config) if config is not None else None
     with progress(f"converting {foreign}"):
@@ -122,7 +125,7 @@ def assemble(
     as_json: _Json = False,
 ) -> None:
     """Join a public Depth-Anything-V2 file with trained parts into one checkpoint."""
-    from ois_network.depth_anything import assemble as assemble_files
+    from ois_network.checkpoints.depth_anything import assemble as assemble_files
 
     with progress(f"assembling {output}"):
         sha256 = assemble_files(depth_anything, parts, output, dtype=_stored(dtype))
@@ -145,7 +148,7 @@ def _print_report(described: dict[str, Any], report: ParameterReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ois_network.parameters import PAPER_VITB
+    from ois_network.cost.parameters import PAPER_VITB
 
     console = Console()
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

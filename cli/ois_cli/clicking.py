@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_cli.prompts import Prompt
-from ois_client.clicks import Click, check_count
-from ois_client.errors import InvalidInput
-from ois_client.images import Picture
-from ois_client.session import Session
+from ois_client.contract.clicks import Click, check_count
+from ois_client.contract.errors import InvalidInput
+from ois_client.contract.images import Picture
+from ois_client.sessions.session import Session
 
 
 @dataclass(frozen=True, slots=True, eq=False)

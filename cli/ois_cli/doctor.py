@@ -15,7 +15,7 @@ import typer
 
 from ois_cli import machine, packages
 from ois_cli.output import print_json, progress, say
-from ois_client.errors import EngineError
+from ois_client.contract.errors import EngineError
 
 _LOW_DISK_GIB = 2
 _LOW_MEMORY_GIB = 2
@@ -149,7 +149,7 @@ def _tritonserver() -> Finding:
 
 def _engines() -> Iterator[Finding]:
     # The runtime is imported here so that `ois --help` stays quick.
-    from ois_runtime.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
+    from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 
     folders = {path.parent for path in Path("engines").glob(f"*/{MANIFEST_FILE}")}
     if named := os.environ.get("OIS_ENGINES"):

@@ -13,14 +13,14 @@ import typer
 from ois_cli import files, options
 from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
 from ois_cli.output import print_json, progress, say, warn
-from ois_client.errors import InvalidInput, UnknownImage
-from ois_client.images import Picture, load_image
-from ois_client.schemes import is_server
+from ois_client.contract.errors import InvalidInput, UnknownImage
+from ois_client.contract.images import Picture, load_image
+from ois_client.transports.schemes import is_server
 
 if TYPE_CHECKING:
-    from ois_client.transport import Transport
-    from ois_runtime.engines import EnginePair
-    from ois_runtime.features import FeatureFolder, FeaturesOf
+    from ois_client.contract.transport import Transport
+    from ois_runtime.engines.base import EnginePair
+    from ois_runtime.engines.features import FeatureFolder, FeaturesOf
 
 #: What a folder is searched for; a file that is named is always taken.
 SUFFIXES = (
@@ -153,7 +153,7 @@ def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
 
 @contextmanager
 def _to_server(url: str, token: str | None) -> Iterator[Server]:
-    from ois_client.schemes import connect
+    from ois_client.transports.schemes import connect
 
     transport = connect(url, {} if token is None else {"token": token})
     try:
@@ -167,7 +167,7 @@ class Server:
 
     def __init__(self, transport: Transport) -> None:
         """Raises what `Transport.info` raises."""
-        from ois_client.compatibility import check_compatible
+        from ois_client.sessions.compatibility import check_compatible
 
         self._transport = transport
         self._info = transport.info()
@@ -190,9 +190,9 @@ class Server:
         return {"model_sha256": self._info.model_sha256, "all_there": all_there}
 
     def _holds(self, picture: Picture) -> bool:
-        from ois_client.clicks import Click
-        from ois_client.geometry import Geometry
-        from ois_client.state import SessionState
+        from ois_client.contract.clicks import Click
+        from ois_client.contract.geometry import Geometry
+        from ois_client.sessions.history import SessionState
 
         longest, patch = self._info.longest, self._info.patch
         fit = Geometry.fit(picture.width, picture.height, longest=longest, patch=patch)
@@ -208,9 +208,9 @@ class Server:
 def _to_folder(
     folder: Path, engines: Path | None, backend: str, precision: str, threads: int | None
 ) -> Iterator[Folder]:
-    from ois_runtime.engines import EngineBackend, EngineOptions, load_engines
-    from ois_runtime.features import FEATURES_FILE, FeatureFolder, FeaturesOf, check_backend
-    from ois_runtime.local import default_engine_folder
+    from ois_runtime.engines.base import EngineBackend, EngineOptions, load_engines
+    from ois_runtime.engines.features import FEATURES_FILE, FeatureFolder, FeaturesOf, check_backend
+    from ois_runtime.engines.local import default_engine_folder
 
     library = EngineBackend.parse(backend)
     check_backend(library)
@@ -235,8 +235,8 @@ class Folder:
         self._bytes = 0
 
     def put(self, picture: Picture) -> bool:
-        from ois_runtime.features import pack_features
-        from ois_runtime.preprocess import preprocess
+        from ois_runtime.engines.features import pack_features
+        from ois_runtime.engines.preprocess import preprocess
 
         if picture.digest in self._features:
             return True

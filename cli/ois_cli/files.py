@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ois_client.errors import InvalidInput, OutputError
+from ois_client.contract.errors import InvalidInput, OutputError
 
 #: Suffix -> Pillow's name of the format, for pictures a person looks at.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

@@ -9,7 +9,7 @@ import typer
 
 from ois_cli.options import AsJson
 from ois_cli.output import print_json
-from ois_client.errors import UnsupportedGraph
+from ois_client.contract.errors import UnsupportedGraph
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +25,9 @@ def lint(
     as_json: AsJson = False,
 ) -> None:
     """Check a graph against the rules of a target, as `ois export` does. Exit code 2: broken."""
-    from ois_export.lint import complaints, load_graph
+    from ois_export.graphs.lint import complaints, load_graph
     from ois_export.targets import Target
-    from ois_export.tensorrt_lint import rules_for
+    from ois_export.tensorrt.lint import rules_for
 
     checked = rules_for(Target.parse(target))
     found = complaints(load_graph(graph), checked)

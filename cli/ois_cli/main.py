@@ -9,20 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ois_cli import (
-    annotate,
-    bench,
-    build,
-    checkpoint,
-    demo,
-    doctor,
-    encode,
-    export,
-    lint,
-    segment,
-    serve,
-    train,
-)
+from ois_cli import build, checkpoint, doctor, encode, export, lint, segment, serve, train
+from ois_cli.annotating import command as annotate
+from ois_cli.bench import app as bench
+from ois_cli.demo import command as demo
 from ois_cli.output import as_ois_error, print_error, say
 
 EXIT_INTERNAL = 1

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ois_client.errors import OISError, OutputError
+from ois_client.contract.errors import OISError, OutputError
 
 #: What the operating system says when a disk, a quota or a permission stops a write.
 _WRITE_ERRNOS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ois_client.clicks import Click
-from ois_client.errors import InvalidClick
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import InvalidClick
 
 #: A label image is 8-bit, and 0 is its background.
 MAX_OBJECTS = 255

@@ -11,16 +11,17 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ois_cli import encoding, files, options, pictures
+from ois_cli import files, options
 from ois_cli.clicking import Answer, apply_clicks, check_prompts, clicks_by_object, label_image
-from ois_cli.orders import order_panels
+from ois_cli.drawing import encoding, pictures
+from ois_cli.drawing.orders import order_panels
+from ois_cli.drawing.sheet import sheet
 from ois_cli.output import print_json, progress, say, warn
 from ois_cli.prompts import Prompt
-from ois_cli.sheet import sheet
-from ois_client.client import Client
-from ois_client.images import load_image
-from ois_client.session import Session
-from ois_client.transport import ModelInfo
+from ois_client.contract.images import load_image
+from ois_client.contract.transport import ModelInfo
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
 
 UNTRAINED = (
     "these engines hold random weights (manifest: trained = false): timings are real, masks "

@@ -16,7 +16,7 @@ from ois_cli import options
 from ois_cli.output import progress, say
 
 if TYPE_CHECKING:
-    from ois_runtime.server import EmbeddedServer
+    from ois_runtime.embedded.server import EmbeddedServer
 
 #: What of Triton's log a person wants to see while it serves; --verbose shows all of it.
 _INTERESTING = ("ois ", "ois:")
@@ -102,10 +102,10 @@ def serve(
     when it stops, and leaves nothing behind. For other machines, put a proxy in front or use
     NVIDIA's container: this server listens on loopback only.
     """
-    from ois_runtime.local import default_engine_folder
-    from ois_runtime.server import EmbeddedServer
-    from ois_runtime.server_command import ServerOptions
-    from ois_runtime.server_token import token_in
+    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.server import EmbeddedServer
+    from ois_runtime.embedded.token import token_in
+    from ois_runtime.engines.local import default_engine_folder
 
     if token_file is not None:
         token = token_in(token_file)
@@ -146,14 +146,14 @@ def serve(
 
 def _mention_an_idle_gpu(repository: Path) -> None:
     """One line where there is a GPU and these engines run beside it, on the CPU."""
-    from ois_client.errors import EngineError
-    from ois_runtime import cuda_driver
-    from ois_runtime.server import manifest_of
+    from ois_client.contract.errors import EngineError
+    from ois_runtime.embedded.server import manifest_of
+    from ois_runtime.tensorrt import driver
 
     try:
         if manifest_of(repository).encoder.file.endswith(".plan"):
             return  # TensorRT's engines run on it
-        gpu = cuda_driver.probe()
+        gpu = driver.probe()
     except EngineError:
         return  # no GPU; what is wrong with a manifest is told by the server's start
     say(f"{gpu.name} is not used: these engines run on the CPU. --device cuda uses it")
@@ -163,7 +163,7 @@ def _mention_an_idle_gpu(repository: Path) -> None:
 def model_repository(engines: Path) -> Iterator[Path]:
     """The engines' model repository; where it is missing or stale, one for the time being."""
     from ois_export.repository import REPOSITORY, is_current, write_repository
-    from ois_runtime.manifest import MANIFEST_FILE, Manifest
+    from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest
 
     if not (engines / MANIFEST_FILE).is_file() or is_current(engines / REPOSITORY, engines):
         yield engines

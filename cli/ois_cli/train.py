@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ois_cli.output import print_json, say
-from ois_client.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ois_network.config import NetworkConfig
     from ois_network.network import OISNetwork
-    from ois_network.training.batches import Source
     from ois_network.training.config import TrainConfig
+    from ois_network.training.data.batches import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +62,7 @@ def train(
     """
     from ois_network.config import preset
     from ois_network.training.config import load_recipe
-    from ois_network.training.features import FeatureCache
+    from ois_network.training.data.features import FeatureCache
     from ois_network.training.memory import keep_freed_memory
     from ois_network.training.trainer import RunOptions
     from ois_network.training.trainer import train as run
@@ -110,8 +110,8 @@ def train(
 
 def _start(path: Path) -> OISNetwork:
     """A checkpoint of ours, or Depth-Anything-V2's weights with an untrained rest."""
-    from ois_network.checkpoint import load_checkpoint
-    from ois_network.depth_anything import load_depth_anything
+    from ois_network.checkpoints.checkpoint import load_checkpoint
+    from ois_network.checkpoints.depth_anything import load_depth_anything
 
     if path.suffix == ".safetensors":
         return load_checkpoint(path).network
@@ -121,9 +121,9 @@ def _start(path: Path) -> OISNetwork:
 def _source(
     text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
-    from ois_network.training.batches import SceneSource
-    from ois_network.training.data import davis, folders, hqseg44k
-    from ois_network.training.pairs import PairSource
+    from ois_network.training.data.batches import SceneSource
+    from ois_network.training.data.collections import davis, folders, hqseg44k
+    from ois_network.training.data.pairs import PairSource
 
     kind, _, where = text.partition(":")
     if text == "scenes":

@@ -13,10 +13,8 @@ for it.
 
 from typing import TYPE_CHECKING, Any
 
-from ois_client.automatic import OISAutomaticMaskGenerator
-from ois_client.clicks import Click
-from ois_client.client import Client
-from ois_client.errors import (
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import (
     AccessDenied,
     Cancelled,
     CheckpointError,
@@ -36,13 +34,10 @@ from ois_client.errors import (
     UnknownImage,
     UnsupportedGraph,
 )
-from ois_client.geometry import Geometry
-from ois_client.images import ImageLimits, Picture, load_image
-from ois_client.masks import MaskFormat, decode_mask, encode_mask
-from ois_client.predictor import OISPredictor
-from ois_client.session import Session
-from ois_client.settings import TLS, Retries, Timeouts
-from ois_client.transport import (
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.images import ImageLimits, Picture, load_image
+from ois_client.contract.masks import MaskFormat, decode_mask, encode_mask
+from ois_client.contract.transport import (
     AsyncTransport,
     ClickReply,
     ClickRequest,
@@ -50,10 +45,15 @@ from ois_client.transport import (
     ModelInfo,
     Transport,
 )
+from ois_client.sam.automatic import OISAutomaticMaskGenerator
+from ois_client.sam.predictor import OISPredictor
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
+from ois_client.transports.settings import TLS, Retries, Timeouts
 
 if TYPE_CHECKING:
-    from ois_client.async_client import AsyncClient
-    from ois_client.async_session import AsyncSession
+    from ois_client.sessions.async_client import AsyncClient
+    from ois_client.sessions.async_session import AsyncSession
 
 __all__ = [
     "TLS",
@@ -99,7 +99,7 @@ __all__ = [
     "load_image",
 ]
 
-_OF_EVENT_LOOPS = {"AsyncClient": "async_client", "AsyncSession": "async_session"}
+_OF_EVENT_LOOPS = {"AsyncClient": "sessions.async_client", "AsyncSession": "sessions.async_session"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from cvat_format import Points, clicks_in_order
 from ois_client import Client
-from ois_client.cvat_rle import cvat_of_mask
-from ois_client.images import Picture, load_image
-from ois_client.replay import RecentSessions, replay
+from ois_client.contract.images import Picture, load_image
+from ois_client.formats.cvat import cvat_of_mask
+from ois_client.sessions.replay import RecentSessions, replay
 
 
 class OISInteraction:

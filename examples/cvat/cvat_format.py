@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client import Click, InvalidClick, InvalidImage, InvalidInput
-from ois_client.cvat_rle import box_of_mask
+from ois_client.formats.cvat import box_of_mask
 
 Point = tuple[float, float]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from cvat_format import clicks_in_order, read_request, reply_of_mask
 from ois_client import Client, InvalidInput, OISError
-from ois_client.replay import RecentSessions, replay
+from ois_client.sessions.replay import RecentSessions, replay
 
 
 def init_context(context: Any) -> None:

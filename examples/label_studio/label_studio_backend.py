@@ -33,7 +33,7 @@ from ois_client import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from ois_client.replay import RecentSessions, replay
+from ois_client.sessions.replay import RecentSessions, replay
 
 log = logging.getLogger("ois.label_studio")
 

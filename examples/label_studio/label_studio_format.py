@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client import Click, InvalidClick, InvalidInput
-from ois_client.brush_rle import brush_of_mask
-from ois_client.polygons import rings_of_mask
+from ois_client.formats.brush import brush_of_mask
+from ois_client.formats.polygons import rings_of_mask
 
 #: Corners of polygons may move this far, in pixels of the image.
 POLYGON_TOLERANCE_PX = 1.0

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ois_client.errors import OutputError
-from ois_runtime.manifest import MANIFEST_FILE
+from ois_client.contract.errors import OutputError
+from ois_runtime.engines.manifest import MANIFEST_FILE
 
 
 def check_output(output: Path) -> None:

@@ -19,9 +19,9 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from ois_client.errors import EngineError, OutputError
-from ois_export.warm_up import model_warmup
-from ois_runtime.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
+from ois_client.contract.errors import EngineError, OutputError
+from ois_export.tensorrt.warm_up import model_warmup
+from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
 
 REPOSITORY = "repository"
 VERSION = "1"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ois_client.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ois_network.attention import AttentionOps
@@ -77,7 +77,7 @@ class Target(StrEnum):
 
     def attention(self, precision: str) -> AttentionOps:
         """The one form of attention in this target's graphs."""
-        from ois_export.onnx_attention import ContribAttention, PlainAttention, StandardAttention
+        from ois_export.graphs.attention import ContribAttention, PlainAttention, StandardAttention
 
         if self is Target.CPU:
             return ContribAttention()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ois_client.clicks import SLOTS_PER_SIGN
-from ois_client.errors import CheckpointError
+from ois_client.contract.clicks import SLOTS_PER_SIGN
+from ois_client.contract.errors import CheckpointError
 
 
 class FusionOrder(StrEnum):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ois_client.clicks import SLOTS_PER_SIGN
+from ois_client.contract.clicks import SLOTS_PER_SIGN
 
 _SMALLEST_RANGE = 1e-6  # a flat depth map becomes all zeros instead of 0/0
 

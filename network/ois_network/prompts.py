@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ois_client.clicks import SLOTS, SLOTS_PER_SIGN
+from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
 from ois_network.config import NetworkConfig
 
 

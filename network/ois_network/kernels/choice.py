@@ -1,6 +1,6 @@
 """Where the kernels are used: where they were measured to be faster, and only there.
 
-`measured.json` lies beside this file. `python -m ois_benchmarks.kernels --write` fills it on a
+`measured.json` lies beside this file. `python -m ois_benchmarks.gpu.kernels --write` fills it on a
 GPU; an architecture (compute capability) without an entry keeps PyTorch's attention.
 
     {"schema": 1, "devices": {"9.0": {"gpu": ..., "date": ..., "versions": {...}, "rows": [
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ois_client.errors import InvalidInput, OutputError
+from ois_client.contract.errors import InvalidInput, OutputError
 from ois_network.kernels.slots import Call
 
 MEASURED = Path(__file__).with_name("measured.json")
@@ -147,7 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(
             f"{path} is no table of kernel measurements: {error!r}. Restore it, or write it anew "
-            "with python -m ois_benchmarks.kernels --write"
+            "with python -m ois_benchmarks.gpu.kernels --write"
         ) from error
     return table
 

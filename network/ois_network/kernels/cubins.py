@@ -25,7 +25,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ois_client.errors import ExportError, OISError, OutputError
+from ois_client.contract.errors import ExportError, OISError, OutputError
 from ois_network.kernels import language
 from ois_network.kernels.choice import Blocks
 from ois_network.kernels.elf import Cubin, read_cubin

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from ois_client.errors import ExportError
+from ois_client.contract.errors import ExportError
 
 _SIZED = 4  # the format that has bytes behind it
 _FRAME_SIZE, _PARAMETER, _REGISTERS = 0x11, 0x17, 0x2F

@@ -22,7 +22,7 @@ _LARGEST_TILE = 64
 def default_blocks(
     objects: int, heads: int, queries: int, keys: int, multiprocessors: int
 ) -> Blocks:
-    """Enough shares to fill the GPU; not measured, `ois_benchmarks.kernels` looks for better."""
+    """Enough shares to fill the GPU; not measured, `ois bench kernels` looks for better."""
     rows = min(_LARGEST_TILE, max(16, 1 << (queries - 1).bit_length()))
     columns = 64  # 128 needs more registers than there are
     programs = objects * heads * -(-queries // rows)

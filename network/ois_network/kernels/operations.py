@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ois_client.clicks import SLOTS
+from ois_client.contract.clicks import SLOTS
 from ois_network.attention import TorchAttention
 from ois_network.config import NetworkConfig
 from ois_network.kernels.choice import Blocks, choose, read_measurements

@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ois_client.errors import InvalidInput
-from ois_network.training.clicks import ClickConfig
+from ois_client.contract.errors import InvalidInput
+from ois_network.training.clicks.sampler import ClickConfig
 
 #: Fields that change what a run says, not what it learns.
 _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_scenes")

@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ois_client.clicks import Click, fill_slots
-from ois_client.coverage import coverage_of_mask
-from ois_client.geometry import Geometry
+from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.coverage import coverage_of_mask
+from ois_client.contract.geometry import Geometry
 from ois_network.network import OISNetwork
-from ois_network.training.forward import click_batch, encode_batch
-from ois_network.training.robot import (
+from ois_network.training.clicks.robot import (
     clicks_to_reach,
     intersection_over_union,
     next_robot_click,
 )
-from ois_network.training.scenes import HELD_OUT_SEED, VALIDATION_SEED, Scene, render
+from ois_network.training.forward import click_batch, encode_batch
+from ois_network.training.scenes.scene import HELD_OUT_SEED, VALIDATION_SEED, Scene, render
 
 #: The clicks of an object so far and its previous mask -> the next mask, both (H, W) bool.
 Predict = Callable[[list[Click], NDArray[np.bool_] | None], NDArray[np.bool_]]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ois_client.errors import OutputError
+from ois_client.contract.errors import OutputError
 from ois_network.training.state import write_atomically
 
 METRICS_FILE = "metrics.jsonl"

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ois_network.network import OISNetwork
 from ois_network.order import coverage_of_logits
-from ois_network.training.batches import Batch
-from ois_network.training.clicks import add_click, next_click
+from ois_network.training.clicks.sampler import add_click, next_click
 from ois_network.training.config import TrainConfig
+from ois_network.training.data.batches import Batch
 from ois_network.training.forward import EncodedBatch, click_batch, encode_batch
 from ois_network.training.losses import (
     depth_l1_loss,

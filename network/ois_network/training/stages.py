@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ois_client.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput
 from ois_network.training.config import Stage, TrainConfig
 
 

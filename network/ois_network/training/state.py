@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ois_client.errors import CheckpointError, OutputError
+from ois_client.contract.errors import CheckpointError, OutputError
 from ois_network.training.config import TrainConfig
 
 STATE_FILE = "state.pt"

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ois_client.errors import CheckpointError, InvalidInput, OutputError
+from ois_client.contract.errors import CheckpointError, InvalidInput, OutputError
 from ois_network.attention import EquationAttention, set_attention_ops
-from ois_network.checkpoint import save_checkpoint
+from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.config import preset
 from ois_network.initialise import build
 from ois_network.network import OISNetwork
-from ois_network.training.batches import Batch, BatchPlan, Consecutive, Source
 from ois_network.training.config import TrainConfig
+from ois_network.training.data.batches import Batch, BatchPlan, Consecutive, Source
 from ois_network.training.evaluate import evaluate
 from ois_network.training.forward import EncodedBatch
 from ois_network.training.interruption import stop_signal

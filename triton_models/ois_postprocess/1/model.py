@@ -1,5 +1,5 @@
-"""Triton's way in to `ois_postprocess`; what it does is in `ois_runtime.serving_ensemble`."""
+"""Triton's way in to `ois_postprocess`; what it does is in `ois_runtime.serving.ensemble`."""
 
-from ois_runtime.serving_ensemble import PostprocessModel as TritonPythonModel
+from ois_runtime.serving.ensemble import PostprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

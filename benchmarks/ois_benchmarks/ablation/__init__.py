@@ -1,0 +1,1 @@
+"""Ablations: what each part of the network contributes."""

@@ -1,0 +1,127 @@
+"""The result of `ois bench ablation`: a table with intervals over seeds and objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_benchmarks.ablation.run import Plan, Variant
+from ois_benchmarks.estimate import CONFIDENCE, Estimate, interval
+from ois_benchmarks.machine import describe
+from ois_benchmarks.quality.metrics import RESAMPLES, Metric
+
+SHOWN = (Metric.MIOU1, Metric.MIOU5, Metric.NOC85, Metric.NOC90)
+
+Values = NDArray[np.float64]
+
+
+def result(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The document that is committed."""
+    return {
+        "benchmark": "ablation",
+        "checkpoint": plan.trunk.stem,
+        "recipe": plan.recipe.to_dict(),
+        **compared(
+            rows, plan.variants, plan.seeds,
+            objects=plan.objects, clicks=plan.clicks, longest=plan.longest,
+        ),
+    }  # fmt: skip
+
+
+def compared(
+    rows: list[dict[str, Any]],
+    variants: Sequence[Variant],
+    seeds: tuple[int, ...],
+    *,
+    objects: int,
+    clicks: int,
+    longest: int,
+) -> dict[str, Any]:
+    """Every IoU, and per variant each metric and its difference from the first variant, seed by
+    seed and object by object.
+    """
+    table: list[dict[str, Any]] = []
+    reference = _table(rows, variants[0].name, seeds)
+    for variant in variants:
+        mine = _table(rows, variant.name, seeds)
+        entry: dict[str, Any] = {"variant": variant.name, "label": variant.label}
+        entry["parameters"] = next(r["parameters"] for r in rows if r["variant"] == variant.name)
+        for metric in SHOWN:
+            values, base = _per_object(metric, mine), _per_object(metric, reference)
+            entry[metric.value] = two_level(values).to_dict()
+            entry[f"{metric.value}_seeds"] = values.mean(axis=1).round(4).tolist()
+            if variant is not variants[0]:
+                entry[f"{metric.value}_difference"] = two_level(values - base).to_dict()
+        table.append(entry)
+    return {
+        "data": "procedural scenes",
+        "seeds": list(seeds),
+        "objects": objects,
+        "clicks": clicks,
+        "longest": longest,
+        "confidence": CONFIDENCE,
+        "machine": describe(),
+        "table": table,
+        "runs": [{key: row[key] for key in ("variant", "seed", "ious")} for row in rows],
+    }
+
+
+def two_level(values: Values) -> Estimate:
+    """values (S, N): mean over S seeds and N objects; the bootstrap resamples both.
+
+    With three seeds the interval is wide, as it should be: objects alone would not tell what
+    another training run gives.
+    """
+    seeds, objects = values.shape
+    generator = np.random.default_rng(0)
+    means = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        rows = generator.integers(seeds, size=seeds)
+        columns = generator.integers(objects, size=objects)
+        means[number] = values[np.ix_(rows, columns)].mean()
+    low, high = interval(means)
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """One row a variant; differences from the first whose interval excludes zero are bold."""
+    seeds, objects = len(document["seeds"]), document["objects"]
+    lines = [
+        f"{objects} objects of the validation scenes, {seeds} seeds, {document['clicks']} clicks. "
+        "In brackets: the difference from the default and its 95 % interval over seeds and "
+        "objects; bold where it excludes zero.",
+        "",
+        "| variant | parameters | " + " | ".join(metric.label for metric in SHOWN) + " |",
+        "|---|---|" + "---|" * len(SHOWN),
+    ]
+    for entry in document["table"]:
+        cells = [_cell(entry, metric) for metric in SHOWN]
+        millions = f"{entry['parameters'] / 1e6:.2f} M"
+        lines.append(f"| {entry['label']} | {millions} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(entry: dict[str, Any], metric: Metric) -> str:
+    digits = 3 if metric in (Metric.MIOU1, Metric.MIOU5) else 2
+    text = f"{entry[metric.value]['value']:.{digits}f}"
+    difference = entry.get(f"{metric.value}_difference")
+    if difference is None:
+        return text
+    estimate = Estimate(**difference)
+    low, high = f"{estimate.low:+.{digits}f}", f"{estimate.high:+.{digits}f}"
+    change = f"{estimate.value:+.{digits}f}, {low} to {high}"
+    return f"{text} (**{change}**)" if estimate.excludes_zero else f"{text} ({change})"
+
+
+def _table(rows: Iterable[dict[str, Any]], variant: str, seeds: tuple[int, ...]) -> Values:
+    """(S, N, K) IoUs of a variant."""
+    found = {row["seed"]: row["ious"] for row in rows if row["variant"] == variant}
+    return np.array([found[seed] for seed in seeds], dtype=np.float64)
+
+
+def _per_object(metric: Metric, ious: Values) -> Values:
+    """(S, N, K) -> (S, N)."""
+    return np.stack([metric.per_object(seed) for seed in ious])

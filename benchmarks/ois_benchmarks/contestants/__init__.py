@@ -1,0 +1,1 @@
+"""Everything that can be measured: OIS in every engine, and the peers."""

@@ -1,0 +1,95 @@
+"""A contestant of `ois bench spc` as a client, so that the robot user can click on it too."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_benchmarks.contestants.base import Contestant, Place
+from ois_benchmarks.contestants.registry import open_contestant
+from ois_client.contract.clicks import Click
+from ois_client.contract.geometry import PREPROCESS_VERSION
+from ois_client.contract.images import ImageSource, load_image
+from ois_client.contract.transport import ModelInfo
+
+PEER = "peer:"
+
+
+class PeerClient:
+    """What `quality` needs of a `Client`: `info`, `open`, `close`.
+
+    Weights of a peer are trained where a file was named; its preprocessing is its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        checkout: Path | None = None,
+        weights: Path | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Raises `NotHere` and what the peer's adapter raises."""
+        self._scratch = tempfile.TemporaryDirectory(prefix="ois-peer-")
+        place = Place(
+            threads=threads,
+            scratch=Path(self._scratch.name),
+            checkout=checkout,
+            weights=weights,
+        )
+        try:
+            self._contestant: Contestant = open_contestant(name, place)
+        except BaseException:
+            self._scratch.cleanup()
+            raise
+        who = self._contestant.identity
+        self.info = ModelInfo(
+            network=who.label,
+            longest=max(who.input_size),
+            patch=1,
+            preprocess_version=PREPROCESS_VERSION,
+            model_sha256=who.sha256,
+            trained=weights is not None,
+            engine=who.engine,
+        )
+
+    def open(self, image: ImageSource) -> PeerSession:
+        """One object on `image`; the peer knows one image at a time."""
+        self._contestant.set_image(load_image(image).pixels())
+        return PeerSession(self._contestant)
+
+    def close(self) -> None:
+        self._contestant.close()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> PeerClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class PeerSession:
+    """The clicks on one object."""
+
+    #: A peer's replies name no model.
+    last_reply: Any = None
+
+    def __init__(self, contestant: Contestant) -> None:
+        self._contestant = contestant
+        self._clicks: list[Click] = []
+
+    def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.uint8]:
+        """-> (H, W) uint8, 1 = object."""
+        self._clicks.append(Click(x, y, positive))
+        return self._contestant.click(self._clicks).astype(np.uint8)

@@ -1,0 +1,116 @@
+"""Finding a peer's own code: a package from PyPI, or the user's clone; and which version it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata, util
+from pathlib import Path
+
+from ois_benchmarks.contestants.base import NotHere
+from ois_benchmarks.contestants.standins import supply_missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a peer's code comes from.
+
+    repository: for people to clone. commit: the version that the adapter was written for.
+    folder: what to put on the import path, inside the clone. module: the package to import
+    from it. pypi: (distribution, version, module) where one exists; a clone wins over it.
+    needs: module -> distribution, for what the code imports and nothing can stand in for.
+    light: libraries it imports that a stand-in can serve, see `standins`.
+    """
+
+    repository: str
+    commit: str
+    module: str
+    folder: str = "."
+    pypi: tuple[str, str, str] | None = None
+    needs: dict[str, str] = field(default_factory=dict)
+    light: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCode:
+    """module: the importable name. text: for the row. warnings: what differs from the known."""
+
+    module: str
+    text: str
+    warnings: tuple[str, ...]
+
+
+def open_code(source: Source, checkout: Path | None) -> PeerCode:
+    """Make the code importable in this process, which then belongs to this peer alone.
+
+    Two peers' packages have the same names (`isegm`, `segment_anything`). Raises `NotHere`.
+    """
+    for module, distribution in source.needs.items():
+        if util.find_spec(module) is None:
+            raise NotHere(
+                f"its code imports {module}, which is not installed: "
+                f"pip install --no-deps '{distribution}'"
+            )
+    if checkout is not None:
+        module, text, warnings = _clone(source, checkout)
+    elif source.pypi is not None:
+        module, text, warnings = _package(*source.pypi)
+    else:
+        raise NotHere(
+            f"its code is not on PyPI; clone https://github.com/{source.repository} and name "
+            "the folder: --checkout NAME=FOLDER"
+        )
+    return PeerCode(module, text, (*warnings, *supply_missing(source.light)))
+
+
+def _package(distribution: str, known: str, module: str) -> tuple[str, str, list[str]]:
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        raise NotHere(
+            f"the package {distribution} is not installed: "
+            f"pip install --no-deps '{distribution}=={known}'"
+        ) from None
+    warnings = []
+    if version != known:
+        warnings.append(f"{distribution} is {version}; the adapter was written for {known}")
+    return module, f"PyPI {distribution} {version}", warnings
+
+
+def _clone(source: Source, checkout: Path) -> tuple[str, str, list[str]]:
+    folder = checkout / source.folder
+    if not (folder / source.module).is_dir():
+        raise NotHere(
+            f"the clone has no {Path(source.folder, source.module)}: got {checkout}, expected a "
+            f"clone of https://github.com/{source.repository}"
+        )
+    sys.path.insert(0, str(folder.resolve()))
+    commit, changed = _version(checkout)
+    warnings = []
+    if commit is None:
+        warnings.append(f"not a git clone: expected commit {source.commit} of {source.repository}")
+    elif not commit.startswith(source.commit):
+        warnings.append(f"commit {commit[:7]}; the adapter was written for {source.commit}")
+    if changed:
+        warnings.append("the clone has local changes")
+    return source.module, f"{source.repository} {(commit or 'unknown')[:7]}", warnings
+
+
+def _version(checkout: Path) -> tuple[str | None, bool]:
+    """(commit, whether its Python files were changed); None without git or a clone."""
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+    # A folder without .git inside some other repository would answer with that one's commit.
+    inside = Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve() == checkout.resolve()
+    return (commit, bool(changed)) if inside else (None, False)
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,251 @@
+"""OIS in every engine, through `Client`, as its users run it.
+
+In process every call takes the whole way of a click: checks, engine, resizing to the picture,
+mask. `ois-server` is the same behind the embedded Triton server, over gRPC on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ois_benchmarks.contestants.base import CHECKPOINT, Image, Mask, NotHere, Place
+from ois_benchmarks.latency.result import Cost, Identity
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
+from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest
+
+#: Features of a few images: each encode is of a picture that the store does not know.
+_CACHE_BYTES = 2**29
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """label: for tables. precision: of the arithmetic, "fp32", "bf16" or "fp16".
+
+    rewritten: with the exact rewrites. served: behind the embedded server. gpu: needs one; the
+    others run on the CPU whatever `--device` says.
+    """
+
+    label: str
+    precision: str = "fp32"
+    backend: str = ""
+    rewritten: bool = True
+    served: bool = False
+    gpu: bool = False
+
+
+VARIANTS = {
+    "ois-torch-unrewritten": Variant(label="PyTorch, as described", rewritten=False),
+    "ois-torch": Variant(label="PyTorch", backend="torch"),
+    "ois-onnxruntime": Variant(label="ONNX Runtime", backend="onnxruntime"),
+    "ois-openvino-f32": Variant(label="OpenVINO", backend="openvino"),
+    "ois-openvino-bf16": Variant(label="OpenVINO bf16", backend="openvino", precision="bf16"),
+    "ois-server": Variant(label="Triton on this machine", served=True),
+    "ois-torch-cuda": Variant(
+        label="PyTorch on the GPU", backend="torch", precision="fp16", gpu=True
+    ),
+    "ois-server-cuda": Variant(
+        label="Triton on this machine, PyTorch on the GPU", precision="fp16", served=True, gpu=True
+    ),
+    "ois-tensorrt": Variant(label="TensorRT", backend="tensorrt", precision="fp16", gpu=True),
+}
+
+
+def open_ois(place: Place, variant: Variant) -> OisContestant:
+    """Raises `NotHere` without a GPU that the variant needs, `EngineError`."""
+    folder = place.engines
+    if folder is None:
+        raise InvalidInput("no folder of OIS's engines was given")
+    if variant.gpu and place.device == "cpu":
+        raise NotHere("it runs on a GPU; measure it with --device cuda")
+    loaded = load_checkpoint(folder / CHECKPOINT)
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(_client(place, variant, folder, stack))
+        except (EngineError, InvalidInput) as error:
+            if variant.gpu:
+                raise NotHere(str(error)) from error
+            raise
+        return OisContestant(
+            client,
+            _identity(client, variant, loaded),
+            loaded,
+            stack.pop_all(),
+            rewritten=variant.rewritten,
+            served=variant.served,
+        )
+
+
+def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> Client:
+    checkpoint = str(folder / CHECKPOINT)
+    if variant.served:
+        return _server(place, folder, stack, on_gpu=variant.gpu)
+    if not variant.rewritten:
+        from ois_benchmarks.contestants.torch_pair import open_transport
+
+        return Client(open_transport(checkpoint, threads=place.threads))
+    options: dict[str, Any] = {
+        "backend": variant.backend,
+        "threads": place.threads,
+        "precision": variant.precision,
+        "cache_bytes": _CACHE_BYTES,
+    }
+    if variant.gpu:
+        options["device"] = "cuda"
+    if variant.backend == "tensorrt":
+        folder = _plans(place)
+    where = checkpoint if variant.backend == "torch" else str(folder)
+    return Client(f"local:{where}", **options)
+
+
+def _plans(place: Place) -> Path:
+    """The folder of one GPU and model, in what `ois build` wrote, or that folder itself."""
+    if place.plans is None:
+        raise NotHere("no TensorRT engines were named; build them, then --plans FOLDER")
+    found = sorted({*place.plans.glob(MANIFEST_FILE), *place.plans.glob(f"*/{MANIFEST_FILE}")})
+    if len(found) != 1:
+        names = ", ".join(each.parent.name for each in found) or "none"
+        raise NotHere(
+            f"got {len(found)} built engines in {place.plans} ({names}); expected the folder of one"
+        )
+    return found[0].parent
+
+
+def _server(place: Place, folder: Path, stack: ExitStack, *, on_gpu: bool) -> Client:
+    from ois_export.repository import write_repository
+    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.server import EmbeddedServer
+
+    options = ServerOptions(cache_bytes=_CACHE_BYTES)
+    if on_gpu:
+        options = replace(options, device="cuda", checkpoint=folder / CHECKPOINT)
+        folder = write_unloaded_engines(place.scratch / "repository", folder / CHECKPOINT)
+    write_repository(folder, Manifest.load(folder))
+    return Client(stack.enter_context(EmbeddedServer(folder, options)).grpc_url)
+
+
+def write_unloaded_engines(folder: Path, checkpoint: Path) -> Path:
+    """An engine folder for a server that runs the checkpoint: its manifest is right, its engines
+    are empty files, since exporting them takes minutes and nothing would load them.
+    """
+    from ois_runtime.torch.engine import checkpoint_manifest
+
+    folder.mkdir(parents=True)
+
+    def empty(role: str) -> EngineFile:
+        (folder / f"{role}.onnx").touch()
+        return EngineFile(f"{role}.onnx", hashlib.sha256(b"").hexdigest(), 0)
+
+    manifest = checkpoint_manifest(checkpoint, load_checkpoint(checkpoint))
+    replace(manifest, encoder=empty("encoder"), decoder=empty("decoder")).save(folder)
+    return folder
+
+
+def _identity(client: Client, variant: Variant, loaded: Checkpoint) -> Identity:
+    info = client.info
+    longest = loaded.config.longest
+    return Identity(
+        label=f"OIS {loaded.config.name}, {variant.label}",
+        family="ois",
+        engine=info.engine,
+        precision=variant.precision,
+        source=f"ois-deploy {metadata.version('ois-deploy')}",
+        weights=loaded.config.name if loaded.trained else "random",
+        sha256=info.model_sha256,
+        input_size=(longest, longest),
+    )
+
+
+class OisContestant:
+    """A session of `Client`, one object at a time."""
+
+    encodes = True
+
+    def __init__(
+        self,
+        client: Client,
+        identity: Identity,
+        loaded: Checkpoint,
+        resources: ExitStack,
+        *,
+        rewritten: bool,
+        served: bool,
+    ) -> None:
+        self.served = served
+        self._client = client
+        self._identity = identity
+        self._config = loaded.config
+        self._rewritten = rewritten
+        self._parameters = sum(each.numel() for each in loaded.network.parameters())
+        self._resources = resources
+        self._session: Session | None = None
+        self._opened = 0
+
+    @property
+    def identity(self) -> Identity:
+        """Its input size is that of the image set last: nothing is padded."""
+        if self._session is None:
+            return self._identity
+        geometry = self._session.geometry
+        size = geometry.network_width, geometry.network_height
+        return replace(self._identity, input_size=size)
+
+    def set_image(self, image: Image) -> None:
+        # The store knows an image by its digest and would not encode it twice.
+        self._opened += 1
+        image = image.copy()
+        image[0, 0] = self._opened & 255, self._opened >> 8 & 255, self._opened >> 16 & 255
+        self._session = self._client.open(image)
+
+    def click(self, clicks: Sequence[Click]) -> Mask:
+        session = self._open()
+        if len(clicks) == 1:
+            session.new_object()
+        last = clicks[-1]
+        return session.click(last.x, last.y, last.positive).view(np.bool_)
+
+    def click_each(self, points: Sequence[Click]) -> Mask:
+        session = self._open()
+        asked = {session.new_object(): point for point in points}
+        masks = session.click_many(asked)
+        return np.stack([masks[obj] for obj in asked]).view(np.bool_)
+
+    def cost(self) -> Cost | None:
+        """bf16 moves half the bytes of fp32; the few tensors that stay fp32 are neglected."""
+        from ois_network.cost.flops import click_flops
+        from ois_network.split import Rewrites
+
+        geometry = self._open().geometry
+        rows = click_flops(self._config, geometry.network_height, geometry.network_width)
+        # The last row caches K and V, which no engine does by default.
+        row = rows[0]
+        if self._rewritten:
+            row = rows[-1] if Rewrites().effective(self._config).cached_kv else rows[-2]
+        share = 1 if self.identity.precision == "fp32" else 2
+        return Cost(
+            parameters=self._parameters,
+            encode_flops=row.encode_flops,
+            encode_bytes=row.encode_bytes // share,
+            click_flops=row.click_flops,
+            click_bytes=row.click_bytes // share,
+        )
+
+    def close(self) -> None:
+        self._session = None
+        self._resources.close()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise InvalidInput("no image is set; call set_image first")
+        return self._session

@@ -1,0 +1,122 @@
+"""Who can be measured, by name: OIS in every engine, and the peers.
+
+`ois bench spc --contestant module:function` measures one that is not listed: a function that
+takes a `Place` and returns a `Contestant`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ois_benchmarks.contestants.base import Contestant, NotHere, Place
+from ois_client.contract.errors import InvalidInput
+
+Opener = Callable[[Place], Contestant]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """peer: whose clone and weights `--checkout` and `--weights` name; "" for OIS.
+
+    exported: wants OIS's exported graphs, which take minutes to make; others the checkpoint alone.
+    memory_gib: what it needs at ViT-B and 1024 pixels, exporting and counting included, with a
+    margin; checked before it starts.
+    module, function: `function(place, module.VARIANTS[name])` opens it.
+    """
+
+    peer: str
+    memory_gib: float
+    module: str
+    function: str
+    exported: bool = False
+
+
+def _sam(memory_gib: float, peer: str) -> Entry:
+    return Entry(peer, memory_gib, "sam", "open_sam")
+
+
+def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
+    return Entry("", memory_gib, "ois", "open_ois", exported)
+
+
+CONTESTANTS: dict[str, Entry] = {
+    "ois-torch-unrewritten": _ois(),
+    "ois-torch": _ois(),
+    "ois-onnxruntime": _ois(5.0, exported=True),
+    "ois-openvino-f32": _ois(4.0, exported=True),
+    "ois-openvino-bf16": _ois(exported=True),
+    "ois-server": _ois(6.0, exported=True),
+    "ois-torch-cuda": _ois(),
+    "ois-server-cuda": _ois(),
+    "ois-tensorrt": _ois(),
+    "sam-vitb": _sam(4.5, "sam"),
+    "sam-vitb-onnx": Entry("sam", 10.0, "sam_onnx", "open_sam_onnx"),
+    "hqsam-vitb": _sam(4.5, "hqsam"),
+    "hqsam-vitb-hoisted": _sam(4.5, "hqsam"),
+    "hqsam-vitb-onnx": Entry("hqsam", 10.0, "sam_onnx", "open_sam_onnx"),
+    "hqsam-vitb-onnx-hoisted": Entry("hqsam", 10.0, "sam_onnx", "open_sam_onnx"),
+    "hqsam-light": _sam(1.5, "hqsam"),
+    "mobilesam": _sam(1.5, "mobilesam"),
+    "efficientsam-ti": Entry("efficientsam", 2.0, "efficientsam", "open_efficientsam"),
+    "efficientsam-s": Entry("efficientsam", 2.5, "efficientsam", "open_efficientsam"),
+    "segnext-sax1": Entry("segnext", 6.0, "segnext", "open_segnext"),
+    "segnext-sax2": Entry("segnext", 6.0, "segnext", "open_segnext"),
+    "simpleclick-448": Entry("simpleclick", 2.0, "simpleclick", "open_simpleclick"),
+    "simpleclick-448-flip": Entry("simpleclick", 2.5, "simpleclick", "open_simpleclick"),
+    "simpleclick-672": Entry("simpleclick", 3.0, "simpleclick", "open_simpleclick"),
+    "simpleclick-672-flip": Entry("simpleclick", 4.0, "simpleclick", "open_simpleclick"),
+    "simpleclick-1024": Entry("simpleclick", 6.0, "simpleclick", "open_simpleclick"),
+    "simpleclick-1024-flip": Entry("simpleclick", 10.0, "simpleclick", "open_simpleclick"),
+}
+PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entry.peer))
+
+
+def choose(names: list[str]) -> list[str]:
+    """The contestants of `names`: names, `ois`, a peer for all of its kind, `module:function`.
+
+    No names: all. Raises `InvalidInput` for an unknown one.
+    """
+    chosen: list[str] = []
+    for name in names or list(CONTESTANTS):
+        of_kind = [each for each, entry in CONTESTANTS.items() if (entry.peer or "ois") == name]
+        if name not in CONTESTANTS and not of_kind and ":" not in name:
+            raise InvalidInput(
+                f"got the contestant {name!r}; expected ois, one of {', '.join(PEERS)}, one of "
+                f"{', '.join(CONTESTANTS)}, or module:function"
+            )
+        chosen += [name] if name in CONTESTANTS or ":" in name else of_kind
+    return list(dict.fromkeys(chosen))
+
+
+def wants_export(name: str) -> bool:
+    """Whether OIS's graphs must be exported for it. Foreign contestants bring their own."""
+    return name in CONTESTANTS and CONTESTANTS[name].exported
+
+
+def peer_of(name: str) -> str:
+    """Whose `--checkout` and `--weights` it takes; "" for OIS."""
+    return CONTESTANTS[name].peer if name in CONTESTANTS else name
+
+
+def open_contestant(name: str, place: Place) -> Contestant:
+    """Raises `NotHere` when something it needs is missing, and what its adapter raises."""
+    if name not in CONTESTANTS:
+        return _foreign(name)(place)
+    entry = CONTESTANTS[name]
+    try:
+        module = importlib.import_module(f"ois_benchmarks.contestants.{entry.module}")
+    except ImportError as error:
+        raise NotHere(f"a package is missing: {error}; pip install 'ois-deploy[bench]'") from error
+    contestant: Contestant = getattr(module, entry.function)(place, module.VARIANTS[name])
+    return contestant
+
+
+def _foreign(name: str) -> Opener:
+    module, _, function = name.partition(":")
+    try:
+        opener: Opener = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise NotHere(f"{name} cannot be imported: {error}") from error
+    return opener

@@ -1,0 +1,213 @@
+"""SAM and HQ-SAM as people deploy them: their own ONNX decoder, and the encoder beside it.
+
+The decoder is each repository's `SamOnnxModel` (prompt encoder, decoder and resizing to the
+image in one graph), exported as its `scripts/export_onnx_model.py` does. The repositories
+export no encoder; the image encoder module goes through the same exporter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ois_benchmarks.contestants.base import Image, Mask, Place
+from ois_benchmarks.contestants.sam import SIDE, SamContestant, Variant, open_sam, padded_points
+from ois_benchmarks.contestants.sam import VARIANTS as EAGER
+from ois_benchmarks.latency.result import Cost, Identity
+from ois_client.contract.clicks import Click
+
+VARIANTS = {
+    f"{name}-onnx{'-hoisted' if variant.hoisted else ''}": replace(
+        variant, label=variant.label.replace("ViT-B", "ViT-B, ONNX Runtime")
+    )
+    for name, variant in (
+        ("sam-vitb", EAGER["sam-vitb"]),
+        ("hqsam-vitb", EAGER["hqsam-vitb"]),
+        ("hqsam-vitb", EAGER["hqsam-vitb-hoisted"]),
+    )
+}
+_OPSET = 17
+_FILES = ("encoder.onnx", "decoder.onnx")
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def open_sam_onnx(place: Place, variant: Variant) -> SamOnnxContestant:
+    """Export both graphs into `place.scratch` and load them."""
+    import onnxruntime
+
+    place = replace(place, device="cpu")
+    # Exporting and counting need far more memory than clicking: their peak stays in there.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        cost = pool.submit(export, place, variant).result()
+    eager = open_sam(place, variant)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = place.threads
+    sessions = [
+        onnxruntime.InferenceSession(place.scratch / name, options, providers=_PROVIDERS)
+        for name in _FILES
+    ]
+    engine = f"onnxruntime {onnxruntime.__version__} fp32 on cpu"
+    identity = replace(eager.identity, engine=engine)
+    return SamOnnxContestant(eager.predictor, identity, cost, sessions[0], sessions[1])
+
+
+def export(place: Place, variant: Variant) -> Cost | None:
+    """Write both graphs; returns what their PyTorch form costs."""
+    eager = open_sam(place, variant)
+    # Counted before the exporter sees the modules; any picture becomes this square.
+    eager.set_image(np.zeros((SIDE, SIDE, 3), np.uint8))
+    cost = eager.cost()
+    encoder, decoder = (place.scratch / name for name in _FILES)
+    graph = _Encoder(eager.network, variant)
+    _export(graph, {"image": torch.zeros(1, 3, SIDE, SIDE)}, graph.outputs, encoder)
+    _export_decoder(eager, variant, decoder)
+    return cost
+
+
+class SamOnnxContestant:
+    """The two graphs; resizing and normalisation are the predictor's own."""
+
+    encodes = True
+    served = False
+
+    def __init__(
+        self, predictor: Any, identity: Identity, cost: Cost | None, encoder: Any, decoder: Any
+    ) -> None:
+        self.identity = identity
+        self._predictor = predictor
+        self._cost = cost
+        self._encoder, self._decoder = encoder, decoder
+        self._wanted = {each.name for each in decoder.get_inputs()}
+        self._state: dict[str, NDArray[np.float32]] = {}
+        self._logits: NDArray[np.float32] = np.zeros((1, 1, 256, 256), np.float32)
+
+    def set_image(self, image: Image) -> None:
+        predictor = self._predictor
+        scaled = torch.as_tensor(predictor.transform.apply_image(image))
+        pixels = predictor.model.preprocess(scaled.permute(2, 0, 1).contiguous()[None])
+        names = [each.name for each in self._encoder.get_outputs()]
+        outputs = self._encoder.run(None, {"image": pixels.numpy()})
+        self._state = dict(zip(names, outputs, strict=True))
+        self._size = np.array(image.shape[:2], np.float32)
+
+    def click(self, clicks: Sequence[Click]) -> Mask:
+        points, labels = padded_points(clicks)
+        height, width = (int(side) for side in self._size)
+        feeds = {
+            **self._state,
+            "point_coords": self._predictor.transform.apply_coords(points, (height, width)).astype(
+                np.float32
+            ),
+            "point_labels": labels,
+            "mask_input": self._logits,
+            "has_mask_input": np.array([len(clicks) > 1], np.float32),
+            "orig_im_size": self._size,
+        }
+        # An input that the graph does not use was dropped by the exporter.
+        masks, _, self._logits = self._decoder.run(
+            None, {name: value for name, value in feeds.items() if name in self._wanted}
+        )
+        mask: Mask = masks[0, 0] > 0
+        return mask
+
+    def cost(self) -> Cost | None:
+        """Counted in PyTorch: the graphs hold the same products and convolutions."""
+        return self._cost
+
+    def close(self) -> None:
+        self._state = {}
+
+
+class _Encoder(nn.Module):
+    """The image encoder with the outputs that the decoder graph takes."""
+
+    def __init__(self, network: Any, variant: Variant) -> None:
+        super().__init__()
+        self.network = network
+        self.variant = variant
+        self.outputs = ["image_embeddings"]
+        if variant.family == "hqsam":
+            self.outputs.append("hq_features" if variant.hoisted else "interm_embeddings")
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self.variant.family != "hqsam":
+            return (self.network.image_encoder(image),)
+        features, early = self.network.image_encoder(image)
+        if not self.variant.hoisted:
+            return features, torch.stack(early)
+        of_features, of_early = self.network.mask_decoder.hoisted
+        return features, of_features(features) + of_early(early[0].permute(0, 3, 1, 2))
+
+
+class _HoistedDecoder(nn.Module):
+    """HQ-SAM's ONNX model with its image-only features as an input."""
+
+    def __init__(self, model: nn.Module, network: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.decoder = network.mask_decoder
+        self.decoder.compress_vit_feat.value = torch.zeros(1)
+
+    def forward(self, image_embeddings: Tensor, hq_features: Tensor, *rest: Tensor) -> Any:
+        self.decoder.embedding_encoder.value = hq_features
+        unused = torch.zeros(1, 1, 1, 1, 1)
+        return self.model(image_embeddings, unused, *rest)
+
+
+def _export_decoder(eager: SamContestant, variant: Variant, path: Path) -> None:
+    network: Any = eager.network
+    onnx = importlib.import_module(f"{eager.module}.utils.onnx")
+    rows, columns = network.prompt_encoder.image_embedding_size
+    width = network.prompt_encoder.embed_dim
+    inputs = {"image_embeddings": torch.zeros(1, width, rows, columns)}
+    if variant.family != "hqsam":
+        graph = onnx.SamOnnxModel(network, return_single_mask=True)
+    elif variant.hoisted:
+        graph = _HoistedDecoder(onnx.SamOnnxModel(network), network)
+        inputs["hq_features"] = torch.zeros(1, width // 8, 4 * rows, 4 * columns)
+    else:
+        graph = onnx.SamOnnxModel(network)
+        early = [each.shape for each in eager.predictor.interm_features]
+        inputs["interm_embeddings"] = torch.zeros(len(early), *early[0])
+    inputs |= {
+        "point_coords": torch.full((1, 5, 2), 100.0),
+        "point_labels": torch.ones(1, 5),
+        "mask_input": torch.zeros(1, 1, 4 * rows, 4 * columns),
+        "has_mask_input": torch.ones(1),
+        "orig_im_size": torch.tensor([1500.0, 2250.0]),
+    }
+    axes = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}
+    _export(graph, inputs, ["masks", "iou_predictions", "low_res_masks"], path, axes)
+
+
+def _export(
+    graph: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: list[str],
+    path: Path,
+    axes: dict[str, dict[int, str]] | None = None,
+) -> None:
+    """By tracing, as the repositories' scripts do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's remarks on their code
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            str(path),
+            opset_version=_OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=axes or {},
+            dynamo=False,
+        )

@@ -1,0 +1,119 @@
+"""SimpleClick (ViT-B at 448, 672 and 1024) through its own predictor.
+
+It has no image features to keep: every click runs the whole network. `flip` is its
+evaluation's test-time augmentation (every click twice); its zoom-in crops to the network's
+size, as in `scripts/evaluate_model.py:170-176`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ois_benchmarks.contestants.base import Image, Mask, Place
+from ois_benchmarks.contestants.code import Source, open_code
+from ois_benchmarks.contestants.segnext import THRESHOLD, clicker_of, model_file, state_dict
+from ois_benchmarks.contestants.torch_network import (
+    TorchContestant,
+    identity_of,
+    load_weights,
+    prepare_torch,
+)
+from ois_benchmarks.latency.result import Identity
+from ois_client.contract.clicks import Click
+
+SOURCE = Source(
+    repository="uncbiag/SimpleClick",
+    commit="f33112e",
+    module="isegm",
+    needs={"cv2": "opencv-python-headless<5", "scipy": "scipy"},
+    light=("torchvision", "timm", "mmcv", "tensorboard"),
+)
+_NETWORK = "isegm.model.is_plainvit_model"
+_MODEL_FILE = "plainvit_base448_cocolvis_itermask.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """side: of the network's square input. At every size it is the released ViT-B of 448 pixels,
+    its positional embedding interpolated by SimpleClick's own function, as its evaluation does.
+    """
+
+    side: int
+    flip: bool
+
+    @property
+    def label(self) -> str:
+        return f"SimpleClick ViT-B {self.side}{', flip' if self.flip else ''}"
+
+
+VARIANTS = {
+    f"simpleclick-{side}{'-flip' if flip else ''}": Variant(side, flip)
+    for side in (448, 672, 1024)
+    for flip in (False, True)
+}
+
+
+def open_simpleclick(place: Place, variant: Variant) -> SimpleClickContestant:
+    """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
+    device = prepare_torch(place)
+    code = open_code(SOURCE, place.checkout)
+    network = _build(Path(place.checkout or "."))
+    if place.weights is not None:
+        load_weights(network, state_dict(place.weights), place.weights)
+    embedding = importlib.import_module("isegm.model.modeling.pos_embed")
+    network = network.eval().to(device)
+    embedding.interpolate_pos_embed_inference(network.backbone, (variant.side,) * 2, device)
+    predictors = importlib.import_module("isegm.inference.predictors")
+    predictor = predictors.get_predictor(
+        network,
+        "NoBRS",
+        device,
+        prob_thresh=THRESHOLD,
+        with_flip=variant.flip,
+        zoom_in_params={"skip_clicks": -1, "target_size": (variant.side,) * 2},
+    )
+    identity = identity_of(
+        place,
+        code,
+        label=variant.label,
+        family="simpleclick",
+        input_size=(variant.side, variant.side),
+    )
+    return SimpleClickContestant(predictor, identity)
+
+
+def _build(checkout: Path) -> Any:
+    """What its model file builds, without the pretrained backbone that training starts from."""
+    module: Any = model_file(checkout / "models/iter_mask" / _MODEL_FILE, _NETWORK)
+    backbone = importlib.import_module("isegm.model.modeling.models_vit").VisionTransformer
+    backbone.init_weights_from_pretrained = lambda *_args: None
+    settings = SimpleNamespace(
+        upsample="x1",
+        random_split=False,
+        device="cpu",
+        IMAGENET_PRETRAINED_MODELS=SimpleNamespace(MAE_BASE=""),
+    )
+    return module.init_model(settings)[0]
+
+
+class SimpleClickContestant(TorchContestant):
+    encodes = False
+
+    def __init__(self, predictor: Any, identity: Identity) -> None:
+        super().__init__(predictor.net, identity)
+        self._predictor = predictor
+
+    def _encode(self, image: Image) -> None:
+        self._pixels = image
+        self._predictor.set_input_image(image)
+
+    def click(self, clicks: Sequence[Click]) -> Mask:
+        if len(clicks) == 1:  # forgets the previous mask and the crop
+            self._predictor.set_input_image(self._pixels)
+        mask: Mask = self._predictor.get_prediction(clicker_of(clicks)) > THRESHOLD
+        return mask

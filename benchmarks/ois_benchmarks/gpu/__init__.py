@@ -1,0 +1,1 @@
+"""Measurements that need a GPU: the torch engine, kernels, device ceilings, TensorRT layers."""

@@ -1,0 +1,1 @@
+"""Latency: seconds per click, SAT, engines, server overhead, cold start."""

@@ -1,0 +1,201 @@
+"""The run behind `ois bench spc` and `ois bench sat`: contestant after contestant, row by row.
+
+Every row is on the disk before the next begins, so an interrupted run loses one contestant and
+goes on with `resume`. A contestant that fails, or for which something is missing, is a row with
+its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ois_benchmarks import machine
+from ois_benchmarks.contestants.base import Place
+from ois_benchmarks.contestants.exported import OisEngines
+from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
+from ois_benchmarks.latency.engines import save
+from ois_benchmarks.latency.result import Benchmark, LatencyResult, Row, read_result
+from ois_benchmarks.latency.work import Work
+from ois_benchmarks.latency.worker import job_of
+from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
+from ois_benchmarks.timing import QUIET_SHARE, busy_share
+from ois_client.contract.errors import InvalidInput
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure. work: one entry a picture. checkouts, weights: by peer.
+
+    network, checkpoint: OIS's; a checkpoint replaces random weights of `network`. plans: TensorRT
+    engines of it.
+    """
+
+    benchmark: Benchmark
+    contestants: tuple[str, ...]
+    work: tuple[Work, ...]
+    threads: int
+    device: str = "cpu"
+    network: str = "vitb"
+    checkpoint: Path | None = None
+    plans: Path | None = None
+    checkouts: Mapping[str, Path] = field(default_factory=dict)
+    weights: Mapping[str, Path] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """What must agree before rows are added to a file."""
+        works = [asdict(work) for work in self.work]
+        return {
+            "network": self.network if self.checkpoint is None else self.checkpoint.stem,
+            "threads": self.threads,
+            "device": self.device,
+            "pictures": [f"{work.width}x{work.height}" for work in self.work],
+            "work": {name: value for name, value in works[0].items() if name not in _SIZE},
+        }
+
+
+_SIZE = ("width", "height")
+
+
+def run(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
+    """Measure what `output` does not hold yet; it is written after every row.
+
+    resume: go on in `output`; its failed rows are tried again. Raises `InvalidInput` when it
+    holds another run, `OutputError` when it cannot be written.
+    """
+    result = _begin(plan, output, resume=resume, say=say)
+    done = {row.key for row in result.rows if row.failed is None}
+    share = busy_share()
+    if share > QUIET_SHARE:
+        say(
+            f"other programs use {share:.0%} of the cores: repetitions taken meanwhile are thrown "
+            "away, and a figure that never had a quiet machine is marked as noisy"
+        )
+    with OisEngines(plan.network, plan.checkpoint, say) as engines:
+        for work in plan.work:
+            for name in plan.contestants:
+                if (name, work.width, work.height) in done:
+                    continue
+                say(f"{name} on {work.width}x{work.height}")
+                row = measure(plan, name, work, engines)
+                others = (each for each in result.rows if each.key != row.key)
+                result = replace(result, rows=(*others, row))
+                save(result.to_dict(), output)
+                say(f"  {line(row)}")
+    return result
+
+
+def _begin(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
+    here = {
+        **machine.describe(),
+        "allocator": ALLOCATOR_ENVIRONMENT,
+        "threads": plan.threads,
+    }
+    fresh = LatencyResult(benchmark=plan.benchmark, settings=plan.settings(), machine=here)
+    if not (resume and output.exists()):
+        return fresh
+    old = read_result(output)
+    for what, was, now in (
+        ("benchmark", old.benchmark, plan.benchmark),
+        ("settings", old.settings, json.loads(json.dumps(fresh.settings))),
+        ("processor", old.machine.get("cpu"), here["cpu"]),
+        ("GPU", old.machine.get("gpu"), here.get("gpu")),
+    ):
+        if was != now:
+            raise InvalidInput(
+                f"{output} holds another run: its {what} is {was}, this run's is {now}. Name "
+                "another output, or leave out --resume to begin again"
+            )
+    if old.machine.get("commit") != here["commit"]:
+        say(f"note: {output} was begun with commit {old.machine.get('commit')}")
+    say(f"{output} holds {sum(row.failed is None for row in old.rows)} measured rows")
+    return old
+
+
+def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
+    """One row, from a process of its own."""
+    failed = Row(contestant=name, width=work.width, height=work.height)
+    entry = CONTESTANTS.get(name)
+    free = available_memory_bytes()
+    if entry is not None and free is not None and free < entry.memory_gib * 2**30:
+        reason = (
+            f"needs about {entry.memory_gib} GiB of memory and {free / 2**30:.1f} GiB are free; "
+            "close other programs, then run again with --resume"
+        )
+        return replace(failed, failed=reason)
+    peer = peer_of(name)
+    with tempfile.TemporaryDirectory(prefix="ois-bench-") as scratch:
+        place = Place(
+            threads=plan.threads,
+            scratch=Path(scratch),
+            device=plan.device,
+            checkout=plan.checkouts.get(peer),
+            weights=plan.weights.get(peer),
+            engines=None if peer else engines.folder(exported=wants_export(name)),
+            plans=plan.plans,
+        )
+        job, answer = Path(scratch, "job.json"), Path(scratch, "row.json")
+        job.write_text(json.dumps(job_of(plan.benchmark, name, place, work)))
+        command = [sys.executable, "-m", "ois_benchmarks.latency.worker", str(job), str(answer)]
+        done = _run_worker(command, environment(plan))
+        if done.returncode or not answer.exists():
+            return replace(failed, failed=_death(done))
+        return Row.from_dict(json.loads(answer.read_text()))
+
+
+def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The worker ends itself when its input does, which happens however this process ends."""
+    reading, writing = os.pipe()
+    try:
+        return subprocess.run(command, stdin=reading, capture_output=True, text=True, env=env)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """The same allocator and threads for all."""
+    threads = {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
+    return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads}
+
+
+def available_memory_bytes() -> int | None:
+    """What could be allocated without swapping; None where the system does not say."""
+    path = Path("/proc/meminfo")
+    if path.exists():
+        for text in path.read_text().splitlines():
+            if text.startswith("MemAvailable:"):
+                return int(text.split()[1]) * 1024
+    return None
+
+
+def _death(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode == -signal.SIGKILL:
+        return "its process was killed, most likely for want of memory"
+    if done.returncode < 0:
+        return f"its process died of {signal.Signals(-done.returncode).name}"
+    said = done.stderr.strip().splitlines() or ["it said nothing"]
+    return f"its process ended with {done.returncode}: {said[-1]}"
+
+
+def line(row: Row) -> str:
+    """A row in one line, for the terminal."""
+    if row.failed is not None:
+        return f"{'not here' if row.absent else 'failed'}: {row.failed}"
+    parts = [] if row.encode is None else [f"encode {row.encode.median_s:.3f} s"]
+    for definition, figure in row.figures.items():
+        projected = f" (projected from {figure.clicks} clicks)" if figure.projected else ""
+        parts.append(f"{definition} {figure.seconds:.4g} s{projected}")
+    if row.noisy:
+        parts.append("machine was not quiet")
+    return ", ".join(parts)

@@ -1,0 +1,104 @@
+"""Seconds per click, by three definitions that are never mixed (`latency_result.Definition`)."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+from PIL import Image as Pillow
+
+from ois_benchmarks.contestants.base import Contestant
+from ois_benchmarks.latency.result import Definition, Figure
+from ois_benchmarks.latency.work import Player, Work, ellipse, jpeg, photograph, script
+from ois_benchmarks.timing import Timing, measure
+from ois_client.contract.clicks import Click
+from ois_network.training.clicks.robot import intersection_over_union, next_robot_click
+
+Figures = dict[Definition, Figure]
+
+
+def measure_spc(contestant: Contestant, work: Work) -> tuple[Timing | None, Figures]:
+    """Encode, click, and the whole loop, on one picture."""
+    image = photograph(work.width, work.height)
+    encode = measure_encode(contestant, work)
+    player = Player(contestant, script(work.width, work.height), together=True)
+    click = measure(player.click, repeats=work.clicks, warmup=2, patience=work.patience)
+    figures = {Definition.SESSION if contestant.served else Definition.CLICK: of_timing(click)}
+    if not contestant.served:
+        figures[Definition.LOOP] = measure_loop(contestant, jpeg(image), work)
+    return encode, figures
+
+
+def measure_encode(contestant: Contestant, work: Work) -> Timing | None:
+    """None where nothing is encoded; the picture is set in any case."""
+    image = photograph(work.width, work.height)
+    contestant.set_image(image)
+    if not contestant.encodes:
+        return None
+    return measure(
+        lambda: contestant.set_image(image),
+        repeats=work.encodes,
+        warmup=1,  # the second of its shape, at which a GPU's engine captures a graph
+        patience=work.patience,
+    )
+
+
+def measure_loop(contestant: Contestant, file: bytes, work: Work) -> Figure:
+    """RITM's and SegNext's loop on one object, all its clicks made (`--print-ious`)."""
+    runs: list[dict[str, float]] = []
+
+    def run() -> None:
+        runs.append(one_loop(contestant, file, work))
+
+    timing = measure(run, repeats=1, warmup=0, patience=work.patience)
+    near = min(runs, key=lambda parts: abs(sum(parts.values()) - timing.median_s))
+    clicks = work.loop_clicks
+    return Figure(
+        seconds=timing.median_s / clicks,
+        low_s=timing.low_s / clicks,
+        high_s=timing.high_s / clicks,
+        clicks=clicks,
+        parts_s={name: seconds / clicks for name, seconds in near.items()},
+        timing=timing,
+    )
+
+
+def one_loop(contestant: Contestant, file: bytes, work: Work) -> dict[str, float]:
+    """Seconds by part. The robot user is the same for all, and so is the object."""
+    target = ellipse(work.width, work.height)
+    parts = dict.fromkeys(("decode", "encode", "robot", "click", "score"), 0.0)
+    clock = time.perf_counter()
+
+    def note(part: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        parts[part] += now - clock
+        clock = now
+
+    with Pillow.open(io.BytesIO(file)) as picture:
+        image = np.array(picture.convert("RGB"))
+    note("decode")
+    contestant.set_image(image)
+    note("encode")
+    mask = np.zeros(target.shape, dtype=np.bool_)
+    made: list[Click] = []
+    for _ in range(work.loop_clicks):
+        made.append(next_robot_click(target, mask, made))
+        note("robot")
+        mask = contestant.click(made)
+        note("click")
+        intersection_over_union(target, mask)
+        note("score")
+    return parts
+
+
+def of_timing(timing: Timing) -> Figure:
+    """A figure that is the median of a timing."""
+    return Figure(
+        seconds=timing.median_s,
+        low_s=timing.low_s,
+        high_s=timing.high_s,
+        clicks=timing.repeats,
+        timing=timing,
+    )

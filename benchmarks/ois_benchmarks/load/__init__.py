@@ -1,0 +1,1 @@
+"""Load: many simulated users on one server."""

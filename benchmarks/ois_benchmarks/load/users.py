@@ -1,0 +1,135 @@
+"""The users of a load run, as tasks of one event loop.
+
+A user opens a picture, clicks on one object of it, and goes on to the next picture. Pauses and
+places come from the seed, so two runs of one plan ask for the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from ois_benchmarks.load.meter import Meter
+from ois_benchmarks.load.pacing import LoadPlan, Pace, Step, ThinkTime
+from ois_benchmarks.load.pictures import LoadPicture
+from ois_client.sessions.async_client import AsyncClient
+from ois_client.sessions.async_session import AsyncSession
+
+#: More clicks under way than this and the step ends: nobody would ever catch up.
+MOST_IN_FLIGHT = 512
+#: Sessions that are there before arrivals begin; more are made when all have a click under way.
+_SESSIONS = 32
+
+
+async def perform(
+    step: Step, plan: LoadPlan, client: AsyncClient, pictures: Sequence[LoadPicture], meter: Meter
+) -> None:
+    """Returns when all clicks of the step have ended.
+
+    pictures: for the cold step ones that the server has not seen, otherwise ones it has.
+    """
+    if step.pace is Pace.ARRIVALS:
+        await _arrivals(step, plan, client, pictures, meter)
+        return
+    if step.pace in (Pace.COLD, Pace.WARM):
+        meter.start()
+        await _user(client, pictures, 1, _generator(plan, step), meter)
+        return
+    think = plan.think if step.pace is Pace.HUMAN else None
+    meter.start()
+    async with asyncio.TaskGroup() as users:
+        for number in range(int(step.level)):
+            own = itertools.islice(itertools.cycle(pictures), number % len(pictures), None)
+            generator = _generator(plan, step, number)
+            users.create_task(_user(client, own, plan.clicks_an_image, generator, meter, think))
+
+
+async def _user(
+    client: AsyncClient,
+    pictures: Iterable[LoadPicture],
+    clicks: int,
+    generator: np.random.Generator,
+    meter: Meter,
+    think: ThinkTime | None = None,
+) -> None:
+    """One user, until the pictures or the step's time are over. think: None for no pause."""
+
+    def pause() -> float:
+        return think.draw(generator) if think else 0.0
+
+    due = pause() * generator.uniform()  # people do not all begin at once
+    for picture in pictures:
+        if not await _reached(due, meter):
+            return
+        session = await meter.open(client, picture.data, due)
+        if session is not None:
+            for place in _places(picture, clicks, generator):
+                due = meter.now + pause()
+                if not await _reached(due, meter):
+                    return
+                meter.due += 1
+                await meter.click(session, place, due)
+        due = meter.now + pause()
+
+
+async def _arrivals(
+    step: Step, plan: LoadPlan, client: AsyncClient, pictures: Sequence[LoadPicture], meter: Meter
+) -> None:
+    """Clicks whose times were drawn beforehand, each on a session that has none under way."""
+    generator = _generator(plan, step)
+    turn = itertools.cycle(pictures)
+
+    async def new_session() -> tuple[AsyncSession, LoadPicture]:
+        picture = next(turn)
+        return await client.open(picture.data, encode=False), picture
+
+    free = deque([await new_session() for _ in range(_SESSIONS)])
+
+    async def click(due: float, where: float, height: float) -> None:
+        session, picture = free.popleft() if free else await new_session()
+        if len(session.clicks()) >= plan.clicks_an_image:
+            session.reset()
+        await meter.click(session, (where * picture.width, height * picture.height), due)
+        free.append((session, picture))
+
+    # A Poisson process of which the number of events is given has uniform times: bursts and
+    # gaps as they come, and yet exactly the rate that the step is called by.
+    count = max(1, round(step.level * meter.seconds))
+    times = np.sort(generator.uniform(0, meter.seconds, count))
+    places = generator.uniform(0.1, 0.9, (count, 2))
+    meter.start()
+    async with asyncio.TaskGroup() as under_way:
+        for due, place in zip(times.tolist(), places, strict=True):
+            if not await _reached(due, meter):
+                return
+            if meter.in_flight >= MOST_IN_FLIGHT:
+                meter.stopped = f"{MOST_IN_FLIGHT} clicks were waiting"
+                return
+            meter.due += 1
+            under_way.create_task(click(due, *place))
+
+
+async def _reached(due: float, meter: Meter) -> bool:
+    """Wait until then; False when the step is over before."""
+    if not meter.goes_on(due):
+        return False
+    await asyncio.sleep(max(0.0, due - meter.now))
+    return meter.goes_on(due)
+
+
+def _places(
+    picture: LoadPicture, count: int, generator: np.random.Generator
+) -> Iterator[tuple[float, float]]:
+    """(x, y) in pixels of the picture, away from its border."""
+    for x, y in generator.uniform(0.1, 0.9, (count, 2)):
+        yield x * picture.width, y * picture.height
+
+
+def _generator(plan: LoadPlan, step: Step, user: int = 0) -> np.random.Generator:
+    return np.random.default_rng(
+        [plan.seed, list(Pace).index(step.pace), round(1000 * step.level), user]
+    )

@@ -1,0 +1,1 @@
+"""Quality: the robot user, NoC, NoF and mIoU."""

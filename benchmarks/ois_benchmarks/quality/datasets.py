@@ -1,0 +1,148 @@
+"""What quality is measured on: one object an image.
+
+    scenes[:COUNT]          held-out procedural scenes (200), the same ones every time
+    hqseg44k:ROOT           HQSeg44K val, 1,537 images
+    davis:ROOT              DAVIS345, 345 frames, all their objects as one
+    folders:IMAGES,MASKS    two folders whose files match by stem
+
+Images and masks keep their own size; what a network makes of it is its transport's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import InvalidInput
+from ois_network.training.data.collections import (
+    Collection,
+    Pair,
+    davis,
+    folders,
+    hqseg44k,
+    read_pair,
+)
+
+DEFAULT_SCENES = 200
+
+#: What draws the scenes.
+_GENERATOR = ("scene.py", "shapes.py", "textures.py")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """image: a file, or (H, W, 3) uint8 RGB. mask: (H, W) bool, 1 = object."""
+
+    image: Path | NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """name: unique within the data set. load: raises `SkippedPair` when it cannot be used."""
+
+    name: str
+    load: Callable[[], Target]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """fingerprint: equal for equal names and contents (of files: names and sizes).
+
+    lost: why and how many files were left out because their partner is missing.
+    """
+
+    label: str
+    slug: str
+    count: int
+    fingerprint: str
+    items: Callable[[], Iterator[Item]]
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, str | int]:
+        """What must be equal for two runs to be about the same objects."""
+        return {"name": self.label, "objects": self.count, "fingerprint": self.fingerprint}
+
+
+def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) -> Dataset:
+    """See the top of this file. limit: so many objects, spread evenly over the collection.
+
+    Raises `InvalidInput` for an unknown data set and for what its reader misses; with `partial`
+    missing folders of HQSeg44K are counted instead.
+    """
+    kind, _, where = text.partition(":")
+    if kind == "scenes" and (where.isdecimal() or text == kind):
+        count = int(where) if where else DEFAULT_SCENES
+        if count:
+            return scenes(min(count, limit or count))
+    elif kind == "hqseg44k" and where:
+        collection = hqseg44k(where, "val", partial=partial)
+        label = "HQSeg44K val"
+        if not collection.complete:
+            label += f", {len(collection.pairs)} of {collection.expected}"
+        return _of_pairs(label, kind, collection, limit)
+    elif kind == "davis" and where:
+        collection = davis(where)
+        # Other frames than the published ones must not stand beside published numbers.
+        label = "DAVIS345" if collection.complete else f"DAVIS, {len(collection.pairs)} frames"
+        return _of_pairs(label, kind, collection, limit)
+    elif kind == "folders" and where.count(",") == 1:
+        images, masks = where.split(",")
+        return _of_pairs(Path(images).name or "folders", kind, folders(images, masks), limit)
+    raise InvalidInput(
+        f"got the data {text!r}; expected scenes, scenes:COUNT, hqseg44k:ROOT, davis:ROOT or "
+        "folders:IMAGES,MASKS"
+    )
+
+
+def scenes(count: int) -> Dataset:
+    """`count` held-out procedural scenes at their own size."""
+    # Its module imports torch: only who measures on scenes waits for that.
+    from ois_network.training.evaluate import held_out
+
+    def items() -> Iterator[Item]:
+        for number, (scene, chosen) in enumerate(held_out(count)):
+            target = Target(scene.image, scene.instances == chosen)
+            yield Item(f"scene-{number:05d}", lambda target=target: target)  # type: ignore[misc]
+
+    # The generator is code: if it is edited, or its libraries draw another first scene, old
+    # results are about other scenes.
+    scene, chosen = next(held_out(1))
+    digest = hashlib.sha256(scene.image.tobytes() + (scene.instances == chosen).tobytes())
+    for name in _GENERATOR:
+        digest.update((resources.files("ois_network.training.scenes") / name).read_bytes())
+    return Dataset(
+        "held-out procedural scenes",
+        f"scenes{count}",
+        count,
+        f"{count}:{digest.hexdigest()}",
+        items,
+    )
+
+
+def _of_pairs(label: str, slug: str, collection: Collection, limit: int | None) -> Dataset:
+    pairs = collection.pairs
+    if limit is not None and limit < len(pairs):
+        pairs = tuple(pairs[k * len(pairs) // limit] for k in range(limit))
+        slug, label = f"{slug}{limit}", f"{label}, {limit} of {len(collection.pairs)}"
+
+    def items() -> Iterator[Item]:
+        for pair in pairs:
+            yield Item(pair.name, lambda pair=pair: _read(pair))  # type: ignore[misc]
+
+    digest = hashlib.sha256()
+    for pair in pairs:
+        sizes = pair.image.stat().st_size, pair.mask.stat().st_size
+        digest.update(f"{pair.name}\0{sizes}\n".encode())
+    return Dataset(label, slug, len(pairs), digest.hexdigest(), items, dict(collection.skipped))
+
+
+def _read(pair: Pair) -> Target:
+    """The file itself is sent, as a person would send it, once it is known to be readable."""
+    return Target(pair.image, read_pair(pair)[1])

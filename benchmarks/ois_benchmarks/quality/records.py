@@ -1,0 +1,217 @@
+"""Results of single objects as JSON lines: an interrupted run resumes, two runs compare.
+
+    {"quality_log": 1, "dataset": ..., "clicks": 20, "model": ..., "machine": ...}
+    {"name": "scene-00000", "width": 640, "height": 480, "area": 9120, "ious": [...], ...}
+    {"name": "scene-00001", "skipped": "empty mask"}
+
+A line that an interruption cut off is dropped. Where a name occurs twice (it failed, and was
+tried again), the later line counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import LineFile
+
+SCHEMA = 1
+_BEGINNING = b'{"quality_log": '
+#: Keys of the header that must agree before a run goes on in an existing file.
+_IDENTITY = ("dataset", "clicks", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """click: the first that failed, 0 = the image could not be opened."""
+
+    click: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One object. area: of its true mask, in pixels; ious: after each click that succeeded;
+    clicks: (x, y, positive) in pixels of the image.
+    """
+
+    name: str
+    width: int
+    height: int
+    area: int
+    ious: tuple[float, ...]
+    clicks: tuple[tuple[float, float, bool], ...]
+    seconds: float
+    failure: Failure | None = None
+
+    def held_ious(self, clicks: int) -> list[float]:
+        """IoU after 1..`clicks` clicks. A failed click leaves the mask as it was, so the IoU
+        before it stands for it and all that would have followed (0: there never was a mask).
+        """
+        missing = clicks - len(self.ious)
+        return [*self.ious, *(self.ious[-1:] or (0.0,)) * missing]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image + mask pair that says nothing about any network, and why."""
+
+    name: str
+    skipped: str
+
+
+Record = Measured | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A read log; records by name, in the order they were first written."""
+
+    path: Path
+    header: Mapping[str, Any]
+    records: Mapping[str, Record]
+
+    @property
+    def clicks(self) -> int:
+        return int(self.header["clicks"])
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        return {name: r for name, r in self.records.items() if isinstance(r, Measured)}
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        return [record for record in self.records.values() if isinstance(record, Skipped)]
+
+    def ious(self, names: list[str] | None = None) -> NDArray[np.float64]:
+        """(N, clicks) of the named objects, or of all."""
+        measured = self.measured
+        chosen = measured if names is None else names
+        rows = [measured[name].held_ious(self.clicks) for name in chosen]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), self.clicks)
+
+
+def read_log(path: Path) -> Log:
+    """Raises `InvalidInput` when the file is missing, not a log, or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"results {path} cannot be read: {error.strerror}") from error
+    return _parse(path, data)
+
+
+class LogWriter:
+    """Appends to a log; every record is on its way to the disk when `append` returns."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Open `path`, or go on with the run it holds.
+
+        header: JSON values with at least `dataset`, `clicks` and `model`. Raises `InvalidInput`
+        when the file holds another run or something else, `OutputError` when it cannot be written
+        or another process is writing it.
+        """
+        self.path = path
+        if path.exists() and not path.is_file():
+            raise _not_a_log(path)  # a device may never end when it is read
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        self._file = LineFile(path)
+        try:
+            log = self._continue({"quality_log": SCHEMA, **header})
+        except BaseException:
+            self._file.close()
+            raise
+        self._header, self._records = log.header, dict(log.records)
+
+    def append(self, record: Record) -> None:
+        """Raises `OutputError`; what was written before stays readable."""
+        self._file.append(asdict(record))
+        self._records[record.name] = record
+
+    @property
+    def log(self) -> Log:
+        """All that the file holds now."""
+        return Log(self.path, self._header, self._records)
+
+    def __enter__(self) -> LogWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def _continue(self, header: dict[str, Any]) -> Log:
+        data = self._file.read()
+        if b"\n" not in data:
+            if data[: len(_BEGINNING)] != _BEGINNING[: len(data)]:
+                raise _not_a_log(self.path)
+            self._file.drop_cut_off()
+            self._file.append(header)
+            return Log(self.path, header, {})
+        log = _parse(self.path, data)
+        wanted = json.loads(json.dumps(header))
+        for key in _IDENTITY:
+            if log.header[key] != wanted[key]:
+                raise InvalidInput(
+                    f"{self.path} holds another run: its {key} is {log.header[key]}, this run's "
+                    f"is {wanted[key]}. Name another output, or remove the file"
+                )
+        self._file.drop_cut_off()
+        return log
+
+
+def _parse(path: Path, data: bytes) -> Log:
+    header: dict[str, Any] | None = None
+    records: dict[str, Record] = {}
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            if header is None:
+                if fields["quality_log"] != SCHEMA:
+                    raise _not_a_log(path)
+                header = {key: fields[key] for key in (*_IDENTITY, *fields)}
+            else:
+                record = _record(fields)
+                records[record.name] = record
+        except (ValueError, KeyError, TypeError) as error:
+            if header is None:
+                raise _not_a_log(path) from error
+            raise InvalidInput(
+                f"{path}, line {number}, is damaged ({type(error).__name__}: {error}); remove "
+                "the line and its object is measured again"
+            ) from error
+    if header is None:
+        raise _not_a_log(path)
+    return Log(path, header, records)
+
+
+def _record(fields: dict[str, Any]) -> Record:
+    if "skipped" in fields:
+        return Skipped(**fields)
+    failure = fields.pop("failure", None)
+    ious = tuple(float(value) for value in fields.pop("ious"))
+    clicks = tuple((float(x), float(y), bool(sign)) for x, y, sign in fields.pop("clicks"))
+    return Measured(
+        **fields, ious=ious, clicks=clicks, failure=Failure(**failure) if failure else None
+    )
+
+
+def _not_a_log(path: Path) -> InvalidInput:
+    return InvalidInput(
+        f"{path} is not a log of `ois bench quality` of schema {SCHEMA}; name another file"
+    )

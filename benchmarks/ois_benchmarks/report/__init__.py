@@ -1,0 +1,1 @@
+"""The report: all results as one HTML page and as Markdown."""

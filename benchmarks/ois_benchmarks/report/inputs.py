@@ -1,0 +1,167 @@
+"""Result files -> what a report is made of. Every kind of `ois bench` result is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ois_benchmarks.latency.result import LatencyResult
+from ois_benchmarks.load.result import SCHEMA as LOAD_SCHEMA
+from ois_benchmarks.load.result import StepResult
+from ois_benchmarks.report import gpu_engine as report_gpu_engine
+from ois_benchmarks.report import kernels as report_kernels
+from ois_benchmarks.results import read_json
+from ois_benchmarks.roofline import Ceilings
+from ois_client.contract.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file: its name, its document, and the machine it was measured on."""
+
+    name: str
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def machine(self) -> Mapping[str, Any]:
+        found = self.document.get("machine") or self.document.get("measured_on") or {}
+        return found if isinstance(found, Mapping) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    source: Source
+    result: LatencyResult
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    source: Source
+    steps: Sequence[StepResult]
+
+
+@dataclass(slots=True)
+class Inputs:
+    """By kind, in the order of the files. skipped: files of a folder that are no results."""
+
+    latency: list[Latency] = field(default_factory=list)
+    engines: list[Source] = field(default_factory=list)
+    quality: list[Source] = field(default_factory=list)
+    load: list[Load] = field(default_factory=list)
+    overhead: list[Source] = field(default_factory=list)
+    gpu_engine: list[Source] = field(default_factory=list)
+    kernels: list[Source] = field(default_factory=list)
+    ceilings: list[Ceilings] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_inputs(paths: Sequence[Path]) -> Inputs:
+    """paths: result files, or folders of them, whose results of `_ELSEWHERE` are passed over.
+
+    Raises `InvalidInput` for a named file that is no result, and when there is none at all.
+    """
+    found = Inputs()
+    for path in paths:
+        if path.is_dir():
+            for file in sorted(path.glob("*.json")):
+                try:
+                    document = read_json(file)
+                    if _kind(document) not in _ELSEWHERE:
+                        _add(found, file, document)
+                except InvalidInput as error:
+                    found.skipped.append(f"{file.name}: {error}")
+        else:
+            _add(found, path, read_json(path))
+    if not found.sources:
+        skipped = f" ({'; '.join(found.skipped)})" if found.skipped else ""
+        raise InvalidInput(
+            f"no result in {', '.join(map(str, paths))}{skipped}; name the JSON files that "
+            "`ois bench spc`, `sat`, `quality`, `load` or `engines` wrote, or their folder"
+        )
+    return found
+
+
+def _kind(document: Any) -> str:
+    return str(document.get("benchmark") if isinstance(document, dict) else None)
+
+
+def _add(found: Inputs, path: Path, document: Any) -> None:
+    kind = _kind(document)
+    add = _KINDS.get(kind)
+    if add is None:
+        raise InvalidInput(
+            f"{path} is not a result that a report knows: got the benchmark {kind!r}; expected "
+            f"{', '.join(_KINDS)}"
+        )
+    source = Source(path.name, document)
+    try:
+        add(found, source)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(
+            f"the result {path} is damaged ({type(error).__name__}: {error}); measure it again"
+        ) from error
+    found.sources.append(source)
+
+
+def _latency(found: Inputs, source: Source) -> None:
+    found.latency.append(Latency(source, LatencyResult.from_dict(source.document)))
+
+
+def _load(found: Inputs, source: Source) -> None:
+    if source.document["schema"] != LOAD_SCHEMA:
+        raise InvalidInput(f"of schema {source.document['schema']}, expected {LOAD_SCHEMA}")
+    steps = [StepResult.from_dict(step) for step in source.document["steps"]]
+    found.load.append(Load(source, steps))
+
+
+def _engines(found: Inputs, source: Source) -> None:
+    for row in source.document["rows"]:
+        if "failed" not in row:
+            row["click"]["median_s"], row["encode"]["median_s"]
+    found.engines.append(source)
+
+
+def _quality(found: Inputs, source: Source) -> None:
+    source.document["curve"][0]["value"], source.document["model"]["network"]
+    found.quality.append(source)
+
+
+def _overhead(found: Inputs, source: Source) -> None:
+    for row in source.document["single"].values():
+        row["median_ms"]
+    found.overhead.append(source)
+
+
+def _gpu_engine(found: Inputs, source: Source) -> None:
+    list(report_gpu_engine.tables(source.document))
+    found.gpu_engine.append(source)
+
+
+def _kernels(found: Inputs, source: Source) -> None:
+    list(report_kernels.tables(source.document))
+    found.kernels.append(source)
+
+
+def _ceilings(found: Inputs, source: Source) -> None:
+    found.ceilings.append(Ceilings.from_dict(source.document))
+
+
+#: Results with a table or a page of their own.
+_ELSEWHERE = ("ablation", "cold-start", "switched-off")
+
+_KINDS: dict[str, Callable[[Inputs, Source], None]] = {
+    "spc": _latency,
+    "sat": _latency,
+    "engines": _engines,
+    "quality": _quality,
+    "load": _load,
+    "serving-overhead": _overhead,
+    "gpu-engine": _gpu_engine,
+    "kernels": _kernels,
+    "ceilings": _ceilings,
+}

@@ -1,0 +1,172 @@
+"""The paper's Table 3 beside what was measured here, contestant by contestant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ois_benchmarks.latency.result import Benchmark, Definition, Figure, LatencyResult, Row
+from ois_benchmarks.quality.metrics import Kind, Metric
+from ois_benchmarks.quality.result import model_name
+from ois_benchmarks.report.inputs import Latency
+from ois_benchmarks.report.latency import device, is_ours, label
+from ois_benchmarks.report.paper import CITE, TABLE_3, PaperRow
+from ois_benchmarks.report.svg import number
+from ois_benchmarks.report.table import Column, Table
+from ois_benchmarks.report.table import Row as Line
+
+_METRICS = (Metric.NOC90, Metric.NOF95_NEVER, Metric.MIOU1, Metric.MIOU5)
+_PAPER, _HERE = "paper", "here"
+
+_COLUMNS = (
+    Column("method", number=False),
+    Column(_PAPER, "parameters, M"),
+    Column(_HERE, "parameters, M"),
+    Column(_HERE, "encode, s"),
+    Column(_PAPER, "SPC, ms a click"),
+    Column("click, here", "SPC, ms a click"),
+    Column("loop, here", "SPC, ms a click"),
+    Column("session, here", "SPC, ms a click"),
+    Column(_PAPER, "SAT, s"),
+    Column("sequential, here", "SAT, s"),
+    Column("batched, here", "SAT, s"),
+    Column("automatic, here", "SAT, s"),
+    *(Column(name, metric.label) for metric in _METRICS for name in ("published", _HERE)),
+)
+
+
+def machine_key(result: LatencyResult) -> tuple[Any, ...]:
+    """Results stand in one table only if these agree: processor, cores, threads, device."""
+    machine, where = result.machine, device(result)
+    if where != "cpu":
+        where = machine.get("gpu", where)
+    return machine.get("cpu"), machine.get("cores"), machine.get("threads"), where
+
+
+def table_3(
+    results: Sequence[Latency],
+    size: tuple[int, int],
+    quality: Sequence[Mapping[str, Any]] = (),
+    published: Sequence[Mapping[str, Any]] = (),
+) -> Table:
+    """results: SPC and SAT runs of one machine; size: of the picture, in pixels."""
+    rows: dict[str, dict[Benchmark, Row]] = {}
+    for one in results:
+        for row in one.result.rows:
+            if (row.width, row.height) == size:
+                rows.setdefault(row.contestant, {})[one.result.benchmark] = row
+    paper = {
+        row.contestant: row
+        for row in TABLE_3
+        if any(row.network in label(each) for each in rows.get(row.contestant, {}).values())
+    }
+    lines = [_measured(rows[name], paper.get(name)) for name in _ordered(rows)]
+    lines += [_paper_only(row) for row in TABLE_3 if row.contestant not in paper]
+    lines += [_quality(document) for document in quality]
+    lines += [_published(row) for row in published]
+    notes = [
+        CITE,
+        "Here: medians with 95 % intervals; what click, loop, session, sequential, batched and "
+        "automatic mean is said below. ≈: projected from fewer clicks. *: other programs used "
+        "the machine. Parameters here are elements of all parameters.",
+    ]
+    warned = [
+        f"{label(row)}: {warning}"
+        for by_benchmark in rows.values()
+        for row in by_benchmark.values()
+        if row.identity
+        for warning in row.identity.warnings
+    ]
+    notes += list(dict.fromkeys(warned))
+    title = f"Table 3 of the paper, and the same on this machine, a picture of {size[0]}x{size[1]}"
+    return Table(title, _COLUMNS, lines, notes).without_empty_columns()
+
+
+def _ordered(rows: Mapping[str, Mapping[Benchmark, Row]]) -> list[str]:
+    """Ours first, then peers; each from the fastest click to the slowest, failures last."""
+
+    def place(name: str) -> tuple[bool, bool, float]:
+        every = list(rows[name].values())
+        figures = [figure for row in every for figure in row.figures.items()]
+        click = min((f.seconds for d, f in figures if d is Definition.CLICK), default=1e6)
+        return not is_ours(every[0]), not figures, click
+
+    return sorted(rows, key=place)
+
+
+def _measured(by_benchmark: Mapping[Benchmark, Row], paper: PaperRow | None) -> Line:
+    rows = list(by_benchmark.values())
+    figures = {d: (f, row) for row in rows for d, f in row.figures.items()}
+    cost = next((row.cost for row in rows if row.cost), None)
+    encode = next((row for row in rows if row.encode), None)
+    failed = next((row.failed for row in rows if row.failed is not None), None)
+    name = label(rows[0])
+    if failed is not None:
+        name += f": not measured, {failed}" if not figures else f" ({failed})"
+    weights = next((row.identity.weights for row in rows if row.identity), "")
+    if weights not in ("", "random"):
+        name += f", weights {weights}"
+    cells = [
+        name,
+        paper.parameters if paper else "",
+        f"{cost.parameters / 1e6:.2f}" if cost else "",
+        _spread(encode.encode.median_s, encode.encode.low_s, encode.encode.high_s, encode.noisy)
+        if encode and encode.encode
+        else "",
+        paper.spc if paper else "",
+        *(_figure(figures.get(d), 1e3) for d in Definition if d.benchmark is Benchmark.SPC),
+        paper.sat if paper else "",
+        *(_figure(figures.get(d), 1.0) for d in Definition if d.benchmark is Benchmark.SAT),
+        *("" for _ in range(2 * len(_METRICS))),
+    ]
+    return Line(cells, strong=is_ours(rows[0]) and bool(figures), quiet=not figures)
+
+
+def _paper_only(row: PaperRow) -> Line:
+    """A row of the paper that nobody measured here."""
+    blank = [""] * len(_COLUMNS)
+    blank[0], blank[1], blank[4], blank[8] = (
+        f"{row.method}, paper",
+        row.parameters,
+        row.spc,
+        row.sat,
+    )
+    return Line(blank)
+
+
+def _quality(document: Mapping[str, Any]) -> Line:
+    cells = [f"{model_name(document['model'])} on {document['dataset']['name']}"]
+    cells += [""] * (len(_COLUMNS) - 1 - 2 * len(_METRICS))
+    for metric in _METRICS:
+        found = document["metrics"].get(metric)
+        cells += ["", _metric(metric, found["value"]) if found else ""]
+    return Line(cells)
+
+
+def _published(row: Mapping[str, Any]) -> Line:
+    cells = [f"{row['method']} on {row['dataset']}"]
+    cells += [""] * (len(_COLUMNS) - 1 - 2 * len(_METRICS))
+    for metric in _METRICS:
+        cells += [_metric(metric, row[metric]) if metric in row else "", ""]
+    return Line(cells)
+
+
+def _metric(metric: Metric, value: float) -> str:
+    if metric.is_count:
+        return f"{value:.0f}"
+    return f"{100 * value:.2f}" if metric.kind is Kind.IOU else f"{value:.2f}"
+
+
+def _figure(found: tuple[Figure, Row] | None, factor: float) -> str:
+    if found is None:
+        return ""
+    figure, row = found
+    text = _spread(
+        factor * figure.seconds, factor * figure.low_s, factor * figure.high_s, row.noisy
+    )
+    return f"≈ {text}" if figure.projected else text
+
+
+def _spread(value: float, low: float, high: float, noisy: bool) -> str:
+    interval = f"\n{number(low)} to {number(high)}" if low < high else ""
+    return f"{number(value)}{'*' if noisy else ''}{interval}"

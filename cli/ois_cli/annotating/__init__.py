@@ -1,0 +1,1 @@
+"""`ois annotate`: batch annotation from a file of clicks."""

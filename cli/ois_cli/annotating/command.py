@@ -1,0 +1,244 @@
+"""`ois annotate`: the clicks of a file on many images -> one COCO document of their masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from ois_cli import files, options
+from ois_cli.annotating.coco import document
+from ois_cli.annotating.input import Input, Line, Target, read_input
+from ois_cli.annotating.journal import Done, Found, Journal, stamp_of
+from ois_cli.batch import (
+    EXIT_INCOMPLETE,
+    Counter,
+    Failure,
+    counted,
+    error_of_item,
+    say_failures,
+)
+from ois_cli.output import print_json, progress, warn
+from ois_cli.segment import UNTRAINED, box
+from ois_client.contract import rle
+from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
+from ois_client.transports.schemes import is_server
+
+_FORMATS = {".json": "JSON"}
+
+#: Objects in one request; servers take 32.
+_OBJECTS_AT_ONCE = 16
+
+
+HELP = """Make the masks of many clicks, and write them as COCO JSON.
+
+FILE.jsonl has a JSON object a line: an image, and the clicks on one object or several.
+
+[dim]{"image": "a.jpg", "points": [[245, 150], [60, 200]], "labels": [1, 0], \
+"category": "cat"}[/dim]
+
+[dim]{"image": "b.jpg", "id": 7, "objects": [{"points": [[80, 40]]}, {"points": [[9, 9]]}]}[/dim]
+
+A point is x and y in pixels of the image as you see it. Points are clicked in their order, each \
+refines the mask of those before it. The label 1 adds and 0 removes; without labels, all add. \
+[b]category[/b] and [b]id[/b] may be left out.
+
+Each image is encoded once, wherever its lines are. A line that fails is left out, told, and \
+written to OUTPUT.errors.jsonl; the exit code is then 3. What is done is kept in OUTPUT.journal \
+until all lines are: the same command goes on from there, after Ctrl-C, and after lines that \
+failed were corrected.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("annotate", help=HELP)(annotate)
+
+
+def annotate(
+    clicks: Annotated[
+        Path, typer.Argument(metavar="FILE.jsonl", help="The clicks.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The COCO document.", show_default=False)
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of relative images. Default: that of FILE.jsonl."),
+    ] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="What answers: [b]local:[/b] the engines here, [b]local:FOLDER[/b] others, "
+            "[b]grpc://host:8001[/b] or [b]http://host:8000[/b] a server."
+        ),
+    ] = "local:",
+    token: options.Token = None,
+    features: options.Features = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Begin again, where there is a result or a part of one.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> int:
+    """See `HELP`."""
+    journal_file, errors_file = (
+        output.with_name(output.name + end) for end in (".journal", ".errors.jsonl")
+    )
+    files.check_output(output, _FORMATS)
+    files.check_distinct([output, journal_file, errors_file], [clicks])
+    if output.exists() and not journal_file.exists() and not overwrite:
+        raise OutputError(f"{output} is there already; name another, or add --overwrite")
+    given = read_input(clicks, root)
+    with open_client(url, token, features) as client:
+        if not client.info.trained:
+            warn(UNTRAINED)
+        if overwrite:
+            journal_file.unlink(missing_ok=True)
+        with Journal(journal_file, client.info) as journal:
+            failures = [*given.failures, *_work(given, client, journal)]
+            failures.sort(key=lambda failure: failure.item["line"])
+            done = _done(given, journal)
+            result = document(given, done, client.info, journal.engines)
+            files.write_files({output: json.dumps(result).encode() + b"\n"})
+            _write_failures(errors_file, failures)
+            if not failures:
+                journal.remove()
+    say_failures(failures, f"; all are in {errors_file}")
+    report = {
+        "lines": len(given.lines) + len(given.failures),
+        "done": len(done),
+        "failed": len(failures),
+        "images": len(result["images"]),
+        "annotations": len(result["annotations"]),
+        "empty_masks": sum(one["area"] == 0 for one in result["annotations"]),
+        "model_sha256": client.info.model_sha256,
+        "output": str(output),
+        "errors": str(errors_file) if failures else None,
+    }
+    if as_json:
+        print_json(report)
+    else:
+        print(
+            f"{report['annotations']} masks on {report['images']} images, "
+            f"{report['empty_masks']} of them empty; {len(failures)} of {report['lines']} lines "
+            f"failed: {output}"
+        )
+    return EXIT_INCOMPLETE if failures else 0
+
+
+def open_client(url: str, token: str | None, features: Path | None) -> Client:
+    """Raises `InvalidInput` for options that the address has no use for, and what `Client` does."""
+    if is_server(url) and features is not None:
+        raise InvalidInput(
+            f"got --features with {url}; features on disk are for engines here (local:). "
+            f"`ois encode --url {url}` prewarms a server"
+        )
+    known: dict[str, Any] = {"token": token} if is_server(url) else {"features": features}
+    chosen = {name: value for name, value in known.items() if value is not None}
+    with progress("connecting" if is_server(url) else "loading the engines"):
+        return Client(url, **chosen)
+
+
+def _work(given: Input, client: Client, journal: Journal) -> list[Failure]:
+    """Answer what the journal does not have; each line ends there or among the failures."""
+    groups = [
+        (image, todo)
+        for image, lines in given.by_image().items()
+        if (todo := [line for line in lines if journal.find(line.key, stamp_of(image)) is None])
+    ]
+    failures: list[Failure] = []
+    count = sum(len(todo) for _, todo in groups)
+    go_on = "What is done is kept; the same command goes on from there"
+    with counted("annotating", count, go_on) as counter:
+        for image, todo in groups:
+            stamp = stamp_of(image) or (0, 0)
+            try:
+                session = client.open(image)
+            except Exception as error:
+                failures += [line.failure(error_of_item(error)) for line in todo]
+                counter.add(len(todo), failed=len(todo))
+                continue
+            for line in todo:
+                _answer(line, session, stamp, journal, failures, counter)
+    return failures
+
+
+def _answer(
+    line: Line,
+    session: Session,
+    stamp: tuple[int, int],
+    journal: Journal,
+    failures: list[Failure],
+    counter: Counter,
+) -> None:
+    picture = session.picture
+    try:
+        for target in line.targets:
+            for click in target.clicks:
+                click.check(picture.width, picture.height)
+        found = tuple(
+            one
+            for start in range(0, len(line.targets), _OBJECTS_AT_ONCE)
+            for one in masks_of(session, line.targets[start : start + _OBJECTS_AT_ONCE])
+        )
+    except Exception as error:
+        failures.append(line.failure(error_of_item(error)))
+        counter.add(failed=1)
+        return
+    sides = picture.width, picture.height
+    journal.add(Done(line.key, stamp, *sides, picture.digest, found))
+    counter.add()
+
+
+def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[Found]:
+    """The objects' masks after all their clicks, each click on the mask of those before it.
+
+    The n-th clicks of all objects travel together. Uses the session's first objects and leaves
+    them empty.
+    """
+    while len(session.objects) < len(targets):
+        session.new_object()
+    objects = session.objects[: len(targets)]
+    try:
+        for turn in range(max(len(target.clicks) for target in targets)):
+            session.click_many(
+                {
+                    obj: target.clicks[turn]
+                    for obj, target in zip(objects, targets, strict=True)
+                    if turn < len(target.clicks)
+                }
+            )
+        for obj in objects:
+            yield _found(session.mask(obj))
+    finally:
+        for obj in objects:
+            session.reset(obj)
+
+
+def _found(mask: NDArray[np.uint8]) -> Found:
+    corners = box(mask)
+    x0, y0, x1, y1 = corners or (0, 0, -1, -1)
+    return Found(
+        rle.compress(rle.counts_of(mask)), int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1)
+    )
+
+
+def _done(given: Input, journal: Journal) -> dict[int, Done]:
+    stamps = {image: stamp_of(image) for image in given.by_image()}
+    found = ((line.number, journal.find(line.key, stamps[line.image])) for line in given.lines)
+    return {number: done for number, done in found if done is not None}
+
+
+def _write_failures(path: Path, failures: list[Failure]) -> None:
+    """All of them, a JSON object a line; no file when there are none."""
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    rows: list[dict[str, Any]] = [failure.to_dict() for failure in failures]
+    files.write_files({path: "".join(json.dumps(row) + "\n" for row in rows).encode()})

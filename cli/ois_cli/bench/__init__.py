@@ -1,0 +1,1 @@
+"""`ois bench`: one module per group of measurements."""

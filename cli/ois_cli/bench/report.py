@@ -1,0 +1,120 @@
+"""`ois bench report`: results as one page and one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ois_cli.files import check_distinct, check_output, write_files
+from ois_cli.output import print_json, progress, say, warn
+from ois_client.contract.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ois_benchmarks.report.inputs import Inputs
+    from ois_benchmarks.roofline import Ceilings
+
+RESULTS = Path("benchmarks/results")
+
+
+def register(parent: typer.Typer) -> None:
+    parent.command("report")(report)
+
+
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="JSON results of `ois bench`, or folders of them. Default: benchmarks/results.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    markdown: Annotated[
+        Path | None, typer.Option(help="Also write the tables as Markdown.", show_default=False)
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option(help="JSON rows of published quality, for the table.", show_default=False),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            help="Measure this machine's arithmetic and memory for the roofline, where the "
+            "results were measured on it and hold no ceilings; kept beside the page."
+        ),
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings and file names as JSON.")
+    ] = False,
+) -> None:
+    """Put results together: the paper's Table 3 beside what was measured, and pictures of it.
+
+    The page is one file without scripts: latencies with intervals, 256 clicks, roofline, clicks
+    against IoU, load, stages, definitions. Contestants that failed stand in it with the reason.
+    """
+    from ois_benchmarks.quality.table import read_published
+    from ois_benchmarks.report.build import build
+    from ois_benchmarks.report.inputs import read_inputs
+    from ois_benchmarks.report.page import html
+    from ois_benchmarks.report.page import markdown as as_markdown
+
+    check_output(output, {".html": "HTML"})
+    if markdown is not None:
+        check_output(markdown, {".md": "Markdown"})
+    given = results or [RESULTS]
+    for path in given:
+        if not path.exists():
+            raise InvalidInput(
+                f"the result {path} does not exist; expected a JSON file or a folder"
+            )
+    check_distinct([place for place in (output, markdown) if place], given)
+    rows = read_published(published) if published else []
+    inputs = read_inputs(given)
+    for text in inputs.skipped:
+        warn(f"left out {text}")
+    contents: dict[Path, bytes] = {}
+    if measure:
+        ceilings = _measured_ceilings(inputs)
+        if ceilings is not None:
+            place = output.with_name(f"{output.stem}-ceilings.json")
+            contents[place] = (json.dumps(ceilings.to_dict(), indent=1) + "\n").encode()
+    made = build(inputs, rows)
+    contents[output] = html(made).encode()
+    if markdown is not None:
+        contents[markdown] = as_markdown(made).encode()
+    write_files(contents)
+    if as_json:
+        print_json({"findings": list(made.findings), "files": [str(place) for place in contents]})
+    else:
+        for finding in made.findings:
+            print(finding)
+    say(f"written: {', '.join(map(str, contents))}")
+
+
+def _measured_ceilings(inputs: Inputs) -> Ceilings | None:
+    """This machine's, added to the inputs, where a result needs them; else None."""
+    from ois_benchmarks import machine, roofline
+    from ois_benchmarks.report.latency import device
+
+    here = machine.describe()
+    lacking = [
+        one.result.machine
+        for one in inputs.latency
+        if one.result.benchmark == "spc"
+        and device(one.result) == "cpu"
+        and not any(c.holds_for(one.result.machine) and not c.noisy for c in inputs.ceilings)
+        and all(one.result.machine.get(key) == here[key] for key in ("cpu", "cores"))
+    ]
+    if not lacking:
+        return None
+    say("measuring what this machine can do at most")
+    with progress("measuring arithmetic and memory"):
+        found = roofline.measure(lacking[0].get("threads"))
+    if found.noisy:
+        warn("other programs used the cores meanwhile: no roofline; repeat it when it is quiet")
+        return None
+    inputs.ceilings.append(found)
+    return found

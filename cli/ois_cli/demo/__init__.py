@@ -1,0 +1,1 @@
+"""`ois demo`: the page, its gateway, and the sheets of sample photographs."""

@@ -1,0 +1,1 @@
+"""The HTTP gateway between the page and the engines."""

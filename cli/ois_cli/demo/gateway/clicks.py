@@ -1,0 +1,155 @@
+"""The page's clicks on one object -> a `ClickRequest`, and the reply -> what the page keeps.
+
+As on the wire (`ois_client.wire`), nothing is remembered here: the page sends the image's digest,
+all clicks on the object, and the coverage of the mask it has; it gets the new mask and coverage.
+
+    head of the question  digest, width, height   of the image
+                          model                   sha256 that made the coverage; "" for any
+                          clicks                  [[x, y, positive], ...], pixels of the image
+                          want                    some of "mask", "depth", "order"
+          parts           coverage                (gh, gw) uint8; none: no previous mask
+    head of the answer    area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms,
+                          model_sha256, maps: {"positive": bool, "negative": how many}
+          parts           shown                   the mask as PNG, at most `SHOWN_MASK` a side
+                          mask                    wanted: the same at the image's own size
+                          coverage                (gh, gw) uint8
+                          depth, order0, order1…  wanted: grey PNG at network size, see `ClickReply`
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ois_cli.demo.gateway.frames import read_frame, write_frame
+from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
+from ois_cli.segment import box
+from ois_client.contract.clicks import Click, pack_clicks
+from ois_client.contract.errors import IncompatibleServer, InvalidClick, InvalidInput
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.masks import MAX_PIXELS, png_of_mask
+from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
+
+#: Longest side of a mask that is only drawn; one at the image's own size travels as well.
+SHOWN_MASK = 2048
+WANTS = ("mask", "depth", "order")
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One click of the page. want: a subset of `WANTS`."""
+
+    request: ClickRequest
+    geometry: Geometry
+    clicks: tuple[Click, ...]
+    model: str
+    want: frozenset[str]
+
+    @classmethod
+    def read(cls, data: bytes, info: ModelInfo) -> Question:
+        """Trusts nothing. Raises `InvalidInput` and its kinds."""
+        head, parts = read_frame(data)
+        width, height = (_side(head, name) for name in ("width", "height"))
+        if width * height > MAX_PIXELS:
+            raise InvalidInput(f"got an image of {width} x {height} pixels; expected a real one")
+        geometry = Geometry.fit(width, height, longest=info.longest, patch=info.patch)
+        clicks = _clicks(head.get("clicks"))
+        points, labels = pack_clicks([clicks], width, height)
+        want = _want(head.get("want", []))
+        coverage = parts.get("coverage")
+        grid = (geometry.grid_height, geometry.grid_width)
+        if coverage is not None and len(coverage) != grid[0] * grid[1]:
+            raise InvalidInput(
+                f"got a coverage of {len(coverage)} patches; expected (gh, gw) = {grid}. The "
+                "server's network may have changed: open the image again"
+            )
+        previous = np.frombuffer(coverage or bytes(grid[0] * grid[1]), dtype=np.uint8)
+        request = ClickRequest(
+            _matching(head, "digest", _DIGEST),
+            points,
+            labels,
+            previous.reshape(1, *grid),
+            np.array([coverage is not None]),
+            want_depth="depth" in want,
+            want_order="order" in want,
+            session="demo",
+        )
+        return cls(request, geometry, clicks, str(head.get("model", "")), want)
+
+    def answer(self, reply: ClickReply) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Head and parts of the answer's frame.
+
+        Raises `IncompatibleServer` when another model made the reply than the coverage.
+        """
+        if self.model and reply.model_sha256 and self.model != reply.model_sha256:
+            raise IncompatibleServer(
+                "the server now runs another model than when this image was opened; your masks "
+                "are kept. Open the image again to go on clicking"
+            )
+        mask, coverage = reply.masks[0], reply.coverage[0]
+        positive = any(click.positive for click in self.clicks)
+        fit = self.geometry
+        head = {
+            "area_px": int(mask.sum(dtype=np.int64)),
+            "box_xyxy": box(mask),
+            "grid": list(coverage.shape),
+            "network": [fit.network_height, fit.network_width],
+            "timings_ms": dict(reply.timings_ms),
+            "model_sha256": reply.model_sha256,
+            "maps": {
+                "positive": positive,
+                "negative": sum(not click.positive for click in self.clicks),
+            },
+        }
+        parts = {"shown": png_of_mask(shrink_mask(mask, SHOWN_MASK))}
+        if "mask" in self.want:
+            small = max(mask.shape) <= SHOWN_MASK
+            parts["mask"] = parts["shown"] if small else png_of_mask(mask)
+        parts["coverage"] = coverage.tobytes()
+        if reply.depth is not None:
+            parts["depth"] = grey_png(reply.depth)
+        if reply.order is not None:
+            parts |= {f"order{k}": grey_png(order) for k, order in enumerate(reply.order)}
+        return head, parts
+
+
+def write_answer(head: Mapping[str, Any], parts: Mapping[str, bytes], gateway_ms: float) -> bytes:
+    """gateway_ms: from the question's last byte to this answer, the engines' work included."""
+    return write_frame({**head, "gateway_ms": round(gateway_ms, 3)}, parts)
+
+
+def _side(head: Mapping[str, Any], name: str) -> int:
+    value = head.get(name)
+    if type(value) is not int or value < 1:
+        raise InvalidInput(f"got {name} = {value!r}; expected the image's, in pixels")
+    return value
+
+
+def _matching(head: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str:
+    value = head.get(name)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise InvalidInput(f"got {name} = {value!r}; expected what opening the image returned")
+    return value
+
+
+def _clicks(value: Any) -> tuple[Click, ...]:
+    if not isinstance(value, list) or not all(isinstance(c, list) and len(c) == 3 for c in value):
+        raise InvalidClick("got no list of clicks; expected [[x, y, positive], ...]")
+    for x, y, positive in value:
+        # JSON's true is an int to Python, and its integers have no end.
+        numbers = all(type(n) is float or (type(n) is int and abs(n) < 2**31) for n in (x, y))
+        if not numbers or not isinstance(positive, bool):
+            raise InvalidClick("got a click that is not [x, y, positive]: two numbers and a flag")
+    return tuple(Click(float(x), float(y), positive) for x, y, positive in value)
+
+
+def _want(value: Any) -> frozenset[str]:
+    if not isinstance(value, list) or not all(name in WANTS for name in value):
+        raise InvalidInput(f"got want = {value!r}; expected a list of some of {WANTS}")
+    return frozenset(value)

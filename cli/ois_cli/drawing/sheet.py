@@ -1,0 +1,67 @@
+"""A sheet: labelled pictures of one size in a grid, to see a whole story at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ois_client.contract.errors import InvalidInput
+
+_GAP = 12
+_TITLE_HEIGHT = 30
+_TITLE_SIZE = 18
+_PAPER = (255, 255, 255)
+_INK = (24, 24, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture of a sheet. picture: (H, W, 3) uint8 RGB; title: one line above it."""
+
+    title: str
+    picture: NDArray[np.uint8]
+
+
+def sheet(
+    panels: Sequence[Panel], *, columns: int, panel_width: int, footer: str = ""
+) -> NDArray[np.uint8]:
+    """Panels row by row -> one picture (H, W, 3) uint8.
+
+    Every panel is scaled to `panel_width` pixels; rows are as high as their highest panel.
+    Raises `InvalidInput` without a panel or with a column count below 1.
+    """
+    if not panels or columns < 1:
+        raise InvalidInput(
+            f"got {len(panels)} panels in {columns} columns; expected at least one of each"
+        )
+    tiles = [_tile(panel.picture, panel_width) for panel in panels]
+    rows = [
+        range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)
+    ]
+    heights = [_TITLE_HEIGHT + max(tiles[i].height for i in row) + _GAP for row in rows]
+    used = min(columns, len(tiles))
+    width = _GAP + used * (panel_width + _GAP)
+    height = _GAP + sum(heights) + (_TITLE_HEIGHT if footer else 0)
+    page = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(size=_TITLE_SIZE)
+    top = _GAP
+    for row, row_height in zip(rows, heights, strict=True):
+        for column, index in enumerate(row):
+            left = _GAP + column * (panel_width + _GAP)
+            draw.text((left, top), panels[index].title, fill=_INK, font=font)
+            page.paste(tiles[index], (left, top + _TITLE_HEIGHT))
+        top += row_height
+    if footer:
+        draw.text((_GAP, top), footer, fill=_INK, font=font)
+    return np.asarray(page)
+
+
+def _tile(picture: NDArray[np.uint8], width: int) -> Image.Image:
+    image = Image.fromarray(picture)
+    height = max(1, round(image.height * width / image.width))
+    return image.resize((width, height), Image.Resampling.LANCZOS)

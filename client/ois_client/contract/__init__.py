@@ -1,0 +1,1 @@
+"""What client and server agree on: pixels, clicks, images, masks, errors, transports."""

@@ -1,0 +1,188 @@
+"""Clicks: what a person says about one object, and how N objects' clicks become arrays.
+
+A click is (x, y) in pixels of the original image after EXIF orientation, pixel centres at
+integers, so `0 <= x <= W-1` and `0 <= y <= H-1`; fractions are allowed.
+
+The network has 48 slots an object: the first 24 for positive clicks, the last 24 for
+negative ones (paper §4.1). Arrays use labels 1 (positive), 0 (negative), -1 (empty slot).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import InvalidClick, InvalidInput, TooManyClicks
+
+if TYPE_CHECKING:
+    from ois_client.contract.geometry import Geometry
+
+SLOTS_PER_SIGN = 24
+SLOTS = 2 * SLOTS_PER_SIGN
+
+POSITIVE = 1
+NEGATIVE = 0
+EMPTY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """One click: (x, y) in pixels of the original image; `positive` adds, else removes."""
+
+    x: float
+    y: float
+    positive: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> Click:
+        """`"512,300"` or `"512,300,+"` is positive, `"80,40,-"` negative.
+
+        Raises `InvalidClick` when the text is anything else.
+        """
+        parts = [part.strip() for part in text.split(",")]
+        try:
+            if len(parts) not in (2, 3):
+                raise ValueError
+            x, y = float(parts[0]), float(parts[1])
+            positive = {"+": True, "-": False, "1": True, "0": False}[
+                parts[2] if len(parts) == 3 else "+"
+            ]
+        except (ValueError, KeyError):
+            raise InvalidClick(
+                f"got the point {text!r}; expected 'x,y' or 'x,y,+' to add and 'x,y,-' to "
+                "remove, for example 512,300,-"
+            ) from None
+        return cls(x, y, positive)
+
+    @classmethod
+    def on_canvas(cls, x: float, y: float, positive: bool, *, width: int, height: int) -> Click:
+        """A click from a canvas that a `width` x `height` image fills, in its pixels.
+
+        There pixel i covers i to i + 1, so 0 <= x <= W, and x is half a pixel more than here.
+        Raises `InvalidClick` outside.
+        """
+        sides = ((x, width), (y, height))
+        if not all(isinstance(at, int | float) and 0 <= at <= side for at, side in sides):
+            raise InvalidClick(
+                f"got a click at ({x!r}, {y!r}) on the canvas of a {width}x{height} image; "
+                f"expected 0 <= x <= {width} and 0 <= y <= {height}"
+            )
+        # The outermost half pixel of the canvas has no pixel centre beyond it.
+        at_x, at_y = (min(max(at - 0.5, 0.0), side - 1.0) for at, side in sides)
+        return cls(at_x, at_y, positive)
+
+    def check(self, width: int, height: int) -> None:
+        """Raise `InvalidClick` unless the click lies on a pixel of a `width` x `height` image."""
+        try:
+            finite = math.isfinite(self.x) and math.isfinite(self.y)
+        except TypeError:
+            finite = False
+        if not finite:
+            raise InvalidClick(
+                f"got a click at ({self.x!r}, {self.y!r}); coordinates must be finite numbers"
+            )
+        if not (0 <= self.x <= width - 1 and 0 <= self.y <= height - 1):
+            raise InvalidClick(
+                f"got a click at ({self.x:g}, {self.y:g}), outside the {width}x{height} image; "
+                f"expected 0 <= x <= {width - 1} and 0 <= y <= {height - 1} "
+                "(pixels after EXIF orientation)"
+            )
+
+
+def check_count(clicks: Sequence[Click]) -> None:
+    """Raise `TooManyClicks` when one object has more clicks of a sign than there are slots."""
+    positive = sum(click.positive for click in clicks)
+    for count, sign in ((positive, "positive"), (len(clicks) - positive, "negative")):
+        if count > SLOTS_PER_SIGN:
+            raise TooManyClicks(
+                f"got {count} {sign} clicks on one object; the network has {SLOTS_PER_SIGN} "
+                f"slots for {sign} clicks. Undo one, or start a new object"
+            )
+
+
+def pack_clicks(
+    objects: Sequence[Sequence[Click]], width: int, height: int
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Clicks of N objects -> points (N, P, 2) in image pixels, labels (N, P); P = most clicks.
+
+    The wire's form of clicks. Every click is checked first: nothing is sent when one is
+    wrong. Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` when there is no object
+    or an object without a click.
+    """
+    if not objects:
+        raise InvalidInput("got no object; expected the clicks of at least one object")
+    for row, clicks in enumerate(objects):
+        if not clicks:
+            raise InvalidInput(f"object {row} has no click; expected at least one click each")
+        check_count(clicks)
+        for click in clicks:
+            click.check(width, height)
+    most = max(len(clicks) for clicks in objects)
+    points = np.zeros((len(objects), most, 2), dtype=np.float32)
+    labels = np.full((len(objects), most), EMPTY, dtype=np.int32)
+    for row, clicks in enumerate(objects):
+        for column, click in enumerate(clicks):
+            points[row, column] = click.x, click.y
+            labels[row, column] = POSITIVE if click.positive else NEGATIVE
+    return points, labels
+
+
+def unpack_clicks(
+    points: NDArray[np.generic], labels: NDArray[np.generic], width: int, height: int
+) -> list[list[Click]]:
+    """The inverse of `pack_clicks`, for data from outside: everything is checked again.
+
+    points: (N, P, 2), (x, y) in image pixels; labels: (N, P) with 1, 0, or -1 for "no click".
+    Raises `InvalidClick`, `TooManyClicks`, `InvalidInput` exactly as `pack_clicks` does.
+    """
+    points = np.asarray(points)
+    labels = np.asarray(labels)
+    if points.ndim != 3 or points.shape[-1] != 2 or labels.shape != points.shape[:2]:
+        raise InvalidClick(
+            f"got points of shape {points.shape} and labels of shape {labels.shape}; expected "
+            "points (N, P, 2) and labels (N, P)"
+        )
+    for name, array in (("points", points), ("labels", labels)):
+        if array.dtype.kind not in "iuf":
+            raise InvalidClick(f"got {name} of type {array.dtype}; expected numbers")
+    if not np.isin(labels, (POSITIVE, NEGATIVE, EMPTY)).all():
+        bad = labels[~np.isin(labels, (POSITIVE, NEGATIVE, EMPTY))].ravel()[0]
+        raise InvalidClick(
+            f"got the label {bad}; expected 1 (positive), 0 (negative) or -1 (empty slot). "
+            "Boxes are not prompts of this network"
+        )
+    objects = [
+        [
+            Click(float(x), float(y), bool(label == POSITIVE))
+            for (x, y), label in zip(points[row], labels[row], strict=True)
+            if label != EMPTY
+        ]
+        for row in range(points.shape[0])
+    ]
+    pack_clicks(objects, width, height)
+    return objects
+
+
+def fill_slots(
+    objects: Sequence[Sequence[Click]], geometry: Geometry
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Checked clicks of N objects -> points (N, 48, 2) in network pixels, labels (N, 48).
+
+    The decoder engine's form: slots 0..23 positive, 24..47 negative, each in click order.
+    """
+    points = np.zeros((len(objects), SLOTS, 2), dtype=np.float32)
+    labels = np.full((len(objects), SLOTS), EMPTY, dtype=np.int32)
+    for row, clicks in enumerate(objects):
+        check_count(clicks)
+        next_slot = {True: 0, False: SLOTS_PER_SIGN}
+        for click in clicks:
+            slot = next_slot[click.positive]
+            next_slot[click.positive] += 1
+            points[row, slot] = geometry.to_network(np.array([click.x, click.y]))
+            labels[row, slot] = POSITIVE if click.positive else NEGATIVE
+    return points, labels

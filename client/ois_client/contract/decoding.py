@@ -1,0 +1,264 @@
+"""Encoded image files -> size (cheap, from the header) and RGB pixels, through Pillow.
+
+`PIL.Image.open` is not used: it asks every installed plugin, and its guard against
+decompression bombs is a module global that no thread can set without changing it for the
+others. Here the first bytes pick one of a few decoders, and the caller's own limit is checked
+against the header before a pixel is decoded. One guard of Pillow's is left: it refuses WebP
+above `2 * PIL.Image.MAX_IMAGE_PIXELS` (179 megapixels unless the application changed it).
+
+Colour, decided once for client and server:
+
+- transparent pixels are composited over white, as viewers show them, because the colours
+  hidden under transparency are not what a person clicked on;
+- 16-bit grey is scaled to 8 bits (65535 -> 255), never clipped; 32-bit pixels are refused,
+  because nothing in the file says which value is white;
+- of an animation or a multi-page file the first picture counts;
+- colour profiles are ignored.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from ois_client.contract.errors import InvalidImage, OISError
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),  # MPO too: its first picture is a plain JPEG
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+    (b"BM", "BMP"),
+    *((b"P%d" % kind, "PPM") for kind in range(1, 7)),
+)
+
+#: EXIF orientation -> the transposition that makes the picture upright. 1 needs none.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_size(data: bytes, max_pixels: int, name: str) -> tuple[int, int]:
+    """(width, height) after EXIF orientation, from the header alone.
+
+    `name` is what messages call the file. Raises `InvalidImage` when the bytes are not an
+    image of `FORMATS`, or hold more than `max_pixels` pixels. Pixel data may still turn out
+    truncated when it is decoded.
+    """
+    with _invalid_image(name):
+        return _upright_size(*_open(data, max_pixels, name))
+
+
+def decode(data: bytes, max_pixels: int, name: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB after EXIF orientation. Raises `InvalidImage` as `read_size` does,
+    and when the pixel data is truncated or damaged."""
+    with _invalid_image(name):
+        picture, orientation = _open(data, max_pixels, name)
+        expected = _upright_size(picture, orientation)
+        picture.load()
+        rgb = to_rgb(picture)
+        if picture.format != "TIFF":  # Pillow itself turns TIFFs upright while it loads them
+            rgb = upright(rgb, orientation)
+        if rgb.size != expected:
+            raise InvalidImage(
+                f"{name}: the header says {expected[0]}x{expected[1]} pixels but the data "
+                f"holds {rgb.size[0]}x{rgb.size[1]}; the file is damaged"
+            )
+        return np.asarray(rgb)
+
+
+def check_size(width: int, height: int, max_pixels: int, name: str) -> None:
+    """Raise `InvalidImage` for an empty picture or one of more than `max_pixels` pixels."""
+    if width < 1 or height < 1:
+        raise InvalidImage(
+            f"{name}: got {width}x{height} pixels; both sides must be at least 1 pixel"
+        )
+    if width * height > max_pixels:
+        raise InvalidImage(
+            f"{name}: got {width}x{height} = {width * height} pixels; the limit is "
+            f"{max_pixels}. Scale the image down, or raise ImageLimits(max_pixels=...)"
+        )
+
+
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    method = _UPRIGHT.get(orientation)
+    return picture if method is None else picture.transpose(method)
+
+
+def orientation_of(picture: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 when there is none or it cannot be read."""
+    try:
+        # The base class's method: PNG's own decodes the whole picture to look for EXIF.
+        value = Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata must not cost the picture; parsers raise anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A loaded picture of any mode -> mode RGB, by the rules at the top of this file."""
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in _SIXTEEN_BIT):
+        picture = _scale_to_eight_bits(picture)
+    elif picture.mode in ("I", "F"):
+        raise InvalidImage(
+            f"got 32-bit or signed grey pixels (Pillow mode {picture.mode!r}), whose black and "
+            "white the file does not define; convert to 8 or 16 bits first"
+        )
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
+        if picture.mode in ("La", "RGBa"):
+            picture = picture.convert("LA" if picture.mode == "La" else "RGBA")
+        picture = picture.convert("RGBA")
+        canvas = Image.new("RGB", picture.size, "white")
+        canvas.paste(picture, mask=picture.getchannel("A"))
+        return canvas
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+_SIXTEEN_BIT = ("PNG", "PPM")  # formats whose mode "I" always means 16 bits
+
+
+def _scale_to_eight_bits(picture: Image.Image) -> Image.Image:
+    white, inverted = 65535, False
+    if picture.format == "TIFF":
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+        white = 2**bits - 1  # 12-bit samples come unscaled
+        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # white is zero
+    table = np.rint(np.arange(65536) * (255 / white)).clip(0, 255).astype(np.uint8)
+    if inverted:
+        table = 255 - table
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        table[transparent] = 255
+    return Image.fromarray(table[np.asarray(picture)])
+
+
+def _open(data: bytes, max_pixels: int, name: str) -> tuple[ImageFile.ImageFile, int]:
+    """An opened, not yet decoded picture within the limit, and its orientation."""
+    form = _sniff(data)
+    if form is None:
+        start = data[:16]
+        raise InvalidImage(
+            f"{name}: not an image; got {len(data)} bytes that begin with {start!r}. "
+            f"Expected one of {', '.join(FORMATS)}"
+        )
+    if form == "WEBP":
+        # libwebp allocates its canvas when Pillow opens the file.
+        check_size(*_webp_size(data), max_pixels, name)
+    picture = _plugin(form)(io.BytesIO(data))
+    check_size(*_stored_size(picture), max_pixels, name)
+    if form == "PNG" and "exif" not in picture.info:
+        late = _png_chunk(data, b"eXIf")
+        if late is not None:
+            picture.info["exif"] = b"Exif\x00\x00" + late
+    return picture, orientation_of(picture)
+
+
+def _sniff(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((form for magic, form in _MAGIC if data.startswith(magic)), None)
+
+
+def _plugin(form: str) -> type[ImageFile.ImageFile]:
+    """Imported when first needed, so that `import ois_client` stays fast."""
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+
+    class Tiff(TiffImagePlugin.TiffImageFile):
+        def load_prepare(self) -> None:
+            # Pillow checks its global limit only where it allocates the picture itself.
+            tile_size = getattr(self, "_tile_size", None)
+            if tile_size is not None and self._im is None:
+                self.im = Image.core.new(self.mode, tile_size)
+            super().load_prepare()
+
+    plugins: dict[str, type[ImageFile.ImageFile]] = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "TIFF": Tiff,
+        "GIF": GifImagePlugin.GifImageFile,
+        "PPM": PpmImagePlugin.PpmImageFile,
+    }
+    return plugins[form]
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """Size as stored in the file: newer Pillows report TIFFs' size upright."""
+    size: tuple[int, int] = getattr(picture, "_tile_size", picture.size)
+    return size
+
+
+def _upright_size(picture: Image.Image, orientation: int) -> tuple[int, int]:
+    width, height = _stored_size(picture)
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the first chunk of a WebP file: lossy, lossless or extended."""
+    kind, body = data[12:16], data[20:30]
+    if kind == b"VP8X" and len(body) == 10:
+        width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+    elif kind == b"VP8L" and len(body) == 10:
+        bits = int.from_bytes(body[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 " and len(body) == 10:
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", body[6:10]))
+    else:
+        raise InvalidImage(f"the WebP file begins with the chunk {kind!r}; it is damaged")
+    return width, height
+
+
+def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
+    """The first chunk of this kind anywhere in a PNG file; EXIF may follow the pixels."""
+    at = 8
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == kind:
+            return data[at + 8 : at + 8 + length]
+        at += length + 12
+    return None
+
+
+@contextmanager
+def _invalid_image(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OISError:
+        raise
+    except Exception as error:  # decoders raise every built-in type on hostile bytes
+        raise InvalidImage(
+            f"{name}: the image is truncated or damaged and cannot be decoded "
+            f"({type(error).__name__}: {error}); export it again"
+        ) from error

@@ -1,0 +1,134 @@
+"""Where a pixel of the original image lies in the network's frame and in its patch grid.
+
+Three frames, all with pixel centres at integers:
+
+    image    (W, H)            the original, after EXIF orientation; clicks and masks live here
+    network  (w, h)            what the encoder sees; both sides are multiples of the patch size
+    grid     (gw, gh)          one cell per ViT patch; w = gw * patch, h = gh * patch
+
+No padding and no square: the longest side becomes `longest`, the other the nearest multiple
+of the patch size, as Depth-Anything-V2 resizes. So x and y have scales of their own (they
+differ by less than half a patch over the short side).
+
+`PREPROCESS_VERSION` names this mapping together with the resampling filter. It is part of
+every cache key and manifest: features made under one version never meet clicks of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import InvalidImage, InvalidInput
+
+PREPROCESS_VERSION = "1:longest-side,nearest-patch,pillow-bicubic"
+
+#: DINOv2 adds this to the grid before it derives the scale of its position table, so that
+#: floor() lands on the wanted size. It moves the sampling positions and must be kept.
+DINOV2_POSITION_OFFSET = 0.1
+
+_CUBIC_A = -0.75  # the kernel constant of torch's bicubic interpolation
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """The mapping image <-> network <-> patch grid for one image size.
+
+    Build it with `Geometry.fit`; the fields are plain integers so that it travels as JSON.
+    """
+
+    width: int
+    height: int
+    grid_width: int
+    grid_height: int
+    patch: int = 14
+
+    @classmethod
+    def fit(cls, width: int, height: int, *, longest: int, patch: int = 14) -> Geometry:
+        """The geometry of a `width` x `height` image for a network of `longest` pixels.
+
+        Raises `InvalidImage` for an empty image and `InvalidInput` for a `longest` that is
+        not a positive multiple of `patch`.
+        """
+        if width < 1 or height < 1:
+            raise InvalidImage(
+                f"image is {width}x{height} pixels; both sides must be at least 1 pixel"
+            )
+        if patch < 1 or longest < patch or longest % patch:
+            raise InvalidInput(
+                f"network size {longest} is not a positive multiple of the patch size {patch}"
+            )
+        scale = longest / max(width, height)
+
+        def cells(side: int) -> int:
+            return max(1, int(side * scale / patch + 0.5))
+
+        return cls(width, height, cells(width), cells(height), patch)
+
+    @property
+    def network_width(self) -> int:
+        return self.grid_width * self.patch
+
+    @property
+    def network_height(self) -> int:
+        return self.grid_height * self.patch
+
+    def to_network(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """points: (..., 2), (x, y) in image pixels -> float32, (x, y) in network pixels."""
+        points = np.asarray(points, dtype=np.float64)
+        return ((points + 0.5) * self._scale() - 0.5).astype(np.float32)
+
+    def to_image(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """points: (..., 2), (x, y) in network pixels -> float32, (x, y) in image pixels."""
+        points = np.asarray(points, dtype=np.float64)
+        return ((points + 0.5) / self._scale() - 0.5).astype(np.float32)
+
+    def to_grid(self, points: NDArray[np.floating]) -> NDArray[np.int64]:
+        """points: (..., 2), (x, y) in image pixels -> int64, (column, row) of the patch."""
+        cell = np.floor((self.to_network(points).astype(np.float64) + 0.5) / self.patch)
+        limit = np.array([self.grid_width - 1, self.grid_height - 1])
+        return np.clip(cell, 0, limit).astype(np.int64)
+
+    def position_matrices(
+        self, table: int = 37, offset: float = DINOV2_POSITION_OFFSET
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """R (gh, table) and C (gw, table): `P' = R P Cᵀ` interpolates the position table P.
+
+        Exactly DINOv2's bicubic interpolation, which is linear and separable; a square grid
+        of the table's own size keeps the table as it is, as DINOv2 does.
+        """
+        if self.grid_width == self.grid_height == table:
+            identity = np.eye(table, dtype=np.float32)
+            return identity, identity
+        rows = bicubic_matrix(self.grid_height, table, offset=offset)
+        return rows, bicubic_matrix(self.grid_width, table, offset=offset)
+
+    def _scale(self) -> NDArray[np.float64]:
+        return np.array([self.network_width / self.width, self.network_height / self.height])
+
+
+def bicubic_matrix(size: int, table: int, *, offset: float = 0.0) -> NDArray[np.float32]:
+    """(size, table) float32 whose product with a table resizes it as torch's bicubic does.
+
+    `offset` is DINOv2's: the scale is `(size + offset) / table` instead of `size / table`.
+    Half-pixel centres, clamped borders, no antialiasing.
+    """
+    scale = table / (size + offset)
+    source = (np.arange(size, dtype=np.float64) + 0.5) * scale - 0.5
+    first = np.floor(source).astype(np.int64)
+    fraction = source - first
+    matrix = np.zeros((size, table), dtype=np.float64)
+    rows = np.arange(size)
+    for tap in range(-1, 3):
+        weight = _cubic(np.abs(fraction - tap))
+        np.add.at(matrix, (rows, np.clip(first + tap, 0, table - 1)), weight)
+    return matrix.astype(np.float32)
+
+
+def _cubic(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    a = _CUBIC_A
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))

@@ -1,0 +1,193 @@
+"""Masks and the forms they are written in.
+
+A mask is (H, W) uint8 in pixels of the original image, 1 = object, 0 = background. Every
+decoder checks sizes before it allocates, and refuses what it cannot represent exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ois_client.contract import rle
+from ois_client.contract.errors import InvalidInput
+
+Mask = NDArray[np.uint8]
+
+#: Most pixels a decoder accepts when the data itself says how large the mask is.
+MAX_PIXELS = 2**28
+
+
+class MaskFormat(StrEnum):
+    """A form a mask is written in, with the facts that writing a file needs."""
+
+    media_type: str
+    suffix: str
+    #: the data says how large the mask is; otherwise width and height travel beside it
+    has_size: bool
+
+    PACKED = "packed", "application/octet-stream", ".bits", False
+    PNG = "png", "image/png", ".png", True
+    COCO_RLE = "coco-rle", "application/json", ".rle.json", True
+    COCO_COUNTS = "coco-counts", "application/json", ".counts.json", True
+
+    def __new__(cls, value: str, media_type: str, suffix: str, has_size: bool) -> MaskFormat:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.media_type = media_type
+        member.suffix = suffix
+        member.has_size = has_size
+        return member
+
+
+def check_mask(mask: NDArray[np.generic]) -> Mask:
+    """(H, W) bool or integer 0/1 -> the same as uint8. Raises `InvalidInput` otherwise."""
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.size == 0:
+        raise InvalidInput(
+            f"got a mask of shape {mask.shape}; expected (H, W), at least 1 pixel a side"
+        )
+    if mask.dtype.kind not in "biu":
+        raise InvalidInput(f"got a mask of type {mask.dtype}; expected bool or integers 0 and 1")
+    if mask.dtype.kind != "b" and (mask.max() > 1 or mask.min() < 0):
+        raise InvalidInput(
+            f"got a mask with values {mask.min()}..{mask.max()}; expected 0 (background) and "
+            "1 (object), for example `mask > 0`"
+        )
+    return mask.astype(np.uint8, copy=False)
+
+
+def encode_mask(mask: NDArray[np.generic], form: MaskFormat) -> bytes:
+    """mask: (H, W) bool or 0/1 -> bytes in `form`; the COCO forms are UTF-8 JSON."""
+    if form is MaskFormat.PACKED:
+        return pack_mask(mask)
+    if form is MaskFormat.PNG:
+        return png_of_mask(mask)
+    return json.dumps(coco_of_mask(mask, compressed=form is MaskFormat.COCO_RLE)).encode()
+
+
+def decode_mask(data: bytes, form: MaskFormat, width: int, height: int) -> Mask:
+    """Bytes in `form` -> (H, W) uint8 0/1 of exactly `width` x `height`.
+
+    Raises `InvalidInput` when the data is damaged or of a mask of another size.
+    """
+    if form is MaskFormat.PACKED:
+        return unpack_mask(data, width, height)
+    if form is MaskFormat.PNG:
+        return mask_of_png(data, expected=(width, height))
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise InvalidInput(f"got a COCO RLE that is not JSON: {error}") from error
+    return mask_of_coco(value, expected=(width, height))
+
+
+def pack_mask(mask: NDArray[np.generic]) -> bytes:
+    """(H, W) -> ceil(H * W / 8) bytes: row-major bits, high bit first, no padding of rows."""
+    return np.packbits(check_mask(mask)).tobytes()
+
+
+def unpack_mask(data: bytes, width: int, height: int) -> Mask:
+    """The inverse of `pack_mask`. Raises `InvalidInput` when the number of bytes differs."""
+    expected = (width * height + 7) // 8
+    if width < 1 or height < 1 or len(data) != expected:
+        raise InvalidInput(
+            f"got {len(data)} bytes of packed mask; expected {expected} for {width}x{height} "
+            "pixels, one bit a pixel"
+        )
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=width * height)
+    return bits.reshape(height, width)
+
+
+def png_of_mask(mask: NDArray[np.generic]) -> bytes:
+    """(H, W) -> a 1-bit grey PNG, object white."""
+    mask = check_mask(mask)
+    height, width = mask.shape
+    file = io.BytesIO()
+    rows = np.packbits(mask, axis=1).tobytes()
+    Image.frombytes("1", (width, height), rows).save(file, format="PNG")
+    return file.getvalue()
+
+
+def mask_of_png(data: bytes, *, expected: tuple[int, int] | None = None) -> Mask:
+    """A 1-bit or 8-bit grey PNG -> (H, W) uint8 0/1; every grey but black is object.
+
+    expected: (width, height) the mask must have. Raises `InvalidInput` otherwise, and for
+    any other kind of picture.
+    """
+    from PIL import PngImagePlugin
+
+    try:
+        picture = PngImagePlugin.PngImageFile(io.BytesIO(data))
+        _check_size(*picture.size, expected)
+        if picture.mode not in ("1", "L"):
+            raise InvalidInput(
+                f"got a mask PNG of Pillow mode {picture.mode!r}; expected 1-bit or 8-bit grey"
+            )
+        return (np.asarray(picture) != 0).astype(np.uint8)
+    except InvalidInput:
+        raise
+    except Exception as error:  # decoders raise every built-in type on hostile bytes
+        raise InvalidInput(
+            f"got {len(data)} bytes that are not a complete PNG ({type(error).__name__}: {error})"
+        ) from error
+
+
+def coco_of_mask(mask: NDArray[np.generic], *, compressed: bool = True) -> dict[str, Any]:
+    """(H, W) -> COCO's `{"size": [H, W], "counts": ...}`, ready for JSON.
+
+    counts: the string that pycocotools writes, or with `compressed=False` a list of run
+    lengths, column-major, background first.
+    """
+    mask = check_mask(mask)
+    counts = rle.counts_of(mask)
+    return {
+        "size": list(mask.shape),
+        "counts": rle.compress(counts) if compressed else counts.tolist(),
+    }
+
+
+def mask_of_coco(value: Any, *, expected: tuple[int, int] | None = None) -> Mask:
+    """COCO's RLE with either kind of counts -> (H, W) uint8 0/1.
+
+    expected: (width, height) the mask must have. Raises `InvalidInput` when the value is not
+    a COCO RLE, its counts do not add up, or the size differs.
+    """
+    if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
+        raise InvalidInput('got no COCO RLE; expected {"size": [height, width], "counts": ...}')
+    size, counts = value["size"], value["counts"]
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != 2
+        or not all(isinstance(side, int) for side in size)
+    ):
+        raise InvalidInput(f"got the COCO RLE size {size!r}; expected [height, width]")
+    height, width = size
+    _check_size(width, height, expected)
+    if isinstance(counts, str | bytes):
+        runs = rle.decompress(counts)
+    elif isinstance(counts, list | tuple):
+        runs = rle.counts_from_list(counts)
+    else:
+        raise InvalidInput(
+            f"got COCO counts of type {type(counts).__name__}; expected a string or a list"
+        )
+    return rle.mask_of(runs, width, height)
+
+
+def _check_size(width: int, height: int, expected: tuple[int, int] | None) -> None:
+    if expected is not None and (width, height) != expected:
+        raise InvalidInput(
+            f"got a mask of {width}x{height} pixels; expected {expected[0]}x{expected[1]}, the "
+            "size of the image it belongs to"
+        )
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise InvalidInput(
+            f"got a mask of {width}x{height} pixels; expected between 1 and {MAX_PIXELS} pixels"
+        )

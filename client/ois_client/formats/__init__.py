@@ -1,0 +1,1 @@
+"""Mask formats of annotation tools: Label Studio brushes, CVAT masks, polygons."""

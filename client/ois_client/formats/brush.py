@@ -1,0 +1,136 @@
+"""Label Studio's brush masks: thi.ng's `rle-pack` of the image's RGBA samples.
+
+A stream of bits, high bit first, given as a list of bytes:
+
+    32  number of samples, 4 * H * W      5  bits of a sample, less one (8 bits: 7)
+    4 x 4  four sizes of a length, less one (3, 4, 8, 16 bits: 2, 3, 7, 15)
+    then blocks:   1  run or samples one by one     2  which size      size  length less one
+                   8  the sample of a run, or of all others `length` samples
+
+Label Studio shows a region where alpha is not 0, so a pixel is four equal samples, 0 or 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract import rle
+from ois_client.contract.errors import InvalidInput
+from ois_client.contract.masks import MAX_PIXELS, Mask, check_mask
+
+_SIZES = (3, 4, 8, 16)
+_CHANNELS = 4
+_HEADER_BITS = 32 + 5 + 4 * 4
+_LONGEST_RUN = 2 ** _SIZES[-1]
+_BLOCKS_AT_ONCE = 2**16
+
+
+def brush_of_mask(mask: NDArray[np.generic]) -> list[int]:
+    """(H, W) bool or 0/1 -> the bytes of `value.rle`, as Label Studio's converter writes them.
+
+    Raises `InvalidInput` for what is no mask or is larger than 2**28 pixels.
+    """
+    mask = check_mask(mask)
+    if mask.size > MAX_PIXELS:
+        raise InvalidInput(f"got a mask of {mask.size} pixels; at most {MAX_PIXELS} are possible")
+    counts = rle.counts_of(mask.T)
+    lengths = _CHANNELS * counts
+    samples = np.zeros(counts.size, dtype=np.int64)
+    samples[1::2] = 255
+    lengths, samples = lengths[counts > 0], samples[counts > 0]
+    # What is longer than the largest size can say takes several blocks, all of that size.
+    size = np.searchsorted([2**bits for bits in _SIZES[:-1]], lengths)
+    blocks = -(-lengths // _LONGEST_RUN)
+    last = np.cumsum(blocks) - 1
+    rest = lengths - _LONGEST_RUN * (blocks - 1)
+    lengths = np.full(int(blocks.sum()), _LONGEST_RUN, dtype=np.int64)
+    lengths[last] = rest
+    size, samples = np.repeat(size, blocks), np.repeat(samples, blocks)
+
+    bits_of_length = np.array(_SIZES)[size]
+    codes = (4 | size) << bits_of_length | (lengths - 1)
+    pieces = [_header(_CHANNELS * mask.size)]
+    for start in range(0, codes.size, _BLOCKS_AT_ONCE):
+        part = slice(start, start + _BLOCKS_AT_ONCE)
+        pieces.append(_bits(codes[part] << 8 | samples[part], bits_of_length[part] + 11))
+    stream = np.concatenate(pieces)
+    # The converter closes with 1 to 8 zero bits.
+    closed = np.concatenate([stream, np.zeros(8 - stream.size % 8, dtype=np.uint8)])
+    values: list[int] = np.packbits(closed).tolist()
+    return values
+
+
+def mask_of_brush(values: Sequence[int], width: int, height: int) -> Mask:
+    """Bytes of `value.rle` -> (H, W) uint8 0/1: 1 where alpha is not 0.
+
+    Reads what people draw as well, where samples have any value. Raises `InvalidInput` when
+    the data is damaged or of an image of another size.
+    """
+    try:
+        data = bytes(values)
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            "got a brush mask that is not a list of bytes; expected integers from 0 to 255"
+        ) from None
+    expected = _CHANNELS * width * height
+    if width < 1 or height < 1 or width * height > MAX_PIXELS or 8 * len(data) < _HEADER_BITS:
+        raise InvalidInput(
+            f"got {len(data)} bytes of brush mask for {width}x{height} pixels; expected a complete "
+            f"header and between 1 and {MAX_PIXELS} pixels"
+        )
+    count = int.from_bytes(data[:4], "big")
+    header = int.from_bytes(data[4:7], "big") >> 3
+    sample_bits = (header >> 16) + 1
+    sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
+    if count != expected or sample_bits != 8:
+        raise InvalidInput(
+            f"got a brush mask of {count} samples of {sample_bits} bits; expected {expected} of 8, "
+            f"four a pixel of a {width}x{height} image"
+        )
+    samples = _read_blocks(data, sizes, count)
+    return (samples[_CHANNELS - 1 :: _CHANNELS] != 0).astype(np.uint8).reshape(height, width)
+
+
+def _read_blocks(data: bytes, sizes: list[int], count: int) -> NDArray[np.uint8]:
+    """The samples after the header. Block by block: where one begins, the last one says."""
+    samples = np.zeros(count, dtype=np.uint8)
+    done, bit, end = 0, _HEADER_BITS, 8 * len(data)
+    while done < count:
+        # A block's head and first sample have at most 27 bits: five bytes hold them.
+        window = int.from_bytes(data[bit // 8 : bit // 8 + 5].ljust(5, b"\0"), "big")
+        window = window << bit % 8 & 0xFFFFFFFFFF
+        is_run, size = window >> 39, sizes[window >> 37 & 3]
+        length = (window >> (37 - size) & ((1 << size) - 1)) + 1
+        bit += 3 + size
+        first = bit
+        bit += 8 if is_run else 8 * length
+        if bit > end or done + length > count:
+            raise InvalidInput(
+                f"got a damaged brush mask: it breaks off or overflows after {done} of {count} "
+                "samples"
+            )
+        if is_run:
+            samples[done : done + length] = window >> (29 - size) & 255
+        else:
+            chunk = np.frombuffer(data[first // 8 : -(-bit // 8)], dtype=np.uint8)
+            bits = np.unpackbits(chunk)[first % 8 : first % 8 + 8 * length]
+            samples[done : done + length] = np.packbits(bits)
+        done += length
+    return samples
+
+
+def _header(count: int) -> NDArray[np.uint8]:
+    code = count << 5 | 7
+    for bits in _SIZES:
+        code = code << 4 | bits - 1
+    return _bits(np.array([code]), np.array([_HEADER_BITS]))
+
+
+def _bits(codes: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Codes -> their low `lengths` bits one after another, high bit first, one a uint8."""
+    ends = np.cumsum(lengths)
+    shift = np.repeat(ends, lengths) - np.arange(int(ends[-1])) - 1
+    return (np.repeat(codes, lengths) >> shift & 1).astype(np.uint8)

@@ -1,0 +1,300 @@
+"""`OISPredictor`: the names, arguments and return values that users of `SamPredictor` know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from ois_client.contract.clicks import pack_clicks, unpack_clicks
+from ois_client.contract.coverage import coverage_of_mask
+from ois_client.contract.errors import InvalidClick, InvalidInput
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.images import load_image
+from ois_client.contract.logits import enlarge, mean_probability
+from ois_client.contract.transport import ClickRequest
+from ois_client.sam.frame import NO_BOXES, ClickTransform, array_of, points_of_input, tensor_like
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
+
+#: Side of `low_res_logits` and `mask_input`, as in SAM.
+LOW_RES = 256
+
+#: A request of `predict_torch`; servers take 32 by default.
+OBJECTS_A_REQUEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SamModelFacts:
+    """What code written for SAM reads from `predictor.model`."""
+
+    mask_threshold: float = 0.0
+    image_format: str = "RGB"
+
+
+class OISPredictor:
+    """Code written for `SamPredictor` runs with `OISPredictor(client)` in its place.
+
+        predictor = OISPredictor(Client("grpc://host:8001"))
+        predictor.set_image(image)
+        masks, scores, low_res_logits = predictor.predict(point_coords, point_labels)
+
+    What is different, because the network is:
+
+    - C, the number of masks, is always 1: there are no ambiguous alternatives, with
+      `multimask_output` or without.
+    - There are no boxes: `box` raises `InvalidInput`. Clicks are needed, a mask alone is no
+      prompt.
+    - `scores` is the mean probability that the network gives the mask's own pixels, 0 for an
+      empty mask. It is not an estimate of the IoU, and is for comparing masks of one object.
+    - `low_res_logits` cover the whole image, stretched to 256 x 256; SAM's cover it padded to
+      a square. As `mask_input` they say which patches the previous mask covers. At 256 x 256
+      thin parts may vanish: a `Session` keeps them, and sends a hundredth of the data.
+    - Image features stay on the server: `get_image_embedding` and `set_torch_image` raise.
+
+    Each `predict` depends on its arguments alone, as SAM's. Not for several threads at once.
+    """
+
+    #: As SAM's: masks are logits above this.
+    model = SamModelFacts()
+    #: Where results are made. Tensors of `predict_torch` come back on their own device.
+    device = "cpu"
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._session: Session | None = None
+        self.transform = ClickTransform(client.info)
+
+    # -- image -----------------------------------------------------------------------------
+
+    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """image: (H, W, 3) uint8, 0..255, channels in the order of `image_format`, RGB or BGR.
+
+        The image is sent and encoded. Raises `InvalidImage` for another shape or type, and
+        `InvalidInput` for another format.
+        """
+        if image_format not in ("RGB", "BGR"):
+            raise InvalidInput(f"got image_format {image_format!r}; expected 'RGB' or 'BGR'")
+        self.reset_image()
+        pixels = np.asarray(image)
+        if image_format == "BGR" and pixels.ndim == 3:
+            pixels = pixels[..., ::-1]
+        self._session = self._client.open(load_image(pixels).pixels())
+
+    def set_torch_image(
+        self,
+        transformed_image: object,  # noqa: ARG002 - SAM's names
+        original_image_size: object,  # noqa: ARG002
+    ) -> NoReturn:
+        """Always raises `InvalidInput`: resizing is the server's part."""
+        raise InvalidInput(
+            "got an image already resized; this network takes the image itself, so that masks and "
+            "clicks keep its pixels. Call set_image with the original, (H, W, 3) uint8"
+        )
+
+    def reset_image(self) -> None:
+        """Forget the image."""
+        self._session = None
+
+    @property
+    def is_image_set(self) -> bool:
+        return self._session is not None
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        """(H, W) of the image. Raises `InvalidInput` before `set_image`."""
+        geometry = self._open().geometry
+        return geometry.height, geometry.width
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(h, w) that the network sees. Raises `InvalidInput` before `set_image`."""
+        geometry = self._open().geometry
+        return geometry.network_height, geometry.network_width
+
+    def get_image_embedding(self) -> NoReturn:
+        """Always raises `InvalidInput`: there is no such array on this side."""
+        raise InvalidInput(
+            "image features stay on the server, in a form that only this network's decoder can "
+            "use; there is no embedding to get. Depth and order maps can be had: see "
+            "Session.click(want_depth=True, want_order=True)"
+        )
+
+    # -- prediction ------------------------------------------------------------------------
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
+        return_logits: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """Segment what the clicks mean -> masks, scores, low_res_logits.
+
+        point_coords: (P, 2), (x, y) in image pixels. point_labels: (P), 1 adds, 0 removes, -1
+        is no click. mask_input: (1, 256, 256) or (256, 256), the `low_res_logits` of the call
+        before. box: must be None.
+
+        masks: (1, H, W) bool, True = object; with `return_logits` float32 logits instead,
+        above 0 = object. scores: (1) float32. low_res_logits: (1, 256, 256) float32.
+
+        Raises `InvalidInput` and its kinds for wrong arguments or before `set_image`, and what
+        the client's transport raises.
+        """
+        if box is not None:
+            raise InvalidInput(NO_BOXES)
+        session = self._open()
+        points, labels = _points(point_coords, point_labels)
+        masks, scores, low_res = self._predict(
+            session,
+            points[None],
+            labels[None],
+            None if mask_input is None else _low_res_logits(mask_input)[None],
+            return_logits=return_logits,
+        )
+        return masks, scores, low_res
+
+    def predict_torch(
+        self,
+        point_coords: Any,
+        point_labels: Any,
+        boxes: object = None,
+        mask_input: Any = None,
+        multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
+        return_logits: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """`predict` for B objects of the image at once, tensors in and out; C = 1.
+
+        point_coords: (B, P, 2), (x, y) in input pixels, as `transform.apply_coords_torch` makes
+        them. point_labels: (B, P). mask_input: (B, 1, 256, 256), for all B objects or None.
+
+        masks: (B, 1, H, W) bool, or float32 logits. scores: (B, 1) float32. low_res_logits:
+        (B, 1, 256, 256) float32. All on the device of `point_coords`. Needs torch at the
+        caller's side alone. Raises what `predict` raises.
+        """
+        if boxes is not None:
+            raise InvalidInput(NO_BOXES)
+        session = self._open()
+        if point_coords is None or point_labels is None:
+            raise InvalidInput(NO_CLICKS)
+        coords, labels = array_of(point_coords), array_of(point_labels)
+        if coords.ndim != 3 or coords.shape[-1] != 2 or coords.dtype.kind not in "iuf":
+            raise InvalidClick(
+                f"got point_coords of shape {coords.shape} and type {coords.dtype}; expected "
+                "(B, P, 2) numbers"
+            )
+        points = points_of_input(coords, session.geometry)
+        low_res = None
+        if mask_input is not None:
+            given = array_of(mask_input)
+            if given.shape[:2] != (len(points), 1):
+                raise InvalidInput(
+                    f"got a mask_input of shape {given.shape}; expected (B, 1, {LOW_RES}, "
+                    f"{LOW_RES}) with B = {len(points)}, the low_res_logits of an earlier call"
+                )
+            low_res = np.stack([_low_res_logits(one) for one in given])
+        parts = [
+            self._predict(
+                session,
+                points[start : start + OBJECTS_A_REQUEST],
+                labels[start : start + OBJECTS_A_REQUEST],
+                None if low_res is None else low_res[start : start + OBJECTS_A_REQUEST],
+                return_logits=return_logits,
+            )
+            for start in range(0, max(len(points), 1), OBJECTS_A_REQUEST)
+        ]
+        masks, scores, logits = (
+            tensor_like(point_coords, np.concatenate(arrays)[:, None])
+            for arrays in zip(*parts, strict=True)
+        )
+        return masks, scores, logits
+
+    def _predict(
+        self,
+        session: Session,
+        points: NDArray[Any],
+        labels: NDArray[Any],
+        low_res: NDArray[np.float32] | None,
+        *,
+        return_logits: bool,
+    ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+        """points (N, P, 2) in image pixels, labels (N, P), low_res (N, 256, 256) or None -> masks
+        (N, H, W), scores (N), low_res_logits (N, 256, 256)."""
+        fit = session.geometry
+        objects = unpack_clicks(points, labels, fit.width, fit.height)
+        coverage = np.zeros((len(objects), fit.grid_height, fit.grid_width), dtype=np.uint8)
+        if low_res is not None:
+            coverage = np.stack([_coverage(one, fit) for one in low_res])
+        request = ClickRequest(
+            session.picture.digest,
+            *pack_clicks(objects, fit.width, fit.height),
+            coverage,
+            np.full(len(objects), low_res is not None),
+            want_logits=True,
+            session=session.id,
+        )
+        reply = session.send(request)
+        logits = reply.logits
+        if logits is None:
+            raise InvalidInput("the transport gave no logits, which it was asked for")
+        masks: NDArray[Any] = reply.masks.astype(bool)
+        if return_logits:
+            masks = np.stack([enlarge(one, fit.height, fit.width) for one in logits])
+        return masks, mean_probability(logits), np.stack([_shrink(one) for one in logits])
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise InvalidInput("no image is set; call set_image(...) first")
+        return self._session
+
+
+NO_CLICKS = (
+    "got no point_coords, or no point_labels; expected at least one click. A mask alone is no "
+    "prompt of this network"
+)
+
+
+def _points(
+    coords: ArrayLike | None, labels: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """SAM's (P, 2) and (P) as arrays of these shapes; `unpack_clicks` checks the rest."""
+    if coords is None or labels is None:
+        raise InvalidInput(NO_CLICKS)
+    try:
+        points, signs = np.asarray(coords), np.asarray(labels)
+    except ValueError as error:
+        raise InvalidClick(f"got clicks that are no array: {error}") from error
+    if points.ndim != 2 or signs.ndim != 1:
+        raise InvalidClick(
+            f"got point_coords of shape {points.shape} and point_labels of shape {signs.shape}; "
+            "expected (P, 2) and (P)"
+        )
+    return points, signs.astype(np.int32) if signs.dtype == bool else signs
+
+
+def _low_res_logits(mask_input: ArrayLike) -> NDArray[np.float32]:
+    """SAM's mask_input -> (256, 256) float."""
+    logits = np.asarray(mask_input)
+    if logits.shape not in ((1, LOW_RES, LOW_RES), (LOW_RES, LOW_RES)) or logits.dtype.kind != "f":
+        raise InvalidInput(
+            f"got a mask_input of shape {logits.shape} and type {logits.dtype}; expected "
+            f"(1, {LOW_RES}, {LOW_RES}) float, the low_res_logits of an earlier predict"
+        )
+    return logits.reshape(LOW_RES, LOW_RES)
+
+
+def _coverage(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.uint8]:
+    """(256, 256) logits -> coverage (gh, gw) uint8."""
+    stretched = Geometry(LOW_RES, LOW_RES, geometry.grid_width, geometry.grid_height)
+    return coverage_of_mask(low_res > 0, stretched)
+
+
+def _shrink(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(h, w) -> (256, 256)."""
+    low_res = Image.fromarray(logits).resize((LOW_RES, LOW_RES), Image.Resampling.BILINEAR)
+    return np.asarray(low_res, dtype=np.float32)

@@ -1,0 +1,153 @@
+"""`Client` for an event loop: the same names, and the same rules."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from ois_client.contract.errors import InvalidInput
+from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, Picture, load_image
+from ois_client.contract.transport import (
+    AsyncTransport,
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+    Transport,
+)
+from ois_client.sessions.async_session import AsyncSession
+from ois_client.sessions.compatibility import check_compatible
+from ois_client.transports.schemes import connect, is_server
+
+
+class AsyncClient:
+    """Opens images for clicking. Of one event loop.
+
+        async with AsyncClient("grpc://host:8001") as client:
+            session = await client.open("photo.jpg")
+            mask = await session.click(512, 300)
+
+    Arguments and errors are `Client`'s; a transport may be blocking (its calls then run in
+    threads, as those of `local:` do) or an `AsyncTransport`. Making one does nothing yet:
+    `async with`, `connect` or the first `open` connects.
+    """
+
+    def __init__(
+        self,
+        url: str | Transport | AsyncTransport,
+        *,
+        limits: ImageLimits = DEFAULT_LIMITS,
+        **options: Any,
+    ) -> None:
+        if options and not isinstance(url, str):
+            raise InvalidInput(
+                f"got the options {sorted(options)} with a transport that is already open; "
+                "options go with an address"
+            )
+        self._url = url
+        self._options = options
+        self._limits = limits
+        self._transport: AsyncTransport | None = None
+        self._info: ModelInfo | None = None
+        self._connecting = asyncio.Lock()
+        self._closed = False
+
+    async def connect(self) -> ModelInfo:
+        """Reach the address and check what is there; a second time it only answers."""
+        await self._ready()
+        return self.info
+
+    @property
+    def info(self) -> ModelInfo:
+        """The network behind the address, as it was when the client connected.
+
+        Raises `InvalidInput` before that.
+        """
+        if self._info is None:
+            raise InvalidInput(
+                "this client is not connected yet; use `async with`, or await client.connect()"
+            )
+        return self._info
+
+    async def open(self, image: ImageSource, *, encode: bool = True) -> AsyncSession:
+        """A session on one image, as `Client.open`."""
+        transport = await self._ready()
+        picture = await asyncio.to_thread(load_image, image, self._limits)
+        session = AsyncSession(transport, picture, await transport.info())
+        if encode:
+            await session.encode()
+        return session
+
+    async def close(self) -> None:
+        """Let go of all connections; twice is fine. gRPC calls under way raise `Cancelled`; of
+        other transports, the answer that is on its way may still come."""
+        self._closed = True
+        if self._transport is not None:
+            await self._transport.close()
+
+    async def _ready(self) -> AsyncTransport:
+        async with self._connecting:
+            if self._closed:
+                raise InvalidInput("this client is closed; open a new one")
+            if self._transport is None:
+                transport = await open_transport(self._url, self._options)
+                try:
+                    info = await transport.info()
+                    check_compatible(info)
+                except BaseException:
+                    await transport.close()
+                    raise
+                self._transport, self._info = transport, info
+            return self._transport
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def open_transport(
+    url: str | Transport | AsyncTransport, options: Mapping[str, Any]
+) -> AsyncTransport:
+    """What an `AsyncClient` stands on, for those who keep clicks and coverage themselves.
+
+    To be called on the event loop that will use it. Raises `InvalidInput` and `EngineError`.
+    """
+    if isinstance(url, str):
+        if is_server(url):
+            from ois_client.transports.event_loop import open_async_transport
+
+            return open_async_transport(url, **options)
+        return InThreads(await asyncio.to_thread(connect, url, options))
+    if inspect.iscoroutinefunction(url.click):
+        return url  # type: ignore[return-value]
+    return InThreads(url)  # type: ignore[arg-type]
+
+
+class InThreads:
+    """A blocking transport for an event loop. After a cancelled call its thread works on."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def info(self) -> ModelInfo:
+        return await asyncio.to_thread(self._transport.info)
+
+    async def encode(self, picture: Picture) -> EncodeReply:
+        return await asyncio.to_thread(self._transport.encode, picture)
+
+    async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        return await asyncio.to_thread(self._transport.click, request, picture)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._transport.close)

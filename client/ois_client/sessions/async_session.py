@@ -1,0 +1,141 @@
+"""`Session` for an event loop: the same names, and the same rules."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import Cancelled
+from ois_client.contract.images import Picture
+from ois_client.contract.transport import (
+    AsyncTransport,
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+)
+from ois_client.sessions.base import Ask, SessionBase, click_steps
+from ois_client.sessions.history import PendingClick, Wants
+
+#: A click as it was asked for, and its answer.
+Answered = tuple[PendingClick, ClickReply]
+
+
+class AsyncSession(SessionBase):
+    """Clicks on the objects of one image. `AsyncClient.open` makes it.
+
+    Only what needs the server is awaited: `click` and `click_many`. Clicks of several tasks
+    wait for each other. A call that raises, or whose task is cancelled, leaves the session as it
+    was. Undoing while a click on the same object is under way drops that click (`InvalidInput`).
+    """
+
+    def __init__(self, transport: AsyncTransport, picture: Picture, info: ModelInfo) -> None:
+        super().__init__(picture, info, nullcontext())
+        self._transport = transport
+        self._lock = asyncio.Lock()
+        self._calls: set[asyncio.Task[Answered]] = set()
+        self._superseded: set[asyncio.Task[Answered]] = set()
+
+    async def encode(self) -> EncodeReply:
+        """Have the image encoded now, so that the first click need not wait for it."""
+        self._last_encode = await self._transport.encode(self._picture)
+        self._state.check_model(self._last_encode.model_sha256)
+        return self._last_encode
+
+    async def click(
+        self,
+        x: float,
+        y: float,
+        positive: bool = True,
+        obj: int | None = None,
+        *,
+        want_depth: bool = False,
+        want_logits: bool = False,
+        want_order: bool = False,
+        supersede: bool = False,
+    ) -> NDArray[np.uint8]:
+        """As `Session.click`. Cancelling the task gives the click up, on a gRPC server too."""
+        new = {self._obj(obj): Click(x, y, positive)}
+        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        return (await self._click(new, wants, supersede)).masks[0]
+
+    async def click_many(
+        self,
+        clicks: Mapping[int, Click],
+        *,
+        want_depth: bool = False,
+        want_logits: bool = False,
+        want_order: bool = False,
+        supersede: bool = False,
+    ) -> dict[int, NDArray[np.uint8]]:
+        """As `Session.click_many`."""
+        new = dict(clicks)
+        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        reply = await self._click(new, wants, supersede)
+        return dict(zip(new, reply.masks, strict=True))
+
+    async def send(self, request: ClickRequest) -> ClickReply:
+        """As `Session.send`."""
+        reply = await self._send(request)
+        self._state.check_model(reply.model_sha256)
+        return reply
+
+    async def _click(self, new: Mapping[int, Click], wants: Wants, supersede: bool) -> ClickReply:
+        if supersede:
+            self._superseded |= self._calls
+            for earlier in self._calls:
+                earlier.cancel()
+        call = asyncio.ensure_future(self._ask(new, wants))
+        self._calls.add(call)
+        try:
+            # Kept by whoever asked, and only now: a task that is cancelled after the answer came
+            # but before it went on here learns of no mask, so there must be no click either.
+            pending, reply = await call
+            self._state.commit(pending, reply)
+            self._last_reply = reply
+            return reply
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if call not in self._superseded or (task is not None and task.cancelling()):
+                raise
+            raise Cancelled("the click was given up for a newer one; nothing was changed") from None
+        finally:
+            self._calls.discard(call)
+            self._superseded.discard(call)
+            if call.done() and not call.cancelled() and call.exception() is None:
+                self._lock.release()
+
+    async def _ask(self, new: Mapping[int, Click], wants: Wants) -> Answered:
+        """With an answer the session's lock is still held: nobody begins before it is kept."""
+        await self._lock.acquire()
+        try:
+            pending = self._state.begin(new, wants)
+            return pending, await self._send(pending.request)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def _send(self, request: ClickRequest) -> ClickReply:
+        steps = click_steps(request, self._picture, self._state.check_model)
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = await self._perform(ask)
+                except Exception as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as stop:
+            reply: ClickReply = stop.value
+            return reply
+
+    async def _perform(self, ask: Ask) -> ClickReply | ModelInfo:
+        if ask is None:
+            return await self._transport.info()
+        return await self._transport.click(ask.request, ask.picture)

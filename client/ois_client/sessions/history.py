@@ -1,0 +1,220 @@
+"""What a session remembers, without any I/O: the same for blocking and async sessions.
+
+    History        one object: immutable steps and a cursor; undo and redo move the cursor
+    SessionState   the objects of one image; `begin` makes a request, `commit` takes the reply
+
+Nothing changes between `begin` and `commit`: a click that fails or is cancelled in between
+leaves no trace. Undo and redo need no server, because a step carries all that a click needs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.clicks import Click, pack_clicks
+from ois_client.contract.coverage import coverage_of_mask
+from ois_client.contract.errors import IncompatibleServer, InvalidInput
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.masks import check_mask, pack_mask, unpack_mask
+from ois_client.contract.transport import ClickReply, ClickRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One object after a click. `packed` and `coverage` are None where there is no mask yet."""
+
+    clicks: tuple[Click, ...] = ()
+    packed: bytes | None = field(default=None, repr=False)
+    #: (gh, gw) uint8
+    coverage: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+
+EMPTY_STEP = Step()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """An object's steps, the first always `EMPTY_STEP`, and which of them counts now."""
+
+    steps: tuple[Step, ...] = (EMPTY_STEP,)
+    cursor: int = 0
+
+    @property
+    def now(self) -> Step:
+        return self.steps[self.cursor]
+
+    def push(self, step: Step) -> History:
+        """A new step after the current one; what had been undone is forgotten."""
+        return History((*self.steps[: self.cursor + 1], step), self.cursor + 1)
+
+    def undo(self) -> History:
+        """One step back; the first step stays where it is."""
+        return replace(self, cursor=max(0, self.cursor - 1))
+
+    def redo(self) -> History:
+        """One step forward; the last step stays where it is."""
+        return replace(self, cursor=min(len(self.steps) - 1, self.cursor + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a reply should hold beside masks, see `ClickReply`."""
+
+    depth: bool = False
+    logits: bool = False
+    order: bool = False
+
+
+NOTHING_MORE = Wants()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PendingClick:
+    """A request under way: which objects it is for and what they were when it was made."""
+
+    request: ClickRequest
+    objects: tuple[int, ...]
+    clicks: tuple[tuple[Click, ...], ...]
+    before: tuple[History, ...]
+
+
+class SessionState:
+    """The objects of one image. Object ids are 0, 1, 2, ...; one object is there from the start.
+
+    Not locked: a session calls `begin` and `commit` as one critical section.
+    """
+
+    def __init__(self, digest: str, geometry: Geometry, model_sha256: str = "") -> None:
+        """model_sha256: of the model that all replies must come from; "" for any."""
+        self.digest = digest
+        self.geometry = geometry
+        self.model_sha256 = model_sha256
+        self.id = secrets.token_hex(6)
+        self._histories: dict[int, History] = {0: History()}
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        return tuple(self._histories)
+
+    def history(self, obj: int) -> History:
+        """Raises `InvalidInput` for an object that was never made."""
+        found = self._histories.get(obj)
+        if found is None:
+            raise InvalidInput(
+                f"got the object {obj!r}; expected one of {list(self._histories)}. "
+                "new_object() makes another"
+            )
+        return found
+
+    def new_object(self) -> int:
+        obj = len(self._histories)
+        self._histories[obj] = History()
+        return obj
+
+    def mask(self, obj: int) -> NDArray[np.uint8]:
+        """(H, W) uint8 0/1; all zero before the first click."""
+        packed = self.history(obj).now.packed
+        size = self.geometry.width, self.geometry.height
+        if packed is None:
+            return np.zeros(size[::-1], dtype=np.uint8)
+        return unpack_mask(packed, *size)
+
+    def undo(self, obj: int) -> None:
+        self._histories[obj] = self.history(obj).undo()
+
+    def redo(self, obj: int) -> None:
+        self._histories[obj] = self.history(obj).redo()
+
+    def reset(self, obj: int) -> None:
+        """Forget the object's clicks, masks and history; the object itself stays."""
+        self.history(obj)
+        self._histories[obj] = History()
+
+    def start_from(self, obj: int, mask: NDArray[np.generic]) -> None:
+        """Take `mask` (H, W), 1 = object, as the previous mask; the clicks stay. Undo undoes it.
+
+        Raises `InvalidInput` when it is not a mask of this image.
+        """
+        history = self.history(obj)
+        mask = check_mask(mask)
+        coverage = coverage_of_mask(mask, self.geometry)
+        self._histories[obj] = history.push(Step(history.now.clicks, pack_mask(mask), coverage))
+
+    def begin(self, new: Mapping[int, Click], wants: Wants = NOTHING_MORE) -> PendingClick:
+        """A request for one new click on each of some objects; changes nothing.
+
+        Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` for an unknown object.
+        """
+        before = tuple(self.history(obj) for obj in new)
+        clicks = tuple(
+            (*history.now.clicks, click)
+            for history, click in zip(before, new.values(), strict=True)
+        )
+        points, labels = pack_clicks(clicks, self.geometry.width, self.geometry.height)
+        grid = self.geometry.grid_height, self.geometry.grid_width
+        none = np.zeros(grid, dtype=np.uint8)
+        previous = [history.now.coverage for history in before]
+        request = ClickRequest(
+            self.digest,
+            points,
+            labels,
+            np.stack([none if coverage is None else coverage for coverage in previous]),
+            np.array([coverage is not None for coverage in previous]),
+            want_depth=wants.depth,
+            want_logits=wants.logits,
+            want_order=wants.order,
+            session=self.id,
+        )
+        return PendingClick(request, tuple(new), clicks, before)
+
+    def commit(self, pending: PendingClick, reply: ClickReply) -> None:
+        """Take the reply: all objects of the request advance, or, on an error, none.
+
+        Raises `IncompatibleServer` when the reply's arrays do not fit or another model made
+        them, and `InvalidInput` when an object changed after `begin`.
+        """
+        self.check_model(reply.model_sha256)
+        self._check_reply(reply, len(pending.objects))
+        if tuple(map(self.history, pending.objects)) != pending.before:
+            raise InvalidInput(
+                "an object was changed while its click was under way; the click is dropped. "
+                "Repeat it"
+            )
+        after = {
+            obj: before.push(Step(clicks, pack_mask(mask), coverage.copy()))
+            for obj, before, clicks, mask, coverage in zip(
+                pending.objects,
+                pending.before,
+                pending.clicks,
+                reply.masks,
+                reply.coverage,
+                strict=True,
+            )
+        }
+        self._histories.update(after)
+
+    def check_model(self, model_sha256: str) -> None:
+        """Raise `IncompatibleServer` when a reply came from another model than the first."""
+        if model_sha256 and self.model_sha256 and model_sha256 != self.model_sha256:
+            raise IncompatibleServer(
+                f"the server now runs the model {model_sha256[:12]}…, this session began with "
+                f"{self.model_sha256[:12]}…; one model's masks are not the other's. Its masks and "
+                "clicks are still here; open the image again to go on clicking"
+            )
+
+    def _check_reply(self, reply: ClickReply, count: int) -> None:
+        fit = self.geometry
+        for name, array, shape in (
+            ("masks", reply.masks, (count, fit.height, fit.width)),
+            ("coverage", reply.coverage, (count, fit.grid_height, fit.grid_width)),
+        ):
+            if array.shape != shape or array.dtype != np.uint8:
+                raise IncompatibleServer(
+                    f"the server answered with {name} of shape {array.shape} and type "
+                    f"{array.dtype}; expected {shape} uint8. Client and server differ in version"
+                )

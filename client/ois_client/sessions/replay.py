@@ -1,0 +1,85 @@
+"""For callers that send all clicks on an object every time, as annotation tools do."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.clicks import Click, pack_clicks
+from ois_client.contract.errors import IncompatibleServer, InvalidInput
+from ois_client.contract.images import ImageSource
+from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
+
+
+def replay(session: Session, clicks: Sequence[Click], obj: int | None = None) -> NDArray[np.uint8]:
+    """Bring an object to exactly these clicks -> its mask, (H, W) uint8, 1 = object.
+
+    Undoes back to where the session's clicks and these part, and clicks the rest, each seeing
+    the mask before it. So the mask is that of the clicks one after another, whatever the session
+    held; one click more than last time costs one click. Raises what `Session.click` raises, a
+    wrong click before anything is undone or sent.
+    """
+    pack_clicks([clicks], session.geometry.width, session.geometry.height)
+    wanted = tuple(clicks)
+    obj = session.objects[-1] if obj is None else obj
+    while wanted[: len(done := session.clicks(obj))] != done:
+        session.undo(obj)
+    for click in wanted[len(done) :]:
+        session.click(click.x, click.y, click.positive, obj)
+    return session.mask(obj)
+
+
+@dataclass(slots=True)
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    session: Session | None = None
+
+
+class RecentSessions:
+    """The sessions of the images clicked on last. Thread-safe.
+
+    A session here is a cache: with it a click costs one click, without it `replay` repeats the
+    ones before, and the image itself is encoded again only if the server has dropped it.
+    """
+
+    def __init__(self, client: Client, most: int = 16) -> None:
+        """most: how many images to hold. Raises `InvalidInput` below 1."""
+        if most < 1:
+            raise InvalidInput(f"got most={most}; expected at least 1 image to hold")
+        self._client = client
+        self._most = most
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def session(self, key: str, load: Callable[[], ImageSource]) -> Iterator[Session]:
+        """The session of the image that `key` names, for this block alone.
+
+        load: called for the image when it is not held. Who asks for an image that another thread
+        is working on waits for it. After `IncompatibleServer`, which says that the server's
+        model has changed, the image is opened anew the next time.
+        """
+        with self._guard:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._most:
+                self._entries.popitem(last=False)
+        with entry.lock:
+            try:
+                if entry.session is None:
+                    entry.session = self._client.open(load())
+                yield entry.session
+            except IncompatibleServer:
+                entry.session = None
+                raise
+
+    def __len__(self) -> int:
+        """How many images are held."""
+        return len(self._entries)

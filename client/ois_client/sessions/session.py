@@ -1,0 +1,134 @@
+"""One image, its objects, and the clicks on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.cancellation import Cancellation
+from ois_client.contract.clicks import Click
+from ois_client.contract.images import Picture
+from ois_client.contract.transport import (
+    CancellableTransport,
+    ClickReply,
+    ClickRequest,
+    ModelInfo,
+    Transport,
+)
+from ois_client.sessions.base import Ask, SessionBase, click_steps
+from ois_client.sessions.history import Wants
+
+
+class Session(SessionBase):
+    """Clicks on the objects of one image. `Client.open` makes it.
+
+    Everywhere `obj` is an object's id from `new_object`; None means the newest object (0 when
+    there was none). A call that raises leaves the session as it was. Calls from several threads
+    wait for each other; reading masks and clicks does not wait.
+    """
+
+    def __init__(self, transport: Transport, picture: Picture, *, encode: bool = True) -> None:
+        self._lock = threading.Lock()
+        super().__init__(picture, transport.info(), self._lock)
+        self._transport = transport
+        self._calls: set[Cancellation] = set()
+        if encode:
+            self._last_encode = transport.encode(picture)
+            self._state.check_model(self._last_encode.model_sha256)
+
+    def click(
+        self,
+        x: float,
+        y: float,
+        positive: bool = True,
+        obj: int | None = None,
+        *,
+        want_depth: bool = False,
+        want_logits: bool = False,
+        want_order: bool = False,
+        supersede: bool = False,
+    ) -> NDArray[np.uint8]:
+        """One click at (x, y), pixels of the original image -> the object's mask.
+
+        positive: True adds to the object, False removes from it. The mask is (H, W) uint8,
+        1 = object. Depth, logits and order maps, when wanted, are in `last_reply`.
+        supersede: clicks of this session that wait or are under way in other threads are given
+        up and raise `Cancelled` there (gRPC gives them up on the server too; elsewhere their
+        answers are awaited and dropped).
+
+        Raises `InvalidClick` and `TooManyClicks` before anything is sent, `Cancelled` when
+        superseded, and what the transport raises. When the server has lost the image, the click
+        is repeated together with it.
+        """
+        new = {self._obj(obj): Click(x, y, positive)}
+        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        return self._click(new, wants, supersede).masks[0]
+
+    def click_many(
+        self,
+        clicks: Mapping[int, Click],
+        *,
+        want_depth: bool = False,
+        want_logits: bool = False,
+        want_order: bool = False,
+        supersede: bool = False,
+    ) -> dict[int, NDArray[np.uint8]]:
+        """One click on each of several objects, in one request -> their masks by object.
+
+        Options and errors as of `click`; after an error no object has changed.
+        """
+        new = dict(clicks)
+        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        return dict(zip(new, self._click(new, wants, supersede).masks, strict=True))
+
+    def send(self, request: ClickRequest) -> ClickReply:
+        """A request of the caller's own making, about this image; the session does not change.
+
+        When the server has lost the image, it goes with it. Raises what `click` raises.
+        """
+        reply = self._send(request, Cancellation())
+        self._state.check_model(reply.model_sha256)
+        return reply
+
+    def _click(self, new: Mapping[int, Click], wants: Wants, supersede: bool) -> ClickReply:
+        cancellation = Cancellation()
+        if supersede:
+            for earlier in tuple(self._calls):
+                earlier.cancel()
+        self._calls.add(cancellation)
+        try:
+            with self._lock:
+                cancellation.check()
+                pending = self._state.begin(new, wants)
+                reply = self._send(pending.request, cancellation)
+                cancellation.check()
+                self._state.commit(pending, reply)
+                self._last_reply = reply
+        finally:
+            self._calls.discard(cancellation)
+        return reply
+
+    def _send(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+        steps = click_steps(request, self._picture, self._state.check_model)
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = self._perform(ask, cancellation)
+                except Exception as error:
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as stop:
+            reply: ClickReply = stop.value
+            return reply
+
+    def _perform(self, ask: Ask, cancellation: Cancellation) -> ClickReply | ModelInfo:
+        if ask is None:
+            return self._transport.info()
+        if isinstance(self._transport, CancellableTransport):
+            return self._transport.click_until(ask.request, cancellation, ask.picture)
+        return self._transport.click(ask.request, ask.picture)

@@ -1,0 +1,1 @@
+"""How requests reach a Triton server: addresses, gRPC, HTTP, retries, deadlines."""

@@ -1,0 +1,119 @@
+"""The blocking transport to a Triton server: performs an `Exchange`'s effects with threads."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ois_client.contract.cancellation import Cancellation
+from ois_client.contract.errors import Cancelled, InvalidInput
+from ois_client.contract.images import Picture
+from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.transports.address import Address
+from ois_client.transports.exchange import (
+    Effect,
+    Exchange,
+    Infer,
+    Pause,
+    Share,
+    Steps,
+    T,
+    TritonOptions,
+    Unshare,
+)
+from ois_client.wire import Tensors
+
+
+class BlockingIO(Protocol):
+    """One protocol's network. Thread-safe; every error is of the `OISError` tree."""
+
+    def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors: ...
+
+    def share(self, share: Share) -> None: ...
+
+    def unshare(self, unshare: Unshare) -> None: ...
+
+    def close(self) -> None:
+        """Give up calls under way, where the protocol can; twice is fine."""
+
+
+def open_transport(url: str, **options: object) -> TritonTransport:
+    """url: see `Address`; options: see `TritonOptions`. Sends nothing yet.
+
+    Raises `InvalidInput` for a wrong address or option.
+    """
+    address = Address.parse(url)
+    chosen = TritonOptions.of(address, options)
+    io: BlockingIO
+    if address.scheme.startswith("grpc"):
+        from ois_client.transports.grpc_blocking import BlockingGrpc
+
+        io = BlockingGrpc(address, chosen)
+    else:
+        from ois_client.transports.http_blocking import BlockingHttp
+
+        io = BlockingHttp(address, chosen)
+    return TritonTransport(Exchange(address, chosen), io)
+
+
+class TritonTransport:
+    """A `Transport` to a server. Thread-safe."""
+
+    def __init__(self, exchange: Exchange, io: BlockingIO) -> None:
+        self._exchange = exchange
+        self._io = io
+        self._closed = False
+
+    def info(self) -> ModelInfo:
+        return self._run(self._exchange.info())
+
+    def encode(self, picture: Picture) -> EncodeReply:
+        return self._run(self._exchange.encode(picture))
+
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        return self._run(self._exchange.click(request, picture))
+
+    def click_until(
+        self, request: ClickRequest, cancellation: Cancellation, picture: Picture | None = None
+    ) -> ClickReply:
+        """`click` that raises `Cancelled` once `cancellation` is set."""
+        return self._run(self._exchange.click(request, picture), cancellation)
+
+    def close(self) -> None:
+        self._closed = True
+        self._io.close()
+
+    def _run(self, steps: Steps[T], cancellation: Cancellation | None = None) -> T:
+        if self._closed:
+            raise InvalidInput("this client is closed; open a new one")
+        cancellation = cancellation or Cancellation()
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    result = self._perform(effect, cancellation)
+                except Exception as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(result)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            steps.close()
+
+    def _perform(self, effect: Effect, cancellation: Cancellation) -> Tensors | None:
+        if self._closed:
+            raise Cancelled("the client was closed before the answer came")
+        match effect:
+            case Infer():
+                cancellation.check()
+                tensors = self._io.infer(effect, cancellation)
+                cancellation.check()  # an answer that came all the same is not wanted any more
+                return tensors
+            case Pause():
+                cancellation.sleep(effect.seconds)
+            case Share():
+                self._io.share(effect)
+            case Unshare():
+                self._io.unshare(effect)
+        return None

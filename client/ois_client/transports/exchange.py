@@ -1,0 +1,257 @@
+"""Talking to a server, without any I/O: what to send, when to try again, what the answer means.
+
+Each operation is a generator that yields effects (`Infer`, `Pause`, ...) and is sent their
+results, or thrown their errors. `triton.py` performs the effects with threads, `triton_async.py`
+on an event loop, so that both do the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from ois_client.contract.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidClick,
+    InvalidImage,
+    InvalidInput,
+    OISError,
+    ServerOverloaded,
+    ServerUnavailable,
+    TooManyClicks,
+)
+from ois_client.contract.images import Picture
+from ois_client.contract.masks import MaskFormat
+from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.transports.address import Address
+from ois_client.transports.failures import error_for
+from ois_client.transports.settings import TLS, Retries, Timeouts
+from ois_client.transports.shared_memory import SharedBytes
+from ois_client.wire import (
+    DIGEST_HEADER,
+    Message,
+    Tensors,
+    click_message,
+    encode_message,
+    info_message,
+    read_click_reply,
+    read_encode_reply,
+    read_info,
+)
+
+#: Safe and worth trying again: the server did nothing, or nothing that matters.
+RETRYABLE = (ServerUnavailable, ServerOverloaded)
+
+#: Would be so by network too.
+_NOT_ABOUT_SHARING = (
+    *RETRYABLE,
+    DeadlineExceeded,
+    Cancelled,
+    InvalidImage,
+    InvalidClick,
+    TooManyClicks,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonOptions:
+    """What may be said about a server beside its address.
+
+    token: sent with every request, as the server's `--token` wants it.
+    tls: only with `grpcs:` and `https:`; without it, what the system trusts.
+    mask_format: how masks travel. PNG and COCO RLE are smaller than packed bits on slow
+    links, and take more time on both sides.
+    shared_memory: hand pictures to a server on this machine through shared memory. That is what
+    `ois serve --allow-client-shm` takes. A server that refuses gets them by network instead, as
+    every other one of ours does: `ois serve` without that option, and the containers always.
+    """
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    retries: Retries = field(default_factory=Retries)
+    tls: TLS | None = None
+    token: str | None = field(default=None, repr=False)
+    mask_format: MaskFormat = MaskFormat.PACKED
+    shared_memory: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("timeouts", Timeouts),
+            ("retries", Retries),
+            ("tls", TLS | None),
+            ("token", str | None),
+            ("mask_format", MaskFormat),
+            ("shared_memory", bool),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise InvalidInput(f"got {name} of type {type(value).__name__}; expected {kind}")
+        token = self.token
+        if token is not None and not (token and token.isascii() and token.isprintable()):
+            raise InvalidInput("got a token that no header can carry; expected printable ASCII")
+
+    @classmethod
+    def of(cls, address: Address, options: Mapping[str, Any]) -> TritonOptions:
+        """Raises `InvalidInput` for an unknown option, or one that the address contradicts."""
+        names = [one.name for one in fields(cls)]
+        unknown = sorted(options.keys() - set(names))
+        if unknown:
+            raise InvalidInput(
+                f"got the unknown option {unknown[0]!r}; {address.scheme}: takes {names}"
+            )
+        made = cls(**options)
+        if made.tls is not None and not address.secure:
+            raise InvalidInput(f"got tls for {address}; expected {address.scheme}s://")
+        return made
+
+
+# -- effects ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Infer:
+    """Send the message, give back the reply's tensors.
+
+    shared: tensors that are in shared memory instead. timeout_s: for this try; within_s: for
+    all, which is what a person is told.
+    """
+
+    message: Message
+    headers: Mapping[str, str]
+    timeout_s: float
+    within_s: float
+    shared: Mapping[str, SharedBytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """Make the server map the memory."""
+
+    memory: SharedBytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unshare:
+    """Make the server let go of a region."""
+
+    region: str
+    timeout_s: float
+
+
+Effect = Infer | Pause | Share | Unshare
+T = TypeVar("T")
+Steps = Generator[Effect, Any, T]
+
+
+# -- operations ---------------------------------------------------------------------------------
+
+
+class Exchange:
+    """The operations of one client. Thread-safe: what changes is only about shared memory."""
+
+    def __init__(self, address: Address, options: TritonOptions) -> None:
+        self._address = address
+        self._options = options
+        self._sharing = options.shared_memory
+        self._abandoned: list[str] = []  # regions that a call given up left with the server
+
+    def info(self) -> Steps[ModelInfo]:
+        within_s = self._options.timeouts.connect_s
+        try:
+            tensors = yield from self._send(info_message(), {}, within_s)
+        except DeadlineExceeded as error:
+            raise ServerUnavailable(
+                f"no answer from {self._address} within {within_s:g} s. Start a server with "
+                "`ois serve`, or check the address"
+            ) from error
+        return read_info(tensors).model
+
+    def encode(self, picture: Picture) -> Steps[EncodeReply]:
+        message = encode_message(picture)
+        within_s = self._options.timeouts.encode_s
+        tensors = yield from self._send_picture(picture, message, within_s)
+        return read_encode_reply(tensors, picture.digest)
+
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> Steps[ClickReply]:
+        form = self._options.mask_format
+        message = click_message(request, picture=picture, mask_format=form)
+        timeouts = self._options.timeouts
+        if picture is None:
+            headers = {DIGEST_HEADER: request.digest}
+            tensors = yield from self._send(message, headers, timeouts.click_s)
+        else:
+            within_s = timeouts.encode_s + timeouts.click_s
+            tensors = yield from self._send_picture(picture, message, within_s)
+        return read_click_reply(tensors, request, mask_format=form)
+
+    def _send_picture(self, picture: Picture, message: Message, within_s: float) -> Steps[Tensors]:
+        """The message that brings `picture`.
+
+        Through shared memory, if that is wanted; by network when the server refuses it or cannot
+        find it there.
+        """
+        headers = {DIGEST_HEADER: picture.digest}
+        if self._sharing:
+            try:
+                return (yield from self._send_shared(picture, message, headers, within_s))
+            except _NOT_ABOUT_SHARING:
+                raise
+            except OISError:
+                self._sharing = False  # it would be so the next time
+        return (yield from self._send(message, headers, within_s))
+
+    def _send_shared(
+        self, picture: Picture, message: Message, headers: Mapping[str, str], within_s: float
+    ) -> Steps[Tensors]:
+        timeout_s = self._options.timeouts.connect_s
+        while self._abandoned:
+            yield from self._unshare(self._abandoned.pop())
+        with SharedBytes(picture.data) as memory:
+            yield Share(memory, timeout_s)
+            shared = {"IMAGE": memory}
+            try:
+                tensors = yield from self._send(message, headers, within_s, shared=shared)
+            except OISError:
+                yield from self._unshare(memory.region)
+                raise
+            except BaseException:  # given up: nothing more can be asked for just now
+                self._abandoned.append(memory.region)
+                raise
+            yield from self._unshare(memory.region)
+            return tensors
+
+    def _unshare(self, region: str) -> Steps[None]:
+        with suppress(OISError):  # then the server is gone, and the region with it
+            yield Unshare(region, self._options.timeouts.connect_s)
+
+    def _send(
+        self,
+        message: Message,
+        headers: Mapping[str, str],
+        within_s: float,
+        *,
+        shared: Mapping[str, SharedBytes] | None = None,
+    ) -> Steps[Tensors]:
+        deadline = time.monotonic() + within_s
+        pauses_s = self._options.retries.pauses_s()
+        while True:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:  # a library may still get an answer through, now and then
+                raise error_for("DEADLINE_EXCEEDED", "", url=str(self._address), timeout_s=within_s)
+            try:
+                tensors: Tensors = yield Infer(message, headers, left_s, within_s, shared or {})
+                return tensors
+            except RETRYABLE:
+                pause_s = next(pauses_s, None)
+                if pause_s is None or time.monotonic() + pause_s >= deadline:
+                    raise
+            yield Pause(pause_s)

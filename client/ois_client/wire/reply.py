@@ -1,0 +1,244 @@
+"""Replies: a server's masks -> tensors -> what a client may trust.
+
+The format is described in `wire.py`. Reading trusts nothing: every size is checked against the
+request and the image before a mask is decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import IncompatibleServer, OISError
+from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
+from ois_client.contract.masks import MAX_PIXELS, MaskFormat, decode_mask, encode_mask
+from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.wire.schema import CONTRACT, OUTPUTS, Tensors, bytes_tensor, check_tensor, text_of
+
+_SAME_RELEASE = "Install the same release of ois-deploy on both sides"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyInfo:
+    """The JSON in INFO: the model's fields beside these.
+
+    digest, width, height: of the image, upright; "", 0 and 0 when the request named none.
+    cached: the image's features were there already.
+    probe: (width, height) of a picture that the engines take at little cost, for health checks;
+    only in the answer to a request that named no image. Clients do not read it.
+    """
+
+    model: ModelInfo
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+    cached: bool = False
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    probe: tuple[int, int] | None = None
+
+    def to_json(self) -> str:
+        rest = _fields(self)
+        return json.dumps({"contract": CONTRACT, **_fields(rest.pop("model")), **rest})
+
+    @classmethod
+    def from_json(cls, text: str) -> ReplyInfo:
+        """Raises `IncompatibleServer` when this client does not understand the server."""
+        try:
+            data = json.loads(text)
+            contract = data["contract"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise IncompatibleServer(
+                f"the server's INFO is not what ois-deploy sends ({type(error).__name__}: "
+                f"{error}). Is this an OIS server?"
+            ) from error
+        if contract != CONTRACT:
+            raise IncompatibleServer(
+                f"the server speaks contract {contract!r}, this client {CONTRACT}. {_SAME_RELEASE}"
+            )
+        model = ModelInfo(**_typed(data, _MODEL_TYPES))
+        if model.preprocess_version != PREPROCESS_VERSION:
+            raise IncompatibleServer(
+                f"the server's engines were built for the preprocessing "
+                f"{model.preprocess_version!r}, this client sends clicks for "
+                f"{PREPROCESS_VERSION!r}. Export the engines again, or install the ois-deploy "
+                "they were exported with"
+            )
+        if model.patch < 1 or model.longest < model.patch or model.longest % model.patch:
+            raise _unlike(f"a network of {model.longest} pixels with patches of {model.patch}")
+        rest = _typed(data, _INFO_TYPES)
+        sides = rest["width"], rest["height"]
+        if min(sides) < 0 or sides[0] * sides[1] > MAX_PIXELS:
+            raise _unlike(f"an image of {sides[0]}x{sides[1]} pixels")
+        rest["timings_ms"] = {
+            stage: float(value)
+            for stage, value in rest["timings_ms"].items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        return cls(model, **rest)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """As `asdict`, but nothing is copied: every click writes this."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+_MODEL_TYPES: dict[str, type] = {
+    "network": str,
+    "longest": int,
+    "patch": int,
+    "preprocess_version": str,
+    "model_sha256": str,
+    "trained": bool,
+    "engine": str,
+}
+_INFO_TYPES: dict[str, type] = {
+    "digest": str,
+    "width": int,
+    "height": int,
+    "cached": bool,
+    "timings_ms": dict,
+}
+
+
+def _typed(data: Mapping[str, Any], types: Mapping[str, type]) -> dict[str, Any]:
+    for key, kind in types.items():
+        # JSON's true is an int to Python; a flag must not pass for a size.
+        if type(data.get(key)) is not kind:
+            raise _unlike(f"INFO with {key} = {data.get(key)!r} where {kind.__name__} belongs")
+    return {key: data[key] for key in types}
+
+
+def _unlike(what: str) -> IncompatibleServer:
+    return IncompatibleServer(f"the server answered with {what}. {_SAME_RELEASE}")
+
+
+# -- the server writes --------------------------------------------------------------------------
+
+_EMPTY: Tensors = {
+    name: np.zeros([max(0, side) for side in spec.dims], dtype=spec.dtype)
+    for name, spec in OUTPUTS.items()
+}
+
+
+def write_reply(
+    info: ReplyInfo,
+    reply: ClickReply | None = None,
+    *,
+    mask_format: MaskFormat = MaskFormat.PACKED,
+) -> Tensors:
+    """Every output of the table; what does not apply is empty.
+
+    The caller may drop the outputs that were not asked for. Depth, logits and order maps are
+    there when `reply` has them.
+    """
+    tensors = {**_EMPTY, "INFO": bytes_tensor(info.to_json())}
+    if reply is None:
+        return tensors
+    encoded = [encode_mask(mask, mask_format) for mask in reply.masks]
+    tensors["MASKS"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    tensors["MASK_SIZES"] = np.array([len(data) for data in encoded], dtype=np.int64)
+    tensors["NEW_COVERAGE"] = np.ascontiguousarray(reply.coverage)
+    for name, array in (("DEPTH", reply.depth), ("LOGITS", reply.logits), ("ORDER", reply.order)):
+        if array is not None:
+            tensors[name] = np.ascontiguousarray(array, dtype=np.float32)
+    return tensors
+
+
+# -- the client reads ---------------------------------------------------------------------------
+
+
+def read_info(tensors: Mapping[str, NDArray[Any]]) -> ReplyInfo:
+    """Raises `IncompatibleServer` when the reply is not one of ours."""
+    return ReplyInfo.from_json(text_of(_take(tensors, "INFO")))
+
+
+def read_encode_reply(tensors: Mapping[str, NDArray[Any]], digest: str) -> EncodeReply:
+    """The answer to `encode_message` of the picture `digest`."""
+    info = _info_for(tensors, digest)
+    return EncodeReply(digest, info.cached, info.timings_ms, info.model.model_sha256)
+
+
+def read_click_reply(
+    tensors: Mapping[str, NDArray[Any]],
+    request: ClickRequest,
+    *,
+    mask_format: MaskFormat = MaskFormat.PACKED,
+) -> ClickReply:
+    """The answer to `click_message(request)`, which asked for masks in `mask_format`.
+
+    Raises `IncompatibleServer` when it does not fit the request.
+    """
+    info = _info_for(tensors, request.digest)
+    if info.width < 1 or info.height < 1:
+        raise _unlike(f"masks of {info.width}x{info.height} pixels")
+    model = info.model
+    geometry = Geometry.fit(info.width, info.height, longest=model.longest, patch=model.patch)
+    count = len(request.points)
+    grid = (geometry.grid_height, geometry.grid_width)
+    size = (geometry.network_height, geometry.network_width)
+    maps = int(_maps_per_object(request.labels).sum()) if request.want_order else 0
+    return ClickReply(
+        _masks(tensors, count, geometry, mask_format),
+        _take(tensors, "NEW_COVERAGE", (count, *grid)),
+        info.timings_ms,
+        _take(tensors, "DEPTH", size) if request.want_depth else None,
+        _take(tensors, "LOGITS", (count, *size)) if request.want_logits else None,
+        _take(tensors, "ORDER", (maps, *size)) if request.want_order else None,
+        info.model.model_sha256,
+    )
+
+
+def _info_for(tensors: Mapping[str, NDArray[Any]], digest: str) -> ReplyInfo:
+    info = read_info(tensors)
+    if info.digest != digest:
+        raise _unlike(f"the image {info.digest[:12]}… to a request for {digest[:12]}…")
+    return info
+
+
+def _maps_per_object(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(N, P) labels -> (N) how many order maps each object has: see `ClickReply.order`."""
+    return (labels == 1).any(axis=1).astype(np.int64) + (labels == 0).sum(axis=1)
+
+
+def _masks(
+    tensors: Mapping[str, NDArray[Any]], count: int, geometry: Geometry, form: MaskFormat
+) -> NDArray[np.uint8]:
+    sizes = _take(tensors, "MASK_SIZES", (count,))
+    data = _take(tensors, "MASKS").tobytes()
+    if (sizes < 0).any() or int(sizes.sum()) != len(data):
+        raise _unlike(f"{len(data)} bytes of masks where the sizes are {sizes.tolist()[:8]}")
+    if count == 1:
+        return _mask(data, form, geometry)[None]  # as it is: copying would cost as much again
+    ends = np.cumsum(sizes)
+    masks = np.empty((count, geometry.height, geometry.width), dtype=np.uint8)
+    for mask, end, length in zip(masks, ends.tolist(), sizes.tolist(), strict=True):
+        mask[:] = _mask(data[end - length : end], form, geometry)
+    return masks
+
+
+def _mask(data: bytes, form: MaskFormat, geometry: Geometry) -> NDArray[np.uint8]:
+    try:
+        return decode_mask(data, form, geometry.width, geometry.height)
+    except OISError as error:
+        raise _unlike(f"a mask that cannot be read ({error})") from error
+
+
+def _take(
+    tensors: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    array = tensors.get(name)
+    if array is None:
+        raise _unlike(f"no {name}")
+    try:
+        check_tensor(OUTPUTS, name, array)
+    except OISError as error:
+        raise _unlike(f"a tensor of another kind ({error})") from error
+    if shape is not None and array.shape != shape:
+        raise _unlike(f"{name} of shape {array.shape} where {shape} belongs")
+    return array

@@ -1,0 +1,309 @@
+"""Requests: a client's picture and clicks -> tensors -> what a server may work with.
+
+The format is described in `wire.py`. Reading trusts nothing; what it cannot check without the
+image's size (clicks inside the image, coverage of its grid) is left to `Call.click_request`
+and `unpack_clicks`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.clicks import SLOTS
+from ois_client.contract.errors import (
+    IncompatibleServer,
+    InvalidClick,
+    InvalidImage,
+    InvalidInput,
+    TooManyClicks,
+)
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, Picture, load_image
+from ois_client.contract.masks import MaskFormat
+from ois_client.contract.transport import ClickRequest
+from ois_client.wire.schema import (
+    CONTRACT,
+    INPUTS,
+    PARAMETERS,
+    WANTS,
+    Tensors,
+    bytes_tensor,
+    check_tensor,
+    mask_format_name,
+    text_of,
+)
+
+_CLICK_OUTPUTS = ("INFO", "MASKS", "MASK_SIZES", "NEW_COVERAGE")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SESSION = re.compile(r"[\w.:@-]{0,128}", re.ASCII)
+
+# -- the client writes ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """A request ready to send: its tensors, its parameters, and the outputs to ask for."""
+
+    tensors: Tensors
+    parameters: Mapping[str, str]
+    outputs: tuple[str, ...]
+
+
+def info_message(*, session: str = "") -> Message:
+    """Ask the server to describe itself."""
+    return Message({}, _parameters(session), ("INFO",))
+
+
+def encode_message(picture: Picture, *, session: str = "") -> Message:
+    """Send a picture to be encoded (nothing is computed when the server still has it)."""
+    return Message(
+        {"DIGEST": bytes_tensor(picture.digest), **_picture_tensors(picture)},
+        _parameters(session),
+        ("INFO",),
+    )
+
+
+def click_message(
+    request: ClickRequest,
+    *,
+    picture: Picture | None = None,
+    mask_format: MaskFormat = MaskFormat.PACKED,
+) -> Message:
+    """Clicks on an image the server has; with `picture`, on one it may not have."""
+    want = [name for name in WANTS if getattr(request, f"want_{name}")]
+    parameters = _parameters(request.session)
+    if mask_format is not MaskFormat.PACKED:
+        parameters["ois_mask_format"] = mask_format_name(mask_format)
+    if want:
+        parameters["ois_want"] = ",".join(want)
+    tensors = {
+        "DIGEST": bytes_tensor(request.digest),
+        "POINTS": np.ascontiguousarray(request.points, dtype=np.float32),
+        "LABELS": np.ascontiguousarray(request.labels, dtype=np.int32),
+        "COVERAGE": np.ascontiguousarray(request.coverage, dtype=np.uint8),
+        "HAS_PREVIOUS": np.ascontiguousarray(request.has_previous, dtype=np.bool_),
+    }
+    if picture is not None:
+        tensors.update(_picture_tensors(picture))
+    return Message(tensors, parameters, (*_CLICK_OUTPUTS, *(name.upper() for name in want)))
+
+
+def _parameters(session: str) -> dict[str, str]:
+    if not _SESSION.fullmatch(session):
+        raise InvalidInput(
+            f"got the session id {session!r}; expected at most 128 of A-Z a-z 0-9 _ . : @ -"
+        )
+    parameters = {"ois_contract": str(CONTRACT)}
+    if session:
+        parameters["ois_session"] = session
+    return parameters
+
+
+def _picture_tensors(picture: Picture) -> Tensors:
+    tensors: Tensors = {"IMAGE": np.frombuffer(picture.data, dtype=np.uint8)}
+    if picture.format == "raw":
+        channels = len(picture.data) // (picture.width * picture.height)
+        shape = (picture.height, picture.width, channels)
+        tensors["IMAGE_SHAPE"] = np.array(shape, dtype=np.int32)
+    return tensors
+
+
+# -- the server reads -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """A request that was read and checked as far as it can be without the image's size.
+
+    digest: of the image meant, None only in a request that asks for the description.
+    picture: the image, when it came along; its digest is `digest`.
+    points (N, P, 2) float32 and labels (N, P) int32, or None: only encode. Values are not
+    checked yet (`unpack_clicks` does, with the image's size); 1 <= N, 1 <= P <= 48.
+    coverage (N, *, *) uint8 and has_previous (N) bool: both or neither.
+    want: a subset of `WANTS`.
+    """
+
+    digest: str | None
+    picture: Picture | None = None
+    points: NDArray[np.float32] | None = None
+    labels: NDArray[np.int32] | None = None
+    coverage: NDArray[np.uint8] | None = None
+    has_previous: NDArray[np.bool_] | None = None
+    mask_format: MaskFormat = MaskFormat.PACKED
+    want: frozenset[str] = frozenset()
+    session: str = ""
+
+    @property
+    def objects(self) -> int:
+        """N; 0 when there are no clicks."""
+        return 0 if self.points is None else len(self.points)
+
+    def click_request(self, geometry: Geometry) -> ClickRequest:
+        """The clicks for an image of this geometry; without coverage, as on a first click.
+
+        Raises `InvalidInput` when the coverage is not of this image's patch grid.
+        """
+        if self.digest is None or self.points is None or self.labels is None:
+            raise InvalidInput("got a request without clicks; expected POINTS and LABELS")
+        shape = (self.objects, geometry.grid_height, geometry.grid_width)
+        coverage, has_previous = self.coverage, self.has_previous
+        if coverage is None or has_previous is None:
+            coverage = np.zeros(shape, dtype=np.uint8)
+            has_previous = np.zeros(shape[:1], dtype=np.bool_)
+        if coverage.shape != shape:
+            raise InvalidInput(
+                f"got COVERAGE of shape {coverage.shape}; expected (N, gh, gw) = {shape}"
+            )
+        return ClickRequest(
+            self.digest,
+            self.points,
+            self.labels,
+            coverage,
+            has_previous,
+            want_depth="depth" in self.want,
+            want_logits="logits" in self.want,
+            want_order="order" in self.want,
+            session=self.session,
+        )
+
+
+def read_call(
+    tensors: Mapping[str, NDArray[Any]],
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    max_objects: int = 32,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> Call:
+    """Check a request from outside; absent inputs are absent keys.
+
+    Raises `InvalidInput` and its kinds for anything that is not as the table at the top of
+    this file says, and `IncompatibleServer` when the client speaks another contract.
+    """
+    mask_format, want, session = _read_parameters(parameters or {})
+    for name, array in tensors.items():
+        check_tensor(INPUTS, name, array)
+    digest = _read_digest(tensors)
+    picture = _read_picture(tensors, limits)
+    if digest is not None and picture is not None and digest != picture.digest:
+        raise InvalidImage(
+            f"got the DIGEST {digest} with an IMAGE whose digest is {picture.digest}; the image "
+            "was damaged on its way, or the digest is of another image"
+        )
+    if picture is not None:
+        digest = picture.digest
+    clicks = _read_clicks(tensors, max_objects)
+    if clicks and digest is None:
+        raise InvalidInput("got clicks without DIGEST or IMAGE; expected the image they are for")
+    return Call(digest, picture, **clicks, mask_format=mask_format, want=want, session=session)
+
+
+def _read_parameters(parameters: Mapping[str, Any]) -> tuple[MaskFormat, frozenset[str], str]:
+    """Keys of others (Triton's own) are not ours to judge; an unknown `ois_` key is a typo."""
+    ours = {key: str(value) for key, value in parameters.items() if key.startswith("ois_")}
+    unknown = sorted(ours.keys() - set(PARAMETERS))
+    if unknown:
+        raise InvalidInput(
+            f"got the unknown parameter {unknown[0][:80]!r}; expected one of {PARAMETERS}"
+        )
+    contract = ours.get("ois_contract", str(CONTRACT))
+    if contract != str(CONTRACT):
+        raise IncompatibleServer(
+            f"the client speaks contract {contract[:20]!r}, this server {CONTRACT}; install the "
+            "same release of ois-deploy on both sides"
+        )
+    forms = {mask_format_name(form): form for form in MaskFormat}
+    form = forms.get(ours.get("ois_mask_format", mask_format_name(MaskFormat.PACKED)))
+    if form is None:
+        raise InvalidInput(
+            f"got ois_mask_format {ours['ois_mask_format'][:80]!r}; expected one of {[*forms]}"
+        )
+    want = frozenset(filter(None, ours.get("ois_want", "").split(",")))
+    if not want <= set(WANTS):
+        raise InvalidInput(f"got ois_want {ours['ois_want'][:80]!r}; expected some of {WANTS}")
+    session = ours.get("ois_session", "")
+    _parameters(session)
+    return form, want, session
+
+
+def _read_digest(tensors: Mapping[str, NDArray[Any]]) -> str | None:
+    if "DIGEST" not in tensors:
+        return None
+    text = text_of(tensors["DIGEST"])
+    if not _DIGEST.fullmatch(text):
+        raise InvalidInput(f"got the DIGEST {text[:80]!r}; expected sha256 as 64 hex digits")
+    return text
+
+
+def _read_picture(tensors: Mapping[str, NDArray[Any]], limits: ImageLimits) -> Picture | None:
+    image, shape = tensors.get("IMAGE"), tensors.get("IMAGE_SHAPE")
+    if image is None:
+        if shape is not None:
+            raise InvalidInput("got IMAGE_SHAPE without IMAGE; expected both or neither")
+        return None
+    if shape is None:
+        if image.nbytes > limits.max_bytes:
+            raise InvalidImage(
+                f"got an image of {image.nbytes} bytes; the limit is {limits.max_bytes}. Scale "
+                "the image down"
+            )
+        return load_image(image.tobytes(), limits)
+    sides = tuple(int(side) for side in shape[:4])
+    if len(sides) != 3 or sides[2] not in (1, 3) or min(sides) < 1:
+        raise InvalidImage(
+            f"got IMAGE_SHAPE {sides}; expected (H, W, C) with H, W >= 1 and C = 1 or 3"
+        )
+    height, width, channels = sides
+    if image.size != height * width * channels:
+        raise InvalidImage(
+            f"got {image.size} bytes of raw samples; IMAGE_SHAPE {sides} needs "
+            f"{height * width * channels}"
+        )
+    return load_image(image.reshape(sides[:2] if channels == 1 else sides), limits)
+
+
+def check_objects(count: int, max_objects: int) -> None:
+    """Raise `InvalidInput` for a request about no object or more than `max_objects`."""
+    if not 1 <= count <= max_objects:
+        raise InvalidInput(
+            f"got {count} objects in one request; expected 1 to {max_objects}. Send more in "
+            "further requests"
+        )
+
+
+def _read_clicks(tensors: Mapping[str, NDArray[Any]], max_objects: int) -> dict[str, Any]:
+    points, labels = tensors.get("POINTS"), tensors.get("LABELS")
+    coverage, has_previous = tensors.get("COVERAGE"), tensors.get("HAS_PREVIOUS")
+    if points is None:
+        extra = [name for name in ("LABELS", "COVERAGE", "HAS_PREVIOUS") if name in tensors]
+        if extra:
+            raise InvalidInput(f"got {extra[0]} without POINTS; expected clicks")
+        return {}
+    if labels is None or labels.shape != points.shape[:2]:
+        raise InvalidClick(
+            f"got POINTS of shape {points.shape} and LABELS "
+            f"{'missing' if labels is None else f'of shape {labels.shape}'}; expected (N, P, 2) "
+            "and (N, P)"
+        )
+    count, most = labels.shape
+    check_objects(count, max_objects)
+    if most < 1:
+        raise InvalidInput("got objects without a click; expected at least one click each")
+    if most > SLOTS:
+        raise TooManyClicks(f"got {most} clicks on an object; there are {SLOTS} slots")
+    if (coverage is None) != (has_previous is None):
+        raise InvalidInput("got one of COVERAGE and HAS_PREVIOUS; expected both or neither")
+    for name, array in (("COVERAGE", coverage), ("HAS_PREVIOUS", has_previous)):
+        if array is not None and len(array) != count:
+            raise InvalidInput(f"got {name} of {len(array)} objects; POINTS has {count}")
+    return {
+        "points": points,
+        "labels": labels,
+        "coverage": coverage,
+        "has_previous": has_previous,
+    }

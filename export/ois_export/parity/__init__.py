@@ -1,0 +1,1 @@
+"""The parity gate: an exported engine must compute what the network computes."""

@@ -1,0 +1,1 @@
+"""ONNX graphs to TensorRT plans: rewrites, profiles, lint, build, parity."""

@@ -1,0 +1,219 @@
+"""`ois build`: exported graphs -> TensorRT engines for this machine's GPU. *Not run on a GPU yet.*
+
+    <plans>/<GPU>-sm<NN>-tensorrt<version>-<model>/
+        encoder.plan  decoder.plan  manifest.json  repository/
+
+The folder appears when the engines were built, their precision was inspected and the gate has
+passed; until then there is nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ois_client.contract.errors import InvalidInput
+from ois_export.graphs.precision import Precision
+from ois_export.parity.comparison import Limits, Progress
+from ois_export.parity.reference import open_reference
+from ois_export.publish import check_output, publish, staging
+from ois_export.repository import write_repository
+from ois_export.tensorrt.inspector import check_precision
+from ois_export.tensorrt.parity import run_plan_gate
+from ois_export.tensorrt.plan import BuildOptions, build_plan
+from ois_export.tensorrt.profiles import (
+    DEFAULT_OBJECTS,
+    DEFAULT_SHAPES,
+    Objects,
+    Profile,
+    Shapes,
+    decoder_profiles,
+    encoder_profiles,
+    points,
+)
+from ois_export.tensorrt.trtexec import command
+from ois_export.tensorrt.warm_up import OPTION as WARM_UP
+from ois_export.tensorrt.warm_up import samples
+from ois_runtime.engines.base import GraphPair
+from ois_runtime.engines.manifest import EngineFile, Manifest
+from ois_runtime.tensorrt.driver import Gpu
+from ois_runtime.tensorrt.engine import PlanGraph
+from ois_runtime.tensorrt.library import load_tensorrt
+from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
+from ois_runtime.tensorrt.plans import machine_key, plan_key
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """The shapes and counts to build for, as a user writes them."""
+
+    shapes: tuple[str, ...] = DEFAULT_SHAPES
+    objects: tuple[str, ...] = DEFAULT_OBJECTS
+
+
+def build_engines(
+    engines: Path,
+    plans: Path,
+    *,
+    ranges: Ranges | None = None,
+    options: BuildOptions | None = None,
+    limits: Limits | None = None,
+    rebuild: bool = False,
+    progress: Progress = lambda _: None,
+) -> Path:
+    """Build the graphs of `engines` into a folder of their own below `plans`; returns it.
+
+    Engines that are there already are kept, unless `rebuild`. Raises `EngineError` when driver,
+    GPU, TensorRT or the graphs are missing or do not fit, `InvalidInput` for impossible ranges,
+    `ExportError` and its kinds when the engines are not right: then nothing is written.
+    """
+    manifest = read_source(engines)
+    library, gpu = load_tensorrt()
+    return build_with(
+        library,
+        gpu,
+        CudaMemory,
+        engines,
+        manifest,
+        plans,
+        ranges=ranges or Ranges(),
+        options=options or BuildOptions(),
+        limits=limits,
+        rebuild=rebuild,
+        progress=progress,
+    )
+
+
+def read_source(engines: Path) -> Manifest:
+    """The manifest of graphs that TensorRT can take. Raises `EngineError` or `InvalidInput`."""
+    manifest = Manifest.load(engines)
+    if manifest.target != "tensorrt" or not manifest.encoder.file.endswith(".onnx"):
+        raise InvalidInput(
+            f"{engines} holds engines for {manifest.target}; expected graphs for TensorRT. Make "
+            "them with: ois export CHECKPOINT --target tensorrt --precision fp16"
+        )
+    return manifest
+
+
+def build_with(
+    library: Any,
+    gpu: Gpu,
+    open_memory: Callable[[], DeviceMemory],
+    engines: Path,
+    manifest: Manifest,
+    plans: Path,
+    *,
+    ranges: Ranges,
+    options: BuildOptions,
+    limits: Limits | None,
+    rebuild: bool,
+    progress: Progress,
+) -> Path:
+    """`build_engines` with the machine's parts given."""
+    profiles, where = plan_profiles(manifest, ranges)
+    output = plans / plan_key(gpu, library.__version__, manifest.model_sha256)
+    if not rebuild and (output / "manifest.json").is_file():
+        progress(f"{output} is there already")
+        return output
+    check_output(output)
+    machine = machine_key(gpu, library.__version__)
+    options = dataclasses.replace(
+        options, timing_cache=options.timing_cache or plans / f"{machine}.timing-cache"
+    )
+    precision = Precision.parse(manifest.precision)
+    with staging(output) as folder:
+        graphs, layers = {}, {}
+        for role, engine in (("encoder", manifest.encoder), ("decoder", manifest.decoder)):
+            path = folder / f"{role}.plan"
+            progress(f"{role}: building {len(profiles[role])} profile(s) for {gpu.name}")
+            path.write_bytes(
+                build_plan(library, engines / engine.file, profiles[role], options, progress)
+            )
+            graphs[role] = PlanGraph(path, library, open_memory())
+            layers[role] = check_precision(graphs[role].describe_layers(), precision, path.name)
+        description = f"tensorrt {library.__version__} {precision} on {gpu.name}"
+        built = _manifest(manifest, folder, library, gpu, profiles, layers)
+        pair = GraphPair(built, description, graphs["encoder"], graphs["decoder"])
+        if limits is None:
+            limits = Limits.of(precision)
+            if not manifest.trained and precision is not Precision.FP32:
+                limits = limits.of_random_weights()
+        with open_reference(engines) as onnx:
+            parity = run_plan_gate(pair, onnx, where, limits=limits, progress=progress)
+        built = dataclasses.replace(built, parity=parity)
+        built.save(folder)
+        write_repository(folder, built)
+        progress(f"writing {output}")
+        publish(folder, output)
+    return output
+
+
+def plan_profiles(
+    manifest: Manifest, ranges: Ranges
+) -> tuple[dict[str, list[Profile]], list[tuple[tuple[int, int], int]]]:
+    """Profiles by role, and the points that the gate runs. Raises `InvalidInput`."""
+    if not ranges.shapes or not ranges.objects:
+        raise InvalidInput("got no shapes or no objects to build for; expected at least one each")
+    shapes = [Shapes.parse(text, manifest) for text in ranges.shapes]
+    objects = [Objects.parse(text) for text in ranges.objects]
+    profiles = {
+        "encoder": encoder_profiles(manifest, shapes),
+        "decoder": decoder_profiles(manifest, shapes, objects),
+    }
+    return profiles, points(shapes, objects)
+
+
+def trtexec_commands(engines: Path, plans: Path, ranges: Ranges, options: BuildOptions) -> str:
+    """Shell commands that build the same engines; needs neither a GPU nor TensorRT."""
+    manifest = read_source(engines)
+    profiles, _ = plan_profiles(manifest, ranges)
+    return "\n".join(
+        command(
+            engines / engine.file,
+            plans / f"{role}.plan",
+            profiles[role],
+            workspace_bytes=options.workspace_bytes,
+        )
+        for role, engine in (("encoder", manifest.encoder), ("decoder", manifest.decoder))
+    )
+
+
+def _manifest(
+    source: Manifest,
+    folder: Path,
+    library: Any,
+    gpu: Gpu,
+    profiles: dict[str, list[Profile]],
+    layers: dict[str, dict[str, int]],
+) -> Manifest:
+    """The source's manifest with the plans in place of the graphs."""
+    options = {
+        **source.options,
+        "gpu": gpu.name,
+        "sm": gpu.sm,
+        "graphs_sha256": source.model_sha256,
+        "layers": layers,
+        "profiles": {role: [p.name for p in listed] for role, listed in profiles.items()},
+        WARM_UP: {  # for `write_repository`, which may be called where TensorRT is not
+            "encoder": samples(source.encoder, profiles["encoder"]),
+            "decoder": samples(source.decoder, profiles["decoder"]),
+        },
+    }
+    driver = ".".join(map(str, gpu.driver_cuda))
+    return dataclasses.replace(
+        source,
+        encoder=_plan_file(folder / "encoder.plan", source.encoder),
+        decoder=_plan_file(folder / "decoder.plan", source.decoder),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={**source.versions, "tensorrt": library.__version__, "driver_cuda": driver},
+        options=options,
+        parity={},
+    )
+
+
+def _plan_file(path: Path, graph: EngineFile) -> EngineFile:
+    return EngineFile.of(path, graph.inputs, graph.outputs)

@@ -1,0 +1,182 @@
+"""Optimisation profiles: the shapes that one TensorRT engine is built and tuned for.
+
+The longest side of every image is the network's, so a grid is (gh, G) or (k, G) lying or
+standing: two thin ranges instead of one square box full of shapes that never come. The click
+engine has each of them once for every range of N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ois_client.contract.clicks import SLOTS
+from ois_client.contract.errors import EngineError, InvalidInput
+from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
+
+Shape = tuple[int, ...]
+Grid = tuple[int, int]
+
+#: The engines' graphs were traced for grids from 3 patches on; smaller sides work, but an
+#: image of 1:25 deserves no kernels of its own.
+SMALLEST_SIDE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """A range of N, the objects refined in one call: `"1"` or `"2:8:32"` (min:opt:max)."""
+
+    lowest: int
+    best: int
+    highest: int
+
+    @classmethod
+    def parse(cls, text: str) -> Objects:
+        """Raises `InvalidInput` for anything else."""
+        parts = text.split(":")
+        if len(parts) == 1:
+            parts *= 3
+        if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+            raise InvalidInput(f"got the objects {text!r}; expected a number, or min:opt:max")
+        lowest, best, highest = map(int, parts)
+        if not 1 <= lowest <= best <= highest:
+            raise InvalidInput(f"got the objects {text!r}; expected 1 <= min <= opt <= max")
+        return cls(lowest, best, highest)
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """A range of patch grids (rows, columns)."""
+
+    name: str
+    lowest: Grid
+    best: Grid
+    highest: Grid
+
+    @classmethod
+    def parse(cls, text: str, manifest: Manifest) -> Shapes:
+        """`"landscape"`, `"portrait"`, or one network size as `"1022x574"` (width x height).
+
+        Raises `InvalidInput` for anything else.
+        """
+        largest, patch = manifest.longest // manifest.patch, manifest.patch
+        # 16:9 is what most cameras and screens make.
+        best = max(SMALLEST_SIDE, int(largest * 9 / 16 + 0.5))
+        low = min(SMALLEST_SIDE, largest)
+        if text == "landscape":
+            return cls(text, (low, largest), (best, largest), (largest, largest))
+        if text == "portrait":
+            return cls(text, (largest, low), (largest, best), (largest, largest))
+        width, _, height = text.partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            raise InvalidInput(
+                f"got the shape {text!r}; expected landscape, portrait or WIDTHxHEIGHT"
+            )
+        grid = int(height) // patch, int(width) // patch
+        if max(grid) != largest or (grid[1] * patch, grid[0] * patch) != (int(width), int(height)):
+            raise InvalidInput(
+                f"got the shape {text}; expected multiples of {patch}, the longer one "
+                f"{manifest.longest}"
+            )
+        return cls(text, grid, grid, grid)
+
+
+DEFAULT_SHAPES = ("landscape", "portrait")
+DEFAULT_OBJECTS = ("1", "2:8:32")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The shapes of an engine's inputs that are not fixed: name -> (min, opt, max)."""
+
+    name: str
+    inputs: dict[str, tuple[Shape, Shape, Shape]]
+
+
+def encoder_profiles(manifest: Manifest, shapes: list[Shapes]) -> list[Profile]:
+    """One profile a range of shapes."""
+    return [_profile(manifest, manifest.encoder, each, Objects(1, 1, 1)) for each in shapes]
+
+
+def decoder_profiles(
+    manifest: Manifest, shapes: list[Shapes], objects: list[Objects]
+) -> list[Profile]:
+    """One profile for each range of shapes and each range of N."""
+    return [
+        _profile(manifest, manifest.decoder, shape, count) for shape in shapes for count in objects
+    ]
+
+
+def points(shapes: list[Shapes], objects: list[Objects]) -> list[tuple[Grid, int]]:
+    """Minimum, optimum and maximum of every profile, each once: what the gate runs."""
+    found: dict[tuple[Grid, int], None] = {}
+    for shape in shapes:
+        for count in objects:
+            found[shape.lowest, count.lowest] = None
+            found[shape.best, count.best] = None
+            found[shape.highest, count.highest] = None
+    return list(found)
+
+
+def _profile(manifest: Manifest, engine: EngineFile, shapes: Shapes, objects: Objects) -> Profile:
+    places = (
+        (shapes.lowest, objects.lowest),
+        (shapes.best, objects.best),
+        (shapes.highest, objects.highest),
+    )
+    inputs = {}
+    for spec in engine.inputs:
+        if all(isinstance(side, int) for side in spec.shape):
+            continue
+        lowest, best, highest = (
+            input_shape(spec, grid, count, manifest.patch) for grid, count in places
+        )
+        inputs[spec.name] = (lowest, best, highest)
+    count = f"N {objects.lowest} to {objects.highest}"
+    return Profile(f"{shapes.name}, {count}" if engine is manifest.decoder else shapes.name, inputs)
+
+
+def input_shape(spec: TensorSpec, grid: Grid, objects: int, patch: int) -> Shape:
+    """The shape of an engine's input for one patch grid and N; see `ois_network.split`'s table.
+
+    Raises `EngineError` for an input that no engine of this version has.
+    """
+    rows, columns = grid
+    pixels = rows * patch, columns * patch
+    free: dict[str, Shape] = {
+        "image": pixels,
+        "pos_rows": (rows,),
+        "pos_cols": (columns,),
+        "depth": pixels,
+        "grid_depth": grid,
+        "features": (rows * columns,),
+        "position": (rows * columns,),
+        "keys_values": (rows * columns,),
+        "points": (objects,),
+        "labels": (objects,),
+        "coverage": (objects, rows, columns),
+        "has_previous": (objects,),
+    }
+    values = free.get(spec.name)
+    if values is None:
+        values = _level_shape(spec.name, grid)
+    sides = iter(values)
+    shape = tuple(side if isinstance(side, int) else next(sides, 0) for side in spec.shape)
+    if spec.name in ("points", "labels") and SLOTS not in shape:
+        raise EngineError(
+            f"the engines' {spec.name} has shape {spec.shape}; expected {SLOTS} slots"
+        )
+    return shape
+
+
+def _level_shape(name: str, grid: Grid) -> Shape:
+    """A level of the mask head: tokens<l>, image<l> or lateral<l>."""
+    form, level = name[:-1], name[-1:]
+    if name in ("depth_min", "depth_max"):
+        return ()
+    if form == "tokens" and level.isdecimal():
+        return grid
+    if form not in ("image", "lateral") or level not in ("1", "2", "3", "4"):
+        raise EngineError(f"the engines have an input {name!r} that this version does not know")
+    if level == "4":  # a convolution of stride 2 with padding
+        return tuple((side - 1) // 2 + 1 for side in grid)
+    return tuple(side * {"1": 4, "2": 2, "3": 1}[level] for side in grid)

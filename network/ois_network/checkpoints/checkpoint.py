@@ -1,0 +1,233 @@
+"""Checkpoints that describe themselves: nothing else is needed to rebuild the network.
+
+A `.safetensors` file whose metadata has one entry, `ois`, a JSON object:
+
+    schema       1
+    config       `NetworkConfig.to_dict()`
+    trained      false for random weights: their masks mean nothing
+    created      UTC time
+    dtype        fp32 or fp16: how parameters are stored; buffers always stay fp32
+    training     what the trainer wants to remember: data, steps, scores
+    parent       sha256 of the file these weights were made from, or null
+    parts_only   true: without encoder and depth head, see `depth_anything.assemble`
+    base         sha256 over the encoder's and depth head's values (`base_sha256`)
+
+PyTorch files with `{"config": ..., "state_dict": ...}` load too, without running their code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ois_client.contract.errors import CheckpointError
+from ois_network.checkpoints.recognise import recognise
+from ois_network.checkpoints.tensors import WeightsFile, read_weights, write_safetensors
+from ois_network.config import NetworkConfig
+from ois_network.cost.parameters import state_shapes
+from ois_network.network import OISNetwork
+
+SCHEMA = 1
+#: The parts that the paper freezes and that a public Depth-Anything-V2 file provides.
+BASE_PARTS = ("encoder.", "depth_head.")
+_LISTED = 5  # how many wrong tensors a message names
+
+
+class StoredDtype(StrEnum):
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+    @property
+    def torch(self) -> torch.dtype:
+        return torch.float32 if self is StoredDtype.FP32 else torch.float16
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint. network: fp32 on the CPU, in eval mode. sha256: of the file."""
+
+    network: OISNetwork
+    config: NetworkConfig
+    trained: bool
+    sha256: str
+    metadata: dict[str, Any]
+
+
+def save_checkpoint(
+    network: OISNetwork,
+    path: str | Path,
+    *,
+    dtype: StoredDtype | str = StoredDtype.FP32,
+    trained: bool,
+    notes: Mapping[str, Any] | None = None,
+    parent: str | None = None,
+    parts_only: bool = False,
+) -> str:
+    """Write `network` to `path` (.safetensors) in one step and return the file's sha256.
+
+    notes: JSON values, stored as `training`. parent: sha256 of the checkpoint it came from.
+    parts_only: leave out the encoder and the depth head. Raises `CheckpointError` for weights
+    that are not finite (in fp16: that do not fit), `OutputError` when it cannot be written.
+    """
+    dtype = StoredDtype(dtype)
+    parameters = {name for name, _ in network.named_parameters()}
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        if parts_only and name.startswith(BASE_PARTS):
+            continue
+        tensor = tensor.detach().cpu().float()
+        # Buffers stay exact: a rounded Fourier matrix would move every position embedding.
+        tensors[name] = tensor.to(dtype.torch) if name in parameters else tensor
+    hint = "store it as fp32" if dtype is StoredDtype.FP16 else "training has diverged"
+    _check_finite(tensors, f"the network cannot be saved as {dtype}", hint)
+    header = {
+        "schema": SCHEMA,
+        "config": network.config.to_dict(),
+        "trained": trained,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dtype": str(dtype),
+        "training": dict(notes or {}),
+        "parent": parent,
+        "parts_only": parts_only,
+        "base": base_sha256(network.state_dict()),
+    }
+    return write_safetensors(path, tensors, {"ois": json.dumps(header)})
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Rebuild the network of a checkpoint file; raises `CheckpointError` for any other file."""
+    weights = read_weights(path)
+    header = read_header(weights)
+    if header["parts_only"]:
+        raise CheckpointError(
+            f"{weights.path} holds trained parts only, without encoder and depth head; join it "
+            "with its Depth-Anything-V2 file: `ois checkpoint assemble DEPTH_ANYTHING.pth "
+            f"--parts {weights.path} -o OUT.safetensors`"
+        )
+    config = config_of(header, str(weights.path))
+    network = network_of(config, weights.tensors, str(weights.path))
+    return Checkpoint(network, config, header["trained"], weights.sha256, header)
+
+
+def read_header(weights: WeightsFile) -> dict[str, Any]:
+    """The checkpoint's own description, every field of it checked and present."""
+    where = weights.path
+    header: Any
+    if "ois" in weights.header:
+        try:
+            header = json.loads(weights.header["ois"])
+        except (ValueError, TypeError):
+            raise CheckpointError(f"{where} has damaged OIS metadata; it is not JSON") from None
+    elif isinstance(weights.header.get("config"), Mapping):
+        header = {"schema": SCHEMA, **weights.header}
+    else:
+        raise CheckpointError(f"{where} {_not_ours(weights.tensors)}")
+    if not isinstance(header, dict) or not isinstance(header.get("config"), Mapping):
+        raise CheckpointError(f"{where} has OIS metadata without a network config")
+    schema = header.get("schema")
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"{where} has schema {schema!r}; this version reads {SCHEMA}. Update ois-deploy"
+        )
+    # Anything but a plain true counts as untrained: weights are trusted only when they say so.
+    header["trained"] = header.get("trained") is True
+    header["parts_only"] = header.get("parts_only") is True
+    header["config"] = dict(header["config"])
+    return header
+
+
+def config_of(header: Mapping[str, Any], source: str) -> NetworkConfig:
+    """The header's network config; `CheckpointError` names `source` when it is impossible."""
+    try:
+        return NetworkConfig.from_dict(header["config"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{source}: impossible network config: {error}") from None
+
+
+def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> OISNetwork:
+    """A network of `config` with exactly these tensors, fp32 on the CPU, in eval mode.
+
+    `source` names the tensors in messages. Raises `CheckpointError` when names or shapes
+    differ from the network's, or a value is NaN or infinite.
+    """
+    try:
+        # Shapes first: a damaged config could ask for more memory than there is.
+        expected = state_shapes(config)
+    except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+        raise CheckpointError(f"{source}: no network can be built of its config: {error}") from None
+    problems = differences(expected, tensors)
+    if problems:
+        raise CheckpointError(
+            f"{source} does not hold the network that its config describes "
+            f"({config.name}): " + "; ".join(problems)
+        )
+    _check_finite(tensors, f"{source} is damaged", "use another checkpoint")
+    network = OISNetwork(config)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return network.eval()
+
+
+def differences(
+    expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> list[str]:
+    """What keeps `tensors` from having the expected names and shapes, one line a kind."""
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    misshaped = [
+        f"{name} got {tuple(tensors[name].shape)} expected {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshaped))
+    return [f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names]
+
+
+def base_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes and values of encoder and depth head.
+
+    Values are rounded to fp16 first, so that a base stored as fp16 and the fp32 file it came
+    from count as the same.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(name for name in tensors if name.startswith(BASE_PARTS)):
+        tensor = tensors[name].detach().cpu().to(torch.float16).contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _not_ours(tensors: Mapping[str, Tensor]) -> str:
+    known = recognise(tensors)
+    if known is not None:
+        return f"looks like a checkpoint of {known.family}, not of OIS; {known.advice}"
+    return (
+        "has no OIS metadata; a checkpoint of another OIS implementation can be brought in with "
+        "`ois checkpoint convert FILE --mapping MAP.toml -o OUT.safetensors`"
+    )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], what: str, hint: str) -> None:
+    # The extremes are NaN where any value is; `isfinite` of every value takes ten times as long.
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all()
+    ]
+    if bad:
+        raise CheckpointError(f"{what}: NaN or infinite values in {_listed(bad)}; {hint}")
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,185 @@
+"""Public Depth-Anything-V2 weights as OIS's encoder and depth head (paper §4.1).
+
+`depth_anything_v2_vit{s,b,l}.pth` is a flat state dict of `pretrained.*` and `depth_head.*`.
+Its tensors are ours under the same names, `pretrained.` being our `encoder.`; only DINOv2's
+`mask_token`, which no inference uses, is left out. The sizes come from the tensors' shapes.
+
+Two relatives have the same names and shapes and cannot be told apart: Depth-Anything V1 (its
+head expects other layers) and the metric V2 models (their output is depth, not inverse depth).
+Neither works here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ois_client.contract.errors import CheckpointError
+from ois_network.checkpoints.checkpoint import (
+    BASE_PARTS,
+    StoredDtype,
+    base_sha256,
+    config_of,
+    differences,
+    network_of,
+    read_header,
+    save_checkpoint,
+)
+from ois_network.checkpoints.recognise import recognise
+from ois_network.checkpoints.tensors import WeightsFile, read_weights
+from ois_network.config import PRESETS, NetworkConfig
+from ois_network.initialise import build, start_mask_head
+from ois_network.network import OISNetwork
+
+_DROPPED = "pretrained.mask_token"
+_HEAD_WIDTH = 64  # channels an attention head in every DINOv2
+
+
+@dataclass(frozen=True, slots=True)
+class BaseWeights:
+    """tensors: `encoder.*` and `depth_head.*`. config: a network around them."""
+
+    config: NetworkConfig
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def read_depth_anything(path: str | Path) -> BaseWeights:
+    """Raises `CheckpointError` when `path` is not a Depth-Anything-V2 file we can use."""
+    weights = read_weights(path)
+    tensors = _strip(weights)
+    config = infer_config(tensors, str(weights.path))
+    renamed = {
+        name.replace("pretrained.", "encoder.", 1): tensor
+        for name, tensor in tensors.items()
+        if name != _DROPPED
+    }
+    return BaseWeights(config, renamed, weights.sha256)
+
+
+def load_depth_anything(path: str | Path) -> OISNetwork:
+    """A network with this encoder and depth head; mask head started from the depth head.
+
+    Prompts and fusion are random (seed 0): it must be trained before its masks mean anything.
+    """
+    base = read_depth_anything(path)
+    return _around(base, str(path))
+
+
+def assemble(
+    depth_anything_path: str | Path,
+    parts_path: str | Path | None,
+    out: str | Path,
+    *,
+    dtype: StoredDtype | str = StoredDtype.FP32,
+) -> str:
+    """Write a whole checkpoint of a Depth-Anything-V2 file and our trained parts; its sha256.
+
+    parts_path: a checkpoint saved with `parts_only`; None makes an untrained network to start
+    training from. Raises `CheckpointError` when the parts were trained on another base.
+    """
+    base = read_depth_anything(depth_anything_path)
+    if parts_path is None:
+        network = _around(base, str(depth_anything_path))
+        return save_checkpoint(network, out, dtype=dtype, trained=False, parent=base.sha256)
+    parts = read_weights(parts_path)
+    header = read_header(parts)
+    if not header["parts_only"]:
+        raise CheckpointError(
+            f"{parts.path} is a whole checkpoint already and needs no Depth-Anything-V2 file; "
+            "expected one that was saved with parts_only"
+        )
+    found = base_sha256(base.tensors)
+    if header.get("base") != found:
+        raise CheckpointError(
+            f"{parts.path} was trained on another encoder and depth head: got a base of sha256 "
+            f"{found[:12]} from {depth_anything_path}, expected {str(header.get('base'))[:12]}. "
+            "Use the Depth-Anything-V2 file it was trained with"
+        )
+    config = config_of(header, str(parts.path))
+    network = network_of(
+        config, {**base.tensors, **parts.tensors}, f"{depth_anything_path} + {parts.path}"
+    )
+    return save_checkpoint(
+        network,
+        out,
+        dtype=dtype,
+        trained=header["trained"],
+        notes=header.get("training"),
+        parent=parts.sha256,
+    )
+
+
+def infer_config(tensors: Mapping[str, Tensor], source: str = "the state dict") -> NetworkConfig:
+    """The network whose encoder and depth head have these shapes.
+
+    A preset with the same width and depth gives what shapes cannot tell (the four output
+    layers, the prompt's sizes); another width takes them from the preset of its depth.
+    """
+    try:
+        dim = tensors["pretrained.cls_token"].shape[-1]
+        positions = tensors["pretrained.pos_embed"].shape[1] - 1
+        patch = tensors["pretrained.patch_embed.proj.weight"].shape[-1]
+        hidden = tensors["pretrained.blocks.0.mlp.fc1.weight"].shape[0]
+        features = tensors["depth_head.scratch.layer1_rn.weight"].shape[0]
+        channels = [tensors[f"depth_head.projects.{n}.weight"].shape[0] for n in range(4)]
+    except (KeyError, IndexError) as error:
+        giant = any(".mlp.w12." in name for name in tensors)
+        reason = "ViT-g's SwiGLU blocks are not supported" if giant else f"{error} is missing"
+        raise CheckpointError(
+            f"{source}: {reason}; expected Depth-Anything-V2 vits, vitb or vitl"
+        ) from None
+    found = (re.match(r"pretrained\.blocks\.(\d+)\.", name) for name in tensors)
+    depth = 1 + max(int(match[1]) for match in found if match)
+    same_depth = [preset for preset in PRESETS.values() if preset.depth == depth]
+    if not same_depth or dim % _HEAD_WIDTH:
+        known = ", ".join(f"{p.name} ({p.embed_dim} x {p.depth})" for p in PRESETS.values())
+        raise CheckpointError(
+            f"{source}: got a ViT of width {dim} and depth {depth}; expected one of {known}"
+        )
+    exact = [preset for preset in same_depth if preset.embed_dim == dim]
+    like = exact[0] if exact else same_depth[0]
+    return like.replace(
+        name=like.name if exact else f"vit{dim}x{depth}",
+        embed_dim=dim,
+        heads=dim // _HEAD_WIDTH,
+        mlp_ratio=hidden // dim,
+        patch=patch,
+        position_table=round(positions**0.5),
+        head_features=features,
+        head_channels=tuple(channels),
+    )
+
+
+def _strip(weights: WeightsFile) -> dict[str, Tensor]:
+    """The state dict without a `module.` or `model.` before every name."""
+    tensors = weights.tensors
+    for prefix in ("module.", "model."):
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    known = recognise(tensors)
+    if known is None or known.family != "Depth-Anything-V2":
+        found = f"looks like a checkpoint of {known.family}" if known else "is something else"
+        if "ois" in weights.header:
+            found = "is an OIS checkpoint"
+        raise CheckpointError(
+            f"{weights.path} {found}; expected Depth-Anything-V2's depth_anything_v2_vits.pth, "
+            "vitb or vitl (tensors named pretrained.* and depth_head.*)"
+        )
+    return tensors
+
+
+def _around(base: BaseWeights, source: str) -> OISNetwork:
+    network = build(base.config)
+    own = network.state_dict()
+    expected = {name: tuple(t.shape) for name, t in own.items() if name.startswith(BASE_PARTS)}
+    problems = differences(expected, base.tensors)
+    if problems:
+        raise CheckpointError(f"{source} is not a whole Depth-Anything-V2: " + "; ".join(problems))
+    network = network_of(base.config, {**own, **base.tensors}, source)
+    start_mask_head(network)
+    return network

@@ -1,0 +1,1 @@
+"""Simulated clicks: the training sampler and the robot user of evaluation."""

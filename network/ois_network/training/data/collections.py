@@ -1,0 +1,206 @@
+"""Image + mask pairs on disk: HQSeg44K, DAVIS, or any two folders.
+
+    HQSeg44K (SegNext `hqseg44k.py`; root is sam-hq's data folder), images .jpg, masks .png
+      train   DIS5K/DIS-TR/{im,gt}                                              44,320 pairs
+              thin_object_detection/ThinObject5K/{images_train,masks_train}
+              cascade_psp/{fss_all,DUTS-TR,DUTS-TE,ecssd,MSRA_10K}   image and mask side by side
+      val     DIS5K/DIS-VD/{im,gt}                                               1,537 pairs
+              thin_object_detection/ThinObject5K/{images_test,masks_test}
+              thin_object_detection/COIFT/{images,masks}
+              thin_object_detection/HRSOD/{images,masks_max255}
+    DAVIS (345 frames)   img/*.* + gt/*.*, same stem
+    folders              two folders, same stem
+
+An object is where any channel of its mask is not zero; one object an image. What is missing
+is counted and reported, never passed over in silence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ois_client.contract.errors import InvalidImage, InvalidInput
+from ois_client.contract.images import load_image
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+_THIN = "thin_object_detection"
+#: split -> (image folder, mask folder); equal folders hold image.jpg and mask.png side by side
+_HQSEG44K = {
+    "train": (
+        ("DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt"),
+        (f"{_THIN}/ThinObject5K/images_train", f"{_THIN}/ThinObject5K/masks_train"),
+        *((f"cascade_psp/{name}",) * 2 for name in
+          ("fss_all", "DUTS-TR", "DUTS-TE", "ecssd", "MSRA_10K")),
+    ),
+    "val": (
+        ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
+        (f"{_THIN}/ThinObject5K/images_test", f"{_THIN}/ThinObject5K/masks_test"),
+        (f"{_THIN}/COIFT/images", f"{_THIN}/COIFT/masks"),
+        (f"{_THIN}/HRSOD/images", f"{_THIN}/HRSOD/masks_max255"),
+    ),
+}  # fmt: skip
+
+
+_HQSEG44K_PAIRS = {"train": 44_320, "val": 1_537}
+_DAVIS_PAIRS = 345
+
+
+class SkippedPair(InvalidInput):
+    """A pair that cannot be used; `reason` is a short name to count it by."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """name: unique within its collection."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Pairs in a fixed order; skipped: why and how many files were left out; expected: how many
+    pairs the data set has where it is complete (0: not known).
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    skipped: Counter[str] = field(default_factory=Counter)
+    expected: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return not self.expected or len(self.pairs) == self.expected
+
+    def report(self) -> str:
+        text = f"{self.name}: {len(self.pairs)} pairs"
+        if not self.complete:
+            text += f" where the published data set has {self.expected}"
+        for reason, count in sorted(self.skipped.items()):
+            text += f", {count} skipped ({reason})"
+        return text
+
+
+def hqseg44k(root: str | Path, split: str = "train", *, partial: bool = False) -> Collection:
+    """HQSeg44K's `train` or `val`. With `partial`, missing parts are counted instead of refused.
+
+    Raises `InvalidInput` for a missing root, an unknown split, or missing parts (all listed).
+    """
+    root = Path(root)
+    if split not in _HQSEG44K:
+        raise InvalidInput(f"got the split {split!r}; expected one of {', '.join(_HQSEG44K)}")
+    pairs: list[Pair] = []
+    skipped: Counter[str] = Counter()
+    missing = []
+    for images, masks in _HQSEG44K[split]:
+        absent = sorted({part for part in (images, masks) if not (root / part).is_dir()})
+        if absent:
+            missing += absent
+            skipped["missing folder"] += len(absent)
+            continue
+        found, lost = _match(root / images, root / masks, images, (".jpg",), (".png",))
+        pairs += found
+        skipped += lost
+    if missing and not partial:
+        raise InvalidInput(
+            f"HQSeg44K {split} at {root} lacks {', '.join(missing)}; expected the folders of "
+            "sam-hq's training data. Complete it, or accept the rest explicitly (partial)"
+        )
+    collection = Collection(f"HQSeg44K {split}", tuple(pairs), skipped, _HQSEG44K_PAIRS[split])
+    return _checked(collection, root)
+
+
+def davis(root: str | Path) -> Collection:
+    """The 345 frames of DAVIS: `img/` and `gt/`, matched by stem."""
+    root = Path(root)
+    return _folder_pair(f"DAVIS at {root}", root / "img", root / "gt", _DAVIS_PAIRS)
+
+
+def folders(images: str | Path, masks: str | Path) -> Collection:
+    """Any two folders whose files match by stem (mask files may also be called <stem>_mask)."""
+    return _folder_pair(f"{images} + {masks}", Path(images), Path(masks))
+
+
+def _folder_pair(name: str, images: Path, masks: Path, expected: int = 0) -> Collection:
+    absent = [str(path) for path in (images, masks) if not path.is_dir()]
+    if absent:
+        raise InvalidInput(
+            f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not there; expected a "
+            "folder of images and a folder of masks with the same file stems"
+        )
+    pairs, skipped = _match(images, masks, "", _PICTURES, _PICTURES)
+    return _checked(Collection(name, tuple(pairs), skipped, expected), images)
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """image (H, W, 3) uint8 RGB after EXIF orientation, mask (H, W) bool, 1 = object.
+
+    Raises `SkippedPair` when a file is unreadable, the sizes differ, or the mask is empty.
+    """
+    try:
+        image = load_image(pair.image).pixels()
+    except InvalidImage as error:
+        raise SkippedPair("unreadable image", str(error)) from error
+    try:
+        with Image.open(pair.mask) as picture:
+            if picture.mode in ("P", "1", "I", "F", "I;16"):
+                # A palette's indices say what is an object, its colours do not.
+                values = np.asarray(picture)
+            else:
+                values = np.asarray(picture.convert("RGB" if "A" in picture.mode else picture.mode))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SkippedPair("unreadable mask", f"mask {pair.mask}: {error}") from error
+    mask = (values if values.ndim == 2 else values.max(2)) > 0
+    if mask.shape != image.shape[:2]:
+        raise SkippedPair(
+            "mask of another size",
+            f"mask {pair.mask} is {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+            f"{image.shape[1]}x{image.shape[0]}",
+        )
+    if not mask.any():
+        raise SkippedPair("empty mask", f"mask {pair.mask} marks no object")
+    return image, mask
+
+
+def _match(
+    images: Path, masks: Path, prefix: str, image_kinds: tuple[str, ...],
+    mask_kinds: tuple[str, ...],
+) -> tuple[list[Pair], Counter[str]]:  # fmt: skip
+    image_files, mask_files = _files(images, image_kinds), _files(masks, mask_kinds)
+    found = {path.stem: path for path in image_files}
+    targets = {path.stem.removesuffix("_mask"): path for path in mask_files}
+    skipped: Counter[str] = Counter()
+    skipped["image of the same name"] = len(image_files) - len(found)
+    skipped["mask of the same name"] = len(mask_files) - len(targets)
+    skipped["image without mask"] = len(set(found) - set(targets))
+    skipped["mask without image"] = len(set(targets) - set(found))
+    pairs = [
+        Pair(f"{prefix}/{stem}" if prefix else stem, found[stem], targets[stem])
+        for stem in sorted(set(found) & set(targets))
+    ]
+    return pairs, +skipped  # + drops the zeros
+
+
+def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds)
+
+
+def _checked(collection: Collection, root: Path) -> Collection:
+    if not collection.pairs:
+        raise InvalidInput(
+            f"{collection.name} holds no image with a mask ({collection.report()}); expected "
+            f"files with the same stem below {root}"
+        )
+    return collection

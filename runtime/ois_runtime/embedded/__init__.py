@@ -1,0 +1,1 @@
+"""The embedded server: staging, launching, guarding and probing a real `tritonserver`."""

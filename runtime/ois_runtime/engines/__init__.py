@@ -1,0 +1,1 @@
+"""Engines in process: backends, manifests, image states, the feature store, the segmenter."""

@@ -1,0 +1,259 @@
+"""`manifest.json`: what an engine folder holds, how it was made, and how far it was checked.
+
+    engines/ois-tiny-cpu/
+        manifest.json
+        encoder.onnx
+        decoder.onnx
+
+Loading checks what is cheap (keys, types, files and their sizes); `verify` reads every byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ois_client.contract.errors import EngineError, OutputError
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA = 1
+EXPORT_COMMAND = "ois export models/ois-tiny.safetensors --target cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An engine's input or output; a dimension is a number or the name of a free one."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFile:
+    """One engine: its file name inside the folder, its digest, size and signature."""
+
+    file: str
+    sha256: str
+    bytes: int
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+    @classmethod
+    def of(
+        cls, path: Path, inputs: Sequence[TensorSpec] = (), outputs: Sequence[TensorSpec] = ()
+    ) -> EngineFile:
+        """Describe the engine file at `path`."""
+        return cls(path.name, sha256_of(path), path.stat().st_size, tuple(inputs), tuple(outputs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything a runtime needs to know before it opens the engines.
+
+    `network` is the network's configuration and is opaque here. `longest`, `patch` and
+    `position_table` are what `Geometry` needs. `parity` holds the differences from the PyTorch
+    network that the export measured. `options` are the exporter's choices (cached K/V, ...).
+    """
+
+    name: str
+    target: str
+    precision: str
+    network: Mapping[str, Any]
+    trained: bool
+    checkpoint_sha256: str
+    longest: int
+    patch: int
+    position_table: int
+    preprocess_version: str
+    opset: int
+    created: str
+    versions: Mapping[str, str]
+    encoder: EngineFile
+    decoder: EngineFile
+    parity: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def model_sha256(self) -> str:
+        """One digest over both engines: equal digests compute equal masks."""
+        return hashlib.sha256((self.encoder.sha256 + self.decoder.sha256).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        data["engines"] = {role: data.pop(role) for role in ("encoder", "decoder")}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Any, *, source: str = MANIFEST_FILE) -> Manifest:
+        """Raises `EngineError` when `data` is not a manifest of this schema."""
+        fields = _checked(data, _MANIFEST_TYPES, source)
+        if fields["schema"] != SCHEMA:
+            raise EngineError(
+                f"{source} has schema {fields['schema']}; this version reads schema {SCHEMA}. "
+                f"Export the engines again: {EXPORT_COMMAND}"
+            )
+        for name in ("longest", "patch", "position_table"):
+            if fields[name] < 1:
+                raise EngineError(f"{source}: {name} is {fields[name]}; expected at least 1")
+        if fields["longest"] % fields["patch"]:
+            raise EngineError(
+                f"{source}: longest is {fields['longest']}, not a multiple of the patch size "
+                f"{fields['patch']}"
+            )
+        engines = fields.pop("engines")
+        for role in ("encoder", "decoder"):
+            if role not in engines:
+                raise _lacks(source, f"engines.{role}")
+            fields[role] = _engine_file(engines[role], f"{source}: engines.{role}")
+        return cls(**fields)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read and check `folder`'s manifest; both engine files must have the recorded size.
+
+        Raises `EngineError` when the folder, the manifest or an engine is missing or damaged.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST_FILE
+        if not path.is_file():
+            raise EngineError(
+                f"no engines in {folder}: expected a folder with {MANIFEST_FILE}, encoder.onnx "
+                f"and decoder.onnx. Make one with: {EXPORT_COMMAND}"
+            )
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"{path} is not readable JSON ({error}). Export the engines again: {EXPORT_COMMAND}"
+            ) from error
+        manifest = cls.from_dict(data, source=str(path))
+        for engine in (manifest.encoder, manifest.decoder):
+            _check_size(folder / engine.file, engine)
+        return manifest
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `folder/manifest.json` in one step. Raises `OutputError` when that fails."""
+        path = Path(folder) / MANIFEST_FILE
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise OutputError(f"could not write {path}: {error}") from error
+        return path
+
+    def verify(self, folder: str | Path) -> None:
+        """Read both engines in full; raises `EngineError` when a digest is not the recorded one."""
+        for engine in (self.encoder, self.decoder):
+            path = Path(folder) / engine.file
+            _check_size(path, engine)
+            got = sha256_of(path)
+            if got != engine.sha256:
+                raise EngineError(
+                    f"{path} has sha256 {got}; the manifest records {engine.sha256}. The file "
+                    f"was changed after the export. Export again: {EXPORT_COMMAND}"
+                )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes. Raises `EngineError` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EngineError(f"could not read {path}: {error}") from error
+
+
+_MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "name": (str,),
+    "target": (str,),
+    "precision": (str,),
+    "network": (dict,),
+    "trained": (bool,),
+    "checkpoint_sha256": (str,),
+    "longest": (int,),
+    "patch": (int,),
+    "position_table": (int,),
+    "preprocess_version": (str,),
+    "opset": (int,),
+    "created": (str,),
+    "versions": (dict,),
+    "engines": (dict,),
+    "parity": (dict, list),
+    "options": (dict,),
+}
+_ENGINE_TYPES: dict[str, tuple[type, ...]] = {
+    "file": (str,),
+    "sha256": (str,),
+    "bytes": (int,),
+    "inputs": (list, tuple),
+    "outputs": (list, tuple),
+}
+_TENSOR_TYPES: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "dtype": (str,),
+    "shape": (list, tuple),
+}
+
+
+def _lacks(source: str, key: str) -> EngineError:
+    return EngineError(f"{source} lacks {key!r}. Export the engines again: {EXPORT_COMMAND}")
+
+
+def _checked(data: Any, types: Mapping[str, tuple[type, ...]], source: str) -> dict[str, Any]:
+    """The known keys of `data`, each present and of its type; keys we do not know are ignored."""
+    if not isinstance(data, dict):
+        raise EngineError(f"{source} holds {type(data).__name__}; expected an object")
+    for key, expected in types.items():
+        if key not in data:
+            raise _lacks(source, key)
+        # JSON's true is an int to Python; a flag must not pass for a size.
+        wrong_bool = isinstance(data[key], bool) and bool not in expected
+        if wrong_bool or not isinstance(data[key], expected):
+            raise EngineError(
+                f"{source}: {key!r} is {data[key]!r}; expected "
+                f"{' or '.join(kind.__name__ for kind in expected)}"
+            )
+    return {key: data[key] for key in types}
+
+
+def _engine_file(data: Any, source: str) -> EngineFile:
+    fields = _checked(data, _ENGINE_TYPES, source)
+    if Path(fields["file"]).name != fields["file"]:
+        raise EngineError(
+            f"{source}: file is {fields['file']!r}; expected a plain name inside the folder"
+        )
+    for side in ("inputs", "outputs"):
+        specs = [_checked(spec, _TENSOR_TYPES, f"{source}.{side}") for spec in fields[side]]
+        fields[side] = tuple(
+            TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in specs
+        )
+    return EngineFile(**fields)
+
+
+def _check_size(path: Path, engine: EngineFile) -> None:
+    if not path.is_file():
+        raise EngineError(f"{path} is missing. Export the engines again: {EXPORT_COMMAND}")
+    size = path.stat().st_size
+    if size != engine.bytes:
+        raise EngineError(
+            f"{path} has {size} bytes; the manifest records {engine.bytes}. The file is cut "
+            f"off or was replaced. Export the engines again: {EXPORT_COMMAND}"
+        )

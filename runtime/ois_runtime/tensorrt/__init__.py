@@ -1,0 +1,1 @@
+"""The TensorRT engine, and the CUDA driver and memory it needs."""

@@ -1,0 +1,200 @@
+"""TensorRT in process: runs the plans that `ois build` made. *Not run on a GPU yet.*
+
+Tested with real graphs behind a stand-in for TensorRT's API that checks every call against the
+signatures of the real bindings (10.12 and 11.4).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import EngineError
+from ois_runtime.engines.base import Arrays, EngineOptions
+from ois_runtime.tensorrt.buffers import DeviceBuffers
+from ois_runtime.tensorrt.library import load_tensorrt
+from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
+
+Shape = tuple[int, ...]
+
+
+def describe(options: EngineOptions) -> str:
+    library, gpu = load_tensorrt(_index(options))
+    return f"tensorrt {library.__version__} on {gpu.name}"
+
+
+def open_graph(path: Path, options: EngineOptions) -> PlanGraph:
+    """Raises `EngineError` when `path` is no plan, or cannot run here."""
+    if path.suffix != ".plan":
+        raise EngineError(
+            f"{path} is no TensorRT engine; build some, and name their folder: ois build "
+            f"{path.parent} --output plans"
+        )
+    index = _index(options)
+    library, _ = load_tensorrt(index)
+    return PlanGraph(path, library, CudaMemory(index))
+
+
+def _index(options: EngineOptions) -> int:
+    """`"cuda:1"` is GPU 1, `"cuda"` GPU 0."""
+    return int(options.device.partition(":")[2] or 0)
+
+
+class PlanGraph:
+    """One plan with an execution context. Thread-safe: runs queue up, as they do on the GPU.
+
+    A read-only array (an image's features) is uploaded once and stays on the GPU for as long as
+    it exists; everything else is copied in and out each run. What it holds on the GPU goes with it.
+    """
+
+    def __init__(self, path: Path, library: Any, memory: DeviceMemory) -> None:
+        """memory: for this plan alone, which closes it.
+
+        Raises `EngineError` when the plan is damaged, or was built elsewhere.
+        """
+        self._path = path
+        self._library = library
+        self._memory = memory
+        self._buffers = DeviceBuffers(memory)
+        # Not when the process ends, as in `DeviceBuffers`.
+        weakref.finalize(self, self._buffers.close).atexit = False
+        self._lock = threading.Lock()
+        self._logger = library.Logger(library.Logger.ERROR)
+        self._runtime = library.Runtime(self._logger)
+        try:
+            plan = path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"could not read {path}: {error}") from error
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(
+                f"TensorRT {library.__version__} cannot load {path}: it was built by another "
+                "version or for another GPU. Build it here: ois build"
+            )
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(f"{path.name} does not fit into the GPU's free memory")
+        names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
+        modes = {name: self._engine.get_tensor_mode(name) for name in names}
+        self.inputs = tuple(n for n in names if modes[n] == library.TensorIOMode.INPUT)
+        self.outputs = tuple(n for n in names if modes[n] == library.TensorIOMode.OUTPUT)
+        self._types = {
+            name: np.dtype(library.nptype(self._engine.get_tensor_dtype(name))) for name in names
+        }
+        self.profiles = [
+            {name: self._profile(name, number) for name in self.inputs}
+            for number in range(self._engine.num_optimization_profiles)
+        ]
+        self._active = -1
+
+    def describe_layers(self) -> str:
+        """The engine inspector's JSON, at the optimum of the first profile.
+
+        Types of an engine with free shapes are known only for shapes that were set.
+        """
+        with self._lock:
+            self._memory.use()
+            self._select(0)
+            for name, (_, best, _) in self.profiles[0].items():
+                self._require(self._context.set_input_shape(name, best), f"{name} is {best}")
+            inspector = self._engine.create_engine_inspector()
+            inspector.execution_context = self._context
+            text: str = inspector.get_engine_information(self._library.LayerInformationFormat.JSON)
+            return text
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
+        arrays = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs}
+        for name, array in arrays.items():
+            if array.dtype != self._types[name]:
+                raise EngineError(
+                    f"{self._path.name}: {name} is {array.dtype}; expected {self._types[name]}"
+                )
+        shapes = {name: array.shape for name, array in arrays.items()}
+        profile = choose_profile(self.profiles, shapes)
+        if profile is None:
+            raise EngineError(
+                f"{self._path.name} was not built for {_text(shapes)}; its profiles are "
+                + "; ".join(_ranges(each) for each in self.profiles)
+                + ". Build it for these shapes: ois build --help"
+            )
+        with self._lock:
+            return self._run(arrays, profile)
+
+    def _run(
+        self, arrays: dict[str, NDArray[np.generic]], profile: int
+    ) -> dict[str, NDArray[np.generic]]:
+        context, memory = self._context, self._memory
+        memory.use()
+        self._select(profile)
+        for name, array in arrays.items():
+            self._require(context.set_input_shape(name, array.shape), f"{name} is {array.shape}")
+            address = self._buffers.place(name, array)
+            self._require(context.set_tensor_address(name, address), name)
+        unknown = context.infer_shapes()
+        self._require(not unknown, f"the shapes of {', '.join(unknown)} are not known")
+        results, addresses = {}, {}
+        for name in self.outputs:
+            results[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
+            addresses[name] = self._buffers.named(name, results[name].nbytes)
+            self._require(context.set_tensor_address(name, addresses[name]), name)
+        self._require(context.execute_async_v3(memory.stream), "the run failed")
+        for name, array in results.items():
+            memory.download(array, addresses[name])
+        return results
+
+    def _select(self, profile: int) -> None:
+        if profile != self._active:
+            done = self._context.set_optimization_profile_async(profile, self._memory.stream)
+            self._require(done, f"profile {profile} cannot be selected")
+            self._active = profile
+
+    def _profile(self, name: str, number: int) -> tuple[Shape, Shape, Shape]:
+        lowest, best, highest = self._engine.get_tensor_profile_shape(name, number)
+        return tuple(lowest), tuple(best), tuple(highest)
+
+    def _require(self, done: object, what: str) -> None:
+        if not done:
+            raise EngineError(f"{self._path.name}: TensorRT refused the input: {what}")
+
+
+def choose_profile(
+    profiles: Sequence[dict[str, tuple[Shape, Shape, Shape]]], shapes: dict[str, Shape]
+) -> int | None:
+    """The profile (min, opt, max of each input) that admits `shapes`, tuned nearest to them."""
+    fitting = [
+        number
+        for number, profile in enumerate(profiles)
+        if all(
+            len(shape) == len(profile[name][0])
+            and all(
+                low <= side <= high
+                for low, side, high in zip(profile[name][0], shape, profile[name][2], strict=True)
+            )
+            for name, shape in shapes.items()
+        )
+    ]
+
+    def distance(number: int) -> float:
+        return sum(
+            abs(float(np.log(np.prod(shape) / np.prod(profiles[number][name][1]))))
+            for name, shape in shapes.items()
+        )
+
+    return min(fitting, key=distance, default=None)
+
+
+def _text(shapes: dict[str, Shape]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+
+
+def _ranges(profile: dict[str, tuple[Shape, Shape, Shape]]) -> str:
+    return ", ".join(
+        f"{name} {'x'.join(map(str, low))} to {'x'.join(map(str, high))}"
+        for name, (low, _, high) in profile.items()
+    )

@@ -1,0 +1,1 @@
+"""The PyTorch engine: the network itself, with CUDA graphs on a GPU."""

@@ -1,0 +1,196 @@
+"""The backend torch: the network itself, cut in two and rewritten, on a GPU or a CPU.
+
+The one module of the runtime that imports the network. It needs a checkpoint and no export, so
+it is the engine for a GPU without TensorRT, and the only one that a network still in training
+needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ois_client.contract.clicks import SLOTS
+from ois_client.contract.errors import EngineError
+from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
+from ois_network.attention import set_attention_ops
+from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_network.half import lower_precision
+from ois_network.kernels.operations import KernelAttention, measured_for
+from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
+from ois_runtime.engines.base import (
+    CLICK_INPUTS,
+    ENCODER_INPUTS,
+    Arrays,
+    DecodedMasks,
+    EngineOptions,
+    check_array,
+)
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.manifest import EngineFile, Manifest
+from ois_runtime.torch.buckets import CAPTURE_AT
+from ois_runtime.torch.checkpoint import find_checkpoint
+from ois_runtime.torch.device import dtype_of, find_device
+from ois_runtime.torch.image_state import TorchState
+from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
+
+_MANIFEST_PRECISION = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+
+
+def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
+    """The network of a checkpoint file, or of the checkpoint behind an engine folder.
+
+    Raises `EngineError` without a checkpoint or a fitting GPU, `CheckpointError` for a file that
+    is no OIS checkpoint.
+    """
+    device = find_device(options.device, options.precision)
+    file = find_checkpoint(path, options.checkpoint)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)  # of the process: PyTorch has no other
+    return TorchEngines(file, load_checkpoint(file), device, options)
+
+
+class TorchEngines:
+    """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`.
+
+    runner: what runs them; `ois_benchmarks.gpu.engine` times its graphs. rewrites: what is on.
+    """
+
+    def __init__(
+        self, file: Path, loaded: Checkpoint, device: torch.device, options: EngineOptions
+    ) -> None:
+        """`loaded` is used up: its network moves to the device and may lose precision there."""
+        network = loaded.network.requires_grad_(False)
+        precision = options.precision
+        self.manifest = checkpoint_manifest(file, loaded, precision)
+        self.description = f"torch {torch.__version__} {device} {precision}"
+        # Kernels of our own, and the cache that they build on, where they were measured faster.
+        set_attention_ops(network, KernelAttention())
+        cached = measured_for(loaded.config, dtype_of(precision), device)
+        rewrites = Rewrites(cached_kv=cached)
+        encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
+        self.rewrites = encoder.rewrites
+        if precision != "f32":
+            lower_precision(encoder, decoder, dtype_of(precision))
+        for half in (encoder, decoder):
+            half.to(device)
+            half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.runner: Runner
+        if device.type == "cpu":
+            self.runner = EagerRunner(encoder, decoder)
+        else:
+            from ois_runtime.torch.cuda import CudaDevice
+            from ois_runtime.torch.graphs import GraphRunner
+
+            self.runner = GraphRunner(
+                encoder, decoder, CudaDevice(device), cuda_graphs=options.cuda_graphs
+            )
+            self.warm_up()
+
+    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> TorchState:
+        size = (geometry.network_height, geometry.network_width, 3)
+        check_array("image", image, size, np.uint8)
+        rows, columns = geometry.position_matrices(self.manifest.position_table)
+        given: Arrays = dict(zip(ENCODER_INPUTS, (image, rows, columns), strict=True))
+        return TorchState.of(self.runner.encode(given), geometry)
+
+    def decode(
+        self,
+        state: ImageState,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        coverage: NDArray[np.uint8],
+        has_previous: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        answer = self._click(
+            state, points, labels, coverage, has_previous, wanted=Wanted(logits=True)
+        )
+        if answer.logits is None:
+            raise TypeError("the runner gave no logits")
+        return answer.logits, answer.coverage
+
+    def decode_masks(
+        self,
+        state: ImageState,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        coverage: NDArray[np.uint8],
+        has_previous: NDArray[np.bool_],
+        *,
+        want_logits: bool,
+    ) -> DecodedMasks:
+        wanted = Wanted(masks=True, logits=want_logits)
+        answer = self._click(state, points, labels, coverage, has_previous, wanted=wanted)
+        if answer.packed is None:
+            raise TypeError("the runner gave no masks")
+        return DecodedMasks(answer.packed, answer.coverage, answer.logits)
+
+    def warm_up(self) -> None:
+        """Clicks on a blank square, as often as captures its graphs: what libraries and graphs
+        set up once is set up then.
+        """
+        manifest = self.manifest
+        side = manifest.longest
+        geometry = Geometry.fit(side, side, longest=side, patch=manifest.patch)
+        cells = side // manifest.patch
+        for _ in range(CAPTURE_AT):
+            state = self.encode(np.zeros((side, side, 3), dtype=np.uint8), geometry)
+            self.decode_masks(
+                state,
+                np.zeros((1, SLOTS, 2), dtype=np.float32),
+                np.full((1, SLOTS), -1, dtype=np.int32),
+                np.zeros((1, cells, cells), dtype=np.uint8),
+                np.zeros(1, dtype=np.bool_),
+                want_logits=False,
+            )
+
+    def _click(self, state: ImageState, *prompts: NDArray[np.generic], wanted: Wanted) -> Answer:
+        if not isinstance(state, TorchState):
+            raise EngineError("got features of another backend; encode the image again")
+        geometry = state.geometry
+        grid = (geometry.grid_height, geometry.grid_width)
+        count = len(prompts[0])
+        expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            "points": ((count, SLOTS, 2), np.float32),
+            "labels": ((count, SLOTS), np.int32),
+            "coverage": ((count, *grid), np.uint8),
+            "has_previous": ((count,), np.bool_),
+        }
+        given = dict(zip(CLICK_INPUTS, prompts, strict=True))
+        for name, (shape, kind) in expected.items():
+            check_array(name, given[name], shape, kind)
+        return self.runner.decode(state, given, wanted)
+
+
+def checkpoint_manifest(file: Path, loaded: Checkpoint, precision: str = "f32") -> Manifest:
+    """What an engine folder's manifest says, of a checkpoint that runs as it is.
+
+    The engines' digest is made of the checkpoint's and the precision: features and replies of
+    two precisions are not mixed.
+    """
+    config = loaded.config
+    digest = loaded.sha256
+    if precision != "f32":
+        digest = hashlib.sha256(f"{digest} {precision}".encode()).hexdigest()
+    engine = EngineFile(file.name, digest, file.stat().st_size)
+    return Manifest(
+        name=config.name,
+        target="torch",
+        precision=_MANIFEST_PRECISION[precision],
+        network=config.to_dict(),
+        trained=loaded.trained,
+        checkpoint_sha256=loaded.sha256,
+        longest=config.longest,
+        patch=config.patch,
+        position_table=config.position_table,
+        preprocess_version=PREPROCESS_VERSION,
+        opset=0,
+        created=str(loaded.metadata.get("created", "")),
+        versions={"torch": torch.__version__},
+        encoder=engine,
+        decoder=engine,
+    )

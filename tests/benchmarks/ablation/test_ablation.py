@@ -1,0 +1,90 @@
+"""Ablations: variants are trained alike, evaluated alike, and compared in pairs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ois_benchmarks.ablation.result import markdown, result, two_level
+from ois_benchmarks.ablation.run import VARIANTS, Plan, pick, run, with_trunk
+from ois_client.contract.errors import InvalidInput
+from ois_network.checkpoints.checkpoint import save_checkpoint
+from ois_network.initialise import build
+from ois_network.training.config import Stage, load_recipe
+from support.network_scenes import MICRO
+
+RECIPE = load_recipe("ablation").replace(stages=(Stage(longest=56, images=1, steps=2),), bf16=False)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    trunk = tmp_path / "trunk.safetensors"
+    save_checkpoint(build(MICRO, seed=5), trunk, trained=False)
+    return Plan(
+        trunk, tmp_path / "runs", RECIPE, seeds=(0, 1), variants=pick(["no-order"]),
+        objects=2, clicks=5, longest=56, threads=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_every_variant_takes_the_trunk(variant: object) -> None:
+    trunk = build(MICRO, seed=5)
+    network = with_trunk(trunk, variant, seed=1)  # type: ignore[arg-type]
+    for part in ("encoder", "depth_head"):
+        expected = getattr(trunk, part).state_dict()
+        for name, value in getattr(network, part).state_dict().items():
+            assert torch.equal(value, expected[name])
+    for name, value in network.mask_head.state_dict().items():
+        assert torch.equal(value, trunk.depth_head.state_dict()[name])
+
+
+def test_an_ablation_runs_resumes_and_reports(plan: Plan) -> None:
+    said: list[str] = []
+    rows = run(plan, said.append)
+    assert [(row["seed"], row["variant"]) for row in rows] == [
+        (0, "default"), (0, "no-order"), (1, "default"), (1, "no-order")
+    ]  # fmt: skip
+    again: list[str] = []
+    assert run(plan, again.append) == rows
+    assert again == []
+    document = json.loads(json.dumps(result(plan, rows)))
+    assert [entry["variant"] for entry in document["table"]] == ["default", "no-order"]
+    ious = np.array([row["ious"] for row in rows if row["variant"] == "default"])
+    assert ious.shape == (2, 2, 5)
+    assert document["table"][0]["miou1"]["value"] == pytest.approx(ious[:, :, 0].mean())
+    assert "miou1_difference" not in document["table"][0]
+    assert markdown(document).count("\n|") == 4
+
+
+def test_runs_at_once_give_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+    said: list[str] = []
+    rows = run(replace(plan, folder=tmp_path / "at-once"), said.append, jobs=2)
+    assert rows == run(plan, lambda _text: None)
+    assert said[-1].endswith("done (4 of 4)")
+
+
+def test_results_of_another_plan_are_refused(plan: Plan) -> None:
+    small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
+    run(small, lambda _text: None)
+    with pytest.raises(InvalidInput, match="made by another plan"):
+        run(replace(small, objects=1), lambda _text: None)
+
+
+def test_unknown_variants_are_named() -> None:
+    with pytest.raises(InvalidInput, match=r"no-depth.*expected some of default, no-order"):
+        pick(["no-depth"])
+
+
+def test_the_interval_covers_seeds_and_objects() -> None:
+    same = np.full((3, 40), 0.25)
+    assert two_level(same).to_dict() == {"value": 0.25, "low": 0.25, "high": 0.25}
+    seeds_differ = same + np.array([[-0.2], [0.0], [0.2]])
+    wide = two_level(seeds_differ)
+    assert wide.value == pytest.approx(0.25)
+    assert wide.low < 0.15
+    assert wide.high > 0.35

@@ -1,0 +1,44 @@
+"""Parts of a trained network can be switched off; what is left keeps its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ois_benchmarks.ablation.run import Variant
+from ois_benchmarks.ablation.switched_off import PARTS, main, without
+from ois_network.checkpoints.checkpoint import save_checkpoint
+from support.network_scenes import MICRO, random_network
+
+
+def test_the_parts_are_those_of_table_4() -> None:
+    names = ["default", "no-order", "no-object", "no-sparse", "no-dense"]
+    assert [variant.name for variant in PARTS] == names
+
+
+@pytest.mark.parametrize("variant", PARTS, ids=lambda variant: variant.name)
+def test_what_is_left_keeps_its_weights(variant: Variant) -> None:
+    network = random_network(MICRO, seed=1)
+    changed = without(network, variant)
+    before = network.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in changed.state_dict().items())
+    for name, value in variant.changes.items():
+        assert getattr(changed.config, name) is value
+    gone = {name.split(".")[0] for name in before.keys() - changed.state_dict().keys()}
+    assert gone == {"no-sparse": {"sparse", "fusion"}, "no-dense": {"dense"}}.get(
+        variant.name, set()
+    )
+
+
+def test_the_command_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(random_network(MICRO, seed=1), tmp_path / "a.safetensors", trained=False)
+    output = tmp_path / "off.json"
+    arguments = [str(tmp_path / "a.safetensors"), "--objects", "2", "--clicks", "5"]
+    assert main([*arguments, "--output", str(output)]) == 0
+    document = json.loads(output.read_text())
+    assert [entry["variant"] for entry in document["table"]] == [v.name for v in PARTS]
+    assert "recipe" not in document
+    assert output.with_suffix(".md").read_text() == capsys.readouterr().out

@@ -1,0 +1,345 @@
+"""Peers: whose code runs is known, what stands in computes the same, costs are the published ones.
+
+The whole set, against clones and packages of the real peers (minutes):
+
+    OIS_BENCH_PEERS=FOLDER python -m pytest tests/benchmarks/contestants/test_peers.py
+
+where FOLDER holds clones named SegNext, SimpleClick, MobileSAM, EfficientSAM.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ois_benchmarks.contestants import standins
+from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
+from ois_benchmarks.contestants.code import Source, open_code
+from ois_benchmarks.contestants.registry import (
+    CONTESTANTS,
+    PEERS,
+    choose,
+    open_contestant,
+    peer_of,
+)
+from ois_benchmarks.contestants.torch_network import load_weights, read_weights
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import CheckpointError, InvalidInput
+from ois_network.checkpoints.checkpoint import save_checkpoint
+from ois_network.config import PRESETS
+from ois_network.cost.counting import count
+from ois_network.cost.flops import click_flops
+from support.network_scenes import MICRO, random_network
+
+PEER = Source(repository="someone/peer", commit="1234567", module="peer_package", folder="src")
+
+
+@pytest.fixture
+def modules_as_they_were() -> Iterator[None]:
+    """A peer's code has its process for itself; here it must give the path back."""
+    modules, path = dict(sys.modules), list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - set(modules):
+        del sys.modules[name]
+    sys.modules.update(modules)
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(gradients)
+
+
+def clone(folder: Path, *, git: bool = True) -> Path:
+    package = folder / PEER.folder / PEER.module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("answer = 42\n")
+    if git:
+        _git(folder, "init", "-q")
+        _git(folder, "add", "-A")
+        _git(folder, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x")
+    return folder
+
+
+def _git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *words], check=True)
+
+
+# -- names ---------------------------------------------------------------------------------
+
+
+def test_contestants_are_chosen_by_name_by_peer_or_all() -> None:
+    assert choose([]) == list(CONTESTANTS)
+    assert choose(["sam"]) == ["sam-vitb", "sam-vitb-onnx"]
+    assert choose(["segnext-sax2", "segnext"]) == ["segnext-sax2", "segnext-sax1"]
+    assert len(choose(["ois"])) == 9
+    assert choose(["mine.adapter:open"]) == ["mine.adapter:open"]
+    with pytest.raises(InvalidInput, match=r"got the contestant 'segnexxt'.*simpleclick"):
+        choose(["segnexxt"])
+    assert (peer_of("hqsam-light"), peer_of("ois-torch"), peer_of("a:b")) == ("hqsam", "", "a:b")
+    assert set(PEERS) == {*("sam", "hqsam", "mobilesam", "efficientsam", "segnext", "simpleclick")}
+
+
+@pytest.mark.parametrize(
+    "name", ["no.such.module:open", "ois_benchmarks.latency.spc:no_such_function"]
+)
+def test_a_foreign_contestant_that_cannot_be_imported_is_not_here(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(NotHere, match="cannot be imported"):
+        open_contestant(name, Place(threads=1, scratch=tmp_path))
+
+
+# -- code ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("modules_as_they_were")
+def test_another_commit_is_a_warning(tmp_path: Path) -> None:
+    code = open_code(PEER, clone(tmp_path))
+    commit = subprocess.run(
+        ["git", "-C", str(tmp_path), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert (code.module, code.text) == ("peer_package", f"someone/peer {commit[:7]}")
+    assert code.warnings == (f"commit {commit[:7]}; the adapter was written for 1234567",)
+    import peer_package  # type: ignore[import-not-found]
+
+    assert peer_package.answer == 42
+
+
+@pytest.mark.usefixtures("modules_as_they_were")
+def test_local_changes_and_a_folder_without_git_are_warnings(tmp_path: Path) -> None:
+    changed = clone(tmp_path / "changed")
+    (changed / "src/peer_package/__init__.py").write_text("answer = 41\n")
+    assert open_code(PEER, changed).warnings[-1] == "the clone has local changes"
+    plain = open_code(PEER, clone(tmp_path / "plain", git=False))
+    assert plain.text == "someone/peer unknown"
+    assert plain.warnings[0].startswith("not a git clone: expected commit 1234567")
+
+
+def test_missing_code_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NotHere, match=r"clone https://github.com/someone/peer .* --checkout"):
+        open_code(PEER, None)
+    with pytest.raises(NotHere, match=r"has no src/peer_package"):
+        open_code(PEER, tmp_path)
+    package = Source(
+        repository="a/b", commit="1", module="x", pypi=("no-such-dist", "2.0", "no_such")
+    )
+    with pytest.raises(NotHere, match=r"pip install --no-deps 'no-such-dist==2.0'"):
+        open_code(package, None)
+    needy = Source(repository="a/b", commit="1", module="x", needs={"no_such_module": "dist<5"})
+    with pytest.raises(NotHere, match=r"imports no_such_module.*'dist<5'"):
+        open_code(needy, tmp_path)
+
+
+@pytest.mark.usefixtures("modules_as_they_were")
+def test_another_release_is_a_warning() -> None:
+    source = Source(repository="a/b", commit="1", module="x", pypi=("numpy", "0.1", "numpy"))
+    code = open_code(source, None)
+    assert code.text == f"PyPI numpy {np.__version__}"
+    assert code.warnings == (f"numpy is {np.__version__}; the adapter was written for 0.1",)
+
+
+def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
+    network = nn.Linear(2, 3)
+    path = tmp_path / "w.pth"
+    torch.save(network.state_dict(), path)
+    other = nn.Linear(2, 3)
+    load_weights(other, read_weights(path), path)
+    assert torch.equal(other.weight, network.weight)
+    with pytest.raises(CheckpointError, match="of another network"):
+        load_weights(nn.Linear(3, 3), read_weights(path), path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match=r"w\.pth"):
+        read_weights(path)
+
+
+# -- stand-ins -----------------------------------------------------------------------------
+
+
+def test_images_are_resized_and_scaled_as_torchvision_does() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    tensor = standins.to_tensor(pixels)
+    assert (tuple(tensor.shape), tensor.dtype) == ((3, 7, 9), torch.float32)
+    assert torch.equal(tensor[:, 2, 5] * 255, torch.tensor(pixels[2, 5]).float())
+    picture = Image.fromarray(pixels)
+    small = standins.resize(picture, (14, 5))
+    assert small.size == (5, 14)
+    assert small.tobytes() == picture.resize((5, 14), Image.Resampling.BILINEAR).tobytes()
+
+
+def test_overlapping_boxes_of_one_category_are_suppressed_best_first() -> None:
+    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 5], [0, 0, 4, 4], [10, 10, 12, 12]])
+    assert standins.box_area(boxes).tolist() == [16, 20, 16, 4]
+    scores, kinds = torch.tensor([0.5, 0.9, 0.7, 0.1]), torch.tensor([0, 0, 1, 0])
+    assert standins.batched_nms(boxes, scores, kinds, 0.7).tolist() == [1, 2, 3]
+    assert standins.batched_nms(boxes, scores, kinds, 0.8).tolist() == [1, 2, 0, 3]
+    assert standins.batched_nms(boxes[:0], scores[:0], kinds[:0], 0.5).tolist() == []
+
+
+def test_the_layer_of_mmcv_is_convolution_and_relu() -> None:
+    layer = standins.ConvModule(3, 5, kernel_size=1)
+    x = torch.randn(1, 3, 2, 2)
+    assert torch.equal(layer(x), torch.relu(layer.conv(x)))
+    assert set(layer.state_dict()) == {"conv.weight", "conv.bias"}
+    with pytest.raises(NotImplementedError, match="no norm"):
+        standins.ConvModule(3, 5, kernel_size=1, norm_cfg={"type": "BN"})
+
+
+@pytest.mark.usefixtures("modules_as_they_were")
+def test_only_what_is_missing_is_supplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standins, "_imports", lambda module: module != "timm.models.layers")
+    warnings = standins.supply_missing(("torchvision", "timm"))
+    assert warnings == ("timm cannot be imported here; a stand-in serves its code",)
+    from timm.models.layers import DropPath, to_2tuple  # type: ignore[import-not-found]
+
+    assert to_2tuple(3) == (3, 3)
+    assert DropPath(0.5)(7) == 7
+
+
+# -- costs ---------------------------------------------------------------------------------
+
+
+def test_flops_and_bytes_are_those_of_products_and_convolutions() -> None:
+    linear = nn.Linear(8, 16, bias=False)
+    counted = count(lambda: torch.relu(linear(torch.zeros(4, 8))))
+    assert tuple(counted.result.shape) == (4, 16)
+    assert counted.flops == 2 * 4 * 8 * 16
+    assert counted.bytes == 4 * (4 * 8 + 8 * 16 + 4 * 16)
+    convolution = nn.Conv2d(3, 5, 3, bias=False)
+    counted = count(lambda: convolution(torch.zeros(1, 3, 6, 6)))
+    assert counted.flops == 2 * 5 * 3 * 9 * 16
+    assert counted.bytes == 4 * (3 * 36 + 5 * 27 + 5 * 16)
+    with torch.inference_mode():  # where composite operations arrive whole
+        assert count(lambda: linear(torch.zeros(4, 8))).flops == 2 * 4 * 8 * 16
+
+
+def test_fused_attention_is_counted_as_its_two_products() -> None:
+    q, k, v = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 7, 8), torch.zeros(1, 2, 7, 8)
+    counted = count(lambda: nn.functional.scaled_dot_product_attention(q, k, v))
+    assert counted.flops == 2 * 2 * 5 * 7 * (8 + 8)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "described", "rewritten", "encode", "click_megabytes"),
+    [(1022, 1022, 320.6, 184.8, 2378, 1563), (1022, 574, 180.3, 104.0, 1078, 894)],
+)
+def test_ois_costs_what_its_tables_say(
+    width: int,
+    height: int,
+    described: float,
+    rewritten: float,
+    encode: float,
+    click_megabytes: float,
+) -> None:
+    rows = click_flops(PRESETS["vitb"], height, width)
+    assert rows[0].click_flops / 1e9 == pytest.approx(described, rel=1e-3)
+    assert rows[-2].click_flops / 1e9 == pytest.approx(rewritten, rel=1e-3)
+    assert rows[-2].encode_flops / 1e9 == pytest.approx(encode, rel=1e-3)
+    assert rows[-2].click_bytes / 1e6 == pytest.approx(click_megabytes, rel=1e-2)
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_ois_is_measured_through_its_own_sessions(tmp_path: Path) -> None:
+    network = random_network(MICRO)
+    save_checkpoint(network, tmp_path / CHECKPOINT, trained=False)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    masks, costs = [], []
+    for name in ("ois-torch-unrewritten", "ois-torch"):
+        place = Place(threads=1, scratch=tmp_path, engines=tmp_path)
+        contestant = open_contestant(name, place)
+        contestant.set_image(image)
+        contestant.set_image(image)  # encoded again, not found in the store
+        first = contestant.click([Click(30, 20)])
+        both = contestant.click([Click(30, 20), Click(70, 50, False)])
+        assert first.shape == both.shape == (60, 90)
+        assert first.dtype == both.dtype == np.bool_
+        again = contestant.click([Click(30, 20)])  # another object
+        assert np.array_equal(first, again)
+        each = contestant.click_each([Click(30, 20), Click(70, 50)])
+        assert each.shape == (2, 60, 90)
+        assert np.array_equal(each[0], first)
+        assert contestant.identity.input_size == (112, 70)
+        assert contestant.identity.weights == "random"
+        masks.append(both)
+        costs.append(contestant.cost())
+        contestant.close()
+    assert (masks[0] != masks[1]).mean() < 1e-3  # the rewrites are exact, rounding aside
+    described, rewritten = costs
+    rows = click_flops(MICRO, 70, 112)
+    assert described.click_flops == rows[0].click_flops
+    assert rewritten.click_flops == rows[-2].click_flops
+    assert described.parameters == sum(each.numel() for each in network.parameters())
+
+
+#: What peers.md measured with its own harness: parameters, GFLOP an image, GFLOP a click.
+PUBLISHED = {
+    "sam-vitb": (93_735_472, 972.1, 3.62),
+    "hqsam-vitb": (94_806_576, 972.1, 16.80),
+    "hqsam-vitb-hoisted": (94_806_576, 980.4, 8.48),
+    "hqsam-light": (10_578_604, 77.5, 11.70),
+    "mobilesam": (10_130_092, 77.5, 3.62),
+    "efficientsam-ti": (10_223_204, 204.5, 3.69),
+    "efficientsam-s": (26_413_028, 491.2, 3.69),
+    "segnext-sax1": (106_701_761, 932.5, 208.34),
+    "segnext-sax2": (113_789_633, 932.5, 317.86),
+    "simpleclick-448": (98_025_513, 0.0, 161.5),
+    "simpleclick-448-flip": (98_025_513, 0.0, 323.0),
+    "simpleclick-672": (98_778_153, 0.0, 374.0),
+    "simpleclick-672-flip": (98_778_153, 0.0, 748.1),
+    "simpleclick-1024": (100_569_129, 0.0, 934.7),
+    "simpleclick-1024-flip": (100_569_129, 0.0, 1869.5),
+}
+CLONES = {
+    "mobilesam": "MobileSAM",
+    "efficientsam": "EfficientSAM",
+    "segnext": "SegNext",
+    "simpleclick": "SimpleClick",
+}
+_COUNT = """
+import json, sys
+import numpy as np
+from dataclasses import asdict
+from pathlib import Path
+from ois_benchmarks.contestants import standins
+from ois_benchmarks.contestants.base import Place
+from ois_benchmarks.contestants.registry import open_contestant
+name, scratch, checkout = sys.argv[1:]
+place = Place(threads=2, scratch=Path(scratch), checkout=Path(checkout) if checkout else None)
+contestant = open_contestant(name, place)
+contestant.set_image(np.zeros((480, 854, 3), np.uint8))
+Path(scratch, "cost.json").write_text(json.dumps(asdict(contestant.cost())))
+"""
+
+
+@pytest.mark.skipif(
+    "OIS_BENCH_PEERS" not in os.environ, reason="OIS_BENCH_PEERS names no folder of clones"
+)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_peers_cost_what_was_published(tmp_path: Path, name: str) -> None:
+    import json
+
+    folder = CLONES.get(peer_of(name), "")
+    checkout = str(Path(os.environ["OIS_BENCH_PEERS"]) / folder) if folder else ""
+    command = [sys.executable, "-c", _COUNT, name, str(tmp_path), checkout]
+    subprocess.run(command, check=True)
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    parameters, encode, click = PUBLISHED[name]
+    assert cost["parameters"] == parameters
+    assert cost["encode_flops"] / 1e9 == pytest.approx(encode, abs=0.06)
+    assert cost["click_flops"] / 1e9 == pytest.approx(click, rel=2e-3)
+    assert cost["click_bytes"] > 4 * 1e6

@@ -1,0 +1,291 @@
+"""benchmarks/run_gpu.sh is right before it meets a GPU: commands, time limits, pieces, report."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from ois_cli.main import app, main
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "benchmarks" / "run_gpu.sh"
+#: Of all steps together, and of one command on a machine that is lent.
+ALL_S, COMMAND_S = 25 * 60, 600
+
+
+def script(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(SCRIPT), *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHON": sys.executable, "SCRATCH": "SCRATCH", **environment},
+    )
+
+
+def plan(folder: Path, *steps: str, **environment: str) -> dict[str, tuple[int, list[str]]]:
+    """Step -> its limit in seconds, and the words of its command."""
+    done = script("--dry-run", str(folder), *steps, **environment)
+    assert done.returncode == 0, done.stderr
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return {name: (int(limit), shlex.split(words)) for name, limit, words in lines}
+
+
+STEPS = plan(Path("RESULTS"))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_command_is_one_that_its_program_takes(step: str) -> None:
+    _, words = STEPS[step]
+    assert words[0] == sys.executable
+    if words[1] == "-c":
+        compile(words[2], step, "exec")
+    elif words[2] == "ois_cli.main":
+        _parse_ois(words[3:])
+    elif words[2] == "pytest":
+        files = [word for word in words[3:] if word.startswith("tests/")]
+        assert files
+        assert all((ROOT / file).is_file() for file in files)
+    else:
+        module = importlib.import_module(words[2])
+        assert module.arguments().parse_args(_plain(module.arguments(), words[3:]))
+
+
+def _parse_ois(words: Sequence[str]) -> None:
+    """As the command line would, up to running the command."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        assert rest[0] in command.commands, f"ois {' '.join(words)}"
+        command = command.commands[rest.pop(0)]
+    command.make_context(command.name, rest)
+
+
+def _plain(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """So that a mistake fails the test with its sentence, not with an exit."""
+
+    def fail(message: str) -> None:
+        pytest.fail(f"{parser.prog} {' '.join(words)}: {message}")
+
+    parser.error = fail  # type: ignore[assignment,method-assign]
+    parser.parse_args(words)
+    return words
+
+
+def test_contestants_and_paces_exist_and_the_gpu_comes_first() -> None:
+    from ois_benchmarks.contestants.registry import CONTESTANTS, wants_export
+
+    for step in ("spc", "sat", "session", "spc-trt"):
+        _, words = STEPS[step]
+        named = [words[place + 1] for place, word in enumerate(words) if word == "-c"]
+        assert set(named) <= set(CONTESTANTS)
+        assert not any(wants_export(name) for name in named), "an export takes minutes"
+        assert not any(name.endswith("-onnx") for name in named), "those run on the CPU"
+        assert words[words.index("--device") + 1] == "cuda"
+        assert words[words.index("--size") + 1] == "1024x1024"
+    spc = STEPS["spc"][1]
+    assert spc.index("ois-torch-cuda") < spc.index("segnext-sax2") < spc.index("sam-vitb")
+
+
+def test_all_of_it_takes_less_than_its_time() -> None:
+    limits = [limit for limit, _ in STEPS.values()]
+    assert sum(limits) < ALL_S
+    assert max(limits) <= COMMAND_S / 2  # so that two fit, with the start of the machine
+
+
+def test_what_first_imports_a_gpus_libraries_has_time_for_it() -> None:
+    """A cold disk makes the first `import torch` last most of a minute; without `gpu` all ends."""
+    assert STEPS["gpu"][0] >= 120
+    assert min(STEPS[step][0] for step in ("ceilings", "click")) >= 45
+
+
+def test_parity_is_that_of_the_engine_and_of_the_kernels() -> None:
+    assert STEPS["parity"][1][-2:] == ["tests/gpu/test_engine.py", "tests/gpu/test_kernels.py"]
+
+
+def test_no_step_is_lost_and_none_is_named_twice() -> None:
+    text = SCRIPT.read_text()
+    assert text.count("step gpu ") == 1
+    names = [line.split()[1] for line in text.splitlines() if line.strip().startswith("step ")]
+    assert sorted([*names, "gpu"]) == sorted(STEPS)
+
+
+def test_what_a_step_reads_an_earlier_one_wrote() -> None:
+    order = list(STEPS)
+    for reader, writers in {
+        "engine": ["kernels"],
+        "plugin": ["kernels", "profile-trt"],
+        "spc-trt": ["graphs-trt", "build-trt"],
+        "report": [name for name in STEPS if name != "report"],
+    }.items():
+        assert all(order.index(writer) < order.index(reader) for writer in writers)
+    written = {word for _, words in STEPS.values() for word in words}
+    from ois_benchmarks.gpu import layers
+
+    for file in (layers.PROFILE, layers.LAYERS, "kernels.json"):
+        assert f"RESULTS/{file}" in written
+
+
+def test_peers_clones_are_used_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "peers" / "segnext").mkdir(parents=True)
+    found = plan(tmp_path, "spc", "sat", PEERS=str(tmp_path / "peers"))
+    assert list(found) == ["spc", "sat"]
+    for _, words in found.values():
+        assert words.count("--checkout") == 1
+        assert words[words.index("--checkout") + 1] == f"segnext={tmp_path}/peers/segnext"
+
+
+def test_a_folder_of_peers_that_is_not_used_is_named(tmp_path: Path) -> None:
+    for name in ("segnext", "SimpleClick", "sam-hq"):
+        (tmp_path / "peers" / name).mkdir(parents=True)
+    script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "peers"))
+    summary = (tmp_path / "summary.txt").read_text()
+    names = "its folders must be named segnext sam hqsam simpleclick"
+    assert summary.count("not used: ") == 2
+    for name in ("SimpleClick", "sam-hq"):
+        assert f"not used: {name} in PEERS; {names}" in summary
+    script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "none"))
+    assert f"PEERS is {tmp_path}/none, and there is no such folder" in (
+        (tmp_path / "summary.txt").read_text()
+    )
+
+
+def test_an_unknown_step_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    done = script(str(tmp_path), "engine", "speed", SCRATCH=str(tmp_path))
+    assert done.returncode == 2
+    assert "got the step speed; expected some of gpu doctor parity" in done.stderr
+    assert not (tmp_path / "summary.txt").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_first_step_ends_it(tmp_path: Path) -> None:
+    done = script(str(tmp_path), SCRATCH=str(tmp_path))
+    assert done.returncode == 2
+    assert "no usable GPU" in done.stderr
+    summary = (tmp_path / "summary.txt").read_text()
+    assert "gpu " in summary
+    assert "doctor" not in summary
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
+    done = script(str(tmp_path), "ceilings", "spc-trt", SCRATCH=str(tmp_path))
+    assert done.returncode == 0
+    said = (tmp_path / "summary.txt").read_text()
+    assert "error: this measurement needs an NVIDIA GPU" in said
+    assert (tmp_path / "ceilings.log").is_file()
+    if "skipped" in said:
+        assert "spc-trt      skipped: no TensorRT here" in said
+    left = said.partition("not asked for:")[2]
+    assert "engine (100 s)" in left
+    assert "ceilings" not in left
+
+
+def test_a_doctor_that_misses_a_package_names_it_in_the_summary(tmp_path: Path) -> None:
+    """Not the report's last line, which is about a checkpoint and ok."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "from ois_cli import packages\n"
+        "packages.PACKAGES = (packages.Package('no-such', 'no_such', '', 'x'),)\n"
+    )
+    script(str(tmp_path), "doctor", SCRATCH=str(tmp_path), PYTHONPATH=str(tmp_path / "site"))
+    (line,) = [
+        line
+        for line in (tmp_path / "summary.txt").read_text().splitlines()
+        if line.startswith("doctor ")
+    ]
+    reason = "broken, and the base install has it: no-such; pip install 'ois-deploy'"
+    assert line.endswith(f"failed (1): {reason}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
+    done = script(str(tmp_path), "parity", "cold-start", SCRATCH=str(tmp_path))
+    assert done.returncode == 0
+    summary = (tmp_path / "summary.txt").read_text().splitlines()
+    said = dict(line.split(maxsplit=1) for line in summary)
+    assert "failed (1)" in said["parity"]
+    assert "passed" not in said["parity"]
+    assert "skipped" not in said["parity"]
+    assert "failed (1)" in said["cold-start"]
+    assert "nothing was measured; each row says why" in said["cold-start"]
+    assert "needs an NVIDIA GPU that PyTorch can use" in (tmp_path / "parity.log").read_text()
+
+
+@pytest.mark.skipif(find_spec("pytriton") is None, reason="the embedded server is not installed")
+def test_an_embedded_server_that_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    """Installed, but NumPy 2 beside it: the version is read from the first metadata there is."""
+    about = tmp_path / "site" / "numpy-2.4.0.dist-info" / "METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.0\n")
+    found = os.pathsep.join((str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")))
+    done = script(str(tmp_path), "session", "serving", SCRATCH=str(tmp_path), PYTHONPATH=found)
+    assert done.returncode == 0
+    lines = (tmp_path / "summary.txt").read_text().splitlines()
+    skipped = "skipped: no usable embedded server here: the embedded server needs NumPy 1.26; this"
+    for step, line in zip(("session", "serving"), lines[1:3], strict=True):
+        assert line.startswith(f"{step:12} {skipped} environment has 2.4.0")
+
+
+def test_a_gpu_test_file_that_skips_itself_whole_fails_where_a_gpu_must_be(tmp_path: Path) -> None:
+    """As `pytest.importorskip` at the top of a file does; other tests may go on being skipped."""
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
+    skips = "import pytest\npytest.skip('no such library', allow_module_level=True)\n"
+    (tmp_path / "gpu").mkdir()
+    for name in ("gpu/test_whole.py", "test_other.py"):
+        (tmp_path / name).write_text(skips)
+    words = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    for name, environment, code, said in (
+        ("gpu/test_whole.py", {"OIS_GPU_REQUIRED": "1"}, 2, "did not run: Skipped: no such"),
+        ("gpu/test_whole.py", {"OIS_GPU_REQUIRED": ""}, 5, "1 skipped"),
+        ("test_other.py", {"OIS_GPU_REQUIRED": "1"}, 5, "1 skipped"),
+    ):
+        done = subprocess.run(
+            [*words, name], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        assert said in done.stdout
+
+
+def test_the_report_takes_the_folder_with_everything_in_it(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cold start and the table of measurements are no results of a report, and do not stop it."""
+    replay = {"median": 900.0, "low": 890.0, "high": 910.0}
+    row = {"objects": 1, "replay": replay, "call_us": 1000.0, "floor_us": 250.0, "masks": replay}
+    row |= {"bound": "arithmetic"}
+    engine = {"network": "vitb", "weights": "random", "engine": "torch", "size": "1022x1022"}
+    engine |= {"benchmark": "gpu-engine", "rows": [row], "shapes": [], "machine": {"gpu": "H100"}}
+    (results / "gpu-engine-vitb.json").write_text(json.dumps(engine))
+    call = {"objects": 1, "keys": 5329, "heads": 8, "channels": 256, "dtype": "float16"}
+    row = {"call": call, "kernels_cold": replay, "torch_cold": replay, "fused_us": 800.0}
+    row |= {"floor_us": 250.0}
+    kernels = {"benchmark": "kernels", "rows": [row], "machine": {"gpu": "H100"}}
+    others = {"kernels": kernels, "cold-start": {"benchmark": "cold-start"}, "measured": {}}
+    for name, document in others.items():
+        (results / f"{name}.json").write_text(json.dumps(document))
+    (results / "summary.txt").write_text("gpu ok")
+    _, words = plan(results, "report")["report"]
+    assert main(words[3:]) == 0
+    assert (results / "report.html").is_file()
+    text = (results / "report.md").read_text()
+    assert "Seconds per click" in text
+    assert "| click, 1 objects | 900 (890 to 910) | 250 | 28% | arithmetic |" in text
+    assert "Masked attention on a GPU" in text
+    said = capsys.readouterr().err
+    assert "left out measured.json" in said
+    assert "cold-start" not in said  # has a page of its own

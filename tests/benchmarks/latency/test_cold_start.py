@@ -1,0 +1,72 @@
+"""Cold start is taken from a process's start to its first mask, and a failure is a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ois_benchmarks.latency import cold_start
+from ois_export.parity.samples import SQUARE, photo_folder
+from support.tiny_engines import write_engines
+
+
+def test_each_address_is_opened_in_processes_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = write_engines(tmp_path / "engines")
+    result = tmp_path / "result.json"
+    good, bad = f"local:{engines}", f"local:{tmp_path}/none"
+    assert cold_start.main([good, bad, "--repeats", "1", "--output", str(result)]) == 0
+    row, failed = json.loads(result.read_text())["rows"]
+    assert row["first_mask_s"] > row["load_s"] + row["open_s"] + row["click_s"] > 0
+    assert row["engine"].startswith("onnxruntime")
+    assert 0 < row["object_px"] < 512 * 512
+    assert "no engines at" in failed["failed"]
+    table = capsys.readouterr().out
+    assert f"| `{good}` | onnxruntime" in table
+    assert f"| `{bad}` | no engines at" in table
+
+
+def test_what_was_measured_is_on_the_disk_when_the_next_address_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tmp_path / "result.json"
+    urls: list[str] = []
+
+    def stopped_at_the_second(url: str, photo: Path) -> dict[str, object]:
+        urls.append(url)
+        if url == "local:second":
+            raise KeyboardInterrupt  # it ends here, as at a time limit
+        assert photo.is_file()
+        return {"engine": "some", "object_px": 1, **dict.fromkeys(cold_start.STAGES, 0.5)}
+
+    monkeypatch.setattr(cold_start, "_once", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        cold_start.main(["local:first", "local:second", "--repeats", "2", "--output", str(result)])
+    assert urls == ["local:first"] * 3 + ["local:second"]
+    (row,) = json.loads(result.read_text())["rows"]
+    assert (row["url"], row["first_mask_s"]) == ("local:first", 0.5)
+
+
+def test_a_run_in_which_nothing_was_measured_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cold_start.main([f"local:{tmp_path}/none", "--repeats", "1"]) == 1
+    said = capsys.readouterr()
+    assert "no engines at" in said.out
+    assert said.err == "error: nothing was measured; each row says why\n"
+
+
+def test_wrong_arguments_end_with_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cold_start.main(["--repeats", "0"]) == 2
+    assert cold_start.main(["--photo", str(tmp_path / "none.jpg")]) == 2
+    assert "expected 1 or more and a file" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    argv = [f"local:{tmp_path}/none", "--output", str(tmp_path / "file" / "result.json")]
+    assert cold_start.main(argv) == 2
+    assert "error: could not write" in capsys.readouterr().err
+    assert (photo_folder() / SQUARE.photo).is_file()

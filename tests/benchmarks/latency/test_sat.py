@@ -1,0 +1,107 @@
+"""`ois bench sat`: three modes apart; a projection says that it is one, and from what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ois_benchmarks.contestants.base import Place
+from ois_benchmarks.latency import run as latency
+from ois_benchmarks.latency.result import Definition
+from ois_benchmarks.latency.sat import measure_sat, spread
+from ois_benchmarks.latency.work import Work, grid
+from ois_cli.main import main
+from ois_client.contract.errors import InvalidInput
+from support.disk_contestant import Disk
+
+WHOLE = Work(width=64, height=40, encodes=1, patience=1, sat_clicks=5, batch=6, full_below_s=1e9)
+FEW = replace(WHOLE, full_below_s=0.0)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(Place(threads=1, scratch=tmp_path))
+
+
+def test_a_fast_contestant_makes_every_click_in_every_mode(disk: Disk) -> None:
+    encode, figures = measure_sat(disk, WHOLE)
+    assert encode is not None
+    assert set(figures) == {Definition.SEQUENTIAL, Definition.BATCHED, Definition.AUTOMATIC}
+    assert not any(figure.projected for figure in figures.values())
+    assert [figures[name].clicks for name in figures] == [256, 256, 256]
+    assert [figures[name].batch for name in figures] == [1, 6, 1]
+    for figure in figures.values():
+        assert figure.timing is not None
+        assert figure.seconds == figure.timing.median_s
+        assert sum(figure.parts_s.values()) == pytest.approx(figure.seconds)
+    counted = Counter(disk.calls)
+    assert counted["click", 1] == 2 + 5 + 256  # warm-ups, the probe, all
+    assert counted["batch", 6] == 2 + 1 + 42
+    assert counted["batch", 4] == 1  # 256 = 42 x 6 + 4
+    assert counted["automatic", 16] == 1
+
+
+def test_a_slow_contestant_is_projected_from_few_clicks(disk: Disk) -> None:
+    encode, figures = measure_sat(disk, FEW)
+    assert encode is not None
+    assert all(figure.projected for figure in figures.values())
+    sequential, batched = figures[Definition.SEQUENTIAL], figures[Definition.BATCHED]
+    assert (sequential.clicks, batched.clicks, batched.batch) == (5, 6, 6)
+    for figure, calls in ((sequential, 256), (batched, 43)):
+        assert figure.timing is not None
+        assert figure.seconds == pytest.approx(encode.median_s + calls * figure.timing.median_s)
+        assert figure.low_s <= figure.seconds <= figure.high_s
+    automatic = figures[Definition.AUTOMATIC]
+    assert automatic.timing is not None
+    expected = encode.median_s + 16 * max(0.0, automatic.timing.median_s - encode.median_s)
+    assert (automatic.clicks, automatic.seconds) == (16, pytest.approx(expected))
+    assert ("automatic", 16) not in disk.calls
+
+
+def test_without_an_encode_the_clicks_are_all(disk: Disk) -> None:
+    disk.encodes = False
+    encode, figures = measure_sat(disk, FEW)
+    assert encode is None
+    sequential = figures[Definition.SEQUENTIAL]
+    assert sequential.timing is not None
+    assert sequential.seconds == pytest.approx(256 * sequential.timing.median_s)
+
+
+def test_a_server_is_not_measured_by_sat(disk: Disk) -> None:
+    disk.served = True
+    with pytest.raises(InvalidInput, match="ois bench load"):
+        measure_sat(disk, FEW)
+
+
+def test_few_clicks_are_spread_over_the_whole_grid() -> None:
+    points = grid(640, 480)
+    few = spread(points, 5)
+    assert [points.index(point) for point in few] == [0, 64, 128, 191, 255]
+    assert spread(points, 1000) == points
+
+
+def test_the_command_leaves_the_server_out_and_passes_its_options_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[latency.Plan] = []
+
+    def run(plan: latency.Plan, output: Path, *, resume: bool, **_say: object) -> None:
+        asked.append(plan)
+        assert (output.name, resume) == ("sat.json", True)
+        raise InvalidInput("enough")
+
+    monkeypatch.setattr(latency, "run", run)
+    argv = ["bench", "sat", "--resume", "-o", str(tmp_path / "sat.json"), "--size", "64x40"]
+    argv += ["--full-below", "7", "--clicks", "3", "--batch", "2", "--threads", "1"]
+    assert main(argv) == 2
+    assert main([*argv, "-c", "ois"]) == 2
+    plan, only_ours = asked
+    assert only_ours.contestants == plan.contestants[: len(only_ours.contestants)]
+    assert len(only_ours.contestants) == 7
+    assert "ois-server" not in plan.contestants
+    assert {"ois-torch", "segnext-sax2", "simpleclick-1024-flip"} <= set(plan.contestants)
+    (work,) = plan.work
+    assert (work.full_below_s, work.sat_clicks, work.batch, work.width) == (7, 3, 2, 64)

@@ -1,0 +1,104 @@
+"""The data sets that quality is measured on: the right objects, at their own size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ois_benchmarks.quality.datasets import open_dataset
+from ois_client.contract.errors import InvalidInput
+from ois_network.training.data.collections import SkippedPair
+from ois_network.training.evaluate import held_out
+
+
+def write_pairs(root: Path, count: int, size: tuple[int, int] = (12, 8)) -> None:
+    for folder in ("img", "gt"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    width, height = size
+    for number in range(count):
+        mask = np.zeros((height, width), dtype=np.uint8)
+        mask[2:5, number : number + 3] = 9
+        Image.fromarray(np.full((height, width, 3), number, dtype=np.uint8)).save(
+            root / "img" / f"{number:02d}.png"
+        )
+        Image.fromarray(mask).save(root / "gt" / f"{number:02d}.png")
+
+
+def test_scenes_are_the_held_out_ones_at_their_own_size() -> None:
+    dataset = open_dataset("scenes:3")
+    items = list(dataset.items())
+    assert [item.name for item in items] == ["scene-00000", "scene-00001", "scene-00002"]
+    targets = [item.load() for item in items]
+    for target, (scene, chosen) in zip(targets, held_out(3), strict=True):
+        assert np.array_equal(target.image, scene.image)
+        assert np.array_equal(target.mask, scene.instances == chosen)
+        assert target.mask.any()
+    assert len({target.mask.shape for target in targets}) > 1
+
+
+def test_scenes_are_200_unless_said_otherwise() -> None:
+    assert open_dataset("scenes").count == 200
+    assert open_dataset("scenes", limit=7).describe() == open_dataset("scenes:7").describe()
+
+
+def test_davis_and_folders_read_the_same_pairs(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 3)
+    davis = open_dataset(f"davis:{tmp_path}")
+    folders = open_dataset(f"folders:{tmp_path / 'img'},{tmp_path / 'gt'}")
+    assert (davis.label, davis.count) == ("DAVIS, 3 frames", 3)  # DAVIS345 has 345
+    assert davis.fingerprint == folders.fingerprint
+    item = list(davis.items())[1]
+    assert item.name == "01"
+    assert item.load().image == tmp_path / "img" / "01.png"
+    assert item.load().mask.sum() == 9
+
+
+def test_a_limit_is_spread_over_the_whole_collection(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 9)
+    dataset = open_dataset(f"davis:{tmp_path}", limit=3)
+    assert [item.name for item in dataset.items()] == ["00", "03", "06"]
+    assert (dataset.count, dataset.label) == (3, "DAVIS, 9 frames, 3 of 9")
+    assert open_dataset(f"davis:{tmp_path}", limit=99).count == 9
+
+
+def test_another_file_under_the_same_name_changes_the_fingerprint(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 2)
+    before = open_dataset(f"davis:{tmp_path}").fingerprint
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "img" / "01.png")
+    assert open_dataset(f"davis:{tmp_path}").fingerprint != before
+
+
+def test_what_cannot_be_used_says_why_when_it_is_loaded(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 2)
+    Image.new("L", (12, 8)).save(tmp_path / "gt" / "00.png")
+    (tmp_path / "gt" / "lonely.png").write_bytes((tmp_path / "gt" / "01.png").read_bytes())
+    dataset = open_dataset(f"davis:{tmp_path}")
+    assert dataset.lost == {"mask without image": 1}
+    with pytest.raises(SkippedPair, match="marks no object"):
+        next(dataset.items()).load()
+
+
+def test_missing_parts_of_hqseg44k_are_refused_or_counted(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs", 2)
+    for name, folder in (("img", "im"), ("gt", "gt")):
+        (tmp_path / "DIS5K" / "DIS-VD").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pairs" / name).rename(tmp_path / "DIS5K" / "DIS-VD" / folder)
+    for path in (tmp_path / "DIS5K" / "DIS-VD" / "im").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(InvalidInput, match="COIFT"):
+        open_dataset(f"hqseg44k:{tmp_path}")
+    dataset = open_dataset(f"hqseg44k:{tmp_path}", partial=True)
+    assert (dataset.count, dataset.lost) == (2, {"missing folder": 6})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "scene", "scenes:0", "scenes:-1", "scenes:", "davis", "hqseg44k:", "folders:a", "coco:x"],
+)
+def test_an_unknown_data_set_is_told(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"expected scenes"):
+        open_dataset(text)

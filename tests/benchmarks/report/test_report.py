@@ -1,0 +1,486 @@
+"""`ois bench report`: nothing is left out, definitions stay apart, pictures show the numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from ois_benchmarks import roofline
+from ois_benchmarks.latency.result import (
+    Definition,
+    LatencyResult,
+)
+from ois_benchmarks.report import svg
+from ois_benchmarks.report.bars import Bar, bars, headline
+from ois_benchmarks.report.build import build
+from ois_benchmarks.report.inputs import Inputs, Latency, Source, read_inputs
+from ois_benchmarks.report.latency import pictures
+from ois_benchmarks.report.load import arrivals, stages
+from ois_benchmarks.report.page import html, markdown
+from ois_benchmarks.report.paper import TABLE_3
+from ois_benchmarks.report.parts import Picture
+from ois_benchmarks.report.roofline import Work
+from ois_benchmarks.report.table import Column, Table
+from ois_benchmarks.report.table import Row as Line
+from ois_benchmarks.report.table3 import table_3
+from ois_benchmarks.roofline import Ceilings
+from ois_cli.main import main
+from ois_client.contract.errors import InvalidInput
+from support.load_steps import step_result
+from support.results import (
+    CEILINGS,
+    MACHINE,
+    SIZE,
+    figure,
+    load_document,
+    row,
+    sat,
+    spc,
+)
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def latency(result: LatencyResult, name: str = "spc.json") -> Latency:
+    document = json.loads(json.dumps(result.to_dict()))
+    return Latency(Source(name, document), LatencyResult.from_dict(document))
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def test_every_kind_of_result_is_read(results: Path) -> None:
+    found = read_inputs([results])
+    kinds = (found.latency, found.engines, found.quality, found.load, found.overhead)
+    assert [len(each) for each in (*kinds, found.ceilings)] == [2, 1, 1, 1, 1, 1]
+    assert len(found.sources) == 7
+
+
+def test_a_folder_may_hold_other_files_but_a_named_file_must_be_a_result(results: Path) -> None:
+    (results / "other.json").write_text('{"benchmark": "tea"}')
+    (results / "half.json").write_text('{"benchmark": "load", "schema": 1, "steps": [{}]}')
+    (results / "parts.json").write_text('{"benchmark": "ablation"}')  # has a table of its own
+    found = read_inputs([results])
+    assert sorted(text.split(":")[0] for text in found.skipped) == ["half.json", "other.json"]
+    with pytest.raises(InvalidInput, match="got the benchmark 'ablation'"):
+        read_inputs([results / "parts.json"])
+    with pytest.raises(InvalidInput, match="got the benchmark 'tea'"):
+        read_inputs([results / "other.json"])
+    with pytest.raises(InvalidInput, match="is damaged"):
+        read_inputs([results / "half.json"])
+    (results / "text.json").write_text("{")
+    with pytest.raises(InvalidInput, match="not JSON"):
+        read_inputs([results / "text.json"])
+
+
+def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no result in"):
+        read_inputs([tmp_path])
+
+
+# -- headlines and bars -----------------------------------------------------------------------
+
+
+def bar(label: str, seconds: float, **changes: Any) -> Bar:
+    return Bar(label, seconds, 0.98 * seconds, 1.02 * seconds, **changes)
+
+
+def test_a_headline_names_losses_like_wins() -> None:
+    rows = [
+        bar("slow engine", 0.4, ours=True),
+        bar("OIS", 0.1, ours=True),
+        bar("SegNext", 1.3, rank=0),
+        bar("SAM", 0.05, rank=2),
+        bar("Tiny", 0.02),
+        bar("HQ-SAM", 0.101, rank=1),
+        Bar("Gone", failed="no code"),
+    ]
+    assert headline(rows, "A click") == (
+        "A click: OIS takes 100 ms: 13x faster than SegNext, about as fast as HQ-SAM, "
+        "2.0x slower than SAM; the fastest peer is Tiny, 20.0 ms"
+    )
+    assert headline(rows[2:], "A click").startswith("A click: the fastest is Tiny, 20.0 ms; no en")
+    assert headline(rows[:2], "A click") == (
+        "A click: OIS takes 100 ms: 4.0x faster than slow engine"
+    )
+    assert headline(rows[6:], "A click") == "A click: no engine of OIS was measured"
+
+
+def test_dots_lie_at_their_values_on_the_labelled_scale() -> None:
+    picture = ElementTree.fromstring(
+        bars([bar("a", 0.1), bar("b", 0.2, ours=True), Bar("c", failed="why not")], "click")
+    )
+    texts = {t.text: float(t.attrib["x"]) for t in picture.iter(f"{SVG}text") if "x" in t.attrib}
+    dots = sorted(float(dot.attrib["cx"]) for dot in picture.iter(f"{SVG}circle"))
+    assert dots == pytest.approx([texts["100"], texts["200"]], abs=0.1)
+    ranges = [e for e in picture.iter(f"{SVG}line") if e.attrib["class"] == "range ours"]
+    widest = max(float(e.attrib["x2"]) - float(e.attrib["x1"]) for e in ranges)
+    scale = (dots[1] - dots[0]) / 0.30103  # pixels a decade
+    assert widest == pytest.approx(scale * 0.017374, rel=0.02)  # log10(1.02 / 0.98)
+    assert "c: not measured, why not" in texts
+    assert "click, ms (log scale)" in texts
+    assert "200 ms (196 to 204)" in texts
+
+
+def test_labels_are_moved_apart_and_keep_their_order() -> None:
+    moved = svg.spread([10, 11, 12, 90], 16, 0, 100)
+    assert moved == sorted(moved)
+    assert all(b - a >= 15.8 for a, b in pairwise(moved))
+    assert svg.spread([50, 10], 16, 0, 100) == [50, 10]
+
+
+def test_scales_label_round_values() -> None:
+    log = svg.log_scale([0.05, 2.0], 0, 100)
+    assert log.ticks() == [0.05, 0.1, 0.2, 0.5, 1, 2]
+    assert log(2.0) - log(0.2) == pytest.approx(log(0.5) - log(0.05))
+    assert svg.Scale(0, 31, 0, 100).ticks() == [0, 10, 20, 30]
+    assert [svg.number(v) for v in (0.1442, 14.0, 1440.4, 0)] == ["0.144", "14.0", "1,440", "0"]
+    assert [svg.short(v) for v in (0.5, 14.0)] == ["0.5", "14"]
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def test_a_table_is_the_same_in_markdown_and_html() -> None:
+    table = Table(
+        "T",
+        [Column("name", number=False), Column("a", "g"), Column("empty", "g")],
+        [Line(["x|<y>", "1\n0 to 2", ""], strong=True), Line(["gone: why", "", ""], quiet=True)],
+        ["note"],
+    ).without_empty_columns()
+    assert table.markdown().splitlines() == [
+        "**T**", "", "| name | g: a |", "|---|---:|", "| **x\\|<y>** | 1 (0 to 2) |",
+        "| gone: why |  |", "", "note",
+    ]  # fmt: skip
+    page = table.html()
+    assert "<td>x|&lt;y&gt;</td>" in page
+    assert '<td class="number">1<small>0 to 2</small></td>' in page
+    assert '<td colspan="2">gone: why</td>' in page
+
+
+def cells(table: Table, name: str) -> Mapping[str, str]:
+    found = next(row for row in table.rows if row.cells[0].startswith(name))
+    return dict(zip([column.heading for column in table.columns], found.cells, strict=True))
+
+
+def test_table_3_has_paper_and_measured_side_by_side() -> None:
+    table = table_3([latency(spc()), latency(sat(), "sat.json")], SIZE)
+    peer = cells(table, "HQ-SAM")
+    assert (peer["parameters, M: paper"], peer["parameters, M: here"]) == ("94.81", "94.81")
+    assert (peer["SPC, ms a click: paper"], peer["SPC, ms a click: click, here"]) == (
+        "10",
+        "300\n294 to 306",
+    )
+    assert peer["SAT, s: sequential, here"] == "≈ 77.0\n75.5 to 78.5"
+    ours = cells(table, "OIS bf16")
+    assert ours["SPC, ms a click: click, here"].startswith("150\n")
+    assert ours["SPC, ms a click: loop, here"].startswith("300\n")
+    assert ours["SAT, s: sequential, here"].startswith("40.0\n")
+    assert ours["SAT, s: batched, here"].startswith("30.0\n")
+    assert cells(table, "SAM")["SPC, ms a click: click, here"].startswith("50.0*")
+    assert any(r.cells[0] == "segnext-sax2: not measured, no checkout" for r in table.rows)
+    assert cells(table, "SimpleClick (1024), paper")["SAT, s: paper"] == "81.3"
+    assert table.rows[0].cells[0] == "OIS bf16"
+
+
+def test_the_papers_network_is_not_compared_with_a_tiny_one() -> None:
+    for label, expected in (("OIS ViT-B, PyTorch", "107.88"), ("OIS tiny, PyTorch", "")):
+        figures = {Definition.CLICK: figure(1.0)}
+        mine = row("ois-torch-unrewritten", label, "ois", figures=figures)
+        table = table_3([latency(replace(spc(), rows=(mine,)))], SIZE)
+        assert cells(table, label)["parameters, M: paper"] == expected
+        assert any(line.cells[0] == "OIS, paper" for line in table.rows) is not bool(expected)
+
+
+def test_the_papers_rows_are_what_could_be_read_of_them() -> None:
+    assert {row.contestant for row in TABLE_3} == {
+        "simpleclick-448", "simpleclick-1024", "segnext-sax2", "hqsam-vitb",
+        "ois-torch-unrewritten",
+    }  # fmt: skip
+    paper = {row.method: row for row in TABLE_3}
+    assert (paper["OIS"].parameters, paper["SegNext"].parameters) == ("107.88", "113.79")
+    assert paper["SegNext"].sat == ""
+
+
+def test_results_of_two_machines_are_never_in_one_table() -> None:
+    other = replace(spc(), machine={**MACHINE, "cores": 64})
+    inputs = Inputs(latency=[latency(spc()), latency(other, "b.json")])
+    inputs.sources = [one.source for one in inputs.latency]
+    section = build(inputs).sections[0]
+    tables = [block for block in section.blocks if isinstance(block, Table)]
+    assert len(tables) == 2
+    assert [block for block in section.blocks if isinstance(block, str)] == [
+        "Test CPU <1>, 2 cores, 2 threads, cpu:",
+        "Test CPU <1>, 64 cores, 2 threads, cpu:",
+    ]
+
+
+# -- pictures ---------------------------------------------------------------------------------
+
+
+def test_each_definition_has_a_picture_of_its_own_with_its_meaning() -> None:
+    made = list(pictures(spc()))
+    assert [picture.caption.split(":")[0] for picture in made] == ["encode", "click", "loop"]
+    assert made[1].caption == f"click: {Definition.CLICK.meaning}."
+    assert made[1].title == (
+        "A click on 854x480: OIS bf16 takes 150 ms: 2.0x faster than HQ-SAM, 3.0x slower than SAM"
+    )
+    assert "segnext-sax2: not measured, no checkout" in made[1].svg
+    assert [p.caption.split(":")[0] for p in pictures(sat())] == ["sequential", "batched"]
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
+    arithmetic = Work("a", "click", True, "fp32", 0.5, 1e11, 1e9)
+    memory = Work("b", "click", True, "bf16", 0.4, 1e10, 4e9)
+    assert arithmetic.share(CEILINGS) == pytest.approx(0.25 / 0.5)
+    assert memory.share(CEILINGS) == pytest.approx(0.2 / 0.4)
+    assert CEILINGS.floor_s(1e11, 1e9, "bf16") == pytest.approx(0.125)
+    assert replace(CEILINGS, bf16_flops=None).peak("bf16") == 4e11
+
+
+def test_ceilings_hold_for_their_machine_only() -> None:
+    assert CEILINGS.holds_for(MACHINE)
+    assert not CEILINGS.holds_for({**MACHINE, "cores": 4})
+    assert not CEILINGS.holds_for({**MACHINE, "threads": 1})
+    document = json.loads(json.dumps(CEILINGS.to_dict()))
+    assert Ceilings.from_dict(document) == CEILINGS
+    with pytest.raises(InvalidInput, match="not ceilings"):
+        Ceilings.from_dict({**document, "schema": 0})
+
+
+def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_SIDE", 128), ("_CHANNELS", 16), ("_GRID", 16), ("_ROUNDS", 2)):
+        monkeypatch.setattr(roofline, name, value)
+    monkeypatch.setattr(roofline, "_ARRAY_BYTES", 2**20)
+    found = roofline.measure(threads=1)
+    assert found.threads == 1
+    fp32 = [rate for name, rate in found.kernels.items() if name.endswith("fp32")]
+    assert len(fp32) == 3
+    assert found.fp32_flops == pytest.approx(max(fp32), rel=1e-3)
+    assert found.bf16_flops is None or found.bf16_flops > found.fp32_flops
+    assert found.bytes_per_s > 0
+
+
+def test_arrivals_are_drawn_to_scale_with_limit_and_knee() -> None:
+    document = load_document()
+    steps = [step_result(10.0), step_result(20.0), step_result(30.0, failed={"TOO_MUCH": 7})]
+    picture = ElementTree.fromstring(arrivals(steps, document["saturation"]))
+    lines = [e for e in picture.iter(f"{SVG}polyline") if "series-0" in e.attrib["class"]]
+    points = [tuple(map(float, p.split(","))) for p in lines[0].attrib["points"].split()]
+    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
+    (knee,) = (e for e in picture.iter(f"{SVG}line") if e.attrib["class"] == "knee")
+    assert float(knee.attrib["x1"]) == pytest.approx(points[1][0], abs=0.1)
+    texts = [t.text for t in picture.iter(f"{SVG}text")]
+    assert "sustained: 20/s" in texts
+    assert "limit for the 95 % line: 500 ms" in texts
+    assert arrivals([], None) == ""
+
+
+def test_stages_are_as_long_as_they_take() -> None:
+    picture = ElementTree.fromstring(stages([("a", {"queue": 1.0, "decode": 3.0}), ("b", {})]))
+    widths = [
+        float(e.attrib["width"])
+        for e in picture.iter(f"{SVG}rect")
+        if e.find(f"{SVG}title") is not None
+    ]
+    assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
+    assert stages([("a", {})]) == ""
+
+
+# -- the page ---------------------------------------------------------------------------------
+
+
+class Checker(HTMLParser):
+    """Collects tags, checks that they close in order, and what a browser would load."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [v or "" for k, v in attrs if k in ("src", "href") and v and v[0] != "#"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
+    report = build(read_inputs([results]))
+    page = html(report)
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    assert checker.loads == []
+    assert not checker.tags & {"script", "link", "img", "iframe"}
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert "Test CPU &lt;1&gt;" in page
+    assert [section.title for section in report.sections] == [
+        "The paper's Table 3",
+        "Seconds per click",
+        "Segment anything: 256 clicks on one picture",
+        "One network in every engine",
+        "How much of the machine is used",
+        "Clicks against IoU",
+        "Many users at once",
+        "Where the time goes",
+        "What the words mean",
+        "What it was measured on",
+    ]
+    for picture in (b for section in report.sections for b in section.blocks):
+        if isinstance(picture, Picture):
+            ElementTree.fromstring(picture.svg)
+    # Colours are classes: each that a picture uses is in the style sheet.
+    style = page[page.index("<style>") : page.index("</style>")]
+    drawn = page[page.index("</style>") :]
+    classes = re.findall(r'<(?:text|line|circle|rect|polyline|polygon) class="([^"]+)"', drawn)
+    used = {name for names in classes for name in names.split()}
+    assert {"ours", "peer", "grid", "roof", "knee", "band", "part-0", "inside"} <= used
+    assert {name for name in used if f".{name}" not in style} <= {"dot", "point"}
+
+
+def test_markdown_and_page_say_what_failed_and_what_is_missing(results: Path) -> None:
+    report = build(read_inputs([results]))
+    for text in (markdown(report), html(report)):
+        assert "segnext-sax2: not measured, no checkout" in text
+        assert "7 TOO_MUCH" in text
+        assert "The run was interrupted: steps are missing" in text
+        assert "the weights are random, its quality says nothing" in text
+        assert Definition.SEQUENTIAL.meaning.split(",")[0] in text
+        assert "sustained: 20 clicks/s" in text
+
+
+@pytest.mark.parametrize("change", [{"cores": 9}, {"noisy": True}])
+def test_without_good_ceilings_of_the_machine_there_is_a_reason_and_no_roofline(
+    results: Path, change: dict[str, Any]
+) -> None:
+    (results / "ceilings.json").write_text(json.dumps(replace(CEILINGS, **change).to_dict()))
+    text = markdown(build(read_inputs([results])))
+    assert "spc.json has no roofline" in text
+    assert "of the roof" not in text
+
+
+def on_a_gpu(result: LatencyResult, gpu: str) -> LatencyResult:
+    """All but the first row, which stays on the CPU although the run's device is the GPU."""
+    first, *others = result.rows
+    moved = [
+        replace(row, identity=replace(row.identity, engine="torch 2 fp32 on cuda", precision=given))
+        for row, given in zip(others, ("fp16", "fp32"), strict=False)
+        if row.identity is not None
+    ]
+    machine = {**MACHINE, "gpu": gpu}
+    return replace(result, settings={"device": "cuda"}, machine=machine, rows=(first, *moved))
+
+
+GPU_CEILINGS = replace(
+    CEILINGS, fp32_flops=5e13, bf16_flops=7e14, fp16_flops=7.1e14, bytes_per_s=3e12, gpu="H100"
+)
+
+
+def test_times_of_a_gpu_are_not_put_under_a_processors_roof() -> None:
+    inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
+    inputs.ceilings = [CEILINGS, replace(GPU_CEILINGS, gpu="H200")]
+    inputs.sources = [inputs.latency[0].source]
+    text = markdown(build(inputs))
+    assert "spc.json has no roofline" in text
+    assert "python -m ois_benchmarks.gpu.ceilings" in text
+    assert "of the roof" not in text
+
+
+def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
+    inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
+    inputs.ceilings, inputs.sources = [CEILINGS, GPU_CEILINGS], [inputs.latency[0].source]
+    report = build(inputs)
+    text = markdown(report)
+    assert "Ceilings measured on H100: 50000 GFLOP/s fp32, 700000 GFLOP/s bf16, 710000" in text
+    section = next(one for one in report.sections if one.title.startswith("How much"))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    floors = [float(cells(table, "HQ-SAM")["floor, ms"])]
+    # 1e11 FLOP at 7.1e14 a second, less than 2e9 bytes at 3e12.
+    assert floors == [pytest.approx(0.667, rel=0.01)]
+    assert "OIS bf16" not in table.markdown()  # it ran on the CPU
+    picture = next(block for block in section.blocks if isinstance(block, Picture))
+    assert "bf16, fp16: 710000 GFLOP/s" in picture.svg
+    assert "H100, Test CPU" in text
+
+
+def test_results_of_two_gpus_are_not_one_table() -> None:
+    runs = [latency(on_a_gpu(spc(), gpu), f"{gpu}.json") for gpu in ("H100", "H200")]
+    inputs = Inputs(latency=runs, sources=[one.source for one in runs])
+    blocks = build(inputs).sections[0].blocks
+    assert [block for block in blocks if isinstance(block, str)] == [
+        "Test CPU <1>, 2 cores, 2 threads, H100:",
+        "Test CPU <1>, 2 cores, 2 threads, H200:",
+    ]
+
+
+def test_published_rows_stand_in_the_table(results: Path) -> None:
+    rows = [{"method": "Somebody", "dataset": "scenes", "noc90": 4.5, "miou1": 0.61}]
+    table = build(read_inputs([results]), rows).sections[0].blocks[0]
+    assert isinstance(table, Table)
+    theirs, ours = cells(table, "Somebody on scenes"), cells(table, "tiny, onnxruntime on scenes")
+    assert (theirs["NoC90: published"], theirs["1-mIoU: published"]) == ("4.50", "61.00")
+    assert (ours["NoC90: here"], ours["1-mIoU: here"]) == ("3.25", "60.00")
+
+
+# -- the command ------------------------------------------------------------------------------
+
+
+def test_the_command_writes_page_and_markdown(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, tables = tmp_path / "r.html", tmp_path / "r.md"
+    argv = ["bench", "report", str(results), "-o", str(page), "--markdown", str(tables)]
+    assert main([*argv, "--no-measure", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["files"] == [str(page), str(tables)]
+    assert any(finding.startswith("A click on 854x480") for finding in printed["findings"])
+    assert page.read_text().startswith("<!doctype html>")
+    assert tables.read_text().startswith("# OIS Deploy")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["none.json"], "does not exist"),
+        ([".", "-o", "r.txt"], "expected a name that ends in .html"),
+        ([".", "--markdown", "r.html"], "expected a name that ends in .md"),
+        (["."], "no result in"),
+        ([".", "--published", "none.json"], "none.json cannot be read"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    argv: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "report", *argv]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []

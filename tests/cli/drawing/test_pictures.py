@@ -1,0 +1,128 @@
+"""Pictures show what the arrays hold: colours, contours, clicks, depth and order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ois_cli.drawing.colours import GREEN, RED, VIRIDIS, colour_map, object_colour
+from ois_cli.drawing.pictures import depth_picture, draw_clicks, order_picture, overlay
+from ois_cli.drawing.sheet import Panel, sheet
+from ois_cli.prompts import Prompt
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import InvalidClick, InvalidInput
+
+GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
+
+
+def test_equal_steps_of_the_colour_map_rise_equally_in_lightness() -> None:
+    linear = (VIRIDIS / 255) ** 2.2
+    lightness = np.cbrt(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    steps = np.diff(lightness[::16])
+    assert (steps > 0).all()
+    assert steps.max() < 2.5 * steps.min()
+
+
+def test_the_colour_map_clips_and_takes_what_is_not_a_number() -> None:
+    shown = colour_map(np.array([[-1.0, 0.0, 1.0, 2.0, np.nan]]))
+    assert (shown[0, 0] == VIRIDIS[0]).all()
+    assert (shown[0, 1] == VIRIDIS[0]).all()
+    assert (shown[0, 2] == VIRIDIS[255]).all()
+    assert (shown[0, 3] == VIRIDIS[255]).all()
+    assert (shown[0, 4] == VIRIDIS[0]).all()
+
+
+def test_an_overlay_tints_inside_outlines_the_edge_and_leaves_the_rest() -> None:
+    labels = np.zeros((60, 80), dtype=np.uint8)
+    labels[10:30, 20:50] = 2
+    before = GREY.copy()
+    shown = overlay(GREY, labels)
+    colour = np.array(object_colour(2))
+    assert (shown[labels == 0] == 128).all()
+    assert (shown[10, 20:50] == colour).all()
+    assert np.abs(shown[20, 35] - (128 * 0.55 + colour * 0.45)).max() <= 0.5
+    assert (before == GREY).all()
+
+
+def test_the_picture_s_border_is_no_contour() -> None:
+    shown = overlay(GREY, np.ones((60, 80), dtype=np.uint8))
+    assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize(("positive", "colour"), [(True, GREEN), (False, RED)])
+def test_a_click_is_drawn_at_its_pixel(positive: bool, colour: tuple[int, int, int]) -> None:
+    image = np.full((600, 800, 3), 128, dtype=np.uint8)
+    shown = draw_clicks(image, [Click(400, 300, positive)])
+    changed = np.argwhere((shown != image).any(axis=2))
+    assert np.abs(changed.mean(axis=0) - (300, 400)).max() < 0.6
+    # Radius 10: the middle and the bar's arm are white, between the arms is the sign's colour.
+    assert (shown[300, 400] == 255).all()
+    assert (shown[300, 403] == 255).all()
+    assert (shown[296, 396] == colour).all()
+    assert (shown[297, 400] == ((255, 255, 255) if positive else colour)).all()
+    marker = shown[290:311, 390:411]
+    assert (marker == marker[::-1]).all()
+    assert (marker == marker[:, ::-1]).all()
+
+
+def test_a_click_in_the_corner_and_on_one_pixel_is_no_error() -> None:
+    for shape in ((60, 80, 3), (1, 1, 3)):
+        image = np.zeros(shape, dtype=np.uint8)
+        assert draw_clicks(image, [Click(0, 0), Click(shape[1] - 1, shape[0] - 1)]).shape == shape
+
+
+def test_near_is_bright_and_far_is_dark() -> None:
+    depth = np.array([[0.0, 1.0]], dtype=np.float32)
+    shown = depth_picture(depth, (2, 1))
+    assert (shown[0, 0] == VIRIDIS[255]).all()
+    assert (shown[0, 1] == VIRIDIS[0]).all()
+
+
+def test_the_clicked_depth_is_the_bright_one_in_an_order_map() -> None:
+    order = np.array([[0.0, 0.5], [1.0, 0.0]], dtype=np.float32)
+    shown = order_picture(order, (2, 2))
+    assert (shown[0, 0] == VIRIDIS[255]).all()
+    assert (shown[1, 0] == VIRIDIS[0]).all()
+
+
+def test_pictures_of_a_map_have_the_image_s_size() -> None:
+    assert depth_picture(np.zeros((14, 28), dtype=np.float32), (80, 60)).shape == (60, 80, 3)
+
+
+def test_a_sheet_shows_every_panel_in_reading_order() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    panels = [
+        Panel(f"panel {i}", np.full((20, 40, 3), colour, dtype=np.uint8))
+        for i, colour in enumerate(colours)
+    ]
+    page = sheet(panels, columns=2, panel_width=100, footer="made by a test")
+    places = [np.argwhere((page == colour).all(axis=2)) for colour in colours]
+    assert [len(place) for place in places] == [100 * 50] * 3
+    (top0, left0), (top1, left1), (top2, left2) = (place.min(axis=0) for place in places)
+    assert top0 == top1 < top2
+    assert left0 == left2 < left1
+
+
+def test_a_sheet_without_a_panel_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match="0 panels"):
+        sheet([], columns=2, panel_width=100)
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "click"),
+    [
+        ("512,300", 1, Click(512, 300)),
+        ("512.5, 300,+", 1, Click(512.5, 300)),
+        ("80,40,-", 1, Click(80, 40, positive=False)),
+        ("2:512,300", 2, Click(512, 300)),
+        (" 12 : 3,4,-", 12, Click(3, 4, positive=False)),
+    ],
+)
+def test_a_point_names_object_place_and_sign(text: str, number: int, click: Click) -> None:
+    assert Prompt.parse(text) == Prompt(number, click)
+
+
+@pytest.mark.parametrize("text", ["", "5", "0:1,2", "256:1,2", "a:1,2", "1:", "1,2,x", "2:1;2"])
+def test_a_point_that_means_nothing_is_an_error(text: str) -> None:
+    with pytest.raises(InvalidClick):
+        Prompt.parse(text)

@@ -1,0 +1,114 @@
+"""`ois doctor` says what works on this machine and why not the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ois_cli import doctor, machine, packages
+from ois_cli.doctor import Status
+from ois_cli.main import main
+from ois_cli.packages import Package, PackageState
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OIS_ENGINES", raising=False)
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only two packages: importing all of them, as `doctor` does, takes half a minute."""
+    few = (Package("numpy", "numpy", "", "arrays"), Package("no-such", "no_such", "cpu", "x"))
+    monkeypatch.setattr(packages, "PACKAGES", few)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_report_as_json_names_every_area(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is True
+    assert {finding["area"] for finding in report["findings"]} == {
+        "python",
+        "package",
+        "hardware",
+        "serving",
+        "engines",
+    }
+    by_name = {finding["name"]: finding for finding in report["findings"]}
+    assert by_name["Python"]["detail"].startswith(f"3.{sys.version_info.minor}.")
+    assert by_name["numpy"]["status"] == "ok"
+    assert by_name["no-such"]["status"] == "absent"
+    assert by_name["no-such"]["fix"] == "pip install 'ois-deploy[cpu]'"
+    assert by_name["engines"]["fix"].startswith("ois export ")
+
+
+@pytest.mark.usefixtures("_quick")
+def test_report_for_people_keeps_square_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    assert "ois-deploy[cpu]" in capsys.readouterr().out
+
+
+def test_a_missing_basic_package_is_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optional = Package("no-extra", "no_extra", "cpu", "x")
+    basic = [Package(f"no-{name}", f"no_{name}", "", "arrays") for name in ("such", "other")]
+    monkeypatch.setattr(packages, "PACKAGES", (optional, *basic))
+    assert main(["doctor", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["healthy"] is False
+    assert said.err.endswith(
+        "broken, and the base install has it: no-such, no-other; pip install 'ois-deploy'\n"
+    )
+
+
+def test_an_installed_package_that_does_not_import_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # pip is installed; a module name that does not exist stands for a damaged install.
+    monkeypatch.setattr(packages, "PACKAGES", (Package("pip", "pip.no_such", "cpu", "x"),))
+    (state,) = packages.package_states()
+    assert state.version is not None
+    assert "No module named 'pip.no_such'" in (state.problem or "")
+
+
+def test_an_engine_folder_that_is_damaged_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "engines" / "cut-off"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    monkeypatch.setenv("OIS_ENGINES", str(tmp_path / "nowhere"))
+    findings = list(doctor._engines())
+    assert [finding.status for finding in findings] == [Status.BROKEN, Status.BROKEN]
+    assert {finding.name for finding in findings} == {
+        "engines/cut-off",
+        str(tmp_path / "nowhere"),
+    }
+
+
+def test_the_processor_has_threads_and_bf16_only_with_its_flags() -> None:
+    assert machine.cpu().threads >= 1
+    assert machine.Cpu("x", ("AVX2", "AMX bf16"), 4).native_bf16
+    assert not machine.Cpu("x", ("AVX2", "AVX-512"), 4).native_bf16
+
+
+def test_a_gpu_is_either_named_or_its_absence_explained() -> None:
+    gpu = machine.gpu()
+    assert (gpu.problem is None) == bool(gpu.devices)
+
+
+def test_every_package_of_the_base_install_is_looked_at() -> None:
+    base = {package.distribution for package in packages.PACKAGES if not package.extra}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert base == {re.match(r"[\w-]+", need)[0] for need in project["dependencies"]}
+    assert PackageState(packages.PACKAGES[0], None).problem is None

@@ -1,0 +1,108 @@
+"""A mistake is one message and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ois_cli import main as module
+from ois_cli.main import main
+from ois_client.contract.errors import InvalidClick
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """Makes `ois doctor` raise the exception that the test puts into this list."""
+    raised: list[BaseException] = []
+
+    def fail() -> None:
+        raise raised[0]
+
+    monkeypatch.setattr("ois_cli.doctor.examine", fail)
+    return raised
+
+
+def test_a_typed_error_is_one_line_with_its_code(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(InvalidClick("got [cpu] where x,y was expected"))
+    assert main(["doctor"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: got [cpu] where x,y was expected (INVALID_CLICK)\n"
+
+
+def test_with_json_the_error_is_json_too(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(InvalidClick("wrong"))
+    assert main(["doctor", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"error": {"code": "INVALID_CLICK", "message": "wrong"}}
+    assert "wrong" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x.png"), 2, "OUTPUT_ERROR"),
+        (MemoryError(), 2, "OIS_ERROR"),
+        (KeyboardInterrupt(), 130, None),
+        (ZeroDivisionError("division by zero"), 1, "INTERNAL"),
+    ],
+)
+def test_what_the_system_throws_is_explained(
+    failing: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    code: str | None,
+) -> None:
+    failing.append(error)
+    assert main(["doctor"]) == status
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    if code is not None:
+        assert f"({code})" in err
+
+
+@pytest.mark.parametrize("argv", [["--debug", "doctor"], ["doctor", "--debug"]])
+def test_debug_shows_the_traceback_wherever_it_stands(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    failing.append(InvalidClick("wrong"))
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("error: wrong (INVALID_CLICK)\n")
+
+
+def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--jsno", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["code"] == "USAGE"
+    assert "--jsno" in err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("doctor", "segment", "demo"):
+        assert main([command, "--help"]) == 0
+        assert "Usage: ois" in capsys.readouterr().out
+
+
+def test_the_process_exits_with_the_code(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "ois_cli.main", "segment", str(tmp_path / "none.jpg")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == module.EXIT_ERROR
+    assert run.stdout == ""
+    assert run.stderr.startswith("error: ")
+    assert len(run.stderr.splitlines()) == 1

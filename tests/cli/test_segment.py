@@ -1,0 +1,179 @@
+"""`ois segment` and `ois demo` on a tiny real engine pair whose masks are disks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ois_cli.main import main
+from ois_cli.photographs import PHOTOGRAPHS
+from support.tiny_engines import write_engines
+
+WIDTH, HEIGHT = 112, 56  # network 56x28: one network pixel is two image pixels
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engines(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    ramp = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.stack([ramp] * 3, axis=2)).save(path)
+    return path
+
+
+def disk(x: float, y: float, radius: float) -> np.ndarray:
+    """(H, W) bool: the engines' mask in the image, radius in network pixels."""
+    ys, xs = np.mgrid[:HEIGHT, :WIDTH]
+    return np.hypot(xs - x, ys - y) < 2 * radius
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def differing(got: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the expected object's pixels; the logits are bilinear, a rim may differ."""
+    return float((got.astype(bool) != expected).sum() / expected.sum())
+
+
+def test_one_object_is_written_as_black_and_white(engines: Path, image: Path) -> None:
+    out = image.with_name("mask.png")
+    argv = ["segment", str(image), "--point", "40,28", "--out", str(out)]
+    assert main([*argv, "--engines", str(engines)]) == 0
+    mask = read(out)
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert set(np.unique(mask)) == {0, 255}
+    assert differing(mask, disk(40, 28, 12)) < 0.03
+
+
+def test_clicks_are_applied_one_after_another(
+    engines: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["segment", str(image), "--json", "--engines", str(engines)]
+    areas = []
+    for points in (["40,28"], ["40,28", "90,10,-"]):
+        options = [option for point in points for option in ("--point", point)]
+        assert main([*argv, *options]) == 0
+        areas.append(json.loads(capsys.readouterr().out)["objects"][0]["area_px"])
+    # A negative click takes 2 from the radius; what the first click's mask covers adds up to 6,
+    # so the area tells that the second click saw it.
+    alone = disk(40, 28, 10).sum()
+    assert areas[0] == pytest.approx(disk(40, 28, 12).sum(), rel=0.03)
+    assert areas[1] > 1.1 * alone
+
+
+def test_several_objects_share_a_label_image(
+    engines: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = image.with_name("mask.png")
+    argv = ["segment", str(image), "--engines", str(engines), "--out", str(out), "--json"]
+    assert main([*argv, "--point", "3:26,28", "--point", "86,28"]) == 0
+    labels = read(out)
+    assert set(np.unique(labels)) == {0, 1, 3}
+    assert (labels[28, 26], labels[28, 86]) == (3, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert [entry["object"] for entry in report["objects"]] == [3, 1]
+    assert report["objects"][1]["clicks"] == [[86.0, 28.0, True]]
+
+
+def test_the_json_report_is_complete(
+    engines: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["segment", str(image), "--point", "40,28", "--json", "--repeat", "3"]
+    assert main([*argv, "--engines", str(engines)]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["trained"] is False
+    assert "random weights" in err
+    assert (report["image"]["width"], report["image"]["height"]) == (WIDTH, HEIGHT)
+    assert report["model"]["network"] == "tiny-test"
+    assert report["repeat"] == 3
+    assert set(report["timings_ms"]["encode"]) == {"preprocess", "encode"}
+    assert set(report["timings_ms"]["click"]) == {"decode", "postprocess"}
+    assert report["objects"][0]["box_xyxy"][0] == pytest.approx(40 - 24, abs=1)
+
+
+def test_trained_engines_give_no_warning(
+    tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_engines(tmp_path / "trained", trained=True)
+    assert main(["segment", str(image), "--point", "40,28", "--engines", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "warning" not in err
+    assert out.startswith("object 1: ")
+
+
+def test_every_picture_is_written(engines: Path, image: Path, tmp_path: Path) -> None:
+    names = {"overlay": "o.jpg", "depth": "d.png", "order": "m.webp"}
+    options = [part for key, name in names.items() for part in (f"--{key}", str(tmp_path / name))]
+    points = ["--point", "40,28", "--point", "100,28,-"]
+    assert main(["segment", str(image), *points, *options, "--engines", str(engines)]) == 0
+    assert read(tmp_path / "o.jpg").shape == (HEIGHT, WIDTH, 3)
+    depth = read(tmp_path / "d.png").astype(int).sum(axis=2)
+    assert depth[28, 5] < depth[28, 56] < depth[28, 106]  # a brighter pixel is nearer: bright
+    assert read(tmp_path / "m.webp").shape[1] > 2 * 480  # two panels: M+ and one M-
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--point", "200,28"], "INVALID_CLICK"),
+        (["--point", "nan,28"], "INVALID_CLICK"),
+        (["--point", "40;28"], "INVALID_CLICK"),
+        (["--point", "1,1"] * 25, "TOO_MANY_CLICKS"),
+        (["--point", "1,1", "--out", "mask.jpg"], "INVALID_INPUT"),
+        (["--point", "1,1", "--overlay", "photo.png"], "INVALID_INPUT"),
+        (["--point", "1,1", "--out", "no/such/mask.png"], "OUTPUT_ERROR"),
+        (["--point", "1,1", "--backend", "abacus"], "INVALID_INPUT"),
+        (["--point", "1,1", "--engines", "nowhere"], "ENGINE_ERROR"),
+        (["--point", "1,1", "--repeat", "0"], "USAGE"),
+        ([], "USAGE"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_written(
+    engines: Path,
+    image: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    code: str,
+) -> None:
+    monkeypatch.chdir(image.parent)
+    monkeypatch.setenv("OIS_ENGINES", str(engines))
+    assert main(["segment", "photo.png", "--json", *options]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+    assert [path.name for path in image.parent.iterdir()] == ["photo.png"]
+
+
+def test_a_file_that_is_no_image_is_told(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture", encoding="utf-8")
+    assert main(["segment", str(text), "--point", "1,1", "--engines", str(engines)]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("(INVALID_IMAGE)\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_demo_writes_a_sheet_for_each_photograph(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sheets"
+    assert main(["demo", "--sheet", str(folder), "--engines", str(engines)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [str(folder / f"{photo.name}.png") for photo in PHOTOGRAPHS]
+    assert "random weights" in err
+    for line in out.splitlines():
+        height, width, channels = read(Path(line)).shape
+        assert (width, channels) == (4 * 360 + 5 * 12, 3)
+        assert height > 400

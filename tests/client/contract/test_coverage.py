@@ -1,0 +1,75 @@
+"""Coverage is 0 exactly where a patch has no foreground and 255 exactly where no background."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ois_client.contract.coverage import coverage_of_mask, quantise_share
+from ois_client.contract.errors import InvalidInput
+from ois_client.contract.geometry import Geometry
+
+PROPERTY = settings(deadline=None, derandomize=True)
+
+
+def cells(size: int, count: int) -> list[np.ndarray]:
+    """Indices of the pixels whose centre lies in each of `count` equal cells of `size`.
+
+    A centre exactly on an edge counts for the cell before it.
+    """
+    # integers: the centre (2 i + 1) / (2 size), the edge k / count
+    cell = -(-(2 * np.arange(size) + 1) * count // (2 * size)) - 1
+    return [np.flatnonzero(cell == k) for k in range(count)]
+
+
+@settings(PROPERTY, max_examples=60)
+@given(
+    st.integers(40, 200), st.integers(40, 200), st.integers(0, 2**31), st.sampled_from([0, 1, 2])
+)
+def test_the_ends_are_exact(width, height, seed, kind):
+    """For images of at least one pixel a patch, however few pixels differ."""
+    geometry = Geometry.fit(width, height, longest=140)
+    rng = np.random.default_rng(seed)
+    if kind == 2:
+        mask = rng.integers(0, 2, (height, width)).astype(np.uint8)
+    else:  # all background (foreground) but a few pixels
+        mask = np.full((height, width), kind, dtype=np.uint8)
+        mask[rng.integers(0, height, 4), rng.integers(0, width, 4)] ^= 1
+    coverage = coverage_of_mask(mask, geometry)
+    assert coverage.dtype == np.uint8
+    assert coverage.shape == (geometry.grid_height, geometry.grid_width)
+    for row, ys in enumerate(cells(height, geometry.grid_height)):
+        for column, xs in enumerate(cells(width, geometry.grid_width)):
+            patch = mask[np.ix_(ys, xs)]
+            assert (coverage[row, column] == 0) == (not patch.any())
+            assert (coverage[row, column] == 255) == bool(patch.all())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5), (4000, 3000)])
+def test_full_and_empty_masks_of_any_size(size):
+    width, height = size
+    geometry = Geometry.fit(width, height, longest=1022)
+    assert (coverage_of_mask(np.zeros((height, width)), geometry) == 0).all()
+    assert (coverage_of_mask(np.ones((height, width), dtype=bool), geometry) == 255).all()
+
+
+@pytest.mark.parametrize("background", [0, 1])
+def test_one_pixel_of_a_large_image_is_seen(background):
+    geometry = Geometry.fit(4000, 3000, longest=518)
+    mask = np.full((3000, 4000), background, dtype=np.uint8)
+    mask[1605, 2160] = 1 - background
+    coverage = coverage_of_mask(mask, geometry)
+    column, row = geometry.to_grid(np.array([2160, 1605]))
+    assert coverage[row, column] == (254 if background else 1)
+    assert (coverage == 255 * background).sum() == coverage.size - 1
+
+
+def test_shares_in_between_are_never_an_end():
+    shares = np.array([0.0, 1e-9, 0.001, 0.5, 0.999, 1 - 1e-5, 1.0])
+    assert quantise_share(shares).tolist() == [0, 1, 1, 128, 254, 254, 255]
+
+
+def test_a_mask_of_another_image_is_refused():
+    geometry = Geometry.fit(64, 48, longest=140)
+    with pytest.raises(InvalidInput, match=r"got a mask of shape \(64, 48\).*\(48, 64\)"):
+        coverage_of_mask(np.zeros((64, 48)), geometry)

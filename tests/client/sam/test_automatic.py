@@ -1,0 +1,182 @@
+"""Masks of everything: one click at each point of a grid, N objects a request, no duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from ois_client import ClickReply, ClickRequest, Client, InvalidImage, InvalidInput, Picture
+from ois_client.contract.logits import mean_probability, stability
+from ois_client.sam.automatic import OISAutomaticMaskGenerator, distinct_boxes, point_grid
+from ois_runtime.engines.local import LocalTransport, open_transport
+from support.tiny_engines import write_engines
+
+WIDTH, HEIGHT = 160, 120
+IMAGE = np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+ALL = {"box_nms_thresh": 1.0}
+
+
+class Noting:
+    """A local transport that notes how many objects each click had."""
+
+    def __init__(self, inner: LocalTransport) -> None:
+        self.objects: list[int] = []
+        self._inner = inner
+        self.info, self.encode, self.close, self.stats = (
+            inner.info,
+            inner.encode,
+            inner.close,
+            inner.stats,
+        )
+
+    def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
+        self.objects.append(len(request.points))
+        return self._inner.click(request, picture)
+
+
+@pytest.fixture(scope="module")
+def transport(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Noting]:
+    transport = Noting(open_transport(str(write_engines(tmp_path_factory.mktemp("engines")))))
+    yield transport
+    transport.close()
+
+
+@pytest.fixture(scope="module")
+def client(transport: Noting) -> Client:
+    return Client(transport)
+
+
+def generate(client: Client, **options: Any) -> list[dict[str, Any]]:
+    return OISAutomaticMaskGenerator(client, **options).generate(IMAGE)
+
+
+def test_the_grid_is_256_clicks_in_batches_on_an_image_encoded_once(
+    client: Client, transport: Noting
+) -> None:
+    transport.objects.clear()
+    encoded, steps = transport.stats().misses, []
+    generator = OISAutomaticMaskGenerator(client)
+    records = generator.generate(IMAGE // 2, lambda *step: steps.append(step))
+    assert transport.objects == [16] * 16
+    assert transport.stats().misses - encoded == 1
+    assert steps == [(16 * n, 256) for n in range(1, 17)]
+    assert 1 < len(records) < 256  # neighbours are duplicates
+    transport.objects.clear()
+    generate(client, points_per_side=5, points_per_batch=7)
+    assert transport.objects == [7, 7, 7, 4]
+
+
+def test_every_record_is_that_of_a_click_at_its_point(client: Client) -> None:
+    records = generate(client, points_per_side=4, **ALL)
+    assert len(records) == 16
+    scores = [record["score"] for record in records]
+    assert scores == sorted(scores, reverse=True)
+    for record in records:
+        [[x, y]] = record["point_coords"]
+        session = client.open(IMAGE)
+        mask = session.click(x, y, want_logits=True)
+        np.testing.assert_array_equal(record["segmentation"], mask == 1)
+        assert record["segmentation"].dtype == bool
+        assert record["area"] == mask.sum()
+        box = coco.toBbox(coco.encode(np.asfortranarray(mask))).tolist()
+        assert record["bbox"] == box
+        logits = session.last_reply.logits
+        assert record["score"] == pytest.approx(mean_probability(logits)[0])
+        assert record["stability_score"] == pytest.approx(stability(logits, 1.0)[0])
+        assert record["crop_box"] == [0, 0, WIDTH, HEIGHT]
+        assert "predicted_iou" not in record
+
+
+def test_segmentations_come_in_sam_s_three_forms(client: Client) -> None:
+    binary = generate(client, points_per_side=3, **ALL)
+    for mode in ("uncompressed_rle", "coco_rle"):
+        records = generate(client, points_per_side=3, output_mode=mode, **ALL)
+        assert len(records) == len(binary)
+        for record, twin in zip(records, binary, strict=True):
+            rle = record["segmentation"]
+            assert isinstance(rle["counts"], list if mode == "uncompressed_rle" else str)
+            if mode == "uncompressed_rle":
+                rle = coco.frPyObjects(rle, *rle["size"])
+            np.testing.assert_array_equal(coco.decode(rle), twin["segmentation"])
+
+
+def test_thresholds_drop_masks(client: Client) -> None:
+    every = generate(client, points_per_side=6, **ALL)
+    middle = float(np.median([record["stability_score"] for record in every]))
+    stable = generate(client, points_per_side=6, stability_score_thresh=middle, **ALL)
+    assert [r["point_coords"] for r in stable] == [
+        r["point_coords"] for r in every if r["stability_score"] >= middle
+    ]
+    assert 0 < len(stable) < len(every)
+    middle = float(np.median([record["score"] for record in every]))
+    sure = generate(client, points_per_side=6, score_thresh=middle, **ALL)
+    assert [r["score"] for r in sure] == [r["score"] for r in every if r["score"] >= middle]
+    assert generate(client, points_per_side=2, stability_score_offset=100.0,
+                    stability_score_thresh=1.0) == []  # fmt: skip
+
+
+def test_stability_is_the_iou_of_two_cuts() -> None:
+    logits = np.array([[[3.0, 0.5, -0.5, -3.0]], [[-3.0, -3.0, -3.0, -3.0]]], dtype=np.float32)
+    assert stability(logits, 1.0).tolist() == pytest.approx([1 / 3, 0.0])
+    assert stability(logits, 0.0).tolist() == [1.0, 0.0]
+    assert mean_probability(logits)[1] == 0
+    expected = (1 / (1 + np.exp(-3.0)) + 1 / (1 + np.exp(-0.5))) / 2
+    assert mean_probability(logits)[0] == pytest.approx(expected)
+
+
+def test_points_are_the_middles_of_equal_cells() -> None:
+    assert point_grid(2, 8, 4).tolist() == [[1.5, 0.5], [5.5, 0.5], [1.5, 2.5], [5.5, 2.5]]
+    assert point_grid(1, 1, 1).tolist() == [[0, 0]]
+    many = point_grid(16, 3, 2)
+    assert (many.min(), many[:, 0].max(), many[:, 1].max()) == (0, 2, 1)
+
+
+def test_of_overlapping_boxes_the_first_stays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [5, 0, 10, 10], [40, 40, 2, 2]], float)
+    assert distinct_boxes(boxes, 0.7) == [0, 2, 3]  # IoU 9/11, then 5/15
+    assert distinct_boxes(boxes, 1.0) == [0, 1, 2, 3]
+    assert distinct_boxes(boxes, 0.0) == [0, 3]
+    assert distinct_boxes(np.empty((0, 4)), 0.7) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"points_per_side": 0}, "points_per_side=0"),
+        ({"points_per_batch": -1}, "points_per_batch=-1"),
+        ({"score_thresh": 1.5}, "score_thresh=1.5"),
+        ({"stability_score_thresh": float("nan")}, "expected 0 to 1"),
+        ({"stability_score_offset": -1.0}, "expected 0 or more"),
+        ({"output_mode": "polygon"}, "binary_mask, uncompressed_rle, coco_rle"),
+        ({"pred_iou_thresh": 0.88}, "pred_iou_thresh.*expected some of points_per_side"),
+    ],
+)
+def test_wrong_options_are_explained(client: Client, options: dict, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        OISAutomaticMaskGenerator(client, **options)
+
+
+def test_an_image_of_one_pixel_and_a_file_that_is_none(client: Client) -> None:
+    tiny = np.full((1, 1, 3), 7, dtype=np.uint8)
+    [record] = OISAutomaticMaskGenerator(client).generate(tiny)
+    assert record["segmentation"].tolist() == [[True]]
+    assert record["bbox"] == [0, 0, 1, 1]
+    with pytest.raises(InvalidImage):
+        OISAutomaticMaskGenerator(client).generate(b"text")
+
+
+def test_supervision_takes_the_records(client: Client) -> None:
+    supervision = pytest.importorskip("supervision")
+    records = generate(client, points_per_side=4)
+    detections = supervision.Detections.from_sam(sam_result=records)
+    largest_first = sorted(records, key=lambda record: record["area"], reverse=True)
+    np.testing.assert_array_equal(
+        detections.mask, np.stack([record["segmentation"] for record in largest_first])
+    )
+    boxes = np.array([record["bbox"] for record in largest_first])
+    np.testing.assert_array_equal(detections.xyxy[:, :2], boxes[:, :2])
+    np.testing.assert_array_equal(detections.xyxy[:, 2:], boxes[:, :2] + boxes[:, 2:])

@@ -1,0 +1,69 @@
+"""A cancelled task learns of no mask, so its session has no click, whenever the cancel comes."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from ois_client import AsyncClient
+from support.disks import IMAGE, Disks, disks
+
+
+class Slow:
+    """`Disks` on an event loop; `when_answered` is called as the answer of a click leaves."""
+
+    def __init__(self):
+        self.disks = Disks()
+        self.when_answered = lambda: None
+
+    async def info(self):
+        return self.disks.info()
+
+    async def encode(self, picture):
+        return self.disks.encode(picture)
+
+    async def click(self, request, picture=None):
+        await asyncio.sleep(0)
+        reply = self.disks.click(request, picture)
+        self.when_answered()
+        return reply
+
+    async def close(self):
+        self.disks.close()
+
+
+def test_a_cancel_between_the_answer_and_the_task_that_waits_for_it_leaves_no_click():
+    async def main():
+        transport = Slow()
+        async with AsyncClient(transport) as client:
+            session = await client.open(IMAGE)
+            await session.click(20, 20)
+            before, reply = session.mask(), session.last_reply
+            task = asyncio.create_task(session.click(40, 20))
+            loop = asyncio.get_running_loop()
+            # Runs when the answer is there, and before the task goes on.
+            transport.when_answered = lambda: loop.call_soon(task.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert len(transport.disks.requests) == 2  # it was answered
+            assert len(session.clicks()) == 1
+            np.testing.assert_array_equal(session.mask(), before)
+            assert session.last_reply is reply
+            transport.when_answered = lambda: None
+            async with asyncio.timeout(5):  # nobody holds the session
+                await session.click(60, 20)
+            np.testing.assert_array_equal(session.mask(), disks(session.clicks()))
+            assert [click.x for click in session.clicks()] == [20, 60]
+
+    asyncio.run(main())
+
+
+def test_clicks_that_wait_for_each_other_build_on_what_was_kept():
+    async def main():
+        async with AsyncClient(Slow()) as client:
+            session = await client.open(IMAGE)
+            await asyncio.gather(*(session.click(8 * n, 20) for n in range(8)))
+            assert sorted(click.x for click in session.clicks()) == [8 * n for n in range(8)]
+            np.testing.assert_array_equal(session.mask(), disks(session.clicks()))
+
+    asyncio.run(main())

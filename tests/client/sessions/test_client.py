@@ -1,0 +1,93 @@
+"""The address picks the transport by its scheme; wrong addresses and servers are explained."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from ois_client import Client
+from ois_client.contract.errors import EngineError, IncompatibleServer, InvalidImage, InvalidInput
+from ois_client.contract.images import ImageLimits
+from support.disks import IMAGE, Disks, disks
+
+PLUGIN = """
+from support.disks import Disks
+
+def open_transport(address, **options):
+    transport = Disks()
+    transport.address, transport.options = address, options
+    return transport
+
+def needs_a_package(address):
+    import package_that_nobody_installed
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A real installed distribution with two transports."""
+    info = tmp_path / "disks_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: disks-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[ois_client.transports]\n"
+        "disks = disks_plugin:open_transport\n"
+        "broken = disks_plugin:needs_a_package\n"
+    )
+    (tmp_path / "disks_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("disks_plugin", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"), [("disks:", ""), ("disks:/a/b", "/a/b"), ("disks://host:1/x", "//host:1/x")]
+)
+@pytest.mark.usefixtures("plugin")
+def test_the_scheme_picks_the_transport_and_the_rest_is_its_address(url, address):
+    with Client(url, threads=3) as client:
+        assert client._transport.address == address
+        assert client._transport.options == {"threads": 3}
+        assert client.info.network == "disks"
+        session = client.open(IMAGE)
+        np.testing.assert_array_equal(session.click(20, 20), disks(session.clicks()))
+    assert client._transport.closed == 1
+
+
+@pytest.mark.parametrize("url", ["nowhere:x", "engines", "", ":", "DISKS:"])
+@pytest.mark.usefixtures("plugin")
+def test_an_unknown_scheme_names_the_known_ones_and_what_to_install(url):
+    with pytest.raises(InvalidInput, match=r"'broken', 'disks'.*ois-deploy\[cpu\]"):
+        Client(url)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_missing_package_is_named_with_the_command_that_installs_it():
+    message = r"package_that_nobody_installed.*pip install 'ois-deploy\[all\]'"
+    with pytest.raises(EngineError, match=message):
+        Client("broken:")
+
+
+def test_a_transport_can_be_passed_instead_of_an_address():
+    transport = Disks()
+    with Client(transport) as client:
+        assert client.open(IMAGE, encode=False).last_encode is None
+    assert transport.closed == 1
+    with pytest.raises(InvalidInput, match="threads"):
+        Client(transport, threads=3)
+
+
+def test_engines_of_another_preprocessing_are_refused_and_let_go():
+    transport = Disks()
+    transport.preprocess_version = "0:squashed"
+    with pytest.raises(IncompatibleServer, match="'0:squashed'"):
+        Client(transport)
+    assert transport.closed == 1
+
+
+def test_image_errors_and_limits_appear_at_open():
+    client = Client(Disks(), limits=ImageLimits(max_pixels=100))
+    with pytest.raises(InvalidImage, match="limit is 100"):
+        client.open(IMAGE)
+    with pytest.raises(InvalidImage, match="does not exist"):
+        client.open("no-such-file.png")

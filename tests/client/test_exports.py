@@ -1,0 +1,125 @@
+"""What `import ois_client` offers, and that it stays light."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ois_client
+from ois_client.contract import errors
+
+NAMES = [
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncTransport",
+    "Cancelled",
+    "CheckpointError",
+    "Click",
+    "ClickReply",
+    "ClickRequest",
+    "Client",
+    "DeadlineExceeded",
+    "EncodeReply",
+    "EngineError",
+    "ExportError",
+    "Geometry",
+    "ImageLimits",
+    "IncompatibleServer",
+    "InvalidClick",
+    "InvalidImage",
+    "InvalidInput",
+    "MaskFormat",
+    "ModelInfo",
+    "OISAutomaticMaskGenerator",
+    "OISError",
+    "OISPredictor",
+    "OutputError",
+    "ParityError",
+    "Picture",
+    "Retries",
+    "ServerOverloaded",
+    "ServerUnavailable",
+    "Session",
+    "TLS",
+    "Timeouts",
+    "TooManyClicks",
+    "Transport",
+    "UnknownImage",
+    "UnsupportedGraph",
+    "decode_mask",
+    "encode_mask",
+    "load_image",
+]
+
+
+def run(code):
+    folder = str(Path(ois_client.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": folder}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_the_exported_names():
+    assert sorted(ois_client.__all__) == sorted(NAMES)
+    assert all(hasattr(ois_client, name) for name in NAMES)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Clint'"):
+        ois_client.Clint  # noqa: B018
+
+
+def test_importing_the_client_loads_nothing_heavy():
+    loaded = set(json.loads(run("import json, sys, ois_client; print(json.dumps([*sys.modules]))")))
+    heavy = {"torch", "onnx", "onnxruntime", "openvino", "scipy", "transformers", "rich", "typer"}
+    heavy |= {"tritonclient", "grpc", "aiohttp", "urllib3", "asyncio", "ssl"}
+    assert not heavy & loaded
+    upper = {name for name in loaded if name.startswith("ois_")} - {"ois_client"}
+    assert {name.partition(".")[0] for name in upper} <= {"ois_client"}
+
+
+def test_importing_the_client_takes_less_than_0_3_seconds():
+    code = "import time; t = time.perf_counter(); import ois_client; print(time.perf_counter() - t)"
+    fastest, begin = float("inf"), time.perf_counter()
+    while fastest >= 0.3 and time.perf_counter() - begin < 15:  # a busy machine gets more tries
+        fastest = min(fastest, float(run(code)))
+    assert fastest < 0.3
+
+
+def every_error(root=errors.OISError):
+    yield root
+    for child in root.__subclasses__():
+        yield from every_error(child)
+
+
+OURS = [error for error in every_error() if error.__module__ == errors.__name__]
+
+
+def test_every_error_is_exported_and_drawn_in_the_tree():
+    names = {error.__name__ for error in OURS}
+    assert names == {name for name in NAMES if name in vars(errors)}
+    tree = errors.__doc__ or ""
+    for error in OURS:
+        drawn = re.search(rf"^(.*?){error.__name__}\b", tree, re.MULTILINE)
+        assert drawn is not None
+        depth = len(error.__mro__) - len(errors.OISError.__mro__)
+        assert len(drawn[1]) == 4 + 4 * depth
+
+
+@pytest.mark.parametrize("error", OURS, ids=lambda error: error.__name__)
+def test_an_error_travels_by_its_code(error):
+    back = errors.error_from_code(error.code, "what happened")
+    assert type(back) is error
+    assert str(back) == "what happened"
+
+
+def test_codes_are_unique_and_unknown_ones_keep_their_name():
+    assert len({error.code for error in OURS}) == len(OURS)
+    assert str(errors.error_from_code("FROM_THE_FUTURE", "boo")) == "FROM_THE_FUTURE: boo"

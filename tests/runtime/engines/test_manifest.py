@@ -1,0 +1,138 @@
+"""A manifest says what an engine folder holds, and a damaged folder is named, never run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ois_client.contract.errors import EngineError, OutputError
+from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest, TensorSpec
+from support.tiny_engines import write_engines
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_engines(tmp_path / "engines")
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    data = json.loads((folder / MANIFEST_FILE).read_text())
+    (folder / MANIFEST_FILE).write_text(json.dumps(data | changes))
+
+
+def test_what_was_saved_is_loaded(folder: Path) -> None:
+    manifest = Manifest.load(folder)
+    manifest.save(folder)
+    assert Manifest.load(folder) == manifest
+    assert manifest.encoder.inputs[0] == TensorSpec("image", "uint8", ("h", "w", 3))
+    assert manifest.decoder.outputs[1].name == "new_coverage"
+    manifest.verify(folder)
+
+
+def test_saving_leaves_no_temporary_file(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["decoder.onnx", "encoder.onnx", MANIFEST_FILE]
+
+
+def test_the_model_digest_changes_with_either_engine(folder: Path) -> None:
+    manifest = Manifest.load(folder)
+    other = replace(manifest.encoder, sha256="f" * 64)
+    digests = {
+        manifest.model_sha256,
+        replace(manifest, encoder=other).model_sha256,
+        replace(manifest, decoder=other).model_sha256,
+    }
+    assert len(digests) == 3
+    assert replace(manifest, name="renamed").model_sha256 == manifest.model_sha256
+
+
+def test_a_missing_folder_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=EXPORT_COMMAND):
+        Manifest.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "\x00\x01"])
+def test_a_manifest_that_is_not_a_json_object_is_refused(folder: Path, text: str) -> None:
+    (folder / MANIFEST_FILE).write_text(text)
+    with pytest.raises(EngineError, match=MANIFEST_FILE):
+        Manifest.load(folder)
+
+
+def test_a_manifest_that_is_not_text_is_refused(folder: Path) -> None:
+    (folder / MANIFEST_FILE).write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(EngineError, match="not readable JSON"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize("key", ["schema", "longest", "engines", "trained", "parity"])
+def test_every_key_is_required(folder: Path, key: str) -> None:
+    data = json.loads((folder / MANIFEST_FILE).read_text())
+    del data[key]
+    (folder / MANIFEST_FILE).write_text(json.dumps(data))
+    with pytest.raises(EngineError, match=f"lacks '{key}'"):
+        Manifest.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("longest", "1022"),
+        ("longest", True),
+        ("longest", 0),
+        ("longest", 57),
+        ("patch", -14),
+        ("trained", 1),
+        ("name", None),
+        ("versions", []),
+        ("parity", "good"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(folder: Path, key: str, value: Any) -> None:
+    rewrite(folder, **{key: value})
+    with pytest.raises(EngineError, match=key):
+        Manifest.load(folder)
+
+
+def test_another_schema_is_refused_and_unknown_keys_are_not(folder: Path) -> None:
+    rewrite(folder, remark="added by a later version")
+    Manifest.load(folder)
+    rewrite(folder, schema=2)
+    with pytest.raises(EngineError, match="schema 2"):
+        Manifest.load(folder)
+
+
+def test_an_engine_outside_the_folder_is_refused(folder: Path) -> None:
+    data = json.loads((folder / MANIFEST_FILE).read_text())
+    data["engines"]["decoder"]["file"] = "../decoder.onnx"
+    rewrite(folder, engines=data["engines"])
+    with pytest.raises(EngineError, match="plain name"):
+        Manifest.load(folder)
+
+
+def test_a_missing_engine_and_a_truncated_engine_are_refused(folder: Path) -> None:
+    path = folder / "decoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(EngineError, match="bytes; the manifest records"):
+        Manifest.load(folder)
+    path.unlink()
+    with pytest.raises(EngineError, match=r"decoder\.onnx is missing"):
+        Manifest.load(folder)
+
+
+def test_verify_finds_one_changed_byte(folder: Path) -> None:
+    path = folder / "encoder.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    manifest = Manifest.load(folder)
+    with pytest.raises(EngineError, match="sha256"):
+        manifest.verify(folder)
+
+
+def test_a_manifest_that_cannot_be_written_is_an_output_error(folder: Path) -> None:
+    with pytest.raises(OutputError, match="could not write"):
+        Manifest.load(folder).save(folder / MANIFEST_FILE / "below-a-file")

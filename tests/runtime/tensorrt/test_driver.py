@@ -1,0 +1,183 @@
+"""The driver is asked before TensorRT is touched, and every answer is a sentence.
+
+The driver is a library of our own behind the real one's functions; CUDA's bindings are the real
+ones, on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ois_client.contract.errors import EngineError
+from ois_runtime.tensorrt import driver as cuda_driver
+from ois_runtime.tensorrt.driver import Gpu, probe
+from ois_runtime.tensorrt.library import check_versions, load_tensorrt
+from ois_runtime.tensorrt.memory import CudaMemory
+from support.tensorrt.fake import APIS, FakeTensorRT
+
+DRIVER = r"""
+#include <stddef.h>
+#include <string.h>
+int cuInit(unsigned int flags) { return flags ? 1 : INIT; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = 40 + ordinal; return 0; }
+int cuDeviceGetName(char *name, int length, int device) {
+  strncpy(name, device == 41 ? "NVIDIA Second" : "NVIDIA First", length);
+  return 0;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 80ul << 30; return device < 40; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
+  return device < 40;
+}
+int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
+int cuGetErrorString(int error, const char **text) {
+  *text = error == 802 ? "system not yet initialized" : NULL;
+  return 0;
+}
+"""
+
+
+def driver(folder: Path, init: int = 0) -> str:
+    """A libcuda.so.1 of our own whose cuInit returns `init`."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: apt-get install gcc")
+    (folder / "driver.c").write_text(DRIVER)
+    library = folder / "libcuda.so.1"
+    words = [compiler, "-shared", "-fPIC", f"-DINIT={init}", "-o", str(library)]
+    subprocess.run([*words, str(folder / "driver.c")], check=True)
+    return str(library)
+
+
+def test_a_gpu_is_described(tmp_path: Path) -> None:
+    library = driver(tmp_path)
+    assert probe(0, library) == Gpu("NVIDIA First", 90, 80 * 2**30, (13, 1))
+    assert probe(1, library).name == "NVIDIA Second"
+    with pytest.raises(EngineError, match="got GPU 2; this machine has 2, counted from 0"):
+        probe(2, library)
+
+
+@pytest.mark.parametrize(
+    ("init", "says"),
+    [
+        (100, "sees no GPU.*--gpus all"),
+        (802, r"failed to start: system not yet initialized \(CUDA error 802\); `nvidia-smi`"),
+        (999, "no explanation"),
+    ],
+)
+def test_a_driver_that_does_not_start_says_why(init: int, says: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=says):
+        probe(0, driver(tmp_path, init))
+
+
+def test_no_driver_is_a_sentence() -> None:
+    with pytest.raises(EngineError, match="no NVIDIA driver: libnothing"):
+        probe(0, "libnothing.so.1")
+
+
+@pytest.mark.parametrize(
+    ("version", "gpu", "says"),
+    [
+        ("10.11.0.33", {}, r"got TensorRT 10\.11.*expected 10\.12 or newer"),
+        ("8.6.1", {}, "expected 10.12 or newer"),
+        ("12.0.0.1", {}, "this version of ois knows 10.12 to 11"),
+        ("11.4.0.106", {"driver_cuda": (12, 8)}, "needs a driver for CUDA 13.*ends at 12.8"),
+        ("11.4.0.106", {"sm": 70}, "compute capability 7.0.*needs 7.5"),
+    ],
+)
+def test_versions_that_do_not_fit_are_refused(
+    version: str, gpu: dict[str, object], says: str
+) -> None:
+    card = Gpu(**{"name": "V100", "sm": 90, "memory_bytes": 1, "driver_cuda": (13, 1), **gpu})  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=says):
+        check_versions(SimpleNamespace(__version__=version), card)
+
+
+@pytest.mark.parametrize("api", APIS, ids=lambda api: api["version"])
+def test_versions_that_fit_pass(api: dict[str, object]) -> None:
+    check_versions(FakeTensorRT(api), Gpu("T4", 75, 1, (13, 0)))
+
+
+def test_tensorrt_is_imported_after_the_driver_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def watched(name: str) -> object:
+        asked.append(name)
+        raise ImportError("libnvinfer.so.11: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", watched)
+    monkeypatch.setattr(cuda_driver, "LIBRARY", "libnothing.so.1")
+    with pytest.raises(EngineError, match="no NVIDIA driver"):
+        load_tensorrt()
+    assert asked == []
+    monkeypatch.setattr(cuda_driver, "LIBRARY", driver(tmp_path))
+    with pytest.raises(EngineError, match=r"cannot be imported \(tensorrt: libnvinfer.*bindings"):
+        load_tensorrt()
+    assert asked == ["tensorrt", "tensorrt_bindings"]
+
+
+def test_cuda_s_own_bindings_refuse_without_a_driver() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    if int(runtime.cudaGetDeviceCount()[0]) == 0:
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EngineError, match=r"cudaSetDevice failed: .*driver.*\(CUDA error \d+\)"):
+        CudaMemory()
+
+
+def test_memory_is_copied_by_the_bindings_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls reach functions that the real bindings have, with as many arguments as they take."""
+    real = pytest.importorskip("cuda.bindings.runtime")
+    called: list[str] = []
+
+    def function(name: str, result: object) -> object:
+        documented = getattr(real, name).__doc__.splitlines()[0]
+        wanted = [part for part in documented[documented.index("(") + 1 : -1].split(",") if part]
+
+        def call(*arguments: object) -> tuple[object, ...]:
+            assert len(arguments) == len(wanted), documented
+            called.append(name)
+            return (real.cudaError_t.cudaSuccess, result)
+
+        return call
+
+    results = {"cudaStreamCreate": 7, "cudaMalloc": 4096}
+    names = ("cudaSetDevice", "cudaFree", "cudaMemcpyAsync", "cudaStreamSynchronize", *results)
+    fake = {name: function(name, results.get(name)) for name in names}
+    for name, call in fake.items():
+        monkeypatch.setattr(real, name, call)
+    memory = CudaMemory(1)
+    assert memory.stream == 7
+    address = memory.allocate(16)
+    assert address == 4096
+    array = np.zeros(4, dtype=np.float32)
+    memory.upload(address, array)
+    memory.download(array, address)
+    memory.free(address)
+    assert called == [
+        *("cudaSetDevice", "cudaStreamCreate", "cudaMalloc", "cudaMemcpyAsync"),
+        *("cudaMemcpyAsync", "cudaStreamSynchronize", "cudaFree"),
+    ]
+
+
+def test_building_needs_no_torch() -> None:
+    """The serving image has none."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import ois_export.tensorrt.build, ois_runtime.tensorrt.engine\n"
+        "from ois_cli.main import main\n"
+        "sys.exit(main(['build', 'nowhere']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no engines in nowhere" in done.stderr

@@ -1,0 +1,333 @@
+"""Graphs, static buffers and buckets answer as plain calls do.
+
+`HostDevice` stands in for a GPU: a replay runs the captured calls again and writes into the
+memory of the first run, which is what a CUDA graph does. The network is real.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ois_client.contract.errors import ServerOverloaded
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.masks import pack_mask
+from ois_network.attention import set_attention_ops
+from ois_network.half import lower_precision
+from ois_network.kernels.choice import Blocks
+from ois_network.kernels.operations import KernelAttention
+from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
+from ois_runtime.engines.postprocess import postprocess
+from ois_runtime.torch.buckets import CAPTURE_AT, GraphKey
+from ois_runtime.torch.device import is_out_of_memory
+from ois_runtime.torch.graph_device import Captured
+from ois_runtime.torch.graphs import GraphRunner
+from ois_runtime.torch.image_state import TorchState
+from ois_runtime.torch.runner import Answer, EagerRunner, Wanted
+from support.network_scenes import MICRO, random_network
+from support.torch_graphs import TALL, WIDE, HostDevice, image, prompts
+
+ALL = Wanted(masks=True, logits=True)
+
+
+@pytest.fixture(scope="module")
+def halves() -> tuple[ImageEncoder, ClickDecoder]:
+    network = random_network(MICRO, seed=1).requires_grad_(False)
+    return ImageEncoder(network), ClickDecoder(network)
+
+
+class Both:
+    """The same calls on graphs and on plain modules. capture_at: 1 captures at the first use."""
+
+    def __init__(
+        self, halves: tuple[ImageEncoder, ClickDecoder], graphs: int = 8, capture_at: int = 1
+    ) -> None:
+        self.device = HostDevice()
+        self.graphs = GraphRunner(*halves, self.device, cuda_graphs=graphs, capture_at=capture_at)
+        self.plain = EagerRunner(*halves)
+
+    def encode(self, geometry: Geometry, seed: int) -> tuple[TorchState, TorchState]:
+        given = image(geometry, seed)
+        return (
+            TorchState.of(self.graphs.encode(given), geometry),
+            TorchState.of(self.plain.encode(given), geometry),
+        )
+
+    def check(self, states: tuple[TorchState, TorchState], count: int, seed: int = 0) -> Answer:
+        given = prompts(states[0].geometry, count, seed)
+        got = self.graphs.decode(states[0], given, ALL)
+        want = self.plain.decode(states[1], given, ALL)
+        assert got.logits is not None
+        assert want.logits is not None
+        assert got.packed is not None
+        scale = np.abs(want.logits).max()
+        np.testing.assert_allclose(got.logits, want.logits, atol=1e-5 * scale)
+        assert np.abs(got.coverage.astype(int) - want.coverage).max() <= 2
+        masks = postprocess(got.logits, states[0].geometry)
+        assert [row.tobytes() for row in got.packed] == [pack_mask(mask) for mask in masks]
+        return got
+
+
+def test_images_shapes_and_object_counts_in_any_order(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    first, second, tall = both.encode(WIDE, 1), both.encode(WIDE, 2), both.encode(TALL, 3)
+    for number, (states, count) in enumerate(
+        [(first, 1), (second, 3), (tall, 1), (first, 1), (first, 4), (second, 1), (tall, 2)]
+    ):
+        both.check(states, count, seed=number)
+    clicks = both.graphs.kept.clicks
+    assert (clicks.captures, clicks.replays) == (4, 3)
+    assert GraphKey((5, 8), 4) in clicks
+    assert (both.graphs.kept.encodes.captures, both.graphs.kept.encodes.replays) == (2, 1)
+
+
+def test_a_click_of_many_objects_leaves_nothing_to_the_next(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    alone = both.check(states, 3, seed=5)
+    both.check(states, 4, seed=6)
+    again = both.check(states, 3, seed=5)
+    assert alone.logits is not None
+    assert again.logits is not None
+    np.testing.assert_array_equal(alone.logits, again.logits)
+
+
+def test_more_objects_than_the_largest_bucket_run_in_parts(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    answer = both.check(both.encode(TALL, 1), 67)
+    assert answer.coverage.shape == (67, 8, 5)
+    assert GraphKey((8, 5), 64) in both.graphs.kept.clicks
+    assert GraphKey((8, 5), 4) in both.graphs.kept.clicks
+
+
+def test_graphs_are_bounded_and_a_grids_buffers_go_with_its_last(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves, graphs=2)
+    wide, tall = both.encode(WIDE, 1), both.encode(TALL, 2)
+    for states, count in [(wide, 1), (wide, 2), (tall, 1), (tall, 2)]:
+        both.check(states, count)
+    kept = both.graphs.kept
+    assert len(kept.clicks) == 2
+    assert set(kept.states) == {(8, 5)}
+    both.check(wide, 1)  # it had to make room: runs plainly once
+    assert kept.clicks.evictions == 2
+    both.check(wide, 1)
+    assert kept.clicks.evictions == 3
+
+
+def test_without_graphs_nothing_is_kept(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves, graphs=0)
+    both.check(both.encode(WIDE, 1), 3)
+    assert len(both.graphs.kept.clicks) == len(both.graphs.kept.encodes) == 0
+    assert not both.graphs.kept.states
+
+
+def test_only_what_is_wanted_leaves_the_device(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    runner = GraphRunner(*halves, HostDevice(), cuda_graphs=4, capture_at=1)
+    state = TorchState.of(runner.encode(image(WIDE, 1)), WIDE)
+    masks = runner.decode(state, prompts(WIDE, 2), Wanted(masks=True))
+    assert (masks.logits, masks.packed is None) == (None, False)
+    logits = runner.decode(state, prompts(WIDE, 2), Wanted(logits=True))
+    assert (logits.packed, logits.logits is None) == (None, False)
+
+
+def test_many_threads_get_their_own_answers(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves)
+    states = [both.encode(WIDE, 1), both.encode(TALL, 2), both.encode(WIDE, 3)]
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(both.check, states[n % 3], 1 + n % 4, n) for n in range(18)]
+        assert len([job.result() for job in jobs]) == 18
+
+
+def test_a_shape_is_captured_when_it_is_seen_again(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves, capture_at=CAPTURE_AT)
+    first = both.encode(WIDE, 1)
+    both.check(first, 1)
+    kept = both.graphs.kept
+    assert both.device.captures == len(kept.states) == 0
+    both.check(first, 1)
+    assert both.device.captures == 1
+    second = both.encode(WIDE, 2)
+    assert both.device.captures == 2
+    for number, (states, count) in enumerate([(second, 1), (first, 2), (first, 1), (second, 2)]):
+        both.check(states, count, seed=number)
+    assert both.device.captures == 3
+    assert (kept.clicks.replays, kept.encodes.replays) == (2, 0)
+
+
+def test_pictures_that_all_differ_in_shape_are_never_captured(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves, graphs=2, capture_at=CAPTURE_AT)
+    for height in range(20, 113, 14):
+        both.check(both.encode(Geometry.fit(112, height, longest=MICRO.longest), height), 1)
+    assert both.device.captures == 0
+    assert not both.graphs.kept.states
+
+
+#: What PyTorch, CUDA, cuBLAS and cuDNN say, by whom.
+FULL = {
+    "allocator": (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "cuda": (torch.AcceleratorError, "CUDA error: out of memory"),
+    "cublas": (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    "cudnn": (RuntimeError, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+}
+
+
+@pytest.mark.parametrize("by", FULL)
+def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
+    halves: tuple[ImageEncoder, ClickDecoder], by: str
+) -> None:
+    both = Both(halves)
+    both.device.says, both.device.text = FULL[by]
+    states = both.encode(WIDE, 1)
+    both.device.failures = 1
+    both.check(states, 1)
+    assert both.device.released == 1
+    assert len(both.graphs.kept.clicks) == 0  # what did not fit is not tried again at once
+    both.device.failures = 2
+    with pytest.raises(ServerOverloaded, match=r"5 of 1024 MiB free; "):
+        both.check(states, 2)
+    both.check(states, 2)
+
+
+def test_an_image_that_finds_no_room_waits_for_what_is_given_up(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    both = Both(halves)
+    both.check(both.encode(WIDE, 1), 1)
+    both.device.failures = 2  # beside another call, and when that has ended
+    states = both.encode(WIDE, 2)
+    assert both.device.released == 1
+    assert len(both.graphs.kept.clicks) == 0
+    both.check(states, 1)
+    both.device.failures = 3
+    with pytest.raises(ServerOverloaded, match="keep fewer images"):
+        both.encode(WIDE, 3)
+
+
+def test_memory_is_given_back_after_what_held_it_is_gone(
+    halves: tuple[ImageEncoder, ClickDecoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an error is handled its traceback keeps the tensors of the run that failed."""
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    device = both.device
+    held: list[weakref.ref[Tensor]] = []
+    alive: list[bool] = []
+
+    def fails(run: Callable[[], tuple[Tensor, Tensor]]) -> Captured[Any]:
+        outputs = run()
+        held.append(weakref.ref(outputs[0]))
+        raise torch.OutOfMemoryError("full")
+
+    def release_memory() -> None:
+        alive.append(held[0]() is not None)
+
+    monkeypatch.setattr(device, "capture", fails)
+    monkeypatch.setattr(device, "release_memory", release_memory)
+    both.check(states, 1)
+    assert alive == [False]
+
+
+def test_another_error_is_no_full_memory(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    both.device.failures, both.device.says, both.device.text = 1, RuntimeError, "illegal address"
+    with pytest.raises(RuntimeError, match="illegal address"):
+        both.check(states, 1)
+    assert both.device.released == 0
+
+
+def test_a_capture_that_memory_spoilt_ends_in_two_errors() -> None:
+    """PyTorch ends a capture in any case, which fails too; the first error is the reason."""
+    with pytest.raises(RuntimeError) as caught:
+        _spoilt_capture()
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("operation failed due to an error during capture"))
+
+
+def _spoilt_capture() -> None:
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    finally:
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
+class Launches:
+    """Stands for a Triton kernel: `kernel[grid](...)` is counted, its arguments checked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*arguments: Tensor | float, **_constants: object) -> None:
+            assert all(isinstance(size, int) for size in grid)
+            devices = {one.device.type for one in arguments if isinstance(one, Tensor)}
+            assert devices == {"meta"}
+            self.count += 1
+
+        return launch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("way", ["PyTorch's attention", "the kernels"])
+def test_nothing_in_the_network_stops_a_capture(
+    monkeypatch: pytest.MonkeyPatch, way: str, dtype: torch.dtype
+) -> None:
+    """No tensor is made from Python's numbers and none is read: both would wait for the device.
+
+    On the device `meta` nothing has values, so reading one, or meeting a tensor that stayed on
+    the CPU, is an error by itself. Of the kernels all but the launch itself runs.
+    """
+    kernels = way == "the kernels"
+    config = MICRO.replace(fusion_heads=2)  # of 16 channels, the least that the kernels take
+    network = random_network(config, seed=1).requires_grad_(False)
+    attention, shares = Launches(), Launches()
+    if kernels:
+        language = pytest.importorskip("ois_network.kernels.language", exc_type=ImportError)
+        monkeypatch.setattr(language, "masked_attention", attention)
+        monkeypatch.setattr(language, "add_shares", shares)
+        set_attention_ops(network, KernelAttention(lambda _call, _device: Blocks(64, 64, 3)))
+    rewrites = Rewrites(cached_kv=kernels)
+    encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
+    if dtype is not torch.float32:
+        lower_precision(encoder, decoder, dtype)
+    encoder.to("meta")
+    decoder.to("meta")
+    called: set[str] = set()
+
+    class Names(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            called.add(getattr(func, "__name__", ""))
+            return func(*args, **(kwargs or {}))
+
+    given = [torch.tensor(array).to("meta") for array in image(WIDE, 1).values()]
+    clicks = [torch.tensor(array).to("meta") for array in prompts(WIDE, 3).values()]
+    with torch.inference_mode(), Names():
+        state = encoder(*given)
+        logits, coverage = decoder(state, *clicks)
+    assert logits.dtype is torch.float32
+    assert (tuple(logits.shape), tuple(coverage.shape)) == ((3, 70, 112), (3, 5, 8))
+    assert {"conv2d", "scaled_dot_product_attention"} <= called
+    assert not called & {"tensor", "as_tensor", "item", "tolist", "cpu", "numpy", "nonzero"}
+    # Both attentions of each block, or none of them.
+    assert attention.count == shares.count == (2 * config.fusion_blocks if kernels else 0)
+    assert ("keys_values" in state) is kernels

@@ -1,0 +1,160 @@
+"""5,000 malformed requests: each is told what is wrong with it, and after each batch a good click
+works. A third of them go to the models behind `ois_segment`, which a client can reach as well.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2_grpc
+
+from ois_client import Client
+from ois_client.contract.errors import IncompatibleServer, InvalidInput, UnknownImage
+from ois_client.transports.failures import error_for, status_of_http
+from ois_client.wire import MODEL
+from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.server import EmbeddedServer
+from support.server.malformed import Broken, broken
+from support.server.malformed_models import GOOD_INPUTS, broken_models
+from support.server.players import pixels
+
+#: What a wrong request may be told: what is wrong with it. Never that the server was late, is
+#: overloaded or failed inside. `IncompatibleServer` is what Triton's own refusals become.
+REFUSALS = (InvalidInput, UnknownImage, IncompatibleServer)
+
+UNREADABLE = re.compile("parse the request JSON|Unable to parse|failed to get request params")
+
+BATCH, BATCHES = 25, 200
+HTTP_BATCHES = 40
+
+FUZZ = settings(
+    deadline=None,
+    derandomize=True,  # CI and a person see the same requests
+    database=None,
+    phases=[Phase.generate],  # `Broken.what` says it already
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@pytest.fixture(scope="module")
+def target(engines: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(engines, ServerOptions(cache_bytes=2**24)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(target: EmbeddedServer) -> Iterator[Client]:
+    with Client(target.grpc_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def expected(engines: Path) -> np.ndarray:
+    with Client(f"local:{engines}") as twin:
+        return twin.open(pixels(9000)).click(40, 40)
+
+
+def is_refused(status: str, text: str, what: str) -> None:
+    error = error_for(status, text, url="http://server", timeout_s=30)
+    assert isinstance(error, REFUSALS), f"{what}: {status} {text}"
+    assert "Traceback" not in text, f"{what}: {text}"
+    assert "/site-packages/" not in text, f"{what}: {text}"
+    assert ".py" not in text, f"{what}: {text}"
+
+
+def still_works(target: EmbeddedServer, client: Client, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(client.open(pixels(9000)).click(40, 40), expected)
+    assert target.restarts == 0
+
+
+def test_every_malformed_grpc_request_gets_a_typed_error(
+    target: EmbeddedServer, client: Client, expected: np.ndarray
+) -> None:
+    sent = 0
+    asked: Counter[str] = Counter()
+    with grpc.insecure_channel(target.grpc_url.removeprefix("grpc://")) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        @settings(FUZZ, max_examples=BATCHES)
+        @given(batch=st.lists(broken | broken_models, min_size=BATCH, max_size=BATCH))
+        def fuzz(batch: list[Broken]) -> None:
+            nonlocal sent
+            calls = [stub.ModelInfer.future(one.message(), timeout=30) for one in batch]
+            for one, call in zip(batch, calls, strict=True):
+                error = call.exception()
+                assert error is not None, f"{one.what}: was answered as if it were good"
+                is_refused(error.code().name, error.details() or "", one.what)
+                asked[one.model] += 1
+            sent += len(batch)
+            still_works(target, client, expected)
+
+        fuzz()
+    assert sent >= 5000
+    for model in (MODEL, *GOOD_INPUTS):
+        assert asked[model] > 50, asked
+
+
+NAMES = st.sampled_from(["inputs", "outputs", "parameters", "id", "x"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+bodies = (
+    st.binary(max_size=200)
+    | st.text(max_size=200).map(str.encode)
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.fixed_dictionaries({"inputs": json_values.filter(bool)}).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
+headers = st.sampled_from(
+    [
+        {},
+        {"Content-Type": "application/json"},
+        {"Content-Type": "application/octet-stream"},
+        {"Inference-Header-Content-Length": "5"},
+        {"Inference-Header-Content-Length": "99999999"},
+        {"Inference-Header-Content-Length": "-1"},
+        {"Inference-Header-Content-Length": "many"},
+        {"Content-Encoding": "gzip"},
+    ]
+)
+
+
+def test_every_malformed_http_request_gets_an_answer_and_no_traceback(
+    target: EmbeddedServer, client: Client, expected: np.ndarray
+) -> None:
+    """Bytes that are no request: what comes back is HTTP's own refusal, never a crash."""
+    host, _, port = target.http_url.removeprefix("http://").partition(":")
+
+    @settings(FUZZ, max_examples=HTTP_BATCHES)
+    @given(batch=st.lists(st.tuples(bodies, headers), min_size=BATCH, max_size=BATCH))
+    def fuzz(batch: list[tuple[bytes, dict[str, str]]]) -> None:
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        for body, more in batch:
+            connection.request("POST", f"/v2/models/{MODEL}/infer", body, more)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
+            # An empty request is a good one: it asks the server to describe itself.
+            if response.status != http.client.OK:
+                what = str(body[:200])
+                if response.status == 500:  # Triton's status for JSON that it cannot read
+                    assert UNREADABLE.search(text), f"{what}: {text}"
+                else:
+                    is_refused(status_of_http(response.status), text, what)
+            assert "Traceback" not in text
+        connection.close()
+        still_works(target, client, expected)
+
+    fuzz()

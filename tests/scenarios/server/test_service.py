@@ -1,0 +1,237 @@
+"""`SegmentService` and its helpers in process: what needs no server to be shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ois_client.contract.clicks import Click
+from ois_client.contract.errors import (
+    InvalidInput,
+    ServerOverloaded,
+    ServerUnavailable,
+    UnknownImage,
+)
+from ois_client.wire import (
+    Message,
+    Tensors,
+    click_message,
+    encode_message,
+    info_message,
+    read_click_reply,
+    read_info,
+)
+from ois_runtime.engines.base import load_engines
+from ois_runtime.engines.local import LocalTransport
+from ois_runtime.engines.segmenter import Segmenter
+from ois_runtime.engines.store import StoreStats
+from ois_runtime.serving.metrics import Answered, Publisher
+from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.service import Cancelled, Record, SegmentService
+from ois_runtime.serving.workers import Line
+from support.server.calls import click_request, eventually, picture
+
+
+@pytest.fixture
+def service(engines: Path) -> SegmentService:
+    return SegmentService(Segmenter(load_engines(engines)), ServingOptions(decode_objects=3))
+
+
+def ask(
+    service: SegmentService, message: Message, *, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[Tensors, Record]:
+    record = Record()
+    reply = service.handle(message.tensors, message.parameters, record, cancelled=cancelled)
+    return reply, record
+
+
+def test_a_request_is_recorded(service: SegmentService) -> None:
+    image = picture(1)
+    request = click_request(image, [Click(40, 40)], [Click(9, 9)])
+    reply, record = ask(service, info_message())
+    assert (record.kind, record.features) == ("info", "")
+    assert read_info(reply).digest == ""
+    reply, record = ask(service, encode_message(image, session="s"))
+    assert (record.kind, record.features, record.session) == ("encode", "miss", "s")
+    assert not read_info(reply).cached
+    reply, record = ask(service, click_message(request))
+    assert (record.kind, record.features, record.objects) == ("click", "hit", 2)
+    assert read_info(reply).cached
+    assert {"decode", "postprocess", "encode_mask", "total"} <= record.timings_ms.keys()
+    assert record.line("ok").startswith(f"ois click ok session=- image={image.digest[:12]} obj")
+
+
+def test_objects_in_several_runs_equal_one_run(
+    service: SegmentService, local: LocalTransport
+) -> None:
+    image = picture(2)
+    objects = [[Click(9 * n, 40), Click(2, n, positive=False)] for n in range(10)]
+    wanted = {"want_depth": True, "want_logits": True, "want_order": True}
+    request = click_request(image, *objects, **wanted)
+    reply, _ = ask(service, click_message(request, picture=image))
+    got = read_click_reply(reply, request)
+    local.encode(image)
+    expected = local.click(request)
+    for name in ("masks", "coverage", "depth", "logits", "order"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+
+
+def test_an_answer_that_would_be_too_large_is_refused_before_the_work(engines: Path) -> None:
+    options = ServingOptions(max_reply_bytes=3 * 42 * 56 * 4)
+    service = SegmentService(Segmenter(load_engines(engines)), options)
+    image = picture(3)
+    ask(service, encode_message(image))
+    three = click_request(image, *[[Click(1, 1)]] * 3, want_logits=True)
+    ask(service, click_message(three))
+    four = click_request(image, *[[Click(1, 1)]] * 3, [Click(1, 1)], want_logits=True)
+    with pytest.raises(InvalidInput, match="fewer objects"):
+        ask(service, click_message(four))
+
+
+def test_a_cancelled_request_stops_between_stages(service: SegmentService) -> None:
+    image = picture(4)
+    with pytest.raises(Cancelled):
+        ask(service, encode_message(image), cancelled=lambda: True)
+    assert not service.segmenter.holds(image.digest)
+    answers = iter([False, False, True])  # before the encode, and before the second run
+    request = click_request(image, *[[Click(1, 1)]] * 6)
+    with pytest.raises(Cancelled):
+        ask(service, click_message(request, picture=image), cancelled=lambda: next(answers))
+    assert service.segmenter.holds(image.digest)
+
+
+def test_only_a_new_image_waits_in_the_slow_line(service: SegmentService) -> None:
+    image = picture(5)
+    message = encode_message(image)
+    assert service.brings_new_image(message.tensors)
+    without_digest = {k: v for k, v in message.tensors.items() if k != "DIGEST"}
+    assert service.brings_new_image(without_digest)
+    assert not service.brings_new_image(click_message(click_request(image, [Click(1, 1)])).tensors)
+    assert not service.brings_new_image({})
+    ask(service, message)
+    before = service.segmenter.stats()
+    assert not service.brings_new_image(message.tensors)
+    assert service.segmenter.stats() == before  # looking is not a hit
+    odd = {**message.tensors, "DIGEST": np.zeros((0,), object)}
+    assert service.brings_new_image(odd)
+
+
+def test_a_lost_image_is_unknown_and_counts_as_a_miss(service: SegmentService) -> None:
+    record = Record()
+    message = click_message(click_request(picture(6), [Click(1, 1)]))
+    with pytest.raises(UnknownImage):
+        service.handle(message.tensors, message.parameters, record)
+    assert (record.kind, record.features) == ("click", "miss")
+
+
+# -- lines -------------------------------------------------------------------------------------
+
+
+def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
+    go, done = threading.Event(), []
+
+    def work(job: int) -> None:
+        go.wait()
+        done.append(job)
+
+    line: Line[int] = Line("click", 1, 3, work)
+    line.add(0)
+    eventually(line.waiting, lambda count: count == 0)  # taken by the worker
+    for job in (1, 2, 3):
+        line.add(job)
+    with pytest.raises(ServerOverloaded, match="3 requests are waiting"):
+        line.add(4)
+    closing = threading.Thread(target=line.close)
+    closing.start()
+    go.set()
+    closing.join()
+    assert done == [0, 1, 2, 3]
+    with pytest.raises(ServerUnavailable, match="shutting down"):
+        line.add(5)
+    line.close()
+
+
+# -- metrics -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Numbers:
+    """Metrics in a dictionary."""
+
+    values: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        key = name + "".join(f",{value}" for value in labels.values())
+        self.values[key] = self.values.get(key, 0) + value
+
+    def set(self, name: str, value: float) -> None:
+        self.values[name] = value
+
+    def observe(self, name: str, value: float) -> None:
+        self.seen.setdefault(name, []).append(value)
+
+
+def test_what_requests_report_is_published_once() -> None:
+    numbers = Numbers()
+    stats = StoreStats(
+        hits=5, misses=2, evictions=1, expirations=0, bytes=70, entries=3, budget_bytes=100
+    )
+    lines: list[str] = []
+    publisher = Publisher(numbers, lambda: stats, lines.append, period_s=0.01)
+    publisher.say("click ok")
+    publisher.report(Answered("click", "ok", 0.02, "hit", decodes=1))
+    publisher.report(Answered("click", "ok", 2.0, "miss", decodes=4))
+    publisher.report(Answered("click", "INVALID_CLICK", 0.001, "hit"))
+    publisher.report(Answered("encode", "ok", 0.001, "hit"))
+    publisher.report(Answered("info", "ok", 0.001))
+    time.sleep(0.1)
+    publisher.close()
+    publisher.close()
+    assert lines == ["click ok"]
+    assert numbers.seen == {"ois_click_seconds": [0.02], "ois_encode_seconds": [2.0]}
+    assert numbers.values == {
+        "ois_requests_total,click,ok": 2,
+        "ois_requests_total,click,INVALID_CLICK": 1,
+        "ois_requests_total,encode,ok": 1,
+        "ois_requests_total,info,ok": 1,
+        "ois_decodes_total": 5,
+        "ois_store_hits_total": 5,
+        "ois_store_misses_total": 2,
+        "ois_store_evictions_total": 1,
+        "ois_store_bytes": 70,
+        "ois_store_images": 3,
+        "ois_store_budget_bytes": 100,
+    }
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+def test_options_come_from_the_config_and_the_environment() -> None:
+    options = ServingOptions.read(
+        {"max_objects": "5", "cache_bytes": "10"}, {"OIS_CACHE_BYTES": "77", "OIS_OTHER": "x"}
+    )
+    assert (options.max_objects, options.cache_bytes, options.queue) == (5, 77, 64)
+    assert ServingOptions.read({}, {"OIS_CACHE_TTL_S": "inf"}).cache_ttl_s == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"max_objets": "5"}, "max_objets"),
+        ({"max_objects": "many"}, "'many'"),
+        ({"max_objects": "0"}, "more than 0"),
+        ({"cache_ttl_s": "nan"}, "more than 0"),
+        ({"decoder": "gpu"}, "'gpu'; expected auto, process, triton"),
+    ],
+)
+def test_wrong_options_are_refused(parameters: dict[str, str], text: str) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        ServingOptions.read(parameters, {})

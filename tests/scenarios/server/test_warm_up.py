@@ -1,0 +1,53 @@
+"""Triton takes the warm-up that TensorRT's engines get, and sends it before it is ready.
+
+The server is real and the engines are ONNX graphs: for them `ois export` asks for none, here their
+manifest does. With TensorRT, not run on a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from ois_export.export import write_engines
+from ois_export.repository import write_repository
+from ois_export.tensorrt.profiles import Objects, Shapes, decoder_profiles, encoder_profiles
+from ois_export.tensorrt.warm_up import OPTION, samples
+from ois_network.checkpoints.checkpoint import Checkpoint
+from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.server import EmbeddedServer
+from ois_runtime.engines.manifest import Manifest
+from support.network_scenes import micro
+
+
+def test_every_sample_is_answered_before_the_server_is_ready(tmp_path: Path) -> None:
+    network = micro()
+    checkpoint = Checkpoint(network, network.config, trained=False, sha256="0" * 64, metadata={})
+    write_engines(checkpoint, tmp_path, name="micro")
+    manifest = Manifest.load(tmp_path)
+    shapes = [Shapes.parse(text, manifest) for text in ("landscape", "portrait")]
+    asked = {
+        "encoder": samples(manifest.encoder, encoder_profiles(manifest, shapes)),
+        "decoder": samples(
+            manifest.decoder, decoder_profiles(manifest, shapes, [Objects(1, 1, 1)])
+        ),
+    }
+    manifest = dataclasses.replace(manifest, options={**manifest.options, OPTION: asked})
+    manifest.save(tmp_path)
+    write_repository(tmp_path, manifest)
+    with EmbeddedServer(tmp_path, ServerOptions(cache_bytes=64 * 2**20)) as server:
+        for role in ("encoder", "decoder"):
+            address = f"{server.http_url}/v2/models/ois_{role}"
+            taken = get(f"{address}/config")["model_warmup"]
+            assert [each["name"] for each in taken] == [each["name"] for each in asked[role]]
+            (statistics,) = get(f"{address}/stats")["model_stats"]
+            assert statistics["inference_stats"]["success"]["count"] >= len(taken) == 2
+            assert statistics["inference_stats"]["fail"]["count"] == 0
+
+
+def get(address: str) -> dict[str, Any]:
+    with urllib.request.urlopen(address) as reply:
+        return json.load(reply)
