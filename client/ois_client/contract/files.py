@@ -1,18 +1,74 @@
-"""A file of JSON lines that outlives what writes it: `kill -9`, a full disk, a second process."""
+"""Files that are written whole or not at all, and journals of JSON lines that survive a crash."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ois_client.contract.errors import OutputError
 
 _SYNC_EVERY_S = 5.0
+
+#: The bytes of a file, or a function that writes them.
+Content = bytes | Callable[[BinaryIO], object]
+
+
+def write_file(path: Path, content: Content) -> None:
+    """Write one file whole: see `write_files`."""
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, Content]) -> None:
+    """Write every file to a temporary name beside its place, then rename them all.
+
+    No other process sees half a file, and if one file cannot be written, none is changed.
+    Symbolic links are followed. Raises `OutputError` naming the file and the reason.
+    """
+    parts: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            place = path.resolve()  # renaming over a symbolic link would replace the link
+            part = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.part")
+            parts[part] = place
+            try:
+                _write_through(part, content)
+            except (OSError, RuntimeError) as error:
+                # torch.save reports a full disk as a RuntimeError of its zip writer.
+                raise _cannot_write(path, error) from error
+        for part, place in parts.items():
+            try:
+                part.replace(place)
+            except OSError as error:
+                raise _cannot_write(place, error) from error
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, content: Content) -> None:
+    with path.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+        file.flush()
+        # Some file systems report a full disk only here. After fsync the rename is safe.
+        os.fsync(file.fileno())
+
+
+def _cannot_write(path: Path, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or error
+    return OutputError(
+        f"cannot write {path}: {reason}; no file was changed. Free space or choose another folder"
+    )
 
 
 class LineFile:
