@@ -18,13 +18,13 @@ from ois_export.graphs.lint import check
 from ois_export.graphs.precision import Precision, typed
 from ois_export.graphs.trace import export_graphs
 from ois_export.parity.comparison import Limits, Progress
-from ois_export.parity.gate import run_gate
+from ois_export.parity.network_gate import run_gate
 from ois_export.parity.reference import open_reference
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import write_repository
 from ois_export.targets import Target
-from ois_export.tensorrt.graph import for_tensorrt
-from ois_export.tensorrt.lint import rules_for
+from ois_export.tensorrt.adapt import for_tensorrt
+from ois_export.tensorrt.rules import rules_for
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
 from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec

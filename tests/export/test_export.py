@@ -15,7 +15,7 @@ from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput, OutputError, ParityError, UnsupportedGraph
 from ois_export import export as module
 from ois_export.export import export_engines
-from ois_export.parity.gate import run_gate
+from ois_export.parity.network_gate import run_gate
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_runtime.engines.base import load_engines
 from ois_runtime.engines.manifest import Manifest

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from ois_export.export import write_engines
-from ois_export.parity.gate import CASES, make_prompts
+from ois_export.parity.network_gate import CASES, make_prompts
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_runtime.engines.base import CLICK_INPUTS

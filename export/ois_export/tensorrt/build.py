@@ -19,11 +19,11 @@ from typing import Any
 from ois_client.contract.errors import InvalidInput
 from ois_export.graphs.precision import Precision
 from ois_export.parity.comparison import Limits, Progress
+from ois_export.parity.plan_gate import run_plan_gate
 from ois_export.parity.reference import open_reference
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import write_repository
 from ois_export.tensorrt.inspector import check_precision
-from ois_export.tensorrt.parity import run_plan_gate
 from ois_export.tensorrt.plan import BuildOptions, build_plan
 from ois_export.tensorrt.profiles import (
     DEFAULT_OBJECTS,

@@ -26,11 +26,11 @@ from ois_export.graphs.precision import FP32_STATE, Precision, half_tensor, type
 from ois_export.parity.cases import CASES, Case
 from ois_export.parity.comparison import Limits
 from ois_export.parity.emulation import emulate_bf16
-from ois_export.parity.gate import measure, run_gate
+from ois_export.parity.network_gate import measure, run_gate
 from ois_export.parity.reference import open_reference
 from ois_export.parity.samples import Sample
 from ois_export.targets import Target
-from ois_export.tensorrt.graph import for_tensorrt
+from ois_export.tensorrt.adapt import for_tensorrt
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_runtime.engines.manifest import Manifest
 

@@ -15,8 +15,8 @@ from ois_cli.main import main
 from ois_client.contract.errors import UnsupportedGraph
 from ois_export.graphs import lint
 from ois_export.targets import Target
-from ois_export.tensorrt import lint as rules
-from ois_export.tensorrt.graph import for_tensorrt
+from ois_export.tensorrt import rules
+from ois_export.tensorrt.adapt import for_tensorrt
 
 F32, F16, U8, I64 = (
     TensorProto.FLOAT,
