@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import Cancelled
 from ois_client.contract.images import Picture
+from ois_client.contract.steps import run_async
 from ois_client.contract.transport import (
     AsyncTransport,
     ClickReply,
@@ -122,18 +123,7 @@ class AsyncSession(SessionBase):
 
     async def _send(self, request: ClickRequest) -> ClickReply:
         steps = click_steps(request, self._picture, self._state.check_model)
-        try:
-            ask = next(steps)
-            while True:
-                try:
-                    answer = await self._perform(ask)
-                except Exception as error:
-                    ask = steps.throw(error)
-                else:
-                    ask = steps.send(answer)
-        except StopIteration as stop:
-            reply: ClickReply = stop.value
-            return reply
+        return await run_async(steps, self._perform)
 
     async def _perform(self, ask: Ask) -> ClickReply | ModelInfo:
         if ask is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.clicks import Click
 from ois_client.contract.images import Picture
+from ois_client.contract.steps import run
 from ois_client.contract.transport import (
     CancellableTransport,
     ClickReply,
@@ -112,23 +113,11 @@ class Session(SessionBase):
         return reply
 
     def _send(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
-        steps = click_steps(request, self._picture, self._state.check_model)
-        try:
-            ask = next(steps)
-            while True:
-                try:
-                    answer = self._perform(ask, cancellation)
-                except Exception as error:
-                    ask = steps.throw(error)
-                else:
-                    ask = steps.send(answer)
-        except StopIteration as stop:
-            reply: ClickReply = stop.value
-            return reply
+        def perform(ask: Ask) -> ClickReply | ModelInfo:
+            if ask is None:
+                return self._transport.info()
+            if isinstance(self._transport, CancellableTransport):
+                return self._transport.click_until(ask.request, cancellation, ask.picture)
+            return self._transport.click(ask.request, ask.picture)
 
-    def _perform(self, ask: Ask, cancellation: Cancellation) -> ClickReply | ModelInfo:
-        if ask is None:
-            return self._transport.info()
-        if isinstance(self._transport, CancellableTransport):
-            return self._transport.click_until(ask.request, cancellation, ask.picture)
-        return self._transport.click(ask.request, ask.picture)
+        return run(click_steps(request, self._picture, self._state.check_model), perform)

@@ -7,6 +7,7 @@ from typing import Protocol
 from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.errors import Cancelled, InvalidInput
 from ois_client.contract.images import Picture
+from ois_client.contract.steps import run
 from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import (
@@ -86,20 +87,7 @@ class TritonTransport:
         if self._closed:
             raise InvalidInput("this client is closed; open a new one")
         cancellation = cancellation or Cancellation()
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    result = self._perform(effect, cancellation)
-                except Exception as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        finally:
-            steps.close()
+        return run(steps, lambda effect: self._perform(effect, cancellation))
 
     def _perform(self, effect: Effect, cancellation: Cancellation) -> Tensors | None:
         if self._closed:

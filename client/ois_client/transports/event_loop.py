@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ois_client.contract.errors import Cancelled, InvalidInput, OISError
 from ois_client.contract.images import Picture
+from ois_client.contract.steps import run_async
 from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import (
@@ -77,23 +78,11 @@ class AsyncTritonTransport:
     async def _run(self, steps: Steps[T]) -> T:
         self._check_open(InvalidInput("this client is closed; open a new one"))
         try:
-            effect = next(steps)
-            while True:
-                try:
-                    result = await self._perform(effect)
-                except asyncio.CancelledError:
-                    if not _is_cancelled():
-                        self._check_open(Cancelled(_CLOSED))
-                    raise
-                except Exception as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(result)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        finally:
-            steps.close()
+            return await run_async(steps, self._perform)
+        except asyncio.CancelledError:
+            if not _is_cancelled():
+                self._check_open(Cancelled(_CLOSED))
+            raise
 
     def _check_open(self, error: OISError) -> None:
         if self._closed:
