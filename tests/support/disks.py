@@ -1,21 +1,14 @@
 """A transport whose masks are disks around the clicks, for tests of sessions without a network."""
 
 import numpy as np
-import pytest
 
 from ois_client.contract.clicks import unpack_clicks
 from ois_client.contract.coverage import coverage_of_mask
-from ois_client.contract.errors import (
-    UnknownImage,
-)
+from ois_client.contract.errors import UnknownImage
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
-from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickReply, EncodeReply, ModelInfo
-from ois_client.sessions.session import Session
 
 IMAGE = np.zeros((60, 80, 3), dtype=np.uint8)
-
-
 RADIUS = 8
 
 
@@ -83,16 +76,6 @@ def disks(clicks, width=80, height=60):
     for click in clicks:
         mask[(x - click.x) ** 2 + (y - click.y) ** 2 <= RADIUS**2] = click.positive
     return mask
-
-
-@pytest.fixture
-def server():
-    return Disks()
-
-
-@pytest.fixture
-def session(server):
-    return Session(server, load_image(IMAGE))
 
 
 def click(session, click, **options):

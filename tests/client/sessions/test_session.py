@@ -25,6 +25,16 @@ from support.disks import IMAGE, Disks, click, disks
 A, B, C = Click(20, 20), Click(30, 20), Click(25, 20, False)
 
 
+@pytest.fixture
+def server():
+    return Disks()
+
+
+@pytest.fixture
+def session(server):
+    return Session(server, load_image(IMAGE))
+
+
 def snapshot(session):
     return {
         obj: (session.clicks(obj), session.mask(obj).tobytes(), str(session.coverage(obj)))
