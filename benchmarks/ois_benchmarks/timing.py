@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ois_benchmarks.estimate import interval
+from ois_benchmarks.statistics import interval
 
 QUIET_SHARE = 0.06
 _STAT = Path("/proc/stat")

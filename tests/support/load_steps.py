@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.load.result import (
     Latency,
     StepResult,
 )
+from ois_benchmarks.statistics import Estimate
 
 
 def step_result(level: float, **changes: Any) -> StepResult:

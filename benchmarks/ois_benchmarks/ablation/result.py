@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_benchmarks.ablation.run import Plan, Variant
-from ois_benchmarks.estimate import CONFIDENCE, Estimate, interval
 from ois_benchmarks.machine import describe
 from ois_benchmarks.quality.metrics import RESAMPLES, Metric
+from ois_benchmarks.statistics import CONFIDENCE, Estimate, interval
 
 SHOWN = (Metric.MIOU1, Metric.MIOU5, Metric.NOC85, Metric.NOC90)
 

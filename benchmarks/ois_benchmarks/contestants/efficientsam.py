@@ -15,7 +15,7 @@ import torch
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import Source, open_code
-from ois_benchmarks.contestants.torch_network import (
+from ois_benchmarks.contestants.torch_peer import (
     TorchContestant,
     arrays_of,
     identity_of,

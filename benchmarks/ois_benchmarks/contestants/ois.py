@@ -92,7 +92,7 @@ def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> C
     if variant.served:
         return _server(place, folder, stack, on_gpu=variant.gpu)
     if not variant.rewritten:
-        from ois_benchmarks.contestants.torch_pair import open_transport
+        from ois_benchmarks.contestants.unrewritten import open_transport
 
         return Client(open_transport(checkpoint, threads=place.threads))
     options: dict[str, Any] = {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import PeerCode, Source, open_code
-from ois_benchmarks.contestants.torch_network import (
+from ois_benchmarks.contestants.torch_peer import (
     TorchContestant,
     arrays_of,
     identity_of,

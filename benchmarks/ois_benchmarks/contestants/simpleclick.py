@@ -17,7 +17,7 @@ from typing import Any
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import Source, open_code
 from ois_benchmarks.contestants.segnext import THRESHOLD, clicker_of, model_file, state_dict
-from ois_benchmarks.contestants.torch_network import (
+from ois_benchmarks.contestants.torch_peer import (
     TorchContestant,
     identity_of,
     load_weights,

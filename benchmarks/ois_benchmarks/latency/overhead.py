@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 
 from ois_benchmarks import machine
 from ois_benchmarks.latency.engines import save
-from ois_benchmarks.latency.stages import STAGES, stage_medians
 from ois_benchmarks.load.pictures import shipped_photographs
-from ois_benchmarks.statistics import quantiles
+from ois_benchmarks.statistics import STAGES, quantiles, stage_medians
 from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client import Client
 from ois_client.contract.errors import InvalidInput, OISError

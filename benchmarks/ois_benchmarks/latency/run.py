@@ -20,7 +20,7 @@ from typing import Any
 
 from ois_benchmarks import machine
 from ois_benchmarks.contestants.base import Place
-from ois_benchmarks.contestants.exported import OisEngines
+from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
 from ois_benchmarks.latency.engines import save
 from ois_benchmarks.latency.result import Benchmark, LatencyResult, Row, read_result

@@ -15,10 +15,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.load.meter import Meter
 from ois_benchmarks.load.pacing import Step
 from ois_benchmarks.load.result import StepResult
+from ois_benchmarks.statistics import Estimate
 
 BAR = 20  # characters
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

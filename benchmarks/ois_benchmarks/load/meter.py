@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ois_benchmarks.latency.stages import stage_medians
 from ois_benchmarks.load.pacing import Step
 from ois_benchmarks.load.result import Latency, StepResult
-from ois_benchmarks.statistics import quantiles
+from ois_benchmarks.statistics import quantiles, stage_medians
 from ois_client.contract.errors import OISError
 from ois_client.contract.images import ImageSource
 from ois_client.sessions.async_client import AsyncClient

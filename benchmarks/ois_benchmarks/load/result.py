@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.statistics import Estimate
 
 SCHEMA = 1
 #: Of what arrives, how much must be answered in time for throughput to count as growing.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from ois_benchmarks.estimate import Estimate
+from ois_benchmarks.statistics import Estimate
 from ois_client.contract.errors import InvalidInput
 
 #: Contrast of at least 3 with white and with a dark page (#0d1117); distinct in hue and in

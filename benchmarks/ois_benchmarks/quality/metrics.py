@@ -20,7 +20,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_benchmarks.estimate import Estimate, interval
+from ois_benchmarks.statistics import Estimate, interval
 from ois_client.contract.errors import InvalidInput
 from ois_network.training.clicks.robot import clicks_to_reach
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ois_benchmarks.estimate import CONFIDENCE, Estimate
 from ois_benchmarks.quality.curves import Series
 from ois_benchmarks.quality.datasets import Dataset
 from ois_benchmarks.quality.metrics import (
@@ -15,6 +14,7 @@ from ois_benchmarks.quality.metrics import (
     summarise_difference,
 )
 from ois_benchmarks.quality.records import Log
+from ois_benchmarks.statistics import CONFIDENCE, Estimate
 from ois_client.contract.errors import InvalidInput
 
 

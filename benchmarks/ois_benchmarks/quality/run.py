@@ -68,7 +68,7 @@ def open_client(
             f"got the address {url!r} with {', '.join(unknown) or 'no checkpoint'}; expected "
             "torch:CHECKPOINT, which takes no other option than threads"
         )
-    from ois_benchmarks.contestants.torch_pair import open_transport
+    from ois_benchmarks.contestants.unrewritten import open_transport
 
     return Client(open_transport(path, threads=threads))
 

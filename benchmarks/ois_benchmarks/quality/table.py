@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.quality.metrics import Kind, Metric
 from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.results import read_json
+from ois_benchmarks.statistics import Estimate
 from ois_client.contract.errors import InvalidInput
 
 _LISTED = 10

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ois_benchmarks.latency.result import Definition
-from ois_benchmarks.latency.stages import STAGES
 from ois_benchmarks.load.result import describe_saturation
 from ois_benchmarks.quality.curves import COLOURS, iou_curves
 from ois_benchmarks.quality.result import curves_of, model_name
@@ -20,9 +19,10 @@ from ois_benchmarks.report import gpu_engine, kernels, latency, roofline
 from ois_benchmarks.report import load as report_load
 from ois_benchmarks.report.inputs import Inputs, Latency, Load, Source
 from ois_benchmarks.report.parts import Picture, Report, Section
-from ois_benchmarks.report.table import Column, Row, Table
 from ois_benchmarks.report.table3 import machine_key, table_3
 from ois_benchmarks.roofline import Ceilings
+from ois_benchmarks.statistics import STAGES
+from ois_benchmarks.table import Column, Row, Table
 
 TITLE = "OIS Deploy: latency, load and quality"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ois_benchmarks.report import svg
-from ois_benchmarks.report.table import Column, Row, Table
+from ois_benchmarks.table import Column, Row, Table
 
 _MEANING = (
     "replay: one CUDA graph by CUDA events. call: the same as a user calls it, with copies and "

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ois_benchmarks.report import svg
-from ois_benchmarks.report.table import Column, Row, Table
+from ois_benchmarks.table import Column, Row, Table
 
 _MEANING = (
     "Microseconds for all six attentions of a click, cold: the cache holds none of the inputs. "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.load.result import Latency, StepResult
 from ois_benchmarks.report import svg
-from ois_benchmarks.report.table import Column, Row, Table
+from ois_benchmarks.statistics import Estimate
+from ois_benchmarks.table import Column, Row, Table
 
 _HEIGHT, _LEFT, _RIGHT = 330, 74, 96
 _QUANTILES = (("p50", "50 %"), ("p95", "95 %"), ("p99", "99 %"))

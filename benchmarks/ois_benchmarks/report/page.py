@@ -6,7 +6,7 @@ from html import escape
 from importlib import resources
 
 from ois_benchmarks.report.parts import Picture, Report, Section
-from ois_benchmarks.report.table import Table
+from ois_benchmarks.table import Table
 
 
 def html(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ois_benchmarks.report.table import Table
+from ois_benchmarks.table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from ois_benchmarks.report import svg
 from ois_benchmarks.report.bars import duration
-from ois_benchmarks.report.table import Column, Row, Table
 from ois_benchmarks.roofline import Ceilings
+from ois_benchmarks.table import Column, Row, Table
 
 _HEIGHT, _LEFT, _RIGHT = 400, 74, 350
 

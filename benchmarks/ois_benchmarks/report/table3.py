@@ -12,8 +12,8 @@ from ois_benchmarks.report.inputs import Latency
 from ois_benchmarks.report.latency import device, is_ours, label
 from ois_benchmarks.report.paper import CITE, TABLE_3, PaperRow
 from ois_benchmarks.report.svg import number
-from ois_benchmarks.report.table import Column, Table
-from ois_benchmarks.report.table import Row as Line
+from ois_benchmarks.table import Column, Table
+from ois_benchmarks.table import Row as Line
 
 _METRICS = (Metric.NOC90, Metric.NOF95_NEVER, Metric.MIOU1, Metric.MIOU5)
 _PAPER, _HERE = "paper", "here"

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from ois_benchmarks.contestants import exported as ois_engines
+from ois_benchmarks.contestants import prepared
 from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
-from ois_benchmarks.contestants.exported import OisEngines
 from ois_benchmarks.contestants.ois import VARIANTS, write_unloaded_engines
+from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, choose, open_contestant, wants_export
 from ois_benchmarks.latency import engine_worker
 from ois_cli.main import main
 from ois_client.sessions.client import Client
-from ois_export.parity.samples import LANDSCAPE
+from ois_export.parity.cases import LANDSCAPE
 from ois_export.repository import write_repository
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_runtime.engines.local import open_transport
@@ -54,7 +54,7 @@ def test_graphs_are_exported_once_and_only_when_wanted(monkeypatch: pytest.Monke
         (folder / CHECKPOINT).touch()
         made.append((checkpoint and checkpoint.name, exported))
 
-    monkeypatch.setattr(ois_engines, "prepare", prepare)
+    monkeypatch.setattr(prepared, "prepare", prepare)
     with OisEngines("vitb", None, print) as engines:
         folder = engines.folder(exported=False)
         assert made == [(None, False)]

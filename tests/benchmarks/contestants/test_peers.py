@@ -31,7 +31,7 @@ from ois_benchmarks.contestants.registry import (
     open_contestant,
     peer_of,
 )
-from ois_benchmarks.contestants.torch_network import load_weights, read_weights
+from ois_benchmarks.contestants.torch_peer import load_weights, read_weights
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint

@@ -21,8 +21,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ois_benchmarks.estimate import Estimate
-from ois_benchmarks.latency.stages import stage_medians
 from ois_benchmarks.load.chart import BAR, bar, line, live, sparkline, table
 from ois_benchmarks.load.meter import MOST_FAILURES, Meter
 from ois_benchmarks.load.pacing import LoadPlan, Pace, Step, ThinkTime, next_step
@@ -34,7 +32,7 @@ from ois_benchmarks.load.result import (
     saturation,
 )
 from ois_benchmarks.load.run import LoadRun
-from ois_benchmarks.statistics import quantiles
+from ois_benchmarks.statistics import Estimate, quantiles, stage_medians
 from ois_cli.main import main
 from ois_client.contract.errors import (
     InvalidImage,

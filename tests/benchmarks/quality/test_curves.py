@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ois_benchmarks.estimate import Estimate
 from ois_benchmarks.quality.curves import COLOURS, HEIGHT, INK, WIDTH, Series, iou_curves
+from ois_benchmarks.statistics import Estimate
 from ois_client.contract.errors import InvalidInput
 
 SVG = "{http://www.w3.org/2000/svg}"

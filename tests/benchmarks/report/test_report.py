@@ -29,10 +29,10 @@ from ois_benchmarks.report.page import html, markdown
 from ois_benchmarks.report.paper import TABLE_3
 from ois_benchmarks.report.parts import Picture
 from ois_benchmarks.report.roofline import Work
-from ois_benchmarks.report.table import Column, Table
-from ois_benchmarks.report.table import Row as Line
 from ois_benchmarks.report.table3 import table_3
 from ois_benchmarks.roofline import Ceilings
+from ois_benchmarks.table import Column, Table
+from ois_benchmarks.table import Row as Line
 from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput
 from support.load_steps import step_result

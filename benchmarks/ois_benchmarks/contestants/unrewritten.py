@@ -1,0 +1,73 @@
+"""`torch:CHECKPOINT`: the unrewritten network behind the same interface as any engine.
+
+What an exported engine's quality is compared with: `OISNetwork` as the paper describes it,
+no cache, no rewrite, with the store, checks and postprocessing of `local:`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ois_client.contract.geometry import Geometry
+from ois_network.checkpoints.checkpoint import load_checkpoint
+from ois_network.network import ImageFeatures
+from ois_network.order import coverage_of_logits
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.local import LocalTransport
+from ois_runtime.torch.engine import checkpoint_manifest
+from ois_runtime.torch.runner import tensor_of
+
+_LEVELS = ("level_1", "level_2", "level_3", "level_4")
+
+
+def open_transport(checkpoint: str | Path, *, threads: int | None = None) -> LocalTransport:
+    """The network of a checkpoint file, fp32 on the CPU. Raises `CheckpointError`.
+
+    threads: of this process's PyTorch; None leaves its choice.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return LocalTransport(TorchPair(Path(checkpoint)))
+
+
+class TorchPair:
+    """An `EnginePair` that calls `OISNetwork.encode` and `OISNetwork.click`."""
+
+    def __init__(self, path: Path) -> None:
+        loaded = load_checkpoint(path)
+        self._network = loaded.network
+        self.manifest = checkpoint_manifest(path, loaded)
+        self.description = f"torch {torch.__version__} f32, unrewritten"
+
+    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
+        """image: (h, w, 3) uint8 RGB at the geometry's network size."""
+        rows, columns = geometry.position_matrices(self.manifest.position_table)
+        with torch.inference_mode():
+            features = self._network.encode(
+                tensor_of(image).unsqueeze(0), tensor_of(rows), tensor_of(columns)
+            )
+            arrays = dict(zip(_LEVELS, features.levels, strict=True))
+            arrays["depth"] = features.depth
+            arrays["depth_min"] = features.depth.amin((1, 2))
+            arrays["depth_max"] = features.depth.amax((1, 2))
+        return ImageState({name: value.numpy() for name, value in arrays.items()}, geometry)
+
+    def decode(
+        self,
+        state: ImageState,
+        points: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        coverage: NDArray[np.uint8],
+        has_previous: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """As `EnginePair.decode`."""
+        levels = [tensor_of(state.arrays[name]) for name in _LEVELS]
+        features = ImageFeatures(levels, tensor_of(state.arrays["depth"]))
+        prompts = [tensor_of(array) for array in (points, labels, coverage, has_previous)]
+        with torch.inference_mode():
+            logits = self._network.click(features, *prompts)
+            return logits.numpy(), coverage_of_logits(logits, self.manifest.patch).numpy()
