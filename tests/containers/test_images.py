@@ -22,7 +22,7 @@ import yaml
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_export.repository import write_repository
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
 from ois_runtime.tensorrt.driver import Gpu
 from ois_runtime.tensorrt.plans import plan_key
 from support.containers.lint import lint_compose, lint_dockerfile, parse

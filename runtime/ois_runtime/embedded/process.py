@@ -18,7 +18,7 @@ from ois_client.contract.errors import EngineError
 from ois_runtime.embedded import guard
 from ois_runtime.embedded.command import Ports, ServerOptions, command
 from ois_runtime.embedded.staging import Stage
-from ois_runtime.serving import busy as serving_busy
+from ois_runtime.serving import request_counter as serving_busy
 
 LogSink = Callable[[str], None]
 

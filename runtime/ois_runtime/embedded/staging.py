@@ -114,7 +114,7 @@ def make_stage(wheel: Wheel) -> Stage:
             backend = stage.backends / name
             backend.mkdir()
             (backend / "model.py").write_text(
-                f"from ois_runtime.serving.backends import {implementation} as "
+                f"from ois_runtime.serving.engine_models import {implementation} as "
                 "TritonPythonModel\n\n__all__ = ['TritonPythonModel']\n"
             )
     except OSError as error:

@@ -20,7 +20,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.wire import MODEL, check_objects
 from ois_runtime.engines.base import CLICK_INPUTS
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from ois_client.wire import Tensors, error_text, triton_code
 from ois_runtime.engines.base import EnginePair
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.segmenter import Segmenter
-from ois_runtime.serving.busy import Busy
-from ois_runtime.serving.engines import DECODER, TritonEngines, near_engines
+from ois_runtime.serving.configuration import ServingOptions
 from ois_runtime.serving.limits import load_manifest
 from ois_runtime.serving.metrics import (
     BUCKETS,
@@ -38,8 +37,9 @@ from ois_runtime.serving.metrics import (
     Answered,
     Publisher,
 )
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.request_counter import Busy
 from ois_runtime.serving.service import Cancelled, Record, SegmentService
+from ois_runtime.serving.triton_engines import DECODER, TritonEngines, near_engines
 from ois_runtime.serving.workers import Line
 
 
@@ -67,7 +67,7 @@ def choose_engines(manifest: Manifest, options: ServingOptions, decoder: Path) -
         )
         return near_engines(manifest, decoder) if near else TritonEngines(manifest)
     try:
-        from ois_runtime.serving.device import DeviceEngines, torch_engines
+        from ois_runtime.serving.device_engines import DeviceEngines, torch_engines
     except ImportError as error:
         raise EngineError(
             f"this server's models need PyTorch for a device ({error}); install "

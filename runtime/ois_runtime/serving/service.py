@@ -19,7 +19,7 @@ from ois_client.contract.transport import ClickRequest
 from ois_client.wire import Call, ReplyInfo, Tensors, read_call, write_reply
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.segmenter import Refined, Segmenter, timed
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
 
 
 class Cancelled(Exception):

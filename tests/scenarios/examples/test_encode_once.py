@@ -28,7 +28,7 @@ from ois_client import Client, OISPredictor
 from ois_client.formats.brush import mask_of_brush
 from ois_client.sam.automatic import OISAutomaticMaskGenerator
 from ois_runtime.embedded.server import EmbeddedServer
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
 from support.server.calls import statistics
 from support.server.players import pixels
 

@@ -17,7 +17,7 @@ from ois_runtime.embedded import checks, guard
 from ois_runtime.embedded.checks import check_machine, check_shared_memory, check_stub
 from ois_runtime.embedded.guard import Quiet, kill_group, requests
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
-from ois_runtime.serving.busy import VARIABLE, Busy
+from ois_runtime.serving.request_counter import VARIABLE, Busy
 from support.server.calls import eventually
 
 

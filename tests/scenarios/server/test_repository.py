@@ -11,7 +11,7 @@ from ois_client.contract.errors import EngineError, OutputError
 from ois_client.wire import INPUTS, MODEL, OUTPUTS, WireTensor
 from ois_export.repository import is_current, templates, write_repository
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
 from support.tiny_engines import write_engines
 
 PYTHON = {"ois_segment", "ois_preprocess", "ois_postprocess"}

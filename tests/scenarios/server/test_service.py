@@ -31,8 +31,8 @@ from ois_runtime.engines.base import load_engines
 from ois_runtime.engines.local import LocalTransport
 from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.engines.store import StoreStats
+from ois_runtime.serving.configuration import ServingOptions
 from ois_runtime.serving.metrics import Answered, Publisher
-from ois_runtime.serving.options import ServingOptions
 from ois_runtime.serving.service import Cancelled, Record, SegmentService
 from ois_runtime.serving.workers import Line
 from support.server.calls import click_request, eventually, picture

@@ -1,5 +1,5 @@
-"""Triton's way in to `ois_postprocess`; what it does is in `ois_runtime.serving.ensemble`."""
+"""Triton's way in to `ois_postprocess`; what it does is in `ois_runtime.serving.ensemble_models`."""
 
-from ois_runtime.serving.ensemble import PostprocessModel as TritonPythonModel
+from ois_runtime.serving.ensemble_models import PostprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

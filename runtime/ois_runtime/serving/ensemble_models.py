@@ -24,8 +24,8 @@ from ois_client.contract.masks import encode_mask
 from ois_client.wire import Tensors, check_objects, read_call
 from ois_runtime.engines.postprocess import postprocess
 from ois_runtime.engines.preprocess import preprocess
-from ois_runtime.serving.busy import Busy
 from ois_runtime.serving.limits import load_manifest
+from ois_runtime.serving.request_counter import Busy
 from ois_runtime.serving.segment_model import error_of, read_options
 
 

@@ -14,8 +14,8 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.engines.base import EngineOptions, Graph
-from ois_runtime.serving.busy import Busy
 from ois_runtime.serving.limits import engine_limits
+from ois_runtime.serving.request_counter import Busy
 from ois_runtime.serving.segment_model import error_of
 
 

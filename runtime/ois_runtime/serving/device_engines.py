@@ -33,8 +33,8 @@ from ois_runtime.engines.base import (
 )
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.serving.engines import TritonEngines
-from ois_runtime.serving.options import ServingOptions
+from ois_runtime.serving.configuration import ServingOptions
+from ois_runtime.serving.triton_engines import TritonEngines
 from ois_runtime.torch.device import find_device
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.postprocess import pack_masks
