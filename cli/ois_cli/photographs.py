@@ -22,7 +22,7 @@ class Photograph:
 
     @property
     def path(self) -> Path:
-        from ois_export.parity.samples import photo_folder
+        from ois_export.parity.cases import photo_folder
 
         return photo_folder() / self.file
 

@@ -21,9 +21,9 @@ from ois_client.contract.errors import ServerOverloaded
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import pack_mask
 from ois_client.sessions.client import Client
+from ois_export.parity.cases import LANDSCAPE
 from ois_export.parity.comparison import Reference
 from ois_export.parity.network_gate import CASES, Limits, compare, make_prompts
-from ois_export.parity.samples import LANDSCAPE
 from ois_network.attention import set_attention_ops
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.half import lower_precision

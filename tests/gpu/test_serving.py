@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import Click
 from ois_client.sessions.client import Client
 from ois_export.export import write_engines
-from ois_export.parity.samples import LANDSCAPE
+from ois_export.parity.cases import LANDSCAPE
 from ois_export.repository import write_repository
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_runtime.embedded.command import ServerOptions

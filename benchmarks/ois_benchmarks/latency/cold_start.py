@@ -98,7 +98,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def arguments() -> argparse.ArgumentParser:
     """Of the command line."""
-    from ois_export.parity.samples import SQUARE, photo_folder
+    from ois_export.parity.cases import SQUARE, photo_folder
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("urls", nargs="*", default=list(URLS), metavar="URL")

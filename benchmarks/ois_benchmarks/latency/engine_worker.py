@@ -74,7 +74,7 @@ def inputs(longest: int, width: int, height: int) -> tuple[Geometry, NDArray[np.
     """
     from PIL import Image
 
-    from ois_export.parity.samples import SQUARE
+    from ois_export.parity.cases import SQUARE
 
     geometry = Geometry.fit(width, height, longest=longest)
     if (geometry.network_width, geometry.network_height) != (width, height):

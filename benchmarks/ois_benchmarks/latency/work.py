@@ -40,7 +40,7 @@ class Work:
 
 def photograph(width: int, height: int) -> Image:
     """A shipped photograph, cropped to the shape and scaled: (height, width, 3) uint8 RGB."""
-    from ois_export.parity.samples import SQUARE
+    from ois_export.parity.cases import SQUARE
 
     whole = Pillow.fromarray(SQUARE.pixels())
     scale = min(whole.width / width, whole.height / height)

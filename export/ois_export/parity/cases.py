@@ -1,34 +1,62 @@
-"""Real pictures with clicks on them: what engines are compared on.
+"""The test cases that engines are compared on: crops of four photographs, with clicks.
 
-Needs no torch: the serving image compares the engines that it builds as well.
+Needs no torch, because the serving image compares the engines that it builds as well.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.geometry import Geometry
-from ois_export.parity.samples import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE, Sample
+
+
+def photo_folder() -> Path:
+    """Return the folder of the sample photographs (LICENSES.md in it states their licences)."""
+    return Path(str(resources.files("ois_export") / "photos"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A crop of a photograph. box: (left, top, right, bottom) in pixels of the photograph."""
+
+    name: str
+    photo: str
+    box: tuple[int, int, int, int]
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Return the crop, (H, W, 3) uint8 RGB."""
+        with Image.open(photo_folder() / self.photo) as image:
+            return np.asarray(image.convert("RGB").crop(self.box))
+
+
+LANDSCAPE = Sample("landscape", "coffee.jpg", (0, 0, 600, 400))
+PORTRAIT = Sample("portrait", "chelsea.jpg", (100, 0, 325, 300))
+SQUARE = Sample("square", "astronaut.jpg", (0, 0, 512, 512))
+PANORAMA = Sample("panorama", "rocket.jpg", (0, 200, 640, 360))
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request: per object (positive clicks, negative clicks, has a previous mask)."""
+    """One request. objects: per object (positive clicks, negative clicks, has a previous mask)."""
 
     sample: Sample
     objects: tuple[tuple[int, int, bool], ...]
 
     @property
     def clicks(self) -> int:
+        """The largest number of clicks on one object."""
         return max(positive + negative for positive, negative, _ in self.objects)
 
 
-#: Four shapes; N = 1, 4, 16; 1 to 48 clicks; with and without a previous mask. The widest
-#: request runs on the panorama so that ViT-B at 1022 stays within a laptop's memory.
+#: Four shapes; N = 1, 4, 16; 1 to 48 clicks; with and without a previous mask. The case with 16
+#: objects uses the panorama, so that ViT-B at 1022 pixels fits into a laptop's memory.
 CASES: tuple[Case, ...] = (
     Case(LANDSCAPE, ((1, 0, False),)),
     Case(LANDSCAPE, ((2, 1, True),)),
@@ -45,7 +73,7 @@ Prompts = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8], NDArr
 
 
 def make_prompts(case: Case, geometry: Geometry, seed: int) -> Prompts:
-    """Random clicks, and for objects with a previous mask a disk-shaped coverage."""
+    """Make random clicks and, for objects with a previous mask, a disk as coverage."""
     generator = np.random.default_rng(seed)
     size = np.array([geometry.width - 1, geometry.height - 1])
     objects = []
@@ -66,7 +94,7 @@ def make_prompts(case: Case, geometry: Geometry, seed: int) -> Prompts:
 
 
 def one_object(prompts: Prompts, row: int) -> Prompts:
-    """The prompts of object `row` alone, N = 1."""
+    """Return the prompts of object `row` alone (N = 1)."""
     points, labels, coverage, has_previous = prompts
     part = slice(row, row + 1)
     return points[part], labels[part], coverage[part], has_previous[part]

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ois_client.contract.geometry import Geometry
-from ois_export.parity.cases import Case, make_prompts, one_object
+from ois_export.parity.cases import SQUARE, Case, make_prompts, one_object
 from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
-from ois_export.parity.samples import SQUARE
 from ois_export.tensorrt.profiles import Grid
 from ois_runtime.engines.base import EnginePair
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ois_benchmarks.latency import cold_start
-from ois_export.parity.samples import SQUARE, photo_folder
+from ois_export.parity.cases import SQUARE, photo_folder
 from support.tiny_engines import write_engines
 
 

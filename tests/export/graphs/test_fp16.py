@@ -1,7 +1,7 @@
 """Half precision costs what it may, with trained weights, on real pictures and on noise.
 
 One fp32 export of ois-tiny, with `Attention` as TensorRT and CUDA get it, is typed and run in
-ONNX Runtime on CPU: fp16 as it is, bf16 emulated (what that shows: ois_export/parity/emulation.py).
+ONNX Runtime on CPU: fp16 as it is, bf16 emulated (what that shows: ois_export/parity/reference.py).
 """
 
 from __future__ import annotations
@@ -23,12 +23,10 @@ from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput, ParityError, UnsupportedGraph
 from ois_export.export import describe_graph, export_engines, write_engines
 from ois_export.graphs.precision import FP32_STATE, Precision, half_tensor, typed
-from ois_export.parity.cases import CASES, Case
+from ois_export.parity.cases import CASES, Case, Sample
 from ois_export.parity.comparison import Limits
-from ois_export.parity.emulation import emulate_bf16
 from ois_export.parity.network_gate import measure, run_gate
-from ois_export.parity.reference import open_reference
-from ois_export.parity.samples import Sample
+from ois_export.parity.reference import emulate_bf16, open_reference
 from ois_export.targets import Target
 from ois_export.tensorrt.adapt import for_tensorrt
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint

@@ -12,8 +12,8 @@ import torch
 from ois_client.contract.geometry import Geometry
 from ois_export.export import write_engines
 from ois_export.graphs.trace import PROMPT_INPUTS
+from ois_export.parity.cases import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_export.parity.network_gate import CASES, Case, Limits, make_prompts, measure, run_gate
-from ois_export.parity.samples import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import OISNetwork

@@ -31,11 +31,10 @@ from ois_client.contract.errors import (
 from ois_client.contract.geometry import Geometry
 from ois_export.export import describe_graph, write_engines
 from ois_export.graphs.precision import Precision, typed
-from ois_export.parity.cases import CASES, Case, make_prompts
+from ois_export.parity.cases import CASES, SQUARE, Case, make_prompts
 from ois_export.parity.comparison import Limits
 from ois_export.parity.network_gate import run_gate
 from ois_export.parity.reference import open_reference
-from ois_export.parity.samples import SQUARE
 from ois_export.repository import write_repository
 from ois_export.targets import Target
 from ois_export.tensorrt.build import Ranges, build_with, plan_profiles, trtexec_commands

@@ -11,8 +11,8 @@ import torch
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_client.sessions.client import Client
+from ois_export.parity.cases import LANDSCAPE
 from ois_export.parity.network_gate import CASES, Limits, make_prompts, measure
-from ois_export.parity.samples import LANDSCAPE
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.half import lower_precision
 from ois_network.network import OISNetwork

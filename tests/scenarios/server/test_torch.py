@@ -18,7 +18,7 @@ from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickReply, ClickRequest, Transport
 from ois_client.sessions.client import Client
 from ois_client.transports.blocking import open_transport
-from ois_export.parity.samples import LANDSCAPE
+from ois_export.parity.cases import LANDSCAPE
 from ois_export.repository import write_repository
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_runtime.embedded.command import ServerOptions

@@ -25,7 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import EngineError
-from ois_export.parity.emulation import emulate_bf16
+from ois_export.parity.reference import emulate_bf16
 
 APIS: list[dict[str, Any]] = json.loads(
     Path(__file__).with_name("api.json").read_text(encoding="utf-8")
