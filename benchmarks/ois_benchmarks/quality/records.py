@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_benchmarks.quality.datasets import with_present_fingerprint
 from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.contract.files import LineFile
 
@@ -185,6 +186,7 @@ def _parse(path: Path, data: bytes) -> Log:
                 if fields["quality_log"] != SCHEMA:
                     raise _not_a_log(path)
                 header = {key: fields[key] for key in (*_IDENTITY, *fields)}
+                header["dataset"] = with_present_fingerprint(dict(header["dataset"]))
             else:
                 record = _record(fields)
                 records[record.name] = record

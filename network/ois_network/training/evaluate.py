@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,20 +48,24 @@ class Quality:
 
 
 def held_out(count: int, seed: int = HELD_OUT_SEED) -> Iterator[tuple[Scene, int]]:
-    """Scenes at their own size, one target object each: the same ones every time.
+    """The first `count` scenes of a seed that have a target, each with one target object.
 
-    Whoever chooses by what it sees (a recipe, a default) looks at `VALIDATION_SEED`, so that the
-    scenes of the default seed stay unseen.
+    The scenes have their own size and are the same on every call. To choose a recipe or a default
+    by its score, use `VALIDATION_SEED`: the scenes of the default seed must stay unseen.
     """
-    index = found = 0
-    while found < count:
-        scene = render(seed, index)
-        targets = scene.targets()
-        if targets:
-            rng = np.random.default_rng([seed, index, 2])
-            yield scene, targets[int(rng.integers(len(targets)))]
-            found += 1
-        index += 1
+    indices = itertools.count()
+    found = (scene for index in indices if (scene := scene_with_target(index, seed)) is not None)
+    return itertools.islice(found, count)
+
+
+def scene_with_target(index: int, seed: int = HELD_OUT_SEED) -> tuple[Scene, int] | None:
+    """Scene `index` of a seed and the number of its target object; None if it has no target."""
+    scene = render(seed, index)
+    targets = scene.targets()
+    if not targets:
+        return None
+    rng = np.random.default_rng([seed, index, 2])
+    return scene, targets[int(rng.integers(len(targets)))]
 
 
 def robot_session(target: NDArray[np.bool_], predict: Predict, most: int) -> list[float]:

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ois_benchmarks.quality.datasets import open_dataset
+from ois_benchmarks.quality.datasets import (
+    open_dataset,
+    scenes_fingerprint,
+    with_present_fingerprint,
+)
+from ois_benchmarks.quality.records import read_log
+from ois_benchmarks.quality.result import check_comparable
 from ois_client.contract.errors import InvalidInput
 from ois_network.training.data.collections import SkippedPair
 from ois_network.training.evaluate import held_out
+from ois_network.training.scenes.textures import Texture
 
 
 def write_pairs(root: Path, count: int, size: tuple[int, int] = (12, 8)) -> None:
@@ -42,6 +49,29 @@ def test_scenes_are_the_held_out_ones_at_their_own_size() -> None:
 def test_scenes_are_200_unless_said_otherwise() -> None:
     assert open_dataset("scenes").count == 200
     assert open_dataset("scenes", limit=7).describe() == open_dataset("scenes:7").describe()
+
+
+def test_committed_results_on_these_scenes_can_still_be_compared_with() -> None:
+    """Their fingerprint is one of an earlier version, which drew the same pixels."""
+    (path,) = (Path(__file__).parents[3] / "benchmarks" / "results").glob(
+        "quality-scenes100-*.jsonl"
+    )
+    check_comparable(open_dataset("scenes:100"), 20, read_log(path))
+
+
+def test_an_unknown_fingerprint_stays_as_it_is() -> None:
+    for described in ({"fingerprint": "3:abc"}, {"fingerprint": "abc"}, {"name": "d"}):
+        assert with_present_fingerprint(described) == described
+
+
+def test_scenes_drawn_otherwise_have_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_dataset("scenes:3").fingerprint
+    paint = Texture.paint
+    monkeypatch.setattr(Texture, "paint", lambda *arguments: paint(*arguments) + 1)
+    scenes_fingerprint.cache_clear()
+    changed = open_dataset("scenes:3").fingerprint
+    scenes_fingerprint.cache_clear()
+    assert changed != before
 
 
 def test_davis_and_folders_read_the_same_pairs(tmp_path: Path) -> None:
