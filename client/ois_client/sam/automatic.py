@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import POSITIVE
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.images import ImageSource
-from ois_client.contract.logits import mean_probability, stability
 from ois_client.contract.masks import Mask, coco_of_mask, mask_of_coco
 from ois_client.contract.transport import ClickRequest
 from ois_client.formats.cvat import box_of_mask
+from ois_client.sam.logits import mean_probability, stability
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 

@@ -14,9 +14,9 @@ from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import load_image
-from ois_client.contract.logits import enlarge, mean_probability
 from ois_client.contract.transport import ClickRequest
 from ois_client.sam.frame import NO_BOXES, ClickTransform, array_of, points_of_input, tensor_like
+from ois_client.sam.logits import enlarge, mean_probability
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 

@@ -10,8 +10,8 @@ import pytest
 from pycocotools import mask as coco
 
 from ois_client import ClickReply, ClickRequest, Client, InvalidImage, InvalidInput, Picture
-from ois_client.contract.logits import mean_probability, stability
 from ois_client.sam.automatic import OISAutomaticMaskGenerator, distinct_boxes, point_grid
+from ois_client.sam.logits import mean_probability, stability
 from ois_runtime.engines.local import LocalTransport, open_transport
 from support.tiny_engines import write_engines
 

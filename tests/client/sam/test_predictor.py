@@ -5,7 +5,7 @@ import pytest
 
 from ois_client import Client, InvalidClick, InvalidImage, InvalidInput, OISPredictor
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.logits import enlarge
+from ois_client.sam.logits import enlarge
 from ois_runtime.engines.postprocess import postprocess
 from support.tiny_engines import LONGEST, write_engines
 
