@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import http.client
+import json
 import os
 import signal
 import time
@@ -10,9 +14,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from tritonclient import grpc as triton_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from ois_client import Client
@@ -89,17 +95,95 @@ def test_the_proxy_lets_nothing_through_but_clicks(proxy: Proxy) -> None:
                 call()
 
 
-def test_the_body_that_crashes_triton_does_not_reach_it(
-    replicas: tuple[EmbeddedServer, EmbeddedServer], proxy: Proxy
+INFER = "v2/models/ois_segment/infer"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        # Each of these crashes Triton 2.51 or makes it take gigabytes when it gets through.
+        (INFER, bytes(6 * 2**20), FORM, 415),
+        ("v2/health/live", bytes(8 * 2**20), FORM, 413),
+        ("v2", bytes(8 * 2**20), FORM, 413),
+        ("v2/models/ois_segment", bytes(8 * 2**20), FORM, 413),
+        (INFER, gzip.compress(bytes(2**24)), {**JSON, "Content-Encoding": "gzip"}, 415),
+        (INFER, b"[" * 400_000, JSON, 413),
+        (INFER, b"[" * 400_000, {**JSON, "Inference-Header-Content-Length": "400000"}, 413),
+        # And these are no requests of ours.
+        (INFER, bytes(73 * 2**20), JSON, 413),
+        (INFER, b"{}", {"Content-Type": "text/plain"}, 415),
+        (INFER, b"{}", {**JSON, "Inference-Header-Content-Length": "-1"}, 413),
+        ("v2/health/live", b"x", {}, 403),
+        (INFER, None, {}, 403),
+        ("v2/models/ois_encoder/infer", b"{}", JSON, 403),
+        ("v2/models/ois_encode/infer", b"{}", JSON, 403),
+    ],
+)
+def test_the_proxy_refuses_what_harms_triton(
+    replicas: tuple[EmbeddedServer, EmbeddedServer],
+    proxy: Proxy,
+    path: str,
+    body: bytes | None,
+    headers: dict[str, str],
+    status: int,
 ) -> None:
     restarts = [server.restarts for server in replicas]
-    url = f"{proxy.http_url}/v2/models/ois_segment/infer"
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert status_of(url, bytes(6 * 2**20), form) == 415
-    assert status_of(url, bytes(73 * 2**20), {"Content-Type": "application/json"}) == 413
-    assert [server.restarts for server in replicas] == restarts
+    assert status_of(f"{proxy.http_url}/{path}", body, headers) == status
     with Client(proxy.http_url) as client:
         assert client.open(pixels(5200)).click(40, 40).any()
+    assert [server.restarts for server in replicas] == restarts
+
+
+def test_a_body_without_a_length_does_not_reach_a_health_check(proxy: Proxy) -> None:
+    host, port = proxy.http_url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.request("GET", "/v2/health/live", iter([bytes(2**20)] * 8), encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_short_json_cannot_overflow_the_stack(
+    replicas: tuple[EmbeddedServer, EmbeddedServer], proxy: Proxy
+) -> None:
+    """The longest JSON that the proxy lets through, nested as deeply as it can be."""
+    restarts = [server.restarts for server in replicas]
+    for opening in (b"[", b'{"a":'):
+        body = opening * (9_999 // len(opening))
+        assert status_of(f"{proxy.http_url}/{INFER}", body, JSON) in (400, 500)
+    assert [server.restarts for server in replicas] == restarts
+
+
+def test_compressed_calls_are_refused_before_they_are_unpacked(
+    replicas: tuple[EmbeddedServer, EmbeddedServer], proxy: Proxy
+) -> None:
+    """400 MiB of zeros are 400 KB on the wire. They never reach a server, nor its token."""
+    before = [resident_bytes(server) for server in replicas]
+    request = service_pb2.ModelInferRequest(model_name="ois_segment")
+    request.raw_input_contents.append(bytes(400 * 2**20))
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(proxy.grpc_url.removeprefix("grpc://"), options) as channel:
+        infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError, match="not accepted") as refused:
+                infer(request, compression=grpc.Compression.Gzip, timeout=60)
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    after = [resident_bytes(server) for server in replicas]
+    assert all(b - a < 50 * 2**20 for a, b in zip(before, after, strict=True))
+
+
+def test_a_request_that_kills_a_replica_is_not_sent_to_the_next_one(
+    replicas: tuple[EmbeddedServer, EmbeddedServer], proxy: Proxy
+) -> None:
+    """A proxy cannot see everything. What still kills a server must kill one, not all."""
+    restarts = sum(server.restarts for server in replicas)
+    outputs = [{"name": "INFO", "parameters": {"classification": 1}}]  # crashes Triton 2.51
+    body = json.dumps({"inputs": [], "outputs": outputs}).encode()
+    assert status_of(f"{proxy.http_url}/{INFER}", body, JSON) == 502
+    assert eventually(lambda: sum(server.restarts for server in replicas), bool) > restarts
+    assert eventually(lambda: all(map(is_ready, replicas)), bool)
+    assert sum(server.restarts for server in replicas) == restarts + 1
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -181,3 +265,15 @@ def status_of(url: str, body: bytes | None = None, headers: dict[str, str] | Non
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+def resident_bytes(server: EmbeddedServer) -> int:
+    """Memory of the server's own process."""
+    fields = Path(f"/proc/{server.pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_ready(server: EmbeddedServer) -> bool:
+    with contextlib.suppress(OSError):
+        return get(f"{server.http_url}/v2/health/ready") == b""
+    return False
