@@ -15,7 +15,7 @@ from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput, UnknownImage
 from ois_client.contract.images import Picture, load_image
-from ois_client.transports.schemes import is_server
+from ois_client.transports.address import is_server
 
 if TYPE_CHECKING:
     from ois_client.contract.transport import Transport
@@ -153,7 +153,7 @@ def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
 
 @contextmanager
 def _to_server(url: str, token: str | None) -> Iterator[Server]:
-    from ois_client.transports.schemes import connect
+    from ois_client.transports.address import connect
 
     transport = connect(url, {} if token is None else {"token": token})
     try:
@@ -167,7 +167,7 @@ class Server:
 
     def __init__(self, transport: Transport) -> None:
         """Raises what `Transport.info` raises."""
-        from ois_client.sessions.compatibility import check_compatible
+        from ois_client.contract.transport import check_compatible
 
         self._transport = transport
         self._info = transport.info()

@@ -29,7 +29,7 @@ from ois_client.contract import rle
 from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
-from ois_client.transports.schemes import is_server
+from ois_client.transports.address import is_server
 
 _FORMATS = {".json": "JSON"}
 

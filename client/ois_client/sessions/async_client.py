@@ -17,10 +17,10 @@ from ois_client.contract.transport import (
     EncodeReply,
     ModelInfo,
     Transport,
+    check_compatible,
 )
 from ois_client.sessions.async_session import AsyncSession
-from ois_client.sessions.compatibility import check_compatible
-from ois_client.transports.schemes import connect, is_server
+from ois_client.transports.address import connect, is_server
 
 
 class AsyncClient:

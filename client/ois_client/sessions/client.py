@@ -7,10 +7,9 @@ from typing import Any
 
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, load_image
-from ois_client.contract.transport import ModelInfo, Transport
-from ois_client.sessions.compatibility import check_compatible
+from ois_client.contract.transport import ModelInfo, Transport, check_compatible
 from ois_client.sessions.session import Session
-from ois_client.transports.schemes import connect
+from ois_client.transports.address import connect
 
 
 class Client:

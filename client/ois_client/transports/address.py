@@ -1,20 +1,33 @@
-"""A server's address: `grpc://host:8001`, `grpcs://`, `http://host:8000/base`, `https://`."""
+"""A server's address, and the transport that an address selects.
+
+Addresses: `grpc://host:8001`, `grpcs://`, `http://host:8000/base`, `https://`. Other schemes, such
+as `local:`, belong to installed packages that register an entry point.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.transport import Transport
 
-#: scheme -> the port that Triton, or a proxy with TLS before it, listens on
+#: scheme -> the port of Triton, or of a proxy with TLS in front of it
 DEFAULT_PORTS = {"grpc": 8001, "grpcs": 443, "http": 8000, "https": 443}
+
+TRANSPORTS = "ois_client.transports"  # entry-point group: URL scheme -> open(address, **options)
+
+#: scheme -> the extra of `ois-deploy` that installs its dependencies
+EXTRAS = {"local": "cpu"}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """host: without brackets, also for IPv6. path: of HTTP, "" or "/..." without a last slash."""
+    """host: without brackets, also for IPv6. path: for HTTP only, "" or "/..." without a final
+    slash."""
 
     scheme: str
     host: str
@@ -23,7 +36,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Raises `InvalidInput` for anything but scheme://host[:port][/path]."""
+        """Raises `InvalidInput` if `url` is not scheme://host[:port][/path]."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -35,7 +48,7 @@ class Address:
         if not parts.hostname or any(c.isspace() for c in url):
             raise _wrong(url, "there is no host")
         if parts.username is not None or parts.query or parts.fragment:
-            raise _wrong(url, "a user, query or fragment means nothing here; see token=...")
+            raise _wrong(url, "a user, query or fragment is not supported; see token=...")
         if path and parts.scheme.startswith("grpc"):
             raise _wrong(url, "gRPC has no path")
         return cls(parts.scheme, parts.hostname, port or DEFAULT_PORTS[parts.scheme], path)
@@ -63,3 +76,41 @@ class Address:
 
 def _wrong(url: str, why: str) -> InvalidInput:
     return InvalidInput(f"got the address {url!r}: {why}; expected for example grpc://host:8001")
+
+
+def is_server(url: str) -> bool:
+    """Whether the address has the scheme of a server."""
+    return url.partition(":")[0] in DEFAULT_PORTS
+
+
+def connect(url: str, options: Mapping[str, Any]) -> Transport:
+    """Open the blocking transport that the scheme of `url` selects.
+
+    Raises `InvalidInput` for a wrong address or option and `EngineError` if a package that the
+    scheme needs is not installed. See `Client` for the options.
+    """
+    if is_server(url):
+        from ois_client.transports import blocking
+
+        return blocking.open_transport(url, **options)
+    from importlib.metadata import entry_points
+
+    scheme, colon, address = url.partition(":")
+    known = {point.name: point for point in entry_points(group=TRANSPORTS)}
+    if not colon or scheme not in known:
+        extras = ", ".join(
+            f"{name}: needs pip install 'ois-deploy[{extra}]'" for name, extra in EXTRAS.items()
+        )
+        schemes = sorted({*known, *EXTRAS, *DEFAULT_PORTS})
+        raise InvalidInput(
+            f"got the address {url!r}; expected scheme:address with one of the schemes "
+            f"{schemes} ({extras})"
+        )
+    try:
+        transport: Transport = known[scheme].load()(address, **options)
+    except ImportError as error:
+        raise EngineError(
+            f"the address {url!r} needs a package that is not installed ({error}); run "
+            f"pip install 'ois-deploy[{EXTRAS.get(scheme, 'all')}]'"
+        ) from error
+    return transport

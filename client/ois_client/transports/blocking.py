@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.errors import Cancelled, InvalidInput
 from ois_client.contract.images import Picture
 from ois_client.contract.steps import run
-from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.contract.transport import (
+    Cancellation,
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+)
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import (
     Effect,
@@ -46,7 +51,7 @@ def open_transport(url: str, **options: object) -> TritonTransport:
     chosen = TritonOptions.of(address, options)
     io: BlockingIO
     if address.scheme.startswith("grpc"):
-        from ois_client.transports.grpc_blocking import BlockingGrpc
+        from ois_client.transports.grpc import BlockingGrpc
 
         io = BlockingGrpc(address, chosen)
     else:

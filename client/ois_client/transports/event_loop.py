@@ -44,7 +44,7 @@ def open_async_transport(url: str, **options: object) -> AsyncTritonTransport:
     chosen = TritonOptions.of(address, options)
     io: AsyncIO
     if address.scheme.startswith("grpc"):
-        from ois_client.transports.grpc_async import AsyncGrpc
+        from ois_client.transports.grpc import AsyncGrpc
 
         io = AsyncGrpc(address, chosen)
     else:

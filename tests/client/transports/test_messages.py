@@ -16,7 +16,7 @@ from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer
 from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickRequest
-from ois_client.transports import grpc_messages, http_messages
+from ois_client.transports import grpc, http_messages
 from ois_client.transports.exchange import Infer
 from ois_client.transports.tensors import from_bytes, to_bytes
 
@@ -55,7 +55,7 @@ def test_grpc_requests_equal_theirs(message):
     expected = _get_inference_request(
         wire.MODEL, inputs, "", "", outputs, 0, False, False, 0, None, message.parameters
     )
-    assert grpc_messages.infer_request(Infer(message, {}, 1, 1)) == expected
+    assert grpc.infer_request(Infer(message, {}, 1, 1)) == expected
 
 
 @pytest.mark.parametrize("message", messages()[1:], ids=["encode", "click", "both"])
@@ -74,13 +74,13 @@ def test_http_requests_equal_theirs(message):
 
 
 def test_grpc_sends_the_token_under_both_names():
-    pairs = grpc_messages.metadata({"a": "b"}, "tok")
+    pairs = grpc.metadata({"a": "b"}, "tok")
     assert sorted(pairs) == [
         ("a", "b"),
         ("authorization", "tok"),
         ("triton-grpc-protocol-authorization", "tok"),
     ]
-    assert grpc_messages.metadata({}, None) == []
+    assert grpc.metadata({}, None) == []
 
 
 arrays = {
@@ -97,10 +97,10 @@ def test_replies_are_read_over_grpc():
         datatype = wire.OUTPUTS[name].datatype
         response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(to_bytes(array))
-    same(grpc_messages.tensors_of(response), arrays)
+    same(grpc.tensors_of(response), arrays)
     response.raw_output_contents.pop()
     with pytest.raises(IncompatibleServer, match="4 outputs and 3 contents"):
-        grpc_messages.tensors_of(response)
+        grpc.tensors_of(response)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -23,7 +23,7 @@ from ois_client.contract.errors import (
     InvalidInput,
     ServerUnavailable,
 )
-from ois_client.transports import grpc_messages, http_messages
+from ois_client.transports import grpc, http_messages
 from ois_client.transports.exchange import Infer
 from ois_client.transports.settings import Retries, Timeouts
 from ois_runtime.embedded.command import ServerOptions
@@ -186,7 +186,7 @@ def test_shared_memory_is_taken_from_clients_where_the_server_allows_it(
 ) -> None:
     options = ServerOptions(cache_bytes=16 * 2**20, token=token, client_shm=True)
     pixels, sent = image(310), []
-    for messages in (grpc_messages, http_messages):
+    for messages in (grpc, http_messages):
         make = messages.infer_request
 
         def noted(infer: Infer, *more: object, make: Any = make) -> object:

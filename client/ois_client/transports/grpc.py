@@ -1,0 +1,244 @@
+"""gRPC to a Triton server: the messages, the channel, and both ways to call it.
+
+The messages and the stub are the ones generated in tritonclient. Its client classes are not used:
+they hide the status and the future of a call, and blocking and asyncio code would share nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from grpc.experimental import ChannelOptions
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from ois_client.contract.cancellation import Cancellation
+from ois_client.contract.errors import IncompatibleServer, OISError
+from ois_client.transports.address import Address
+from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
+from ois_client.transports.failures import error_for
+from ois_client.transports.settings import TLS
+from ois_client.transports.tensors import from_bytes, to_bytes
+from ois_client.wire import INPUTS, MODEL, TOKEN_HEADER, Tensors
+
+# -- messages -------------------------------------------------------------------------------------
+
+
+def infer_request(infer: Infer) -> Any:
+    """Return the protobuf `ModelInferRequest` of `infer`."""
+    message = infer.message
+    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    for name, array in message.tensors.items():
+        tensor = request.inputs.add(name=name, datatype=INPUTS[name].datatype, shape=array.shape)
+        memory = infer.shared.get(name)
+        if memory is None:
+            request.raw_input_contents.append(to_bytes(array))
+        else:
+            tensor.parameters["shared_memory_region"].string_param = memory.region
+            tensor.parameters["shared_memory_byte_size"].int64_param = memory.size
+    for name in message.outputs:
+        request.outputs.add(name=name)
+    for key, value in message.parameters.items():
+        request.parameters[key].string_param = value
+    return request
+
+
+def tensors_of(response: Any) -> Tensors:
+    """Return the outputs of a `ModelInferResponse`.
+
+    Raises `IncompatibleServer` if the number of outputs and of contents differ, or the size of a
+    content does not fit its shape.
+    """
+    contents = response.raw_output_contents
+    if len(contents) != len(response.outputs):
+        raise IncompatibleServer(
+            f"the server answered with {len(response.outputs)} outputs and {len(contents)} "
+            "contents; expected binary data for each output"
+        )
+    return {
+        output.name: from_bytes(output.name, output.datatype, tuple(output.shape), data)
+        for output, data in zip(response.outputs, contents, strict=True)
+    }
+
+
+def share_request(share: Share) -> Any:
+    memory = share.memory
+    return service_pb2.SystemSharedMemoryRegisterRequest(
+        name=memory.region, key=memory.key, offset=0, byte_size=memory.size
+    )
+
+
+def unshare_request(unshare: Unshare) -> Any:
+    return service_pb2.SystemSharedMemoryUnregisterRequest(name=unshare.region)
+
+
+def metadata(headers: Mapping[str, str], token: str | None) -> list[tuple[str, str]]:
+    """Return the call's metadata.
+
+    The token is sent under two names: the one Triton uses for a restricted protocol, and the
+    usual `authorization`, which proxies read.
+    """
+    pairs = list(headers.items())
+    if token is not None:
+        pairs += [(f"triton-grpc-protocol-{TOKEN_HEADER}", token), (TOKEN_HEADER, token)]
+    return pairs
+
+
+# -- channel --------------------------------------------------------------------------------------
+
+#: The calling thread waits for the answer itself, which saves a tenth of a millisecond per click
+#: compared with gRPC's futures, where one thread wakes another. gRPC's blocking calls do the same
+#: but cannot be cancelled; streaming calls can, and on the wire one answer is a stream of one.
+_IN_CALLING_THREAD = (ChannelOptions.SingleThreadedUnaryStream, 1)
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def _channel_options(address: Address, options: TritonOptions) -> list[tuple[str, int]]:
+    """Messages of any size, keepalive, and no retries inside gRPC."""
+    timeouts = options.timeouts
+    connect_ms = max(1, int(timeouts.connect_s * 1000))
+    chosen = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.keepalive_time_ms", max(1, int(timeouts.keepalive_s * 1000))),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.enable_retries", 0),
+        # How soon a channel tries to connect again, and how long one try may take.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.min_reconnect_backoff_ms", connect_ms),
+        # Otherwise channels to one address share a connection, and its failures.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if address.loopback:
+        chosen.append(("grpc.enable_http_proxy", 0))
+    return chosen
+
+
+def _credentials(tls: TLS | None) -> Any:
+    ca, key, certificate = (tls or TLS()).read()
+    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+# -- with threads ---------------------------------------------------------------------------------
+
+
+class BlockingGrpc:
+    """One channel. Thread-safe. A call given up here is given up on the server too."""
+
+    def __init__(self, address: Address, options: TritonOptions) -> None:
+        self._address = address
+        self._token = options.token
+        chosen = [*_channel_options(address, options), _IN_CALLING_THREAD]
+        if address.secure:
+            secret = _credentials(options.tls)
+            self._channel = grpc.secure_channel(address.target, secret, chosen)
+        else:
+            self._channel = grpc.insecure_channel(address.target, chosen)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._infer = self._channel.unary_stream(
+            _INFER,
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+    def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:
+        request = infer_request(infer)
+        pairs = metadata(infer.headers, self._token)
+        try:
+            call = self._infer(request, timeout=max(infer.timeout_s, 0), metadata=pairs)
+        except ValueError as error:  # gRPC raises it for a closed channel
+            raise self._error("CANCELLED", str(error), infer.within_s) from error
+        cancellation.then(call.cancel)
+        try:
+            responses = list(call)
+        except grpc.RpcError as error:
+            raise self._error_of(error, infer.within_s) from error
+        except BaseException:  # Ctrl-C
+            call.cancel()
+            raise
+        if len(responses) != 1:
+            raise IncompatibleServer(
+                f"the server at {self._address} answered with {len(responses)} messages; expected "
+                "one. Is this the gRPC address of a Triton server?"
+            )
+        return tensors_of(responses[0])
+
+    def share(self, share: Share) -> None:
+        self._call(self._stub.SystemSharedMemoryRegister, share_request(share), share.timeout_s)
+
+    def unshare(self, unshare: Unshare) -> None:
+        request = unshare_request(unshare)
+        self._call(self._stub.SystemSharedMemoryUnregister, request, unshare.timeout_s)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _call(self, method: Any, request: Any, timeout_s: float) -> None:
+        try:
+            method(request, timeout=timeout_s, metadata=metadata({}, self._token))
+        except grpc.RpcError as error:
+            raise self._error_of(error, timeout_s) from error
+        except ValueError as error:
+            raise self._error("CANCELLED", str(error), timeout_s) from error
+
+    def _error_of(self, error: Any, timeout_s: float) -> OISError:
+        return self._error(error.code().name, error.details() or "", timeout_s)
+
+    def _error(self, status: str, text: str, timeout_s: float) -> OISError:
+        return error_for(status, text, url=str(self._address), timeout_s=timeout_s)
+
+
+# -- on an event loop -----------------------------------------------------------------------------
+
+
+class AsyncGrpc:
+    """One channel. The call of a cancelled task is given up on the server too."""
+
+    def __init__(self, address: Address, options: TritonOptions) -> None:
+        self._address = address
+        self._token = options.token
+        chosen = _channel_options(address, options)
+        if address.secure:
+            secret = _credentials(options.tls)
+            self._channel = grpc.aio.secure_channel(address.target, secret, chosen)
+        else:
+            self._channel = grpc.aio.insecure_channel(address.target, chosen)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def infer(self, infer: Infer) -> Tensors:
+        pairs = metadata(infer.headers, self._token)
+        method, request = self._stub.ModelInfer, infer_request(infer)
+        response = await self._call(method, request, pairs, infer.timeout_s, infer.within_s)
+        return tensors_of(response)
+
+    async def share(self, share: Share) -> None:
+        method, request = self._stub.SystemSharedMemoryRegister, share_request(share)
+        await self._admin(method, request, share.timeout_s)
+
+    async def unshare(self, unshare: Unshare) -> None:
+        method, request = self._stub.SystemSharedMemoryUnregister, unshare_request(unshare)
+        await self._admin(method, request, unshare.timeout_s)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _admin(self, method: Any, request: Any, timeout_s: float) -> None:
+        await self._call(method, request, metadata({}, self._token), timeout_s, timeout_s)
+
+    async def _call(
+        self,
+        method: Any,
+        request: Any,
+        pairs: list[tuple[str, str]],
+        timeout_s: float,
+        within_s: float,
+    ) -> Any:
+        try:
+            return await method(request, timeout=max(timeout_s, 0), metadata=pairs)
+        except grpc.RpcError as error:
+            status, text = error.code().name, error.details() or ""
+        except grpc.aio.UsageError as error:  # gRPC raises it for a closed channel
+            status, text = "CANCELLED", str(error)
+        raise error_for(status, text, url=str(self._address), timeout_s=within_s)
