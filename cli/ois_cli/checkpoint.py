@@ -12,7 +12,7 @@ from ois_cli.output import print_json, progress, say
 from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from ois_network.cost.parameters import ParameterReport
+    from ois_network.parameters import ParameterReport
 
 app = typer.Typer(
     help="Look into checkpoints, and make them of other weights.", no_args_is_help=True
@@ -46,7 +46,7 @@ def inspect(
     """
     if (checkpoint is None) == (network is None):
         raise InvalidInput("name either a checkpoint file or --network, for example --network vitb")
-    from ois_network.cost.parameters import count_parameters
+    from ois_network.parameters import count_parameters
 
     described: dict[str, Any] = {}
     if checkpoint is not None:
@@ -148,7 +148,7 @@ def _print_report(described: dict[str, Any], report: ParameterReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ois_network.cost.parameters import PAPER_VITB
+    from ois_network.parameters import PAPER_VITB
 
     console = Console()
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

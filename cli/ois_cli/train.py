@@ -123,7 +123,7 @@ def _source(
 ) -> tuple[Source, str]:
     from ois_network.training.data.batches import SceneSource
     from ois_network.training.data.collections import davis, folders, hqseg44k
-    from ois_network.training.data.pairs import PairSource
+    from ois_network.training.data.sources import PairSource
 
     kind, _, where = text.partition(":")
     if text == "scenes":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ois_network.config import NetworkConfig
 from ois_network.dpt import DPTHead
-from ois_network.encoder import Encoder
+from ois_network.encoders.dinov2 import Encoder
 from ois_network.fusion import Fusion
 from ois_network.order import (
     blocked_keys,
@@ -24,7 +24,7 @@ from ois_network.order import (
     sample_bilinear,
     slot_depths,
 )
-from ois_network.prompts import DensePrompts, FourierPosition, SparsePrompts
+from ois_network.prompt_encoders import DensePrompts, FourierPosition, SparsePrompts
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ois_client.contract.errors import InvalidInput
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import PRESETS, ImageUpdate
-from ois_network.cost.flops import STEPS, click_flops, encoder_flops
-from ois_network.cost.parameters import count_parameters
+from ois_network.flops import STEPS, click_flops, encoder_flops
+from ois_network.parameters import count_parameters
 from support.network_scenes import (
     SMALL,
     position_matrices,

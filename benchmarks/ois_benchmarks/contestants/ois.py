@@ -223,7 +223,7 @@ class OisContestant:
 
     def cost(self) -> Cost | None:
         """bf16 moves half the bytes of fp32; the few tensors that stay fp32 are neglected."""
-        from ois_network.cost.flops import click_flops
+        from ois_network.flops import click_flops
         from ois_network.split import Rewrites
 
         geometry = self._open().geometry

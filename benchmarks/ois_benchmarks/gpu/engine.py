@@ -33,8 +33,8 @@ from ois_benchmarks.gpu.timing import GraphTimer, Microseconds, Rates, describe_
 from ois_benchmarks.latency import engine_worker
 from ois_benchmarks.latency.engines import save
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
-from ois_network.cost.flops import Row, click_flops
-from ois_runtime.engines.base import EngineOptions
+from ois_network.flops import Row, click_flops
+from ois_runtime.engines.base import EngineOptions, HostPrompts
 from ois_runtime.torch.buckets import BUCKETS, CAPTURE_AT, GraphKey
 from ois_runtime.torch.device import dtype_of
 from ois_runtime.torch.engine import TorchEngines, open_engines
@@ -44,8 +44,6 @@ from ois_runtime.torch.postprocess import pack_masks
 #: Heights beside the longest side, in patches, as shares of it: none is the square of the start.
 _SHAPES = (0.75, 0.67, 0.56, 0.5)
 _CALLS = 20
-
-Arrays = engine_worker.Arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +101,8 @@ class Bench:
         work = cost.encode_flops, cost.encode_bytes / share
         yield self._replayed(0, self._runner.kept.encodes.find(key), encode, work)
         for count in objects:
-            given = {name: np.repeat(array, count, axis=0) for name, array in self._prompts.items()}
-            click = partial_of(self._engines.decode_masks, state, **given, want_logits=False)
+            given = repeat_object(self._prompts, count)
+            click = partial_of(self._engines.decode_masks, state, given, want_logits=False)
             repeated(click)
             key = GraphKey(self._grid, count)
             work = count * cost.click_flops, cost.click_bytes / share
@@ -120,7 +118,7 @@ class Bench:
             for _ in uses:
                 took, state = clocked(partial_of(self._engines.encode, image, geometry))
                 encodes.append(1000 * took)
-                click = partial_of(self._engines.decode_masks, state, **prompts, want_logits=False)
+                click = partial_of(self._engines.decode_masks, state, prompts, want_logits=False)
                 clicks.append(1000 * clocked(click)[0])
             yield NewShape(longest, height, tuple(encodes), tuple(clicks))
 
@@ -152,6 +150,11 @@ def partial_of(function: Callable[..., Any], *given: Any, **named: Any) -> Calla
             return function(*given, **named)
 
     return run
+
+
+def repeat_object(prompts: HostPrompts, count: int) -> HostPrompts:
+    """The one object of `prompts`, `count` times."""
+    return prompts.map(lambda array: np.repeat(array, count, axis=0))
 
 
 def repeated(run: Callable[[], Any]) -> Any:

@@ -44,7 +44,7 @@ def flops(
     """
     width, height = parse_size(size)
     from ois_network.config import preset
-    from ois_network.cost.flops import click_flops, encoder_flops
+    from ois_network.flops import click_flops, encoder_flops
 
     config = preset(network)
     with progress("counting"):

@@ -31,10 +31,10 @@ from torch import Tensor
 
 from ois_client.contract.errors import CheckpointError
 from ois_network.checkpoints.recognise import recognise
-from ois_network.checkpoints.tensors import WeightsFile, read_weights, write_safetensors
+from ois_network.checkpoints.weights_file import WeightsFile, read_weights, write_safetensors
 from ois_network.config import NetworkConfig
-from ois_network.cost.parameters import state_shapes
 from ois_network.network import OISNetwork
+from ois_network.parameters import state_shapes
 
 SCHEMA = 1
 #: The parts that the paper freezes and that a public Depth-Anything-V2 file provides.

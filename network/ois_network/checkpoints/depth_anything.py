@@ -30,7 +30,7 @@ from ois_network.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from ois_network.checkpoints.recognise import recognise
-from ois_network.checkpoints.tensors import WeightsFile, read_weights
+from ois_network.checkpoints.weights_file import WeightsFile, read_weights
 from ois_network.config import PRESETS, NetworkConfig
 from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork

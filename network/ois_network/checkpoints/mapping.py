@@ -31,9 +31,9 @@ from torch import Tensor
 
 from ois_client.contract.errors import CheckpointError
 from ois_network.checkpoints.checkpoint import StoredDtype, network_of, save_checkpoint
-from ois_network.checkpoints.tensors import read_weights
+from ois_network.checkpoints.weights_file import read_weights
 from ois_network.config import NetworkConfig, preset
-from ois_network.cost.parameters import state_shapes
+from ois_network.parameters import state_shapes
 
 _KEYS = {"preset", "config", "drop", "prefix", "regex"}
 

@@ -14,8 +14,8 @@ from ois_client.contract.errors import CheckpointError
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.checkpoints.depth_anything import assemble, infer_config, load_depth_anything
 from ois_network.config import PRESETS, NetworkConfig
-from ois_network.cost.parameters import meta_network
 from ois_network.network import OISNetwork
+from ois_network.parameters import meta_network
 from support.network_scenes import position_matrices, random_image, random_network
 from support.public_weights import SLIM, depth_anything_names, write_public
 

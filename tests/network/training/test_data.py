@@ -18,7 +18,7 @@ from ois_network.training.data.collections import (
     hqseg44k,
     read_pair,
 )
-from ois_network.training.data.pairs import PairSource
+from ois_network.training.data.sources import PairSource
 from support.network_scenes import MICRO
 
 THIN = "thin_object_detection"

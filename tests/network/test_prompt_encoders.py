@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN, Click, fill_slots
 from ois_client.contract.geometry import Geometry
-from ois_network.prompts import DensePrompts, FourierPosition
+from ois_network.prompt_encoders import DensePrompts, FourierPosition
 from ois_network.split import add_at
 from support.network_scenes import SMALL, random_network, random_prompts
 

@@ -17,9 +17,9 @@ from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import InvalidInput
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import NetworkConfig
-from ois_network.cost.counting import count
-from ois_network.cost.parameters import meta_network
+from ois_network.counting import count
 from ois_network.network import OISNetwork
+from ois_network.parameters import meta_network
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 
 #: In the order in which they pay off; R4 comes last because it costs memory.

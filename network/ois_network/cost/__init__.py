@@ -1,1 +1,0 @@
-"""Counts of parameters, FLOPs and bytes."""
