@@ -1,4 +1,4 @@
-"""`ois doctor`: what works on this machine, and what to do about the rest."""
+"""`ois doctor`: check what works on this machine, and say how to fix the rest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Annotated
 
 import typer
 
-from ois_cli import machine, packages
+from ois_cli import packages
 from ois_cli.output import print_json, progress, say
 from ois_client.contract.errors import EngineError
 
+_GIB = 2**30
 _LOW_DISK_GIB = 2
 _LOW_MEMORY_GIB = 2
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 class Status(StrEnum):
     OK = "ok"
-    ABSENT = "absent"  # optional, and not here
+    ABSENT = "absent"  # optional, and not installed
     BROKEN = "broken"
 
     @property
@@ -34,7 +35,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. basic: without it no command works. fix: what to do, or ""."""
+    """One line of the report.
+
+    basic: no command works without it. fix: what to do about it; "" if nothing.
+    """
 
     area: str
     name: str
@@ -51,25 +55,26 @@ def register(app: typer.Typer) -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say what works on this machine, and why not the rest.
+    """Check what works on this machine, and say how to fix the rest.
 
-    Exits with 0 unless a basic part (Python, a package of the base install) is broken.
+    Checks Python, the packages, the hardware, the embedded server, the engines and the checkpoint.
+    Exits with 1 if Python or a package of the base install is broken.
     """
-    with progress("looking at this machine (every package is imported once)"):
+    with progress("checking this machine (each package is imported once)"):
         findings = list(examine())
     lacking = [finding for finding in findings if finding.basic and finding.status is not Status.OK]
     if as_json:
         print_json({"healthy": not lacking, "findings": [asdict(finding) for finding in findings]})
     else:
         _print_table(findings)
-    if lacking:  # last, where a reader of a log looks for the reason of the exit code
+    if lacking:  # last, so that the end of a log explains the exit code
         names = ", ".join(finding.name for finding in lacking)
-        say(f"{lacking[0].status}, and the base install has it: {names}; {lacking[0].fix}")
+        say(f"{lacking[0].status} parts of the base install: {names}; {lacking[0].fix}")
     raise typer.Exit(1 if lacking else 0)
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, in the order in which a newcomer meets the parts."""
+    """All findings, in the order in which a new user needs the parts."""
     yield _python()
     yield from _packages()
     yield from _hardware()
@@ -107,35 +112,43 @@ def _packages() -> Iterator[Finding]:
 
 
 def _hardware() -> Iterator[Finding]:
+    # Imported here so that `ois --help` stays quick.
+    from ois_benchmarks import machine
+
     cpu = machine.cpu()
     bf16 = "bf16 in hardware" if cpu.native_bf16 else "no bf16 in hardware: use fp32 engines"
     features = ", ".join(cpu.features) or "features unknown"
-    detail = f"{cpu.model}; {cpu.threads} threads; {features}; {bf16}"
+    detail = f"{cpu.model}; {machine.available_cores()} threads; {features}; {bf16}"
     yield Finding("hardware", "CPU", Status.OK, detail)
-    memory = machine.memory_gib()
+    memory = machine.memory()
     if memory is None:
-        yield Finding("hardware", "memory", Status.ABSENT, "this system does not tell")
+        detail = "this system does not report it"
+        yield Finding("hardware", "memory", Status.ABSENT, detail)
     else:
-        yield _amount("memory", memory[1], f"of {memory[0]:.1f} GiB", _LOW_MEMORY_GIB)
+        of = f"of {memory.total_bytes / _GIB:.1f} GiB"
+        yield _amount("memory", memory.available_bytes, of, _LOW_MEMORY_GIB)
     folder = Path.cwd()
-    yield _amount("disk", machine.free_disk_gib(folder), f"at {folder}", _LOW_DISK_GIB)
-    gpu = machine.gpu()
-    if gpu.problem is None:
-        detail = f"{', '.join(gpu.devices)}; driver for CUDA {gpu.cuda}"
-        yield Finding("hardware", "GPU", Status.OK, detail)
-    else:
-        fix = "CPU engines work without one"
-        yield Finding("hardware", "GPU", Status.ABSENT, gpu.problem, fix)
+    yield _amount("disk", machine.free_disk_bytes(folder), f"at {folder}", _LOW_DISK_GIB)
+    try:
+        gpus = machine.gpus()
+    except EngineError as error:
+        fix = "CPU engines work without a GPU"
+        yield Finding("hardware", "GPU", Status.ABSENT, str(error), fix)
+        return
+    cuda = ".".join(map(str, gpus[0].driver_cuda))
+    detail = f"{', '.join(gpu.name for gpu in gpus)}; driver for CUDA {cuda}"
+    yield Finding("hardware", "GPU", Status.OK, detail)
 
 
-def _amount(name: str, free_gib: float, rest: str, least_gib: float) -> Finding:
+def _amount(name: str, free_bytes: int, rest: str, least_gib: float) -> Finding:
+    free_gib = free_bytes / _GIB
     enough = free_gib >= least_gib
     return Finding(
         "hardware",
         name,
         Status.OK if enough else Status.BROKEN,
         f"{free_gib:.1f} GiB free {rest}",
-        "" if enough else f"free some: {least_gib} GiB are needed for comfort",
+        "" if enough else f"free some; {least_gib} GiB are recommended",
     )
 
 
@@ -148,7 +161,6 @@ def _tritonserver() -> Finding:
 
 
 def _engines() -> Iterator[Finding]:
-    # The runtime is imported here so that `ois --help` stays quick.
     from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 
     folders = {path.parent for path in Path("engines").glob(f"*/{MANIFEST_FILE}")}
@@ -162,7 +174,7 @@ def _engines() -> Iterator[Finding]:
         except EngineError as error:
             yield Finding("engines", str(folder), Status.BROKEN, str(error), EXPORT_COMMAND)
             continue
-        trained = "trained" if manifest.trained else "UNTRAINED: its masks mean nothing"
+        trained = "trained" if manifest.trained else "UNTRAINED: its masks are meaningless"
         detail = f"{manifest.name}, {manifest.target}, {manifest.precision}, {trained}"
         yield Finding("engines", str(folder), Status.OK, detail)
 
@@ -172,7 +184,7 @@ def _checkpoint() -> Finding:
         for path in sorted(folder.glob("*.safetensors")):
             detail = f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
             return Finding("engines", "checkpoint", Status.OK, detail)
-    fix = "run ois in the repository, or name a checkpoint to `ois export`"
+    fix = "run ois in the repository, or give `ois export` a checkpoint"
     return Finding("engines", "checkpoint", Status.ABSENT, "no models/*.safetensors", fix)
 
 

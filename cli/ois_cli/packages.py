@@ -1,4 +1,4 @@
-"""Which Python packages are here, which extra brings each, and whether they can be imported."""
+"""The Python packages of every extra: whether each is installed and can be imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IMPORT_TIMEOUT_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package we use. extra: what installs it, "" for the base install."""
+    """A package we use. extra: the extra that installs it, "" for the base install."""
 
     distribution: str
     module: str
@@ -25,7 +25,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class PackageState:
-    """version: None when absent. problem: why the installed package cannot be imported."""
+    """version: None if it is not installed. problem: why it cannot be imported, or None."""
 
     package: Package
     version: str | None
@@ -34,11 +34,11 @@ class PackageState:
 
 PACKAGES = (
     Package("numpy", "numpy", "", "arrays"),
-    Package("pillow", "PIL", "", "reading and writing pictures"),
+    Package("pillow", "PIL", "", "reading and writing images"),
     Package("typer", "typer", "", "this command"),
     Package("rich", "rich", "", "this command"),
     Package("onnxruntime", "onnxruntime", "cpu", "running engines on CPU"),
-    Package("openvino", "openvino", "cpu", "running engines on CPU, bf16 included"),
+    Package("openvino", "openvino", "cpu", "running engines on CPU, also in bf16"),
     Package("torch", "torch", "network", "the network itself"),
     Package("safetensors", "safetensors", "cpu", "features on disk, checkpoints"),
     Package("onnx", "onnx", "export", "exporting engines"),
@@ -55,17 +55,17 @@ PACKAGES = (
 
 
 def package_states() -> list[PackageState]:
-    """Every package's version, each imported once in a process of its own.
+    """The state of every package in `PACKAGES`.
 
-    A version number alone does not say that a compiled package works here, and a broken
-    one can end the process that imports it.
+    Each is imported once, in its own process: an installed compiled package may not work on this
+    machine, and a broken one can end the process that imports it.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         return list(pool.map(_state, PACKAGES))
 
 
 def tritonserver_binary() -> Path | None:
-    """The `tritonserver` that the wheel of nvidia-pytriton carries; nothing is imported."""
+    """The `tritonserver` binary in the wheel of nvidia-pytriton, found without importing it."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         return None
@@ -96,4 +96,4 @@ def _import_problem(module: str) -> str | None:
     if run.returncode == 0:
         return None
     lines = run.stderr.strip().splitlines()
-    return lines[-1] if lines else f"importing it ended the process ({run.returncode})"
+    return lines[-1] if lines else f"importing it ended the process (exit code {run.returncode})"

@@ -1,4 +1,4 @@
-"""`ois doctor` says what works on this machine and why not the rest."""
+"""`ois doctor` says what works on this machine and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ois_cli import doctor, machine, packages
+from ois_benchmarks import machine
+from ois_cli import doctor, packages
 from ois_cli.doctor import Status
 from ois_cli.main import main
 from ois_cli.packages import Package, PackageState
+from ois_client.contract.errors import EngineError
+from ois_runtime.tensorrt.driver import Gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,14 +70,14 @@ def test_a_missing_basic_package_is_an_exit_code(
     said = capsys.readouterr()
     assert json.loads(said.out)["healthy"] is False
     assert said.err.endswith(
-        "broken, and the base install has it: no-such, no-other; pip install 'ois-deploy'\n"
+        "broken parts of the base install: no-such, no-other; pip install 'ois-deploy'\n"
     )
 
 
 def test_an_installed_package_that_does_not_import_is_broken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # pip is installed; a module name that does not exist stands for a damaged install.
+    # pip is installed. A module name that does not exist stands for a damaged install.
     monkeypatch.setattr(packages, "PACKAGES", (Package("pip", "pip.no_such", "cpu", "x"),))
     (state,) = packages.package_states()
     assert state.version is not None
@@ -96,18 +99,29 @@ def test_an_engine_folder_that_is_damaged_is_broken(
     }
 
 
-def test_the_processor_has_threads_and_bf16_only_with_its_flags() -> None:
-    assert machine.cpu().threads >= 1
-    assert machine.Cpu("x", ("AVX2", "AMX bf16"), 4).native_bf16
-    assert not machine.Cpu("x", ("AVX2", "AVX-512"), 4).native_bf16
+def test_all_gpus_are_named_or_their_absence_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    devices = [Gpu("NVIDIA H200", 90, 2**37, (13, 1)), Gpu("NVIDIA L4", 89, 2**34, (13, 1))]
+
+    def probe(index: int = 0) -> Gpu:
+        if index >= len(devices):
+            raise EngineError(f"got GPU {index}; this machine has {len(devices)}")
+        return devices[index]
+
+    monkeypatch.setattr(machine.cuda_driver, "probe", probe)
+    by_name = {finding.name: finding for finding in doctor._hardware()}
+    assert by_name["GPU"].status is Status.OK
+    assert by_name["GPU"].detail == "NVIDIA H200, NVIDIA L4; driver for CUDA 13.1"
+    devices.clear()
+    by_name = {finding.name: finding for finding in doctor._hardware()}
+    assert by_name["GPU"].status is Status.ABSENT
+    assert by_name["GPU"].detail == "got GPU 0; this machine has 0"
+    assert f"{machine.available_cores()} threads" in by_name["CPU"].detail
+    assert re.match(r"\d+\.\d GiB free of \d+\.\d GiB", by_name["memory"].detail)
 
 
-def test_a_gpu_is_either_named_or_its_absence_explained() -> None:
-    gpu = machine.gpu()
-    assert (gpu.problem is None) == bool(gpu.devices)
-
-
-def test_every_package_of_the_base_install_is_looked_at() -> None:
+def test_every_package_of_the_base_install_is_checked() -> None:
     base = {package.distribution for package in packages.PACKAGES if not package.extra}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert base == {re.match(r"[\w-]+", need)[0] for need in project["dependencies"]}

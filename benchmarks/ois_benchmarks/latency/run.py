@@ -126,10 +126,11 @@ def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
     """One row, from a process of its own."""
     failed = Row(contestant=name, width=work.width, height=work.height)
     entry = CONTESTANTS.get(name)
-    free = available_memory_bytes()
-    if entry is not None and free is not None and free < entry.memory_gib * 2**30:
+    memory = machine.memory()
+    if entry and memory and memory.available_bytes < entry.memory_gib * 2**30:
+        free_gib = memory.available_bytes / 2**30
         reason = (
-            f"needs about {entry.memory_gib} GiB of memory and {free / 2**30:.1f} GiB are free; "
+            f"needs about {entry.memory_gib} GiB of memory and {free_gib:.1f} GiB are free; "
             "close other programs, then run again with --resume"
         )
         return replace(failed, failed=reason)
@@ -167,16 +168,6 @@ def environment(plan: Plan) -> dict[str, str]:
     """The same allocator and threads for all."""
     threads = {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
     return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads}
-
-
-def available_memory_bytes() -> int | None:
-    """What could be allocated without swapping; None where the system does not say."""
-    path = Path("/proc/meminfo")
-    if path.exists():
-        for text in path.read_text().splitlines():
-            if text.startswith("MemAvailable:"):
-                return int(text.split()[1]) * 1024
-    return None
 
 
 def _death(done: subprocess.CompletedProcess[str]) -> str:

@@ -156,7 +156,7 @@ def test_a_gpus_ceilings_hold_for_that_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.cuda_driver, "probe", lambda: H200)
-    monkeypatch.setattr(machine, "_driver", lambda: "580.159.04")
+    monkeypatch.setattr(machine, "_driver_version", lambda: "580.159.04")
     assert machine.describe_gpu() == {
         "gpu": "NVIDIA H200",
         "gpu_memory_gib": 141.0,

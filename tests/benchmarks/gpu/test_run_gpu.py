@@ -207,7 +207,7 @@ def test_a_doctor_that_misses_a_package_names_it_in_the_summary(tmp_path: Path) 
         for line in (tmp_path / "summary.txt").read_text().splitlines()
         if line.startswith("doctor ")
     ]
-    reason = "broken, and the base install has it: no-such; pip install 'ois-deploy'"
+    reason = "broken parts of the base install: no-such; pip install 'ois-deploy'"
     assert line.endswith(f"failed (1): {reason}")
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from ois_benchmarks import timing
+from ois_benchmarks import machine, timing
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.latency import run
 from ois_benchmarks.latency.result import (
@@ -236,17 +236,12 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
 def test_too_little_memory_is_found_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "available_memory_bytes", lambda: 2**30)
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**34, 2**30))
     monkeypatch.setattr(run, "subprocess", SimpleNamespace())  # nothing may be started
     with run.OisEngines("tiny", None, lambda _text: None) as engines:
         found = run.measure(plan(), "sam-vitb", WORK, engines)
     assert found.failed is not None
     assert found.failed.startswith("needs about 4.5 GiB of memory and 1.0 GiB are free")
-
-
-def test_the_machine_says_how_much_memory_is_free() -> None:
-    free = run.available_memory_bytes()
-    assert free is None or 0 < free < 2**50
 
 
 @pytest.mark.usefixtures("quiet")
