@@ -27,9 +27,8 @@ def lint(
     """Check a graph against the rules of a target, as `ois export` does. Exit code 2: broken."""
     from ois_export.graphs.lint import complaints, load_graph
     from ois_export.targets import Target
-    from ois_export.tensorrt.rules import rules_for
 
-    checked = rules_for(Target.parse(target))
+    checked = Target.parse(target).rules()
     found = complaints(load_graph(graph), checked)
     if as_json:
         print_json(

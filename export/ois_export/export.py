@@ -1,11 +1,12 @@
-"""`ois export`: checkpoint -> a folder of engines, all of it or nothing.
+"""`ois export`: write a checkpoint's engines to a folder, or leave the folder unchanged.
 
-Everything happens in a hidden folder beside the output: graphs, lint, manifest, parity gate.
-Only when all passed does it take the output's place, in one rename.
+Graphs, manifest and model repository are written to a hidden folder beside the output. It is
+renamed to the output after the lint and the parity gate have passed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from datetime import UTC, datetime
 from importlib import metadata
@@ -23,8 +24,6 @@ from ois_export.parity.reference import open_reference
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import write_repository
 from ois_export.targets import Target
-from ois_export.tensorrt.adapt import for_tensorrt
-from ois_export.tensorrt.rules import rules_for
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
 from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
@@ -42,43 +41,37 @@ def export_engines(
     limits: Limits | None = None,
     progress: Progress = lambda _: None,
 ) -> Manifest:
-    """Write `output`: encoder.onnx, decoder.onnx and manifest.json, proven and complete, and
-    the model repository that serves them.
+    """Export a checkpoint: write graphs, a manifest and a model repository to `output`.
 
-    The gate runs the graphs on this machine's CPU whatever the target is; what a GPU makes of
-    them is checked where the GPU is, by `ois build`.
+    The parity gate runs the graphs on this machine's CPU for every target. `ois build` compares
+    the engines that a GPU runs, on the machine with the GPU.
 
-    `cached_kv` keeps the projected keys and values in the image state: a click computes less
+    cached_kv: keep the projected keys and values in the image state. A click then computes less,
     and an image takes about twice the memory.
+    limits: how far the engines may differ from the network; default `Limits.of(precision)`.
 
-    Raises `CheckpointError` for a wrong file, `InvalidInput` for an impossible combination,
-    `UnsupportedGraph` and `ParityError` when the engines are not right, `OutputError` when
-    they cannot be written. In every such case `output` is as it was before.
+    Raises `CheckpointError` if the file is not a checkpoint, `InvalidInput` if the target does
+    not support the precision, `UnsupportedGraph` or `ParityError` if the engines are not correct,
+    `OutputError` if they cannot be written. `output` is then unchanged.
     """
     target.check(precision)
     check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
     with staging(output) as folder:
-        manifest = write_engines(
-            checkpoint,
-            folder,
-            name=output.name,
-            target=target,
-            precision=precision,
-            cached_kv=cached_kv,
-            progress=progress,
+        manifest = _write_graphs(
+            checkpoint, folder, output.name, target, precision, cached_kv, progress
         )
-        with open_reference(folder) as engines:
+        with open_reference(folder, manifest) as engines:
             parity = run_gate(
                 checkpoint.network,
                 engines,
                 limits=limits or Limits.of(Precision.parse(precision)),
                 progress=progress,
             )
-        manifest = with_parity(manifest, parity)
+        manifest = dataclasses.replace(manifest, parity=parity)
         manifest.save(folder)
-        if precision != Precision.BF16:  # ONNX Runtime, which would serve these files, has none
+        if precision != Precision.BF16:  # ONNX Runtime, which would serve these files, lacks bf16
             write_repository(folder, manifest)
         progress(f"writing {output}")
         publish(folder, output)
@@ -95,28 +88,40 @@ def write_engines(
     cached_kv: bool = False,
     progress: Progress = lambda _: None,
 ) -> Manifest:
-    """Graphs, lint and manifest into an existing `folder`, *without* the parity gate.
+    """Write linted graphs and a manifest into an existing `folder`, *without* the parity gate.
 
-    For benchmarks of random weights and for tests of the gate itself; `export_engines` is
-    what users get.
+    For benchmarks of random weights and for tests of the gate itself. Users call
+    `export_engines`.
     """
+    manifest = _write_graphs(checkpoint, folder, name, target, precision, cached_kv, progress)
+    manifest.save(folder)
+    return manifest
+
+
+def _write_graphs(
+    checkpoint: Checkpoint,
+    folder: Path,
+    name: str,
+    target: Target,
+    precision: str,
+    cached_kv: bool,
+    progress: Progress,
+) -> Manifest:
+    """Write and lint both graphs. Returns the manifest that describes them, not yet written."""
     rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
     attention = target.attention(precision)
+    form = target.form(precision)
     progress("exporting graphs")
     paths = export_graphs(
-        checkpoint.network,
-        folder,
-        attention=attention,
-        rewrites=rewrites,
-        form=target.form(precision),
+        checkpoint.network, folder, attention=attention, rewrites=rewrites, form=form
     )
     if target is not Target.CPU:
         progress(f"typing graphs for {target} in {precision}")
         for path in paths.values():
-            _rewrite(path, target, Precision.parse(precision))
+            _convert_graph(path, target, Precision.parse(precision))
     progress("linting graphs")
     engines = {role: describe_graph(path, target) for role, path in paths.items()}
-    manifest = Manifest(
+    return Manifest(
         name=name,
         target=target.value,
         precision=precision,
@@ -127,7 +132,7 @@ def write_engines(
         patch=checkpoint.config.patch,
         position_table=checkpoint.config.position_table,
         preprocess_version=PREPROCESS_VERSION,
-        opset=target.form(precision).opset,
+        opset=form.opset,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
         encoder=engines["encoder"],
@@ -138,31 +143,25 @@ def write_engines(
             "attention": type(attention).__name__,
         },
     )
-    manifest.save(folder)
-    return manifest
 
 
-def _rewrite(path: Path, target: Target, precision: Precision) -> None:
+def _convert_graph(path: Path, target: Target, precision: Precision) -> None:
+    """Convert the fp32 graph at `path` to what the target needs, in its precision."""
     model = onnx.load(str(path))
     if target is Target.TENSORRT:
+        from ois_export.tensorrt.adapt import for_tensorrt
+
         model = for_tensorrt(model)
     onnx.save(typed(model, precision), str(path))
 
 
-def with_parity(manifest: Manifest, parity: dict[str, object]) -> Manifest:
-    data = manifest.to_dict()
-    data["parity"] = parity
-    return Manifest.from_dict(data)
-
-
 def describe_graph(path: Path, target: Target) -> EngineFile:
-    """Lint a graph and record its signature."""
-    model = check(path, rules_for(target))
+    """Lint the graph at `path` and describe the file, its inputs and its outputs.
 
-    def specs(values: object) -> list[TensorSpec]:
-        return [_spec(value) for value in values]  # type: ignore[attr-defined]
-
-    return EngineFile.of(path, specs(model.graph.input), specs(model.graph.output))
+    Raises `UnsupportedGraph` if the graph breaks a rule of the target.
+    """
+    graph = check(path, target.rules()).graph
+    return EngineFile.of(path, list(map(_spec, graph.input)), list(map(_spec, graph.output)))
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

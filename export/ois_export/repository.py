@@ -1,12 +1,19 @@
-"""Engines -> a model repository that Triton serves as it is.
+"""Writes the model repository that Triton serves.
 
     <engines>/repository/
         ois_encoder/config.pbtxt  1/model.onnx
         ois_segment/config.pbtxt  1/model.py  1/manifest.json
         ...
 
-The configs come from `triton_models/`; what depends on the network (the tensors between the
-engines) is filled in from the manifest. One set of configs for CI and production.
+The configs come from `triton_models/`. What depends on the network (the tensors between the
+engines) is filled in from the manifest. CI and production use the same configs.
+
+A TensorRT engine gets warm-up requests (`model_warmup`), which Triton runs before the model is
+ready: one per profile, of the shapes that the profile is tuned for, all zeros. The first click
+then does not wait for what TensorRT sets up once per profile. The gate of `ois build` has run
+each of these shapes. The requests are kept in the manifest's options, so that a repository can
+be written without TensorRT. ONNX engines have no warm-up requests: the same configs also serve on
+CPUs, where an encode takes seconds. *Not run on a GPU yet.*
 """
 
 from __future__ import annotations
@@ -14,19 +21,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from ois_client.contract.errors import EngineError, OutputError
-from ois_export.tensorrt.warm_up import model_warmup
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
 
 REPOSITORY = "repository"
 VERSION = "1"
+#: In `Manifest.options`: role -> per profile {"name": ..., "inputs": {input: shape}}.
+WARM_UP = "warm_up"
 
-#: Suffix of an engine file -> Triton's platform, backend, and the file's name in a version.
+#: Suffix of an engine file -> Triton's platform, backend, and the file's name in the repository.
 PLATFORMS = {
     ".onnx": ("onnxruntime_onnx", "onnxruntime", "model.onnx"),
     ".plan": ("tensorrt_plan", "tensorrt", "model.plan"),
@@ -43,11 +52,12 @@ _TYPES = {
 
 
 def write_repository(folder: Path, manifest: Manifest, parent: Path | None = None) -> Path:
-    """Write `parent/repository` (parent: `folder`) for the engines in `folder`, whole or not.
+    """Write the repository of the engines in `folder` and return its path.
 
-    An engine is hard-linked where the file system can, else copied. Returns the repository.
-    Raises `EngineError` for tensors or files that Triton does not know, `OutputError` when it
-    cannot be written; then an older repository is as it was.
+    parent: the folder to write it to; default `folder`.
+    Engines are hard-linked if the file system supports it, else copied. Raises `EngineError` if
+    Triton does not support a tensor's type or an engine's file, `OutputError` if the repository
+    cannot be written. An existing repository is then unchanged.
     """
     values = _values(manifest)
     output = (parent or folder) / REPOSITORY
@@ -74,7 +84,7 @@ def write_repository(folder: Path, manifest: Manifest, parent: Path | None = Non
 
 
 def is_current(repository: Path, folder: Path) -> bool:
-    """Whether `repository` was written for the engines that are in `folder` now."""
+    """Return whether `repository` was written for the engines now in `folder`."""
     written = repository / "ois_segment" / VERSION / MANIFEST_FILE
     try:
         return written.read_bytes() == (folder / MANIFEST_FILE).read_bytes()
@@ -83,12 +93,14 @@ def is_current(repository: Path, folder: Path) -> bool:
 
 
 def templates() -> Path:
-    """The folder of the models as they are before an export fills them in."""
+    """Return the folder of the model templates. Raises `EngineError` if it is missing."""
     installed = Path(str(resources.files("ois_export"))) / "triton_models"
     source = Path(__file__).resolve().parents[2] / "triton_models"
     found = next((path for path in (installed, source) if path.is_dir()), None)
     if found is None:
-        raise EngineError("this installation lacks triton_models; install ois-deploy again")
+        raise EngineError(
+            "triton_models is missing from this installation; install ois-deploy again"
+        )
     return found
 
 
@@ -104,7 +116,7 @@ def _write_model(template: Path, output: Path, values: dict[str, str], manifest:
 
 
 def _values(manifest: Manifest) -> dict[str, str]:
-    """What the templates' placeholders stand for."""
+    """The values of the templates' placeholders."""
     platform, backend, _ = _platform(manifest.encoder)
     encoder, decoder = manifest.encoder, manifest.decoder
     return {
@@ -120,23 +132,40 @@ def _values(manifest: Manifest) -> dict[str, str]:
         "DECODER_INPUT_MAP": _map("input_map", decoder.inputs),
         "ENCODER_PROFILES": _profiles(manifest, "encoder"),
         "DECODER_PROFILES": _profiles(manifest, "decoder"),
-        "ENCODER_WARM_UP": model_warmup(manifest, "encoder", _kind),
-        "DECODER_WARM_UP": model_warmup(manifest, "decoder", _kind),
+        "ENCODER_WARM_UP": _warm_up(manifest, "encoder"),
+        "DECODER_WARM_UP": _warm_up(manifest, "decoder"),
     }
 
 
 def _profiles(manifest: Manifest, role: str) -> str:
-    """A TensorRT engine's profiles, of which Triton takes the nearest; it uses only those named."""
+    """List all profiles of a TensorRT engine: Triton chooses only among those that are listed."""
     count = len(manifest.options.get("profiles", {}).get(role, ()))
     names = ", ".join(f'"{number}"' for number in range(count))
     return f"profile: [ {names} ] " if count else ""
+
+
+def _warm_up(manifest: Manifest, role: str) -> str:
+    """The `model_warmup` of a config, empty without requests."""
+    requests: Sequence[Mapping[str, Any]] = manifest.options.get(WARM_UP, {}).get(role, ())
+    engine = {"encoder": manifest.encoder, "decoder": manifest.decoder}[role]
+    types = {spec.name: _type(spec) for spec in engine.inputs}
+    entries = []
+    for request in requests:
+        inputs = "\n".join(
+            f'    inputs {{ key: "{name}" value {{ data_type: {types[name]} '
+            f"dims: [ {', '.join(map(str, shape))} ] zero_data: true }} }}"
+            for name, shape in request["inputs"].items()
+        )
+        # These models have no batches, but Triton skips a request of batch size 0.
+        entries.append(f'  {{\n    name: "{request["name"]}"\n    batch_size: 1\n{inputs}\n  }}')
+    return "model_warmup [\n" + ",\n".join(entries) + "\n]" if entries else ""
 
 
 def _platform(engine: EngineFile) -> tuple[str, str, str]:
     found = PLATFORMS.get(Path(engine.file).suffix)
     if found is None:
         raise EngineError(
-            f"got the engine file {engine.file!r}; Triton serves {', '.join(PLATFORMS)}"
+            f"got the engine file {engine.file!r}; expected one of {', '.join(PLATFORMS)}"
         )
     return found
 
@@ -147,20 +176,20 @@ def _tensors(specs: Iterable[TensorSpec]) -> str:
 
 def _tensor(spec: TensorSpec) -> str:
     dims = ", ".join(str(side) if isinstance(side, int) else "-1" for side in spec.shape)
-    return f'{{ name: "{spec.name}" data_type: {_kind(spec)} dims: [ {dims} ] }}'
+    return f'{{ name: "{spec.name}" data_type: {_type(spec)} dims: [ {dims} ] }}'
 
 
-def _kind(spec: TensorSpec) -> str:
-    kind = _TYPES.get(spec.dtype)
-    if kind is None:
+def _type(spec: TensorSpec) -> str:
+    found = _TYPES.get(spec.dtype)
+    if found is None:
         raise EngineError(
             f"got the tensor {spec.name} of type {spec.dtype}; expected one of {', '.join(_TYPES)}"
         )
-    return kind
+    return found
 
 
 def _map(field: str, specs: Iterable[TensorSpec]) -> str:
-    """Tensors that keep their names inside an ensemble."""
+    """Map tensors to the same names inside an ensemble."""
     return "\n".join(
         f'      {field} {{ key: "{spec.name}" value: "{spec.name}" }}' for spec in specs
     )

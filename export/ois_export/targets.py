@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from ois_export.graphs.lint import Rule
     from ois_network.attention import AttentionOps
 
 #: Kernels of half precision want lengths and strides of 16 bytes.
@@ -96,3 +97,13 @@ class Target(StrEnum):
             return GraphForm(20)
         tokens = _ALIGNED if self.spells_attention_out(precision) else 1
         return GraphForm(23, token_multiple=tokens, key_multiple=_ALIGNED)
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The lint rules that this target's graphs must satisfy."""
+        from ois_export.graphs.lint import CPU_RULES, CUDA_RULES
+
+        if self is Target.TENSORRT:
+            from ois_export.tensorrt.rules import TENSORRT_RULES
+
+            return TENSORRT_RULES
+        return CUDA_RULES if self is Target.CUDA else CPU_RULES

@@ -22,7 +22,7 @@ from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.plan_gate import run_plan_gate
 from ois_export.parity.reference import open_reference
 from ois_export.publish import check_output, publish, staging
-from ois_export.repository import write_repository
+from ois_export.repository import WARM_UP, write_repository
 from ois_export.tensorrt.inspector import check_precision
 from ois_export.tensorrt.plan import BuildOptions, build_plan
 from ois_export.tensorrt.profiles import (
@@ -34,10 +34,9 @@ from ois_export.tensorrt.profiles import (
     decoder_profiles,
     encoder_profiles,
     points,
+    warm_up_requests,
 )
 from ois_export.tensorrt.trtexec import command
-from ois_export.tensorrt.warm_up import OPTION as WARM_UP
-from ois_export.tensorrt.warm_up import samples
 from ois_runtime.engines.base import GraphPair
 from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.tensorrt.driver import Gpu
@@ -198,9 +197,9 @@ def _manifest(
         "graphs_sha256": source.model_sha256,
         "layers": layers,
         "profiles": {role: [p.name for p in listed] for role, listed in profiles.items()},
-        WARM_UP: {  # for `write_repository`, which may be called where TensorRT is not
-            "encoder": samples(source.encoder, profiles["encoder"]),
-            "decoder": samples(source.decoder, profiles["decoder"]),
+        WARM_UP: {
+            "encoder": warm_up_requests(source.encoder, profiles["encoder"]),
+            "decoder": warm_up_requests(source.decoder, profiles["decoder"]),
         },
     }
     driver = ".".join(map(str, gpu.driver_cuda))

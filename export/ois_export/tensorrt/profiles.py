@@ -7,7 +7,9 @@ engine has each of them once for every range of N.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import EngineError, InvalidInput
@@ -115,6 +117,26 @@ def points(shapes: list[Shapes], objects: list[Objects]) -> list[tuple[Grid, int
             found[shape.best, count.best] = None
             found[shape.highest, count.highest] = None
     return list(found)
+
+
+def warm_up_requests(engine: EngineFile, profiles: Sequence[Profile]) -> list[dict[str, Any]]:
+    """One request per profile: the shape of each of the engine's inputs at the optimum.
+
+    `repository.py` turns them into Triton's `model_warmup`.
+    """
+    return [
+        {
+            "name": profile.name,
+            "inputs": {
+                # A profile lists only the inputs whose shape is not fixed.
+                spec.name: list(
+                    profile.inputs[spec.name][1] if spec.name in profile.inputs else spec.shape
+                )
+                for spec in engine.inputs
+            },
+        }
+        for profile in profiles
+    ]
 
 
 def _profile(manifest: Manifest, engine: EngineFile, shapes: Shapes, objects: Objects) -> Profile:

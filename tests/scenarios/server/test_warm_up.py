@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ois_export.export import write_engines
-from ois_export.repository import write_repository
-from ois_export.tensorrt.profiles import Objects, Shapes, decoder_profiles, encoder_profiles
-from ois_export.tensorrt.warm_up import OPTION, samples
+from ois_export.repository import WARM_UP, write_repository
+from ois_export.tensorrt.profiles import (
+    Objects,
+    Shapes,
+    decoder_profiles,
+    encoder_profiles,
+    warm_up_requests,
+)
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_runtime.embedded.command import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
@@ -30,12 +35,12 @@ def test_every_sample_is_answered_before_the_server_is_ready(tmp_path: Path) -> 
     manifest = Manifest.load(tmp_path)
     shapes = [Shapes.parse(text, manifest) for text in ("landscape", "portrait")]
     asked = {
-        "encoder": samples(manifest.encoder, encoder_profiles(manifest, shapes)),
-        "decoder": samples(
+        "encoder": warm_up_requests(manifest.encoder, encoder_profiles(manifest, shapes)),
+        "decoder": warm_up_requests(
             manifest.decoder, decoder_profiles(manifest, shapes, [Objects(1, 1, 1)])
         ),
     }
-    manifest = dataclasses.replace(manifest, options={**manifest.options, OPTION: asked})
+    manifest = dataclasses.replace(manifest, options={**manifest.options, WARM_UP: asked})
     manifest.save(tmp_path)
     write_repository(tmp_path, manifest)
     with EmbeddedServer(tmp_path, ServerOptions(cache_bytes=64 * 2**20)) as server:
