@@ -1,1 +1,1 @@
-"""What runs inside Triton: the models of the repository and what they share."""
+"""Code that runs inside Triton: the Python models of the model repository."""

@@ -1,18 +1,32 @@
-"""Limits and sizes of the serving model, from its `config.pbtxt` and the environment."""
+"""What a serving model is configured with: its options, its manifest and its input limits.
+
+Options come from `config.pbtxt` and the environment. The engine models have no options of their
+own, but clients can reach them without `ois_segment`, so they check the same limits: a request of
+a few kilobytes with ten thousand objects would otherwise allocate gigabytes. (TensorRT engines
+refuse inputs outside their profiles; ONNX graphs accept any size.)
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ois_client.contract.errors import InvalidInput
-from ois_client.contract.images import ImageLimits
-from ois_runtime.engines.base import is_device
+from numpy.typing import NDArray
 
-#: `cache_bytes` in the config is `OIS_CACHE_BYTES` in the environment, which counts more.
+from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.images import ImageLimits
+from ois_client.contract.prompts import PROMPT_NAMES
+from ois_client.wire import MODEL, check_objects
+from ois_runtime.engines.base import is_device
+from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
+
+#: The option `cache_bytes` is `OIS_CACHE_BYTES` in the environment. The environment wins.
 ENVIRONMENT_PREFIX = "OIS_"
 
 DECODERS = ("auto", "process", "triton")
@@ -22,22 +36,22 @@ _KINDS: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """Every field can be set; each has a default that suits one GPU or a few cores.
+    """Options of a serving model. The defaults suit one GPU or a few CPU cores.
 
-    cache_bytes, cache_ttl_s: the feature store's memory, and the idle seconds after which an
-    image is forgotten.
-    max_objects: objects in one request; decode_objects: objects in one run of the decoder.
-    max_image_bytes, max_image_pixels: of a picture; checked before anything is decoded.
-    max_reply_bytes: of the logits and order maps that a request may ask for.
-    encode_workers, click_workers: requests worked on at once that bring a new image, or not.
-    queue: requests that may wait in each of the two lines; one more is refused.
-    torch_device, torch_precision, checkpoint: a device runs the network of this checkpoint in
-    the model's own process, with PyTorch; "" leaves it to Triton's engine models.
-    decoder: where clicks are decoded, unless one of the devices says it already: `triton` is the
-    model `ois_decoder`, `process` this model's own process, with ONNX Runtime on the CPU; `auto`
-    is `process` where the repository's engines are for a CPU and ONNX Runtime is here.
-    feature_device: `cuda:0` etc. keeps what Triton's encoder gives in that GPU's memory and
-    makes masks there, with PyTorch; "" keeps it in shared memory.
+    cache_bytes: memory of the feature store.
+    cache_ttl_s: seconds without a click after which an image's features are dropped.
+    max_objects: objects per request; decode_objects: objects per run of the decoder.
+    max_image_bytes, max_image_pixels: limits of an image, checked before it is decoded.
+    max_reply_bytes: limit of the logits and order maps in one reply.
+    encode_workers, click_workers: threads for requests that need an encode, and for the others.
+    queue: requests that may wait in each of the two queues; further ones are refused.
+    torch_device, torch_precision, checkpoint: run the network of this checkpoint with PyTorch on
+    this device, in the model's own process; "" uses Triton's engine models.
+    decoder: where clicks are decoded when neither device is set. `triton` uses the model
+    `ois_decoder`; `process` uses ONNX Runtime on the CPU in this model's process; `auto` is
+    `process` if the engines were exported for a CPU and ONNX Runtime is installed.
+    feature_device: `cuda:0` and so on keeps the encoder's outputs in that GPU's memory and makes
+    masks there with PyTorch; "" keeps them in shared memory.
     """
 
     cache_bytes: int = 2 * 2**30
@@ -75,12 +89,15 @@ class ServingOptions:
 
     @classmethod
     def read(cls, parameters: Mapping[str, str], environment: Mapping[str, str]) -> ServingOptions:
-        """Raises `InvalidInput` for a parameter that is unknown or no number."""
+        """The options from a config's parameters and the environment.
+
+        Raises `InvalidInput` if a parameter is unknown or a value does not parse.
+        """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(parameters.keys() - fields.keys())
         if unknown:
             raise InvalidInput(
-                f"got the parameter {unknown[0]!r} in config.pbtxt; expected some of {[*fields]}"
+                f"got the parameter {unknown[0]!r} in config.pbtxt; expected one of {[*fields]}"
             )
         values: dict[str, Any] = {}
         for name, field in fields.items():
@@ -92,3 +109,76 @@ class ServingOptions:
             except ValueError:
                 raise InvalidInput(f"got {name} = {text!r}; expected a number") from None
         return cls(**values)
+
+
+def read_options(arguments: Mapping[str, str]) -> ServingOptions:
+    """The options of a model, from the `arguments` of its `initialize` and the environment.
+
+    Raises `InvalidInput` if a parameter is unknown or a value does not parse.
+    """
+    config = json.loads(arguments["model_config"]).get("parameters", {})
+    parameters = {name: value["string_value"] for name, value in config.items()}
+    return ServingOptions.read(parameters, os.environ)
+
+
+def load_manifest(arguments: Mapping[str, str], *, model: str = "") -> Manifest:
+    """The manifest in a model's version folder; `arguments` are those of `initialize`.
+
+    model: read the manifest of this other model of the repository; "" reads the model's own.
+    Raises `EngineError` if there is no readable manifest.
+    """
+    folder = Path(arguments["model_repository"])
+    if model:
+        folder = folder.parent / model
+    path = folder / arguments["model_version"] / MANIFEST_FILE
+    try:
+        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"the repository has no readable manifest for {arguments['model_name']} ({error}); "
+            "export it again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """The input shapes that one engine accepts.
+
+    inputs: the engine's inputs, from the manifest.
+    longest: longest side of the network's image in pixels; patch: side of a ViT patch in pixels.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    longest: int
+    patch: int
+    options: ServingOptions
+
+    def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raises `InvalidInput` if an input has a shape that no valid image can produce."""
+        for spec in self.inputs:
+            shape = arrays[spec.name].shape
+            free = [axis for axis, side in enumerate(spec.shape) if isinstance(side, str)]
+            if spec.name in PROMPT_NAMES:
+                check_objects(shape[0], self.options.max_objects)
+                free.remove(0)
+            # A single free side may be the number of patches; image sides come in pairs.
+            patches = (self.longest // self.patch) ** 2
+            limit = max(self.longest, patches) if len(free) == 1 else self.longest
+            for axis in free:
+                if not 1 <= shape[axis] <= limit:
+                    raise InvalidInput(
+                        f"got {spec.name} of shape {shape}; expected sides of 1 to {limit}"
+                    )
+
+
+def engine_limits(arguments: Mapping[str, str]) -> EngineLimits:
+    """The limits of the engine model whose `initialize` has these `arguments`.
+
+    The manifest is that of `ois_segment` and the options come from the environment alone, because
+    an engine's config has the format of NVIDIA's backends, without parameters of ours. Raises
+    `EngineError` if the repository has no readable manifest.
+    """
+    manifest = load_manifest(arguments, model=MODEL)
+    engine = manifest.encoder if arguments["model_name"] == "ois_encoder" else manifest.decoder
+    options = ServingOptions.read({}, os.environ)
+    return EngineLimits(engine.inputs, manifest.longest, manifest.patch, options)

@@ -1,11 +1,11 @@
-"""A server's engines where features stay on a GPU: PyTorch in this process, or Triton's models.
+"""Engines that keep an image's features on a GPU. `ServingOptions` chooses one of two ways.
 
-    torch_device     `TorchEngines` in the process of `ois_segment`: encoder, clicks, masks and
-                     the feature store share one address space, and nothing crosses processes
-    feature_device   Triton's engine models (TensorRT, ONNX Runtime): their outputs come as device
-                     memory through DLPack, go back as they are, and masks are made there
+    torch_device     The network runs with PyTorch in the process of `ois_segment`, together with
+                     the feature store. No tensor crosses a process boundary.
+    feature_device   Triton's engine models (TensorRT, ONNX Runtime) run the network. Their outputs
+                     are device memory, exchanged through DLPack, and masks are made on the device.
 
-The second was run with `cpu` as the device, on the embedded server; neither was run on a GPU.
+`feature_device` was tested with `cpu` on the embedded server. Neither was run on a GPU.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ois_runtime.engines.base import (
     EngineBackend,
     EngineOptions,
     EnginePair,
+    HostPrompts,
     load_engines,
 )
 from ois_runtime.engines.image_state import ImageState
@@ -43,8 +44,8 @@ from ois_runtime.torch.postprocess import pack_masks
 def torch_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
     """The network of `options.checkpoint` on `options.torch_device`.
 
-    Raises `EngineError` when it is not the one that the repository's engines were made from, or
-    there is no such GPU; `CheckpointError` for a damaged file.
+    Raises `EngineError` if the repository's engines were made from another checkpoint or the device
+    does not exist, and `CheckpointError` if the file is damaged.
     """
     engines = load_engines(
         Path(options.checkpoint),
@@ -53,15 +54,15 @@ def torch_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
     )
     if engines.manifest.checkpoint_sha256 != manifest.checkpoint_sha256:
         raise EngineError(
-            f"{options.checkpoint} is not the checkpoint that this model repository was made from "
-            f"(sha256 {manifest.checkpoint_sha256[:12]}…)"
+            f"got the checkpoint {options.checkpoint}; expected the one that this model repository "
+            f"was made from (sha256 {manifest.checkpoint_sha256[:12]}…). Set OIS_CHECKPOINT to it"
         )
     return engines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceState(TorchState):
-    """`tensors` are PyTorch's views of `handles`, Triton's own tensors on the device."""
+    """`tensors` are PyTorch's views of `handles`, Triton's tensors on the device."""
 
     handles: Mapping[str, Any]
 
@@ -70,33 +71,21 @@ class DeviceEngines(TritonEngines):
     """An `EnginePair` and `MaskEngines` of Triton's models. Thread-safe."""
 
     def __init__(self, manifest: Manifest, device: str) -> None:
-        """Raises `EngineError` when PyTorch cannot use the device."""
+        """Raises `EngineError` if PyTorch cannot use the device."""
         super().__init__(manifest)
         self._device = find_device(device, "f32")
         self.description += f", features on {self._device}"
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        logits, new_coverage = self._tensors(state, points, labels, coverage, has_previous)
+        logits, new_coverage = self._tensors(state, prompts)
         return _host(logits.float()), _host(new_coverage)
 
     def decode_masks(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
-        *,
-        want_logits: bool,
+        self, state: ImageState, prompts: HostPrompts, *, want_logits: bool
     ) -> DecodedMasks:
-        logits, new_coverage = self._tensors(state, points, labels, coverage, has_previous)
+        logits, new_coverage = self._tensors(state, prompts)
         logits = logits.float()
         return DecodedMasks(
             _host(pack_masks(logits, state.geometry)),
@@ -104,8 +93,8 @@ class DeviceEngines(TritonEngines):
             _host(logits) if want_logits else None,
         )
 
-    def _tensors(self, state: ImageState, *prompts: NDArray[np.generic]) -> tuple[Tensor, Tensor]:
-        outputs = self._decode(state, *prompts)
+    def _tensors(self, state: ImageState, prompts: HostPrompts) -> tuple[Tensor, Tensor]:
+        outputs = self._decode(state, prompts)
         logits, new_coverage = (torch.from_dlpack(outputs[name]) for name in DECODER_OUTPUTS)
         return logits, new_coverage
 
@@ -123,5 +112,5 @@ class DeviceEngines(TritonEngines):
 
 
 def _host(tensor: Tensor) -> NDArray[Any]:
-    """A copy of its own: Triton's memory goes with its handle."""
+    """A copy in host memory, because Triton's memory is freed with its handle."""
     return np.array(tensor.cpu().numpy())

@@ -1,7 +1,8 @@
-"""Python-based Triton backends under the names of NVIDIA's, for the embedded server.
+"""Runs an exported engine as a Triton model, for the embedded server.
 
-They run the *unchanged* production `config.pbtxt` of an engine: the backend's name, the
-file's name and the tensors are the same; only what computes differs.
+NVIDIA's container has backends named `onnxruntime` and `tensorrt`. The embedded server lacks
+them, so `ois_runtime/embedded/staging.py` adds Python-based backends with these names, which run
+the classes below. `config.pbtxt`, engine file and tensors are the same as in production.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.engines.base import EngineOptions, Graph
-from ois_runtime.serving.limits import engine_limits
-from ois_runtime.serving.request_counter import Busy
-from ois_runtime.serving.segment_model import error_of
+from ois_runtime.serving.configuration import engine_limits
+from ois_runtime.serving.request_counter import RequestCounter
+from ois_runtime.serving.triton_io import (
+    cancelled_response,
+    error_response,
+    initialization_error,
+    read_inputs,
+    response,
+)
 
 
-class GraphModel:
-    """One engine file behind Triton's interface."""
+class EngineModel:
+    """A Triton model that runs one engine file."""
 
     def open(self, folder: Path) -> Graph:
-        """The engine of a model's version folder. Raises `EngineError`."""
+        """Open the engine in a model's version folder. Raises `EngineError`."""
         raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
@@ -32,35 +39,30 @@ class GraphModel:
             self._limits = engine_limits(args)
             self._graph = self.open(folder)
         except OISError as error:
-            raise pb_utils.TritonModelException(str(error)) from None
-        self._busy = Busy()
+            raise initialization_error(error) from None
+        self._counter = RequestCounter()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        with self._busy:
+        with self._counter:
             return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
         if request.is_cancelled():
-            code = pb_utils.TritonError.CANCELLED
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", code))
+            return cancelled_response()
         try:
-            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            inputs = read_inputs(request)
             self._limits.check(inputs)
             outputs = self._graph.run({name: inputs[name] for name in self._graph.inputs})
-            wanted = set(request.requested_output_names())
-            return pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in wanted]
-            )
+            return response(request, outputs)
         except InvalidInput as error:
-            return pb_utils.InferenceResponse(error=error_of(error))
+            return error_response(error)
         except Exception as error:
             pb_utils.Logger.log_error(f"ois: an engine failed: {error}")
-            hidden = EngineError("an engine failed on its input; the server's log says why")
-            return pb_utils.InferenceResponse(error=error_of(hidden))
+            return error_response(EngineError("an engine failed; see the server's log"))
 
 
-class OnnxRuntimeModel(GraphModel):
-    """`model.onnx` in ONNX Runtime on CPU."""
+class OnnxRuntimeModel(EngineModel):
+    """Runs `model.onnx` with ONNX Runtime on the CPU."""
 
     def open(self, folder: Path) -> Graph:
         from ois_runtime.engines.onnx_runtime import open_graph
@@ -68,8 +70,8 @@ class OnnxRuntimeModel(GraphModel):
         return open_graph(folder / "model.onnx", EngineOptions())
 
 
-class TensorRTModel(GraphModel):
-    """`model.plan` in TensorRT, where its GPU and TensorRT are; elsewhere says what is missing."""
+class TensorRTModel(EngineModel):
+    """Runs `model.plan` with TensorRT. Fails to load where TensorRT or its GPU is missing."""
 
     def open(self, folder: Path) -> Graph:
         from ois_runtime.tensorrt.engine import open_graph

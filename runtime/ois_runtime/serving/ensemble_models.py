@@ -1,48 +1,48 @@
-"""The models `ois_preprocess` and `ois_postprocess`: the ends of the ensembles.
+"""The models `ois_preprocess` and `ois_postprocess`, the first and last step of the ensembles.
 
     ois_encode    IMAGE ─► ois_preprocess ─► ois_encoder ─► ImageState
     ois_oneshot   IMAGE, POINTS, LABELS ─► ... ─► ois_decoder ─► ois_postprocess ─► MASKS
 
-Stateless, for batch pipelines: every request pays for its encode. `ois_segment` has these
-stages inside, because a click must not travel through four models.
+The ensembles are stateless and meant for batch pipelines: every request includes an encode.
+`ois_segment` runs the same steps in its own process, to keep clicks fast.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import fill_slots, unpack_clicks
+from ois_client.contract.clicks import place_clicks
 from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import encode_mask
+from ois_client.contract.prompts import Prompts
 from ois_client.wire import Tensors, check_objects, read_call
+from ois_runtime.engines.base import HostPrompts, check_prompts
 from ois_runtime.engines.postprocess import postprocess
 from ois_runtime.engines.preprocess import preprocess
-from ois_runtime.serving.limits import load_manifest
-from ois_runtime.serving.request_counter import Busy
-from ois_runtime.serving.segment_model import error_of, read_options
+from ois_runtime.serving.configuration import load_manifest, read_options
+from ois_runtime.serving.request_counter import RequestCounter
+from ois_runtime.serving.triton_io import error_response, read_inputs, read_parameters, response
 
 
 class PreprocessModel:
-    """IMAGE, IMAGE_SHAPE, POINTS, LABELS (all but the first optional) -> the engines' inputs."""
+    """IMAGE, IMAGE_SHAPE, POINTS, LABELS (all but IMAGE optional) -> the engines' inputs."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._manifest = load_manifest(args)
         self._options = read_options(args)
-        self._busy = Busy()
+        self._counter = RequestCounter()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        with self._busy:
+        with self._counter:
             return [_answer(request, self._run) for request in requests]
 
     def _run(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Tensors:
-        # An ensemble has no optional inputs: an empty one says the same.
+        # Ensembles have no optional inputs, so an empty array means that the input is absent.
         given = {name: array for name, array in tensors.items() if array.size}
         options, manifest = self._options, self._manifest
         call = read_call(given, parameters, max_objects=options.max_objects, limits=options.limits)
@@ -58,31 +58,27 @@ class PreprocessModel:
         }
         if call.points is not None and call.labels is not None:
             request = call.click_request(geometry)
-            objects = unpack_clicks(call.points, call.labels, geometry.width, geometry.height)
-            points, labels = fill_slots(objects, geometry)
-            outputs |= {
-                "points": points,
-                "labels": labels,
-                "coverage": request.coverage,
-                "has_previous": request.has_previous,
-            }
+            points, labels = place_clicks(call.points, call.labels, geometry)
+            prompts: HostPrompts = Prompts(points, labels, request.coverage, request.has_previous)
+            check_prompts(prompts, geometry)  # here, because Triton runs the decoder by itself
+            outputs |= prompts.named()
         return outputs
 
 
 class PostprocessModel:
-    """logits (N, h, w) and SIZE -> MASKS and MASK_SIZES, as `ois_segment` has them.
+    """logits (N, h, w) and SIZE (width, height) -> MASKS and MASK_SIZES, as in `ois_segment`.
 
-    Clients reach it without the ensemble too, so it keeps the limits of a picture itself: a mask
-    is as large as SIZE says, however little was sent.
+    Clients can reach this model directly, so it checks the limit on an image's size itself: SIZE
+    alone decides how large a mask becomes.
     """
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._manifest = load_manifest(args)
         self._options = read_options(args)
-        self._busy = Busy()
+        self._counter = RequestCounter()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        with self._busy:
+        with self._counter:
             return [_answer(request, self._run) for request in requests]
 
     def _run(self, tensors: Tensors, parameters: Mapping[str, Any]) -> Tensors:
@@ -96,7 +92,7 @@ class PostprocessModel:
                 f"{options.max_image_pixels}. Scale the image down"
             )
         geometry = Geometry.fit(width, height, longest=manifest.longest, patch=manifest.patch)
-        # One mask at a time: pictures can be large.
+        # One mask at a time, because images can be large.
         encoded = [encode_mask(_mask(logits, geometry), form) for logits in tensors["logits"]]
         return {
             "MASKS": np.frombuffer(b"".join(encoded), dtype=np.uint8),
@@ -111,13 +107,9 @@ def _mask(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.uint8]:
 
 def _answer(request: Any, run: Callable[[Tensors, Mapping[str, Any]], Tensors]) -> Any:
     try:
-        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        outputs = run(tensors, json.loads(request.parameters() or "{}"))
-        wanted = set(request.requested_output_names())
-        if wanted - outputs.keys():
+        outputs = run(read_inputs(request), read_parameters(request))
+        if set(request.requested_output_names()) - outputs.keys():
             raise InvalidInput("got no POINTS and LABELS; expected the clicks on every object")
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in wanted]
-        )
+        return response(request, outputs)
     except Exception as error:
-        return pb_utils.InferenceResponse(error=error_of(error))
+        return error_response(error)

@@ -1,8 +1,8 @@
-"""Counts, latencies and log lines of the serving model, published through whatever keeps them.
+"""Metrics and log lines of the model `ois_segment`.
 
-Requests only append to a list; a thread publishes twice a second, because with Triton every
-publication is a message to another process and would cost a click as much as its queue. (A log
-line ends in the terminal of whoever reads the log, on cores that an answer needs just then.)
+Requests only append to a list, and a thread publishes twice a second. In Triton every metric and
+every log line is a message to another process; sending it during a click would take about as long
+as the click waits in its queue, and printing the log competes for the CPU.
 """
 
 from __future__ import annotations
@@ -22,26 +22,29 @@ BUCKETS = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0
 
 #: name -> (help, field of StoreStats)
 COUNTERS = {
-    "ois_store_hits_total": ("Requests that found the image's features", "hits"),
-    "ois_store_misses_total": ("Requests that did not find the image's features", "misses"),
-    "ois_store_evictions_total": ("Images that left to make room", "evictions"),
-    "ois_store_expirations_total": ("Images that were idle for too long", "expirations"),
+    "ois_store_hits_total": ("Requests whose image features were in the store", "hits"),
+    "ois_store_misses_total": ("Requests whose image features were not in the store", "misses"),
+    "ois_store_evictions_total": ("Images dropped to make room", "evictions"),
+    "ois_store_expirations_total": (
+        "Images dropped after being idle too long",
+        "expirations",
+    ),
 }
 GAUGES = {
-    "ois_store_bytes": ("Memory of the features kept", "bytes"),
-    "ois_store_images": ("Images whose features are kept", "entries"),
-    "ois_store_budget_bytes": ("Memory the features may take", "budget_bytes"),
+    "ois_store_bytes": ("Memory used by the stored features", "bytes"),
+    "ois_store_images": ("Images whose features are stored", "entries"),
+    "ois_store_budget_bytes": ("Memory that the features may use", "budget_bytes"),
 }
 HISTOGRAMS = {
-    "ois_encode_seconds": "A request that computed an image's features, queue included",
-    "ois_click_seconds": "A click on an image whose features were there, queue included",
+    "ois_encode_seconds": "Time of requests that encoded an image, queue included",
+    "ois_click_seconds": "Time of clicks on an image whose features were stored, queue included",
 }
-DECODES = ("ois_decodes_total", "Runs of the decoder, wherever it runs")
-REQUESTS = ("ois_requests_total", "Requests by kind and outcome (ok, or the error's code)")
+DECODES = ("ois_decodes_total", "Runs of the decoder, in any process")
+REQUESTS = ("ois_requests_total", "Requests by kind and outcome (ok or an error code)")
 
 
 class Metrics(Protocol):
-    """What keeps the numbers: Triton's metric families, or a test's dictionary."""
+    """Where metrics are kept: in Triton's metric families, or in a dictionary in tests."""
 
     def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Increase a counter."""
@@ -54,18 +57,18 @@ class Metrics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A request that was answered; `kind`, `features` and `decodes` as in `serving.Record`."""
+class AnsweredRequest:
+    """A request that was answered; `kind`, `features` and `decodes` as in `RequestRecord`."""
 
     kind: str
-    outcome: str  # "ok", or the error's code
-    seconds: float
+    outcome: str  # "ok", "cancelled" or an error's code
+    seconds: float  # from its arrival to its answer
     features: str = ""
     decodes: int = 0
 
 
 class Publisher:
-    """Collects what requests report and publishes it. Thread-safe."""
+    """Collects answered requests and log lines, and publishes them. Thread-safe."""
 
     def __init__(
         self,
@@ -77,36 +80,36 @@ class Publisher:
     ) -> None:
         self._metrics = metrics
         self._stats = stats
-        self._log = log
+        self._write_log = log
         self._period_s = period_s
-        self._seen: deque[Answered] = deque(maxlen=100_000)
+        self._answered: deque[AnsweredRequest] = deque(maxlen=100_000)
         self._lines: deque[str] = deque(maxlen=100_000)
-        self._before: dict[str, int] = {}
+        self._published: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ois-metrics", daemon=True)
         self._thread.start()
 
-    def report(self, answered: Answered) -> None:
-        self._seen.append(answered)
+    def report(self, answered: AnsweredRequest) -> None:
+        self._answered.append(answered)
 
-    def say(self, line: str) -> None:
-        """A line for the log, soon."""
+    def log(self, line: str) -> None:
+        """Write a line to the log with the next publication."""
         self._lines.append(line)
 
     def publish(self) -> None:
-        """Publish now. Only one caller at a time."""
+        """Publish now. Not thread-safe."""
         while self._lines:
-            self._log(self._lines.popleft())
+            self._write_log(self._lines.popleft())
         counts: Counter[tuple[str, str]] = Counter()
         decodes = 0
-        while self._seen:
-            one = self._seen.popleft()
-            counts[one.kind, one.outcome] += 1
-            decodes += one.decodes
-            if one.outcome == "ok" and one.features == "miss":
-                self._metrics.observe("ois_encode_seconds", one.seconds)
-            elif one.outcome == "ok" and one.features == "hit" and one.kind == "click":
-                self._metrics.observe("ois_click_seconds", one.seconds)
+        while self._answered:
+            request = self._answered.popleft()
+            counts[request.kind, request.outcome] += 1
+            decodes += request.decodes
+            if request.outcome == "ok" and request.features == "miss":
+                self._metrics.observe("ois_encode_seconds", request.seconds)
+            elif (request.outcome, request.features, request.kind) == ("ok", "hit", "click"):
+                self._metrics.observe("ois_click_seconds", request.seconds)
         if decodes:
             self._metrics.add(DECODES[0], decodes, {})
         for (kind, outcome), count in counts.items():
@@ -114,17 +117,17 @@ class Publisher:
         stats = self._stats()
         for name, (_, attribute) in COUNTERS.items():
             now = getattr(stats, attribute)
-            if more := now - self._before.get(name, 0):
+            if more := now - self._published.get(name, 0):
                 self._metrics.add(name, more, {})
-                self._before[name] = now
+                self._published[name] = now
         for name, (_, attribute) in GAUGES.items():
             now = getattr(stats, attribute)
-            if self._before.get(name) != now:
+            if self._published.get(name) != now:
                 self._metrics.set(name, now)
-                self._before[name] = now
+                self._published[name] = now
 
     def close(self) -> None:
-        """Publish what is left and stop. Twice is fine."""
+        """Publish the rest and stop. May be called twice."""
         self._stop.set()
         self._thread.join()
 

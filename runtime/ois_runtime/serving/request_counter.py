@@ -1,9 +1,9 @@
-"""How many requests a model is working on, where the server's guard can read it.
+"""Counts the requests a model's process works on, in a file that the server's guard reads.
 
-Triton waits at its end for HTTP connections that clients keep open, and nothing of its own says
-whether a request is still on one of them. So each process of a model counts, in a file that the
-guard (`server_guard.py`) reads: two unsigned 64-bit integers in the machine's order, requests
-begun and requests ended.
+When it stops, Triton waits for HTTP connections that clients keep open, and does not report whether
+any of them still has a request in progress. Each process of a model therefore keeps two unsigned
+64-bit integers in native byte order, requests begun and requests ended, in a file named after its
+process id. `ois_runtime/embedded/guard.py` reads them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import struct
 import threading
 from pathlib import Path
 
-#: The folder of these files, in a model's environment. Not set: nobody wants to know.
+#: Environment variable of a model's process: the folder for these files. Unset: no file is kept.
 VARIABLE = "OIS_BUSY_FOLDER"
 
 
-class Busy:
-    """A context manager, entered for each request; `begin` and `end` do the same. Thread-safe."""
+class RequestCounter:
+    """Used as a context manager around a request, or through `begin` and `end`. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

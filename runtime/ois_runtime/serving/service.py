@@ -1,19 +1,22 @@
-"""What a server does with one request, without Triton: tensors in, tensors or an error out.
+"""Answers requests without Triton: tensors in, tensors or an error out.
 
-The model `ois_segment` is this with Triton's tensors around it; tests run it in process.
+`SegmentService` answers one request. `RequestQueue` holds waiting requests for a few threads. The
+model `ois_segment` (`segment_model.py`) connects both to Triton; tests use them in process.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput, ServerOverloaded, ServerUnavailable
 from ois_client.contract.masks import MaskFormat, encode_mask
 from ois_client.contract.transport import ClickRequest
 from ois_client.wire import Call, ReplyInfo, Tensors, read_call, write_reply
@@ -21,25 +24,27 @@ from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.segmenter import Refined, Segmenter, timed
 from ois_runtime.serving.configuration import ServingOptions
 
+Job = TypeVar("Job")
+
 
 class Cancelled(Exception):
-    """The client no longer wants the answer; not one of its errors."""
+    """The client cancelled the request. Not an `OISError`: no reply is expected."""
 
 
 @dataclass(slots=True)
-class Record:
-    """What one request was and took, for the log line and the metrics."""
+class RequestRecord:
+    """What is known about one request, for its log line and the metrics."""
 
-    kind: str = "invalid"  # then "info", "encode" or "click"
+    kind: str = "invalid"  # "info", "encode" or "click" once the request is read
     session: str = "-"
     digest: str = ""
     objects: int = 0
-    #: features: "hit", "miss", or "" where none were needed
-    features: str = ""
+    features: str = ""  # "hit", "miss", or "" if no features were needed
     decodes: int = 0  # runs of the decoder
     timings_ms: dict[str, float] = field(default_factory=dict)
 
-    def line(self, outcome: str) -> str:
+    def log_line(self, outcome: str) -> str:
+        """outcome: "ok", "cancelled" or an error's code."""
         stages = " ".join(f"{stage}={ms:.1f}" for stage, ms in self.timings_ms.items())
         parts = (
             f"ois {self.kind} {outcome} session={self.session} image={self.digest[:12] or '-'}",
@@ -51,16 +56,16 @@ class Record:
 
 
 class SegmentService:
-    """Answers requests, each in the thread that calls. Thread-safe."""
+    """Answers requests in the calling thread. Thread-safe."""
 
     def __init__(self, segmenter: Segmenter, options: ServingOptions | None = None) -> None:
         self.segmenter = segmenter
         self.options = options or ServingOptions()
 
-    def brings_new_image(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether answering will probably take an encode: decides the line to wait in.
+    def needs_encode(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether the request probably needs an encode, which decides its queue.
 
-        Reads only the claimed digest; never raises.
+        Trusts the digest that the request states. Never raises.
         """
         if "IMAGE" not in tensors:
             return False
@@ -73,13 +78,14 @@ class SegmentService:
         self,
         tensors: Mapping[str, NDArray[Any]],
         parameters: Mapping[str, Any],
-        record: Record,
+        record: RequestRecord,
         *,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Tensors:
-        """Every output of the wire. Fills `record` as far as it gets.
+        """Answer one request. Returns all outputs of the reply and fills in `record`.
 
-        Raises `OISError`, all kinds, and `Cancelled` between two stages of the work.
+        cancelled: called between the stages; if it returns True, the rest is not computed.
+        Raises `OISError` of any kind, and `Cancelled`.
         """
         started = time.perf_counter()
         options = self.options
@@ -92,7 +98,7 @@ class SegmentService:
         record.kind = "click" if call.objects else "info" if call.digest is None else "encode"
         if call.digest is None:
             return write_reply(ReplyInfo(self.segmenter.info(), probe=self.segmenter.probe_size()))
-        _check_wanted(cancelled)
+        _check_cancelled(cancelled)
         state, cached = self._features(call, call.digest, record)
         geometry = state.geometry
         reply = {}
@@ -109,7 +115,7 @@ class SegmentService:
         )
         return {**write_reply(info), **reply}
 
-    def _features(self, call: Call, digest: str, record: Record) -> tuple[ImageState, bool]:
+    def _features(self, call: Call, digest: str, record: RequestRecord) -> tuple[ImageState, bool]:
         record.features = "miss"
         if call.picture is None:
             state, cached = self.segmenter.find(digest), True
@@ -121,24 +127,24 @@ class SegmentService:
         return state, cached
 
     def _click(
-        self, state: ImageState, call: Call, record: Record, cancelled: Callable[[], bool]
+        self, state: ImageState, call: Call, record: RequestRecord, cancelled: Callable[[], bool]
     ) -> Tensors:
-        """The outputs that clicks have. One mask at a time: pictures can be large."""
+        """The outputs of a click. Masks are made one at a time, because images can be large."""
         request = call.click_request(state.geometry)
         self._check_reply_size(state, request)
         parts: list[Refined] = []
         masks: list[bytes] = []
         for start in range(0, call.objects, self.options.decode_objects):
-            _check_wanted(cancelled)
+            _check_cancelled(cancelled)
             rows = slice(start, start + self.options.decode_objects)
             refined = self.segmenter.refine(state, _rows(request, rows))
             record.decodes += 1
             _add(record.timings_ms, refined.timings_ms)
-            took: dict[str, float] = {}
+            mask_timings_ms: dict[str, float] = {}
             for row in range(len(refined.coverage)):
-                masks.append(_encoded(refined, row, call.mask_format, took))
-                _add(record.timings_ms, took)
-            # Masks are encoded, and logits can be large: only what the reply takes is kept.
+                masks.append(_encoded(refined, row, call.mask_format, mask_timings_ms))
+                _add(record.timings_ms, mask_timings_ms)
+            # The masks are encoded by now and logits can be large: keep only what is replied.
             parts.append(
                 replace(
                     refined, packed=None, logits=refined.logits if request.want_logits else None
@@ -170,22 +176,22 @@ class SegmentService:
         if size > self.options.max_reply_bytes:
             raise InvalidInput(
                 f"got a request for {maps} logit and order maps, {size} bytes; the limit is "
-                f"{self.options.max_reply_bytes}. Ask for fewer objects at once"
+                f"{self.options.max_reply_bytes}. Send fewer objects per request"
             )
 
 
-def _encoded(refined: Refined, row: int, form: MaskFormat, took: dict[str, float]) -> bytes:
-    """One mask as the wire has it; a device's packed bits are that already."""
+def _encoded(refined: Refined, row: int, form: MaskFormat, timings_ms: dict[str, float]) -> bytes:
+    """The mask of one object, encoded. Masks packed on a device are in the wire's form already."""
     if refined.packed is not None and form is MaskFormat.PACKED:
         return refined.packed[row].tobytes()
-    with timed(took, "postprocess"):
+    with timed(timings_ms, "postprocess"):
         mask = refined.mask(row)
-    with timed(took, "encode_mask"):
+    with timed(timings_ms, "encode_mask"):
         return encode_mask(mask, form)
 
 
 def _rows(request: ClickRequest, rows: slice) -> ClickRequest:
-    """The request for some of its objects."""
+    """The request reduced to some of its objects."""
     return replace(
         request,
         points=request.points[rows],
@@ -200,6 +206,58 @@ def _add(total: dict[str, float], more: Mapping[str, float]) -> None:
         total[stage] = total.get(stage, 0.0) + ms
 
 
-def _check_wanted(cancelled: Callable[[], bool]) -> None:
+def _check_cancelled(cancelled: Callable[[], bool]) -> None:
     if cancelled():
         raise Cancelled
+
+
+class RequestQueue(Generic[Job]):
+    """A bounded queue and `workers` threads that call `work` with one job after another.
+
+    A full queue refuses further jobs at once, so that a client gets an error while its user still
+    waits. `work` must not raise.
+    """
+
+    def __init__(self, name: str, workers: int, size: int, work: Callable[[Job], None]) -> None:
+        self._name = name
+        self._work = work
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._size = size
+        self._lock = threading.Lock()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._run, name=f"ois-{name}-{index}", daemon=True)
+            for index in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, job: Job) -> None:
+        """Raises `ServerOverloaded` if the queue is full, `ServerUnavailable` if it is closed."""
+        with self._lock:
+            if self._closed:
+                raise ServerUnavailable("the server is shutting down; try again when it is back")
+            if self._jobs.qsize() >= self._size:
+                raise ServerOverloaded(
+                    f"the {self._name} queue is full: {self._size} requests are waiting; try again "
+                    "in a moment"
+                )
+            self._jobs.put(job)
+
+    def waiting(self) -> int:
+        """The number of jobs that no thread has taken yet."""
+        return self._jobs.qsize()
+
+    def close(self) -> None:
+        """Refuse new jobs, finish the waiting ones, then return. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._work(job)

@@ -1,7 +1,7 @@
-"""The engines of a server: Triton's other models, called from inside a model of ours.
+"""The engines of a server: the models `ois_encoder` and `ois_decoder`, called from `ois_segment`.
 
-What the encoder returns stays where it is, in memory that both processes share, and goes to
-the decoder as it is, in another process or in this one.
+The encoder's outputs stay in memory that the models' processes share. The decoder reads them there,
+as another model or in this process, without a copy.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from ois_client.contract.errors import EngineError, OISError, ServerOverloaded, 
 from ois_client.contract.geometry import Geometry
 from ois_client.wire import error_from_text
 from ois_runtime.engines.base import (
-    CLICK_INPUTS,
     DECODER_OUTPUTS,
     Arrays,
     EngineOptions,
     Graph,
+    HostPrompts,
+    check_prompts,
     run_decoder,
 )
 from ois_runtime.engines.image_state import ImageState
@@ -34,14 +35,14 @@ DECODER = "ois_decoder"
 
 
 @dataclass(frozen=True, slots=True)
-class SharedState(ImageState):
-    """`arrays` are views of `tensors`, Triton's handles to the memory they lie in."""
+class SharedMemoryState(ImageState):
+    """`arrays` are views of the shared memory that `handles`, Triton's tensors, keep alive."""
 
-    tensors: Mapping[str, Any]
+    handles: Mapping[str, Any]
 
 
 class TritonEngines:
-    """An `EnginePair`. Thread-safe."""
+    """An `EnginePair` of Triton's models. Thread-safe."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
@@ -57,49 +58,45 @@ class TritonEngines:
         return self._state(_infer(ENCODER, inputs, self._encoder_outputs, self._memory()), geometry)
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        outputs = self._decode(state, points, labels, coverage, has_previous)
-        # Copied: the views do not keep Triton's memory alive.
+        outputs = self._decode(state, prompts)
+        # Copied, because the views do not keep Triton's memory alive.
         logits, new_coverage = (np.array(outputs[name].as_numpy()) for name in DECODER_OUTPUTS)
         return logits.astype(np.float32, copy=False), new_coverage
 
-    def _decode(self, state: ImageState, *prompts: NDArray[np.generic]) -> dict[str, Any]:
-        """Triton's handles of the decoder's outputs."""
-        clicks = dict(zip(CLICK_INPUTS, prompts, strict=True))
-        kept = self._handles(state)
+    def _decode(self, state: ImageState, prompts: HostPrompts) -> dict[str, Any]:
+        """The decoder's outputs as Triton's tensors."""
+        check_prompts(prompts, state.geometry)
+        clicks = prompts.named()
+        features = self._handles(state)
         inputs = [
-            pb_utils.Tensor(name, clicks[name]) if name in clicks else kept[name]
+            pb_utils.Tensor(name, clicks[name]) if name in clicks else features[name]
             for name in self._decoder_inputs
         ]
         return _infer(DECODER, inputs, DECODER_OUTPUTS, self._memory())
 
-    # What `serving_device.DeviceEngines` does in other memory:
+    # `DeviceEngines` overrides these three to keep the features in a GPU's memory.
 
     def _memory(self) -> Any:
-        """Where outputs of the engines should lie."""
+        """The memory in which Triton should put the engines' outputs."""
         return pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU)
 
     def _state(self, handles: Mapping[str, Any], geometry: Geometry) -> ImageState:
         arrays = {name: handle.as_numpy() for name, handle in handles.items()}
-        return SharedState(arrays, geometry, handles)
+        return SharedMemoryState(arrays, geometry, handles)
 
     def _handles(self, state: ImageState) -> Mapping[str, Any]:
-        return state.tensors if isinstance(state, SharedState) else {}
+        return state.handles if isinstance(state, SharedMemoryState) else {}
 
 
-class NearEngines(TritonEngines):
-    """Triton's encoder, and the decoder in this process: for engines that run on a CPU.
+class LocalDecoderEngines(TritonEngines):
+    """Triton's encoder with the decoder in this process, for engines that run on a CPU.
 
-    A click is a few milliseconds of work on features that this process can read where they are.
-    Handing it to another process takes two more (measured with `ois-tiny` on two cores: see
-    docs/serving.md), which an encode does not notice and a GPU's backend, which is no process of
-    its own, does not have.
+    Decoding a click takes a few milliseconds, and this process can read the features. Sending the
+    click to another process adds two milliseconds (measured with `ois-tiny` on two cores, see
+    docs/serving.md). That does not matter for an encode, and GPU backends do not run in a process
+    of their own.
     """
 
     def __init__(self, manifest: Manifest, decoder: Graph) -> None:
@@ -108,19 +105,13 @@ class NearEngines(TritonEngines):
         self._decoder = decoder
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        prompts = (points, labels, coverage, has_previous)
-        return run_decoder(self._decoder, self.manifest, state, *prompts)
+        return run_decoder(self._decoder, self.manifest, state, prompts)
 
 
-def near_engines(manifest: Manifest, decoder: Path) -> NearEngines:
-    """decoder: the graph of `ois_decoder`. Raises `EngineError` when it cannot run here."""
+def local_decoder_engines(manifest: Manifest, decoder: Path) -> LocalDecoderEngines:
+    """decoder: the ONNX file of `ois_decoder`. Raises `EngineError` if it cannot run here."""
     try:
         from ois_runtime.engines.onnx_runtime import open_graph
     except ImportError as error:
@@ -128,7 +119,7 @@ def near_engines(manifest: Manifest, decoder: Path) -> NearEngines:
             f"decoder = process needs ONNX Runtime where Triton's Python models run ({error}); "
             "install onnxruntime there, or set decoder = triton"
         ) from error
-    return NearEngines(manifest, open_graph(decoder, EngineOptions()))
+    return LocalDecoderEngines(manifest, open_graph(decoder, EngineOptions()))
 
 
 def _infer(
@@ -148,18 +139,18 @@ def _infer(
 
 
 def engine_error(model: str, message: str) -> OISError:
-    """The typed error for what another model, or Triton for it, answered."""
-    ours = error_from_text(message)
-    if ours is not None:
-        return ours
+    """The typed error for an error message of another model, or of Triton about it."""
+    error = error_from_text(message)
+    if error is not None:
+        return error
     pb_utils.Logger.log_error(f"ois: {model} failed: {message}")
     if "not healthy" in message or "not ready" in message:
-        return ServerUnavailable(f"the model {model} died; the server needs a moment, try again")
+        return ServerUnavailable(f"the model {model} has crashed; try again when it is restarted")
     if "shared memory" in message:
         return ServerOverloaded(
-            "the server is out of shared memory; try again, with fewer objects, or give it more "
+            "the server is out of shared memory; try again with fewer objects, or give it more "
             "(docker run --shm-size)"
         )
     if "queue size" in message:
-        return ServerOverloaded(f"too many requests wait for the model {model}; try again")
-    return EngineError(f"the model {model} failed; the server's log says why")
+        return ServerOverloaded(f"too many requests are waiting for the model {model}; try again")
+    return EngineError(f"the model {model} failed; see the server's log")

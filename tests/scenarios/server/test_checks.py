@@ -17,7 +17,7 @@ from ois_runtime.embedded import checks, guard
 from ois_runtime.embedded.checks import check_machine, check_shared_memory, check_stub
 from ois_runtime.embedded.guard import Quiet, kill_group, requests
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
-from ois_runtime.serving.request_counter import VARIABLE, Busy
+from ois_runtime.serving.request_counter import VARIABLE, RequestCounter
 from support.server.calls import eventually
 
 
@@ -112,7 +112,7 @@ def test_kept_connections_are_idle_when_no_model_works_and_no_byte_waits(
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(guard, "_QUIET_S", 0.05)
-    busy = Busy()
+    counter = RequestCounter()
 
     def reached(quiet: Quiet) -> bool:
         return eventually(quiet.reached, bool, within_s=0.5)
@@ -125,7 +125,7 @@ def test_kept_connections_are_idle_when_no_model_works_and_no_byte_waits(
             accepted, _ = listening.accept()
             with accepted:
                 assert reached(quiet)
-                with busy:
+                with counter:
                     assert requests(tmp_path) == {str(os.getpid()): (1, 0)}
                     assert not reached(quiet)
                 assert requests(tmp_path) == {str(os.getpid()): (1, 1)}

@@ -13,8 +13,7 @@ from ois_client.wire import Message, Tensors
 from ois_export.tensorrt.profiles import DEFAULT_SHAPES, Shapes, input_shape
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest, TensorSpec
-from ois_runtime.serving.configuration import ServingOptions
-from ois_runtime.serving.limits import EngineLimits, engine_limits
+from ois_runtime.serving.configuration import EngineLimits, ServingOptions, engine_limits
 from support.server.calls import infer
 from support.server.malformed_models import GOOD_INPUTS, Broken, decoder_inputs, postprocess_inputs
 from support.tiny_engines import write_engines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,13 @@ from ois_runtime.engines.local import LocalTransport
 from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.engines.store import StoreStats
 from ois_runtime.serving.configuration import ServingOptions
-from ois_runtime.serving.metrics import Answered, Publisher
-from ois_runtime.serving.service import Cancelled, Record, SegmentService
-from ois_runtime.serving.workers import Line
+from ois_runtime.serving.metrics import AnsweredRequest, Publisher
+from ois_runtime.serving.service import (
+    Cancelled,
+    RequestQueue,
+    RequestRecord,
+    SegmentService,
+)
 from support.server.calls import click_request, eventually, picture
 
 
@@ -45,8 +49,8 @@ def service(engines: Path) -> SegmentService:
 
 def ask(
     service: SegmentService, message: Message, *, cancelled: Callable[[], bool] = lambda: False
-) -> tuple[Tensors, Record]:
-    record = Record()
+) -> tuple[Tensors, RequestRecord]:
+    record = RequestRecord()
     reply = service.handle(message.tensors, message.parameters, record, cancelled=cancelled)
     return reply, record
 
@@ -64,7 +68,7 @@ def test_a_request_is_recorded(service: SegmentService) -> None:
     assert (record.kind, record.features, record.objects) == ("click", "hit", 2)
     assert read_info(reply).cached
     assert {"decode", "postprocess", "encode_mask", "total"} <= record.timings_ms.keys()
-    assert record.line("ok").startswith(f"ois click ok session=- image={image.digest[:12]} obj")
+    assert record.log_line("ok").startswith(f"ois click ok session=- image={image.digest[:12]} obj")
 
 
 def test_objects_in_several_runs_equal_one_run(
@@ -80,6 +84,14 @@ def test_objects_in_several_runs_equal_one_run(
     expected = local.click(request)
     for name in ("masks", "coverage", "depth", "logits", "order"):
         np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
+
+
+def test_coverage_of_another_image_is_refused(service: SegmentService) -> None:
+    image = picture(12)
+    request = click_request(image, [Click(1, 1)])
+    wrong = replace(request, coverage=np.zeros((1, 4, 3), np.uint8))
+    with pytest.raises(InvalidInput, match=r"coverage of shape \(1, 4, 3\)"):
+        ask(service, click_message(wrong, picture=image))
 
 
 def test_an_answer_that_would_be_too_large_is_refused_before_the_work(engines: Path) -> None:
@@ -109,21 +121,21 @@ def test_a_cancelled_request_stops_between_stages(service: SegmentService) -> No
 def test_only_a_new_image_waits_in_the_slow_line(service: SegmentService) -> None:
     image = picture(5)
     message = encode_message(image)
-    assert service.brings_new_image(message.tensors)
+    assert service.needs_encode(message.tensors)
     without_digest = {k: v for k, v in message.tensors.items() if k != "DIGEST"}
-    assert service.brings_new_image(without_digest)
-    assert not service.brings_new_image(click_message(click_request(image, [Click(1, 1)])).tensors)
-    assert not service.brings_new_image({})
+    assert service.needs_encode(without_digest)
+    assert not service.needs_encode(click_message(click_request(image, [Click(1, 1)])).tensors)
+    assert not service.needs_encode({})
     ask(service, message)
     before = service.segmenter.stats()
-    assert not service.brings_new_image(message.tensors)
+    assert not service.needs_encode(message.tensors)
     assert service.segmenter.stats() == before  # looking is not a hit
     odd = {**message.tensors, "DIGEST": np.zeros((0,), object)}
-    assert service.brings_new_image(odd)
+    assert service.needs_encode(odd)
 
 
 def test_a_lost_image_is_unknown_and_counts_as_a_miss(service: SegmentService) -> None:
-    record = Record()
+    record = RequestRecord()
     message = click_message(click_request(picture(6), [Click(1, 1)]))
     with pytest.raises(UnknownImage):
         service.handle(message.tensors, message.parameters, record)
@@ -140,21 +152,21 @@ def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
         go.wait()
         done.append(job)
 
-    line: Line[int] = Line("click", 1, 3, work)
-    line.add(0)
-    eventually(line.waiting, lambda count: count == 0)  # taken by the worker
+    queue: RequestQueue[int] = RequestQueue("click", 1, 3, work)
+    queue.add(0)
+    eventually(queue.waiting, lambda count: count == 0)  # taken by the worker
     for job in (1, 2, 3):
-        line.add(job)
+        queue.add(job)
     with pytest.raises(ServerOverloaded, match="3 requests are waiting"):
-        line.add(4)
-    closing = threading.Thread(target=line.close)
+        queue.add(4)
+    closing = threading.Thread(target=queue.close)
     closing.start()
     go.set()
     closing.join()
     assert done == [0, 1, 2, 3]
     with pytest.raises(ServerUnavailable, match="shutting down"):
-        line.add(5)
-    line.close()
+        queue.add(5)
+    queue.close()
 
 
 # -- metrics -----------------------------------------------------------------------------------
@@ -185,12 +197,12 @@ def test_what_requests_report_is_published_once() -> None:
     )
     lines: list[str] = []
     publisher = Publisher(numbers, lambda: stats, lines.append, period_s=0.01)
-    publisher.say("click ok")
-    publisher.report(Answered("click", "ok", 0.02, "hit", decodes=1))
-    publisher.report(Answered("click", "ok", 2.0, "miss", decodes=4))
-    publisher.report(Answered("click", "INVALID_CLICK", 0.001, "hit"))
-    publisher.report(Answered("encode", "ok", 0.001, "hit"))
-    publisher.report(Answered("info", "ok", 0.001))
+    publisher.log("click ok")
+    publisher.report(AnsweredRequest("click", "ok", 0.02, "hit", decodes=1))
+    publisher.report(AnsweredRequest("click", "ok", 2.0, "miss", decodes=4))
+    publisher.report(AnsweredRequest("click", "INVALID_CLICK", 0.001, "hit"))
+    publisher.report(AnsweredRequest("encode", "ok", 0.001, "hit"))
+    publisher.report(AnsweredRequest("info", "ok", 0.001))
     time.sleep(0.1)
     publisher.close()
     publisher.close()
