@@ -21,20 +21,29 @@ class Disks:
         self.encodes = 0
         self.fail_next: list[Exception] = []
         self.closed = 0
+        self.longest = 140
         self.preprocess_version = PREPROCESS_VERSION
         self.inside = 0
         self.most_inside = 0
 
     def info(self):
         return ModelInfo(
-            "disks", 140, 14, self.preprocess_version, "0" * 64, trained=False, engine="numpy"
+            "disks",
+            self.longest,
+            14,
+            self.preprocess_version,
+            "0" * 64,
+            trained=False,
+            engine="numpy",
         )
 
     def encode(self, picture):
         picture.pixels()
         self.encodes += 1
         cached = picture.digest in self.images
-        self.images[picture.digest] = Geometry.fit(picture.width, picture.height, longest=140)
+        self.images[picture.digest] = Geometry.fit(
+            picture.width, picture.height, longest=self.longest
+        )
         return EncodeReply(picture.digest, cached, {"encode": 1.0})
 
     def click(self, request, picture=None):

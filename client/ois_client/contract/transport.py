@@ -1,25 +1,27 @@
-"""What a `Session` needs of whatever runs the engines: four calls and their value objects.
+"""The interface between a session and whatever runs the engines: four calls and their values.
 
-A transport keeps no session. It may forget an image at any time and then says so with
-`UnknownImage`; the session repeats the click together with the picture.
+A transport keeps no session. It may drop an image at any time and then raises `UnknownImage`;
+the session repeats the click together with the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.cancellation import Cancellation
+from ois_client.contract.errors import Cancelled, IncompatibleServer
+from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_client.contract.images import Picture
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What runs behind a transport; enough to build the `Geometry` of any image."""
+    """The model behind a transport; enough to build the `Geometry` of any image."""
 
     network: str
     #: longest side of the network's input in pixels
@@ -29,22 +31,37 @@ class ModelInfo:
     #: must equal `geometry.PREPROCESS_VERSION`
     preprocess_version: str
     model_sha256: str
-    #: False for random weights: masks mean nothing, timings do
+    #: False for random weights: masks mean nothing, but timings do
     trained: bool
     engine: str
 
 
+def check_compatible(model: ModelInfo) -> None:
+    """Raise `IncompatibleServer` unless this client places clicks where the engines expect them."""
+    if model.preprocess_version != PREPROCESS_VERSION:
+        raise IncompatibleServer(
+            f"the engines were built for the preprocessing {model.preprocess_version!r}, this "
+            f"client sends clicks for {PREPROCESS_VERSION!r}; export the engines again, or "
+            "install the ois-deploy they were exported with"
+        )
+    if model.patch < 1 or model.longest < model.patch or model.longest % model.patch:
+        raise IncompatibleServer(
+            f"the engines are for images of {model.longest} pixels with patches of {model.patch}; "
+            "expected a whole number of patches. Export them again"
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClickRequest:
-    """All clicks so far on N objects of one image. P = most clicks on one of them.
+    """All clicks so far on N objects of one image. P is the largest number of clicks on one.
 
     digest: `Picture.digest` of an image that was encoded before.
     points: (N, P, 2) float32, (x, y) in pixels of the original image.
     labels: (N, P) int32; 1 positive, 0 negative, -1 no click.
     coverage: (N, gh, gw) uint8 of each object's previous mask (see `coverage.py`).
-    has_previous: (N) bool; False where there is no previous mask and coverage means nothing.
-    want_...: what else the reply should hold, see `ClickReply`.
-    session: an opaque id for a server's log.
+    has_previous: (N) bool; False where there is no previous mask; coverage is ignored there.
+    want_depth, want_logits, want_order: optional parts of the reply, see `ClickReply`.
+    session: an opaque id for the server's log.
     """
 
     digest: str
@@ -60,17 +77,18 @@ class ClickRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClickReply:
-    """The answer for the N objects of a `ClickRequest`, in its order.
+    """The reply for the N objects of a `ClickRequest`, in the same order.
 
-    masks: (N, H, W) uint8 in the original image, 1 = object.
+    masks: (N, H, W) uint8 in pixels of the original image, 1 = object.
     coverage: (N, gh, gw) uint8 of these masks, for the next click.
-    timings_ms: wall time by stage.
-    depth: (h, w) float32 in network pixels, near 0 and far 1; None unless asked for.
-    logits: (N, h, w) float32 in network pixels, > 0 is object; None unless asked for.
+    timings_ms: wall time per stage.
+    depth: (h, w) float32 in network pixels, 0 near to 1 far; None unless requested.
+    logits: (N, h, w) float32 in network pixels, > 0 is object; None unless requested.
     order: (K, h, w) float32 in network pixels, the order maps [paper Eq. 1, 2], 0 = at the
-    clicked depth; None unless asked for. Object after object: one map for all its positive
-    clicks, if it has any, then one for each negative click.
-    model_sha256: of the model that answered; "" when the transport cannot change its model.
+    clicked depth; None unless requested. For each object in turn: one map for all its positive
+    clicks, if it has any, then one per negative click.
+    model_sha256: of the model that replied; "" when the transport cannot change its model.
+    packed: each mask as `pack_mask` packs it, when it arrived in that form; None otherwise.
     """
 
     masks: NDArray[np.uint8]
@@ -80,13 +98,15 @@ class ClickReply:
     logits: NDArray[np.float32] | None = None
     order: NDArray[np.float32] | None = None
     model_sha256: str = ""
+    packed: tuple[bytes, ...] | None = field(default=None, kw_only=True, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeReply:
-    """cached: the features were there already and nothing was computed.
+    """The reply to an image that was sent to be encoded.
 
-    model_sha256: as in `ClickReply`.
+    cached: the features were already stored, so nothing was computed.
+    timings_ms, model_sha256: as in `ClickReply`.
     """
 
     digest: str
@@ -96,36 +116,74 @@ class EncodeReply:
 
 
 class Transport(Protocol):
-    """Safe to call from many threads. Every error is of the `OISError` tree."""
+    """Runs the engines, here or on a server. Thread-safe; every error is an `OISError`."""
 
     def info(self) -> ModelInfo: ...
 
     def encode(self, picture: Picture) -> EncodeReply:
-        """Compute and keep the image's features. Raises `InvalidImage` for what cannot be
-        decoded."""
+        """Compute and store the image's features.
+
+        Raises `InvalidImage` if the image cannot be decoded.
+        """
 
     def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
-        """With the image itself as `picture`, its features are computed where they are missing.
+        """Compute the masks of the requested objects.
 
-        Raises `UnknownImage` when they are not, or no longer, there and `picture` is None.
+        picture: the image, whose features are then computed if they are missing. Raises
+        `UnknownImage` if they are missing and `picture` is None.
         """
 
     def close(self) -> None:
-        """Let go of everything held; twice is fine."""
+        """Release all resources. Closing twice is fine."""
+
+
+class Cancellation:
+    """Cancels one blocking call from another thread. Thread-safe; once set, it stays set."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = threading.Event()
+        self._callbacks: list[Callable[[], object]] = []
+
+    def cancel(self) -> None:
+        """Set it, and call every registered callback once."""
+        with self._lock:
+            self._set.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def then(self, callback: Callable[[], object]) -> None:
+        """Register `callback`, or call it at once if already cancelled. It must not block."""
+        with self._lock:
+            if not self._set.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep. Raises `Cancelled` at once if it is set before the time is over."""
+        if self._set.wait(seconds):
+            self.check()
+
+    def check(self) -> None:
+        """Raise `Cancelled` if it is set."""
+        if self._set.is_set():
+            raise Cancelled("the click was given up for a newer one; nothing was changed")
 
 
 @runtime_checkable
 class CancellableTransport(Protocol):
-    """A transport whose clicks can be given up from another thread."""
+    """A transport whose clicks can be cancelled from another thread."""
 
     def click_until(
         self, request: ClickRequest, cancellation: Cancellation, picture: Picture | None = None
     ) -> ClickReply:
-        """`Transport.click`; raises `Cancelled` once `cancellation` is set."""
+        """`Transport.click` that raises `Cancelled` as soon as `cancellation` is set."""
 
 
 class AsyncTransport(Protocol):
-    """The same calls on an event loop. A cancelled call leaves nothing behind."""
+    """`Transport` on an event loop. A cancelled call leaves nothing behind."""
 
     async def info(self) -> ModelInfo: ...
 

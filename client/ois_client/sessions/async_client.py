@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, Picture, load_image
 from ois_client.contract.transport import (
     AsyncTransport,
@@ -52,6 +52,7 @@ class AsyncClient:
         self._limits = limits
         self._transport: AsyncTransport | None = None
         self._info: ModelInfo | None = None
+        self._latest: ModelInfo | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
 
@@ -62,7 +63,7 @@ class AsyncClient:
 
     @property
     def info(self) -> ModelInfo:
-        """The network behind the address, as it was when the client connected.
+        """The model behind the address at the time this client connected.
 
         Raises `InvalidInput` before that.
         """
@@ -74,10 +75,20 @@ class AsyncClient:
 
     async def open(self, image: ImageSource, *, encode: bool = True) -> AsyncSession:
         """A session on one image, as `Client.open`."""
-        transport = await self._ready()
+        transport, known = await self._ready()
         picture = await asyncio.to_thread(load_image, image, self._limits)
-        session = AsyncSession(transport, picture, await transport.info())
-        if encode:
+        if not encode:
+            # No reply tells whether the server still runs the same model, so ask for it.
+            return AsyncSession(transport, picture, await self._ask(transport))
+        session = AsyncSession(transport, picture, known)
+        try:
+            await session.encode()
+        except IncompatibleServer:
+            # A new session can use the other model of a server that was restarted.
+            now = await self._ask(transport)
+            if now.model_sha256 == known.model_sha256:
+                raise
+            session = AsyncSession(transport, picture, now)
             await session.encode()
         return session
 
@@ -88,20 +99,26 @@ class AsyncClient:
         if self._transport is not None:
             await self._transport.close()
 
-    async def _ready(self) -> AsyncTransport:
+    async def _ready(self) -> tuple[AsyncTransport, ModelInfo]:
         async with self._connecting:
             if self._closed:
                 raise InvalidInput("this client is closed; open a new one")
-            if self._transport is None:
+            if self._transport is None or self._latest is None:
                 transport = await open_transport(self._url, self._options)
                 try:
-                    info = await transport.info()
-                    check_compatible(info)
+                    self._info = await self._ask(transport)
                 except BaseException:
                     await transport.close()
                     raise
-                self._transport, self._info = transport, info
-            return self._transport
+                self._transport = transport
+                return transport, self._info
+            return self._transport, self._latest
+
+    async def _ask(self, transport: AsyncTransport) -> ModelInfo:
+        info = await transport.info()
+        check_compatible(info)
+        self._latest = info
+        return info
 
     async def __aenter__(self) -> AsyncClient:
         await self.connect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, load_image
 from ois_client.contract.transport import ModelInfo, Transport, check_compatible
 from ois_client.sessions.session import Session
@@ -47,15 +47,14 @@ class Client:
         self._transport = transport
         self._limits = limits
         try:
-            self._info = transport.info()
-            check_compatible(self._info)
+            self._info = self._ask()
         except BaseException:
             transport.close()
             raise
 
     @property
     def info(self) -> ModelInfo:
-        """The network behind the address, as it was when the client began."""
+        """The model behind the address at the time this client was created."""
         return self._info
 
     def open(self, image: ImageSource, *, encode: bool = True) -> Session:
@@ -65,12 +64,30 @@ class Client:
         `encode=False` the first click does it. Raises `InvalidImage` and what the transport
         raises.
         """
-        return Session(self._transport, load_image(image, self._limits), encode=encode)
+        picture = load_image(image, self._limits)
+        if not encode:
+            # No reply tells whether the server still runs the same model, so ask for it.
+            return Session(self._transport, picture, encode=False, info=self._ask())
+        known = self._latest
+        try:
+            return Session(self._transport, picture, info=known)
+        except IncompatibleServer:
+            # A new session can use the other model of a server that was restarted.
+            now = self._ask()
+            if now.model_sha256 == known.model_sha256:
+                raise
+            return Session(self._transport, picture, info=now)
 
     def close(self) -> None:
         """Let go of all connections; twice is fine. gRPC calls under way raise `Cancelled`; of
         other transports, the answer that is on its way may still come."""
         self._transport.close()
+
+    def _ask(self) -> ModelInfo:
+        info = self._transport.info()
+        check_compatible(info)
+        self._latest = info
+        return info
 
     def __enter__(self) -> Client:
         return self

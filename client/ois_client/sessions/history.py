@@ -185,13 +185,14 @@ class SessionState:
                 "an object was changed while its click was under way; the click is dropped. "
                 "Repeat it"
             )
+        packed = reply.packed or [pack_mask(mask) for mask in reply.masks]
         after = {
-            obj: before.push(Step(clicks, pack_mask(mask), coverage.copy()))
-            for obj, before, clicks, mask, coverage in zip(
+            obj: before.push(Step(clicks, bits, coverage.copy()))
+            for obj, before, clicks, bits, coverage in zip(
                 pending.objects,
                 pending.before,
                 pending.clicks,
-                reply.masks,
+                packed,
                 reply.coverage,
                 strict=True,
             )

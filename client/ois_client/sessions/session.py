@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.clicks import Click
 from ois_client.contract.images import Picture
 from ois_client.contract.steps import run
 from ois_client.contract.transport import (
     CancellableTransport,
+    Cancellation,
     ClickReply,
     ClickRequest,
     ModelInfo,
@@ -31,9 +31,21 @@ class Session(SessionBase):
     wait for each other; reading masks and clicks does not wait.
     """
 
-    def __init__(self, transport: Transport, picture: Picture, *, encode: bool = True) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        picture: Picture,
+        *,
+        encode: bool = True,
+        info: ModelInfo | None = None,
+    ) -> None:
+        """info: the model that must give all replies; None asks the transport.
+
+        Raises `IncompatibleServer` if another model encoded the image, and what the transport
+        raises.
+        """
         self._lock = threading.Lock()
-        super().__init__(picture, transport.info(), self._lock)
+        super().__init__(picture, info or transport.info(), self._lock)
         self._transport = transport
         self._calls: set[Cancellation] = set()
         if encode:

@@ -55,7 +55,7 @@ def open_transport(url: str, **options: object) -> TritonTransport:
 
         io = BlockingGrpc(address, chosen)
     else:
-        from ois_client.transports.http_blocking import BlockingHttp
+        from ois_client.transports.http import BlockingHttp
 
         io = BlockingHttp(address, chosen)
     return TritonTransport(Exchange(address, chosen), io)

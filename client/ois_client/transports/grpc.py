@@ -13,8 +13,8 @@ import grpc
 from grpc.experimental import ChannelOptions
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.errors import IncompatibleServer, OISError
+from ois_client.contract.transport import Cancellation
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.transports.failures import error_for

@@ -16,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import IncompatibleServer, OISError
-from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
+from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import MAX_PIXELS, MaskFormat, decode_mask, encode_mask
-from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.contract.transport import (
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+    check_compatible,
+)
 from ois_client.wire.schema import CONTRACT, OUTPUTS, Tensors, bytes_tensor, check_tensor, text_of
 
 _SAME_RELEASE = "Install the same release of ois-deploy on both sides"
@@ -62,15 +68,7 @@ class ReplyInfo:
                 f"the server speaks contract {contract!r}, this client {CONTRACT}. {_SAME_RELEASE}"
             )
         model = ModelInfo(**_typed(data, _MODEL_TYPES))
-        if model.preprocess_version != PREPROCESS_VERSION:
-            raise IncompatibleServer(
-                f"the server's engines were built for the preprocessing "
-                f"{model.preprocess_version!r}, this client sends clicks for "
-                f"{PREPROCESS_VERSION!r}. Export the engines again, or install the ois-deploy "
-                "they were exported with"
-            )
-        if model.patch < 1 or model.longest < model.patch or model.longest % model.patch:
-            raise _unlike(f"a network of {model.longest} pixels with patches of {model.patch}")
+        check_compatible(model)
         rest = _typed(data, _INFO_TYPES)
         sides = rest["width"], rest["height"]
         if min(sides) < 0 or sides[0] * sides[1] > MAX_PIXELS:
@@ -183,14 +181,16 @@ def read_click_reply(
     grid = (geometry.grid_height, geometry.grid_width)
     size = (geometry.network_height, geometry.network_width)
     maps = int(_maps_per_object(request.labels).sum()) if request.want_order else 0
+    encoded = _encoded_masks(tensors, count)
     return ClickReply(
-        _masks(tensors, count, geometry, mask_format),
+        _decode_masks(encoded, geometry, mask_format),
         _take(tensors, "NEW_COVERAGE", (count, *grid)),
         info.timings_ms,
         _take(tensors, "DEPTH", size) if request.want_depth else None,
         _take(tensors, "LOGITS", (count, *size)) if request.want_logits else None,
         _take(tensors, "ORDER", (maps, *size)) if request.want_order else None,
         info.model.model_sha256,
+        packed=encoded if mask_format is MaskFormat.PACKED else None,
     )
 
 
@@ -206,19 +206,23 @@ def _maps_per_object(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return (labels == 1).any(axis=1).astype(np.int64) + (labels == 0).sum(axis=1)
 
 
-def _masks(
-    tensors: Mapping[str, NDArray[Any]], count: int, geometry: Geometry, form: MaskFormat
-) -> NDArray[np.uint8]:
+def _encoded_masks(tensors: Mapping[str, NDArray[Any]], count: int) -> tuple[bytes, ...]:
     sizes = _take(tensors, "MASK_SIZES", (count,))
     data = _take(tensors, "MASKS").tobytes()
     if (sizes < 0).any() or int(sizes.sum()) != len(data):
         raise _unlike(f"{len(data)} bytes of masks where the sizes are {sizes.tolist()[:8]}")
-    if count == 1:
-        return _mask(data, form, geometry)[None]  # as it is: copying would cost as much again
-    ends = np.cumsum(sizes)
-    masks = np.empty((count, geometry.height, geometry.width), dtype=np.uint8)
-    for mask, end, length in zip(masks, ends.tolist(), sizes.tolist(), strict=True):
-        mask[:] = _mask(data[end - length : end], form, geometry)
+    ends = np.cumsum(sizes).tolist()
+    return tuple(data[end - length : end] for end, length in zip(ends, sizes.tolist(), strict=True))
+
+
+def _decode_masks(
+    encoded: tuple[bytes, ...], geometry: Geometry, form: MaskFormat
+) -> NDArray[np.uint8]:
+    if len(encoded) == 1:
+        return _mask(encoded[0], form, geometry)[None]  # no copy: it would double the time
+    masks = np.empty((len(encoded), geometry.height, geometry.width), dtype=np.uint8)
+    for mask, data in zip(masks, encoded, strict=True):
+        mask[:] = _mask(data, form, geometry)
     return masks
 
 

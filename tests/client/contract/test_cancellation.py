@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ois_client import Cancelled, Session
-from ois_client.contract.cancellation import Cancellation
 from ois_client.contract.images import load_image
+from ois_client.contract.transport import Cancellation
 from support.disks import IMAGE, Disks, disks
 
 

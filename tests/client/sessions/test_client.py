@@ -1,11 +1,13 @@
 """The address picks the transport by its scheme; wrong addresses and servers are explained."""
 
+import asyncio
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ois_client import Client
+from ois_client import AsyncClient, Client
 from ois_client.contract.errors import EngineError, IncompatibleServer, InvalidImage, InvalidInput
 from ois_client.contract.images import ImageLimits
 from support.disks import IMAGE, Disks, disks
@@ -91,3 +93,103 @@ def test_image_errors_and_limits_appear_at_open():
         client.open(IMAGE)
     with pytest.raises(InvalidImage, match="does not exist"):
         client.open("no-such-file.png")
+
+
+class Restarted(Disks):
+    """Counts requests for its description; can be restarted with another model."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.asked = "a" * 64, 0
+
+    def restart(self):
+        self.model, self.longest = "b" * 64, 280
+        self.images.clear()
+
+    def info(self):
+        self.asked += 1
+        return replace(super().info(), model_sha256=self.model)
+
+    def encode(self, picture):
+        return replace(super().encode(picture), model_sha256=self.model)
+
+    def click(self, request, picture=None):
+        return replace(super().click(request, picture), model_sha256=self.model)
+
+
+class OnALoop:
+    """The same transport for an event loop."""
+
+    def __init__(self, blocking):
+        self.blocking = blocking
+
+    async def info(self):
+        return self.blocking.info()
+
+    async def encode(self, picture):
+        return self.blocking.encode(picture)
+
+    async def click(self, request, picture=None):
+        return self.blocking.click(request, picture)
+
+    async def close(self):
+        self.blocking.close()
+
+
+def test_opening_an_image_does_not_ask_for_the_description_again():
+    transport = Restarted()
+    with Client(transport) as client:
+        client.open(IMAGE).click(20, 20)
+        client.open(IMAGE).click(20, 20)
+    assert transport.asked == 1
+
+
+def test_an_image_can_be_opened_after_the_server_restarted_with_another_model():
+    transport = Restarted()
+    with Client(transport) as client:
+        old = client.open(IMAGE)
+        transport.restart()
+        with pytest.raises(IncompatibleServer, match="open the image again"):
+            old.click(20, 20)
+        for encode in (True, False):
+            new = client.open(IMAGE, encode=encode)
+            assert new.geometry.network_width == 280
+            np.testing.assert_array_equal(new.click(20, 20), disks(new.clicks()))
+        assert client.info.model_sha256 == "a" * 64
+
+
+def test_a_session_that_does_not_encode_uses_the_model_that_runs_now():
+    transport = Restarted()
+    with Client(transport) as client:
+        transport.restart()
+        session = client.open(IMAGE, encode=False)
+        np.testing.assert_array_equal(session.click(20, 20), disks(session.clicks()))
+        assert session.geometry.network_width == 280
+
+
+def test_an_async_client_follows_a_restarted_server_as_well():
+    async def main():
+        transport = Restarted()
+        async with AsyncClient(OnALoop(transport)) as client:
+            old = await client.open(IMAGE)
+            assert transport.asked == 1
+            transport.restart()
+            with pytest.raises(IncompatibleServer, match="open the image again"):
+                await old.click(20, 20)
+            for encode in (True, False):
+                new = await client.open(IMAGE, encode=encode)
+                assert new.geometry.network_width == 280
+                np.testing.assert_array_equal(await new.click(20, 20), disks(new.clicks()))
+            assert client.info.model_sha256 == "a" * 64
+
+    asyncio.run(main())
+
+
+def test_a_server_that_names_one_model_and_answers_with_another_is_refused():
+    transport = Restarted()
+    with Client(transport) as client:
+        transport.encode = lambda picture: replace(
+            Disks.encode(transport, picture), model_sha256="c" * 64
+        )
+        with pytest.raises(IncompatibleServer, match="runs the model cccc"):
+            client.open(IMAGE)

@@ -1,6 +1,7 @@
 """A session: clicks refine objects, undo and redo need no server, and failures leave no trace."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ois_client.contract.errors import (
 )
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import load_image
+from ois_client.contract.masks import pack_mask
 from ois_client.sessions.history import SessionState
 from ois_client.sessions.session import Session
 from support.disks import IMAGE, Disks, click, disks
@@ -228,6 +230,15 @@ def test_replies_that_do_not_fit_change_nothing(server, session):
     with pytest.raises(IncompatibleServer, match=r"masks of shape \(1, 30, 80\)"):
         click(session, B)
     assert session.clicks() == ()
+
+
+def test_masks_that_arrived_packed_are_kept_as_they_came(server, session):
+    packed = pack_mask(disks([A]))
+    unpacked = server.click
+    server.click = lambda *call: replace(unpacked(*call), packed=(packed,))
+    np.testing.assert_array_equal(click(session, A), disks([A]))
+    assert session._state.history(0).now.packed is packed
+    np.testing.assert_array_equal(session.mask(), disks([A]))
 
 
 def test_depth_and_logits_come_only_when_wanted(session):

@@ -24,7 +24,7 @@ from ois_client.contract.errors import (
 )
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import ImageLimits, load_image
-from ois_client.contract.masks import MaskFormat, png_of_mask
+from ois_client.contract.masks import MaskFormat, pack_mask, png_of_mask
 from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
 
 MODEL = ModelInfo("tiny", 140, 14, PREPROCESS_VERSION, "ab" * 32, trained=True, engine="numpy")
@@ -118,7 +118,10 @@ def test_a_click_and_its_answer_arrive_as_they_were_sent(objects, wants, form, s
     assert tensors.keys() == wire.OUTPUTS.keys()
     tensors_fit(tensors, wire.OUTPUTS)
     asked = {name: tensors[name] for name in message.outputs}
-    assert_same(wire.read_click_reply(asked, request, mask_format=form), reply)
+    back = wire.read_click_reply(asked, request, mask_format=form)
+    packed = tuple(pack_mask(mask) for mask in reply.masks)
+    assert back.packed == (packed if form is MaskFormat.PACKED else None)
+    assert_same(dataclasses.replace(back, packed=None), reply)
 
 
 @pytest.mark.parametrize("picture", [PICTURE, GREY, PNG], ids=["rgb", "grey", "png"])
@@ -276,10 +279,7 @@ def test_limits_hold_for_encoded_and_raw_images():
             wire.read_call(tensors, limits=ImageLimits(max_bytes=50))
 
 
-def test_coverage_of_another_image_is_refused_once_the_size_is_known():
-    call = wire.read_call(GOOD)
-    with pytest.raises(InvalidInput, match="COVERAGE"):
-        call.click_request(Geometry.fit(60, 80, longest=140))
+def test_a_call_without_clicks_is_no_click_request():
     with pytest.raises(InvalidInput, match="without clicks"):
         wire.read_call(RAW).click_request(GEOMETRY)
 

@@ -16,8 +16,8 @@ import uvicorn
 from ois_cli.demo.gateway.app import GatewayApp
 from ois_cli.demo.gateway.guard import Guard
 from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.transport import check_compatible
 from ois_client.sessions.async_client import open_transport
-from ois_client.sessions.compatibility import check_compatible
 
 #: Browsers keep what an open page stores under its address, port included: a gateway that is
 #: started again should be where the page was.
