@@ -44,7 +44,7 @@ from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.postprocess import pack_masks
 from ois_runtime.torch.runner import Wanted
-from support.network_scenes import MICRO, random_network
+from support.network_scenes import MICRO, objects, random_network
 from support.torch_graphs import TALL, WIDE, image, prompts
 
 pytestmark = pytest.mark.skipif(
@@ -96,15 +96,12 @@ def reference(number: int) -> Reference:
     """Of CASES[number], on the CPU by the network as described; the same for every precision."""
     case, config = CASES[number], network().config
     pixels, geometry = preprocess(case.sample.pixels(), longest=config.longest, patch=config.patch)
-    given = [torch.from_numpy(array) for array in make_prompts(case, geometry, number)]
+    given = make_prompts(case, geometry, number).map(torch.from_numpy)
     with torch.no_grad(), all_cores():
         matrices = map(torch.from_numpy, geometry.position_matrices(config.position_table))
         features = network().encode(torch.from_numpy(pixels.copy()).unsqueeze(0), *matrices)
         logits = torch.cat(
-            [
-                network().click(features, *(array[row : row + 1] for array in given))
-                for row in range(len(given[0]))
-            ]
+            [network().click(features, objects(given, row)) for row in range(len(given.labels))]
         )
         coverage = coverage_of_logits(logits, config.patch)
     return Reference(features.depth.numpy(), logits.numpy(), coverage.numpy())
@@ -164,9 +161,9 @@ class Both:
         return self.graphs.encode(pixels, geometry), self.plain.encode(pixels, geometry)
 
     def check(self, states: tuple[TorchState, TorchState], count: int, seed: int = 0) -> None:
-        given = prompts(states[0].geometry, count, seed).values()
-        got = self.graphs.decode_masks(states[0], *given, want_logits=True)
-        want = self.plain.decode_masks(states[1], *given, want_logits=True)
+        given = prompts(states[0].geometry, count, seed)
+        got = self.graphs.decode_masks(states[0], given, want_logits=True)
+        want = self.plain.decode_masks(states[1], given, want_logits=True)
         assert got.logits is not None
         assert want.logits is not None
         scale = np.abs(want.logits).max()
@@ -270,10 +267,10 @@ def test_a_full_gpu_ends_in_a_sentence_and_recovers(micro: Path) -> None:
     both = Both(micro)
     states = both.encode(WIDE, 1)
     both.check(states, 2)
-    given = prompts(WIDE, 64).values()
+    given = prompts(WIDE, 64)
     # Without graphs: there is nothing that could be given up for it.
     with memory_left(2**20), pytest.raises(ServerOverloaded, match="the GPU is out of memory"):
-        both.plain.decode_masks(states[1], *given, want_logits=False)
+        both.plain.decode_masks(states[1], given, want_logits=False)
     for use in range(CAPTURE_AT + 1):
         both.check(states, 64, seed=use)
 
@@ -285,9 +282,9 @@ def test_graphs_give_their_memory_to_a_call_that_needs_it(micro: Path) -> None:
         both.check(states, 64, seed=use)
     kept = runner_of(both.graphs).kept
     assert len(kept.clicks) > 0
-    given = prompts(WIDE, 32).values()  # its first use runs plainly and finds no room
+    given = prompts(WIDE, 32)  # its first use runs plainly and finds no room
     with memory_left(2**20):
-        got = both.graphs.decode_masks(states[0], *given, want_logits=True)
+        got = both.graphs.decode_masks(states[0], given, want_logits=True)
     assert len(kept.clicks) == 0
     assert_packed(got, WIDE)
 

@@ -16,7 +16,6 @@ from ois_export.export import write_engines
 from ois_export.parity.network_gate import CASES, make_prompts
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import load_checkpoint
-from ois_runtime.engines.base import CLICK_INPUTS
 from ois_runtime.engines.preprocess import preprocess
 
 PROVIDER = "CUDAExecutionProvider"
@@ -43,7 +42,7 @@ def test_the_cuda_provider_computes_what_the_cpu_provider_does(
         )
         rows, columns = geometry.position_matrices(config.position_table)
         feeds = {"image": pixels, "pos_rows": rows, "pos_cols": columns}
-        feeds |= dict(zip(CLICK_INPUTS, make_prompts(case, geometry, number), strict=True))
+        feeds |= make_prompts(case, geometry, number).named()
         got, want = (answer(tmp_path, feeds, each) for each in (PROVIDER, "CPUExecutionProvider"))
         assert np.abs(got - want).max() <= error * np.abs(want).max()
         both, either = ((got > 0) & (want > 0)).sum(), ((got > 0) | (want > 0)).sum()

@@ -20,7 +20,7 @@ from ois_export.export import write_engines
 from ois_export.parity.cases import LANDSCAPE
 from ois_export.repository import write_repository
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import open_transport
 from ois_runtime.engines.manifest import Manifest

@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
+from ois_runtime.engines.base import HostPrompts
 from ois_runtime.torch.graph_device import Captured, Uploaded
 from support.network_scenes import MICRO
 
@@ -80,7 +82,7 @@ def image(geometry: Geometry, seed: int) -> dict[str, np.ndarray]:
     return {"image": pixels, "pos_rows": rows, "pos_cols": columns}
 
 
-def prompts(geometry: Geometry, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+def prompts(geometry: Geometry, count: int, seed: int = 0) -> HostPrompts:
     rng = np.random.default_rng(seed)
     objects = [
         [Click(*(rng.random(2) * (geometry.width - 1, geometry.height - 1)), n < 2)]
@@ -88,9 +90,5 @@ def prompts(geometry: Geometry, count: int, seed: int = 0) -> dict[str, np.ndarr
     ]
     points, labels = fill_slots(objects, geometry)
     grid = (count, geometry.grid_height, geometry.grid_width)
-    return {
-        "points": points,
-        "labels": labels,
-        "coverage": rng.integers(0, 256, grid, dtype=np.uint8),
-        "has_previous": rng.random(count) < 0.5,
-    }
+    coverage = rng.integers(0, 256, grid, dtype=np.uint8)
+    return Prompts(points, labels, coverage, rng.random(count) < 0.5)

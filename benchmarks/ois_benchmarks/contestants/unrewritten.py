@@ -16,6 +16,7 @@ from ois_client.contract.geometry import Geometry
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_network.network import ImageFeatures
 from ois_network.order import coverage_of_logits
+from ois_runtime.engines.base import HostPrompts, check_prompts
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.local import LocalTransport
 from ois_runtime.torch.engine import checkpoint_manifest
@@ -57,17 +58,12 @@ class TorchPair:
         return ImageState({name: value.numpy() for name, value in arrays.items()}, geometry)
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """As `EnginePair.decode`."""
+        check_prompts(prompts, state.geometry)
         levels = [tensor_of(state.arrays[name]) for name in _LEVELS]
         features = ImageFeatures(levels, tensor_of(state.arrays["depth"]))
-        prompts = [tensor_of(array) for array in (points, labels, coverage, has_previous)]
         with torch.inference_mode():
-            logits = self._network.click(features, *prompts)
+            logits = self._network.click(features, prompts.map(tensor_of))
             return logits.numpy(), coverage_of_logits(logits, self.manifest.patch).numpy()

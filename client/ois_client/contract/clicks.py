@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ SLOTS = 2 * SLOTS_PER_SIGN
 POSITIVE = 1
 NEGATIVE = 0
 EMPTY = -1
+
+_NO_OBJECT = "got no object; expected the clicks of at least one object"
+_NO_CLICK = "object {row} has no click; expected at least one click each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,16 @@ class Click:
 def check_count(clicks: Sequence[Click]) -> None:
     """Raise `TooManyClicks` when one object has more clicks of a sign than there are slots."""
     positive = sum(click.positive for click in clicks)
-    for count, sign in ((positive, "positive"), (len(clicks) - positive, "negative")):
-        if count > SLOTS_PER_SIGN:
-            raise TooManyClicks(
-                f"got {count} {sign} clicks on one object; the network has {SLOTS_PER_SIGN} "
-                f"slots for {sign} clicks. Undo one, or start a new object"
-            )
+    _check_sign(positive, "positive")
+    _check_sign(len(clicks) - positive, "negative")
+
+
+def _check_sign(count: int, sign: str) -> None:
+    if count > SLOTS_PER_SIGN:
+        raise TooManyClicks(
+            f"got {count} {sign} clicks on one object; the network has {SLOTS_PER_SIGN} "
+            f"slots for {sign} clicks. Undo one, or start a new object"
+        )
 
 
 def pack_clicks(
@@ -115,10 +122,10 @@ def pack_clicks(
     or an object without a click.
     """
     if not objects:
-        raise InvalidInput("got no object; expected the clicks of at least one object")
+        raise InvalidInput(_NO_OBJECT)
     for row, clicks in enumerate(objects):
         if not clicks:
-            raise InvalidInput(f"object {row} has no click; expected at least one click each")
+            raise InvalidInput(_NO_CLICK.format(row=row))
         check_count(clicks)
         for click in clicks:
             click.check(width, height)
@@ -138,8 +145,43 @@ def unpack_clicks(
     """The inverse of `pack_clicks`, for data from outside: everything is checked again.
 
     points: (N, P, 2), (x, y) in image pixels; labels: (N, P) with 1, 0, or -1 for "no click".
-    Raises `InvalidClick`, `TooManyClicks`, `InvalidInput` exactly as `pack_clicks` does.
+    Raises `InvalidClick`, `TooManyClicks` or `InvalidInput` in the same cases as `pack_clicks`.
     """
+    given, signs = _checked_arrays(points, labels, width, height)
+    return [
+        [
+            Click(float(x), float(y), bool(label == POSITIVE))
+            for (x, y), label in zip(row_points, row_labels, strict=True)
+            if label != EMPTY
+        ]
+        for row_points, row_labels in zip(given, signs, strict=True)
+    ]
+
+
+def place_clicks(
+    points: NDArray[np.generic], labels: NDArray[np.generic], geometry: Geometry
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Clicks in the wire's form -> the decoder's form: `fill_slots` of `unpack_clicks`.
+
+    points: (N, P, 2), (x, y) in image pixels; labels: (N, P). Returns points (N, 48, 2) in
+    network pixels and labels (N, 48). Works on whole arrays: a server does this for every click.
+    Raises what `unpack_clicks` raises.
+    """
+    given, signs = _checked_arrays(points, labels, geometry.width, geometry.height)
+    placed = np.zeros((len(signs), SLOTS, 2), dtype=np.float32)
+    placed_labels = np.full((len(signs), SLOTS), EMPTY, dtype=np.int32)
+    for label, first in ((POSITIVE, 0), (NEGATIVE, SLOTS_PER_SIGN)):
+        rows, columns = np.nonzero(signs == label)
+        slots = first + np.cumsum(signs == label, axis=1)[rows, columns] - 1
+        placed[rows, slots] = geometry.to_network(given[rows, columns])
+        placed_labels[rows, slots] = label
+    return placed, placed_labels
+
+
+def _checked_arrays(
+    points: NDArray[Any], labels: NDArray[Any], width: int, height: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Points (N, P, 2) and labels (N, P) from outside, after every check of `pack_clicks`."""
     points = np.asarray(points)
     labels = np.asarray(labels)
     if points.ndim != 3 or points.shape[-1] != 2 or labels.shape != points.shape[:2]:
@@ -156,16 +198,19 @@ def unpack_clicks(
             f"got the label {bad}; expected 1 (positive), 0 (negative) or -1 (empty slot). "
             "Boxes are not prompts of this network"
         )
-    objects = [
-        [
-            Click(float(x), float(y), bool(label == POSITIVE))
-            for (x, y), label in zip(points[row], labels[row], strict=True)
-            if label != EMPTY
-        ]
-        for row in range(points.shape[0])
-    ]
-    pack_clicks(objects, width, height)
-    return objects
+    if not len(labels):
+        raise InvalidInput(_NO_OBJECT)
+    given = labels != EMPTY
+    without = np.flatnonzero(~given.any(axis=1))
+    if without.size:
+        raise InvalidInput(_NO_CLICK.format(row=without[0]))
+    for label, sign in ((POSITIVE, "positive"), (NEGATIVE, "negative")):
+        _check_sign(int((labels == label).sum(axis=1).max()), sign)
+    # NaN is outside too. `Click.check` says which of its rules is broken.
+    inside = (points >= 0) & (points <= (width - 1, height - 1))
+    for x, y in points[given & ~inside.all(axis=2)]:
+        Click(float(x), float(y)).check(width, height)
+    return points, labels
 
 
 def fill_slots(

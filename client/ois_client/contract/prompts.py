@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,10 +28,14 @@ class Prompts(Generic[A]):
     coverage: A
     has_previous: A
 
+    def __iter__(self) -> Iterator[A]:
+        """The arrays in the order of `PROMPT_NAMES`, for calls with four arguments."""
+        return iter((self.points, self.labels, self.coverage, self.has_previous))
+
     def named(self) -> dict[str, A]:
         """The arrays by name, in the order of `PROMPT_NAMES`."""
-        return {name: getattr(self, name) for name in PROMPT_NAMES}
+        return dict(zip(PROMPT_NAMES, self, strict=True))
 
     def map(self, function: Callable[[A], B]) -> Prompts[B]:
         """The same prompt with `function` applied to each array."""
-        return Prompts(*(function(array) for array in self.named().values()))
+        return Prompts(*map(function, self))

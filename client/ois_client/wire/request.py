@@ -1,8 +1,8 @@
 """Requests: a client's picture and clicks -> tensors -> what a server may work with.
 
 The format is described in `wire.py`. Reading trusts nothing; what it cannot check without the
-image's size (clicks inside the image, coverage of its grid) is left to `Call.click_request`
-and `unpack_clicks`.
+image's size is left to whoever has it: `place_clicks` checks that clicks lie inside the image,
+the engines that the coverage has its patch grid.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Call:
     digest: of the image meant, None only in a request that asks for the description.
     picture: the image, when it came along; its digest is `digest`.
     points (N, P, 2) float32 and labels (N, P) int32, or None: only encode. Values are not
-    checked yet (`unpack_clicks` does, with the image's size); 1 <= N, 1 <= P <= 48.
+    checked yet (`place_clicks` does, with the image's size); 1 <= N, 1 <= P <= 48.
     coverage (N, *, *) uint8 and has_previous (N) bool: both or neither.
     want: a subset of `WANTS`.
     """
@@ -147,19 +147,16 @@ class Call:
     def click_request(self, geometry: Geometry) -> ClickRequest:
         """The clicks for an image of this geometry; without coverage, as on a first click.
 
-        Raises `InvalidInput` when the coverage is not of this image's patch grid.
+        That the coverage has this image's patch grid is checked by the engines, with the same
+        check that an in-process transport relies on. Raises `InvalidInput` if there are no clicks.
         """
         if self.digest is None or self.points is None or self.labels is None:
             raise InvalidInput("got a request without clicks; expected POINTS and LABELS")
-        shape = (self.objects, geometry.grid_height, geometry.grid_width)
         coverage, has_previous = self.coverage, self.has_previous
         if coverage is None or has_previous is None:
+            shape = (self.objects, geometry.grid_height, geometry.grid_width)
             coverage = np.zeros(shape, dtype=np.uint8)
-            has_previous = np.zeros(shape[:1], dtype=np.bool_)
-        if coverage.shape != shape:
-            raise InvalidInput(
-                f"got COVERAGE of shape {coverage.shape}; expected (N, gh, gw) = {shape}"
-            )
+            has_previous = np.zeros(self.objects, dtype=np.bool_)
         return ClickRequest(
             self.digest,
             self.points,

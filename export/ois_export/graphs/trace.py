@@ -21,14 +21,13 @@ from torch.export import Dim
 
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import ExportError
+from ois_client.contract.prompts import PROMPT_NAMES
 from ois_export.graphs.padding import filled
 from ois_export.targets import GraphForm
 from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-
-PROMPT_INPUTS = ("points", "labels", "coverage", "has_previous")
-DECODER_OUTPUTS = ("logits", "new_coverage")
+from ois_runtime.engines.base import DECODER_OUTPUTS, ENCODER_INPUTS
 
 # Tracing needs a grid without special cases; the graph then serves every grid, 1x1 included
 # (the parity gate and the tests run such).
@@ -104,7 +103,7 @@ def _export_encoder(
         "pos_cols": {0: columns},
     }
     graph = EncoderGraph(encoder, names)
-    _to_onnx(graph, inputs, shapes, path, ["image", "pos_rows", "pos_cols"], list(names), opset)
+    _to_onnx(graph, inputs, shapes, path, list(ENCODER_INPUTS), list(names), opset)
 
 
 def _export_decoder(
@@ -131,7 +130,7 @@ def _export_decoder(
         (state, *prompts),
         shapes,
         path,
-        [*state, *PROMPT_INPUTS],
+        [*state, *PROMPT_NAMES],
         list(DECODER_OUTPUTS),
         opset,
     )

@@ -15,6 +15,8 @@ from PIL import Image
 
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
+from ois_runtime.engines.base import HostPrompts
 
 
 def photo_folder() -> Path:
@@ -69,10 +71,7 @@ CASES: tuple[Case, ...] = (
 )
 
 
-Prompts = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.bool_]]
-
-
-def make_prompts(case: Case, geometry: Geometry, seed: int) -> Prompts:
+def make_prompts(case: Case, geometry: Geometry, seed: int) -> HostPrompts:
     """Make random clicks and, for objects with a previous mask, a disk as coverage."""
     generator = np.random.default_rng(seed)
     size = np.array([geometry.width - 1, geometry.height - 1])
@@ -90,11 +89,9 @@ def make_prompts(case: Case, geometry: Geometry, seed: int) -> Prompts:
         coverage[row] = np.clip((reach - distance) * 64, 0, 255).astype(np.uint8)
     has_previous = np.array([previous for _, _, previous in case.objects])
     coverage[~has_previous] = 0
-    return points, labels, coverage, has_previous
+    return Prompts(points, labels, coverage, has_previous)
 
 
-def one_object(prompts: Prompts, row: int) -> Prompts:
+def one_object(prompts: HostPrompts, row: int) -> HostPrompts:
     """Return the prompts of object `row` alone (N = 1)."""
-    points, labels, coverage, has_previous = prompts
-    part = slice(row, row + 1)
-    return points[part], labels[part], coverage[part], has_previous[part]
+    return prompts.map(lambda array: array[row : row + 1])

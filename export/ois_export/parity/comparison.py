@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import ParityError
 from ois_client.contract.geometry import Geometry
 from ois_export.graphs.precision import Precision
-from ois_export.parity.cases import Prompts
-from ois_runtime.engines.base import EnginePair
+from ois_runtime.engines.base import EnginePair, HostPrompts
 
 Progress = Callable[[str], None]
 
@@ -97,15 +96,15 @@ def compare(
     sample: str,
     image: NDArray[np.uint8],
     geometry: Geometry,
-    prompts: Prompts,
+    prompts: HostPrompts,
     reference: Callable[[], Reference],
 ) -> Measurement:
     """Run `engines` on one request, twice: once as it is, once with its last object N times."""
-    count = len(prompts[0])
+    count = len(prompts.labels)
     state = engines.encode(image, geometry)
-    logits, coverage = engines.decode(state, *prompts)
-    same = [np.repeat(array[-1:], count, axis=0) for array in prompts]
-    rows = engines.decode(state, *same)[0] if count > 1 else logits
+    logits, coverage = engines.decode(state, prompts)
+    same = prompts.map(lambda array: np.repeat(array[-1:], count, axis=0))
+    rows = engines.decode(state, same)[0] if count > 1 else logits
     want = reference()
     changed = np.abs(coverage.astype(int) - want.coverage.astype(int)) > 2
     scale = float(np.abs(want.logits).max())
@@ -113,8 +112,8 @@ def compare(
         sample=sample,
         network_size=(geometry.network_width, geometry.network_height),
         objects=count,
-        clicks=int((prompts[1] >= 0).sum(1).max()),
-        with_previous=int(prompts[3].sum()),
+        clicks=int((prompts.labels >= 0).sum(1).max()),
+        with_previous=int(prompts.has_previous.sum()),
         depth_error=relative_error(state.arrays["depth"], want.depth),
         logit_error=relative_error(logits, want.logits),
         mask_iou=min(

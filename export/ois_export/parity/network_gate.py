@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ois_export.parity.cases import CASES, Case, Prompts, make_prompts
+from ois_export.parity.cases import CASES, Case, make_prompts, one_object
 from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits
-from ois_runtime.engines.base import EnginePair
+from ois_runtime.engines.base import EnginePair, HostPrompts
 from ois_runtime.engines.preprocess import preprocess
 
 
@@ -67,14 +67,12 @@ def measure(network: OISNetwork, engines: EnginePair, case: Case, *, seed: int) 
 
 
 def _reference(
-    network: OISNetwork, features: ImageFeatures, prompts: Prompts
+    network: OISNetwork, features: ImageFeatures, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Object by object: rows are independent, and memory stays that of one."""
     logits, coverage = [], []
-    for row in range(len(prompts[0])):
-        one = network.click(
-            features, *(torch.from_numpy(array[row : row + 1]) for array in prompts)
-        )
+    for row in range(len(prompts.labels)):
+        one = network.click(features, one_object(prompts, row).map(torch.from_numpy))
         logits.append(one.numpy())
         coverage.append(coverage_of_logits(one, network.config.patch).numpy())
     return np.concatenate(logits), np.concatenate(coverage)

@@ -57,7 +57,7 @@ def _measure(
         state = onnx.encode(image, geometry)
         depth = np.asarray(state.arrays["depth"], dtype=np.float32)
         # Object by object: rows are independent, and memory stays that of one.
-        rows = [onnx.decode(state, *one_object(prompts, row)) for row in range(objects)]
+        rows = [onnx.decode(state, one_object(prompts, row)) for row in range(objects)]
         logits, coverage = (np.concatenate(arrays) for arrays in zip(*rows, strict=True))
         return Reference(depth, logits, coverage)
 

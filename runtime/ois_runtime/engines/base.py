@@ -23,15 +23,17 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import PROMPT_NAMES, Prompts
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 
 ENCODER_INPUTS = ("image", "pos_rows", "pos_cols")
-CLICK_INPUTS = ("points", "labels", "coverage", "has_previous")
 #: Not "coverage": a graph cannot have an input and an output of one name.
 DECODER_OUTPUTS = ("logits", "new_coverage")
 
 Arrays = Mapping[str, NDArray[np.generic]]
+#: A prompt in NumPy arrays.
+HostPrompts = Prompts[NDArray[Any]]
 
 #: The names that manifests use -> those of options.
 _SHORT = {"fp32": "f32", "fp16": "f16"}
@@ -180,18 +182,12 @@ class EnginePair(Protocol):
         ...
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """One refinement of N objects.
+        """One refinement of the N objects of `prompts`.
 
-        points: (N, 48, 2), (x, y) in network pixels; labels: (N, 48), 1, 0, -1 = empty slot;
-        coverage: (N, gh, gw) of the previous masks; has_previous: (N,).
         Returns logits (N, h, w), > 0 = object, and the coverage (N, gh, gw) of the new masks.
+        Raises `InvalidInput` if a prompt array has the wrong shape or type (`check_prompts`).
         """
         ...
 
@@ -215,14 +211,7 @@ class MaskEngines(Protocol):
     """An `EnginePair` that makes the masks too: one bit a pixel leaves its device."""
 
     def decode_masks(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
-        *,
-        want_logits: bool,
+        self, state: ImageState, prompts: HostPrompts, *, want_logits: bool
     ) -> DecodedMasks:
         """`EnginePair.decode` with masks in place of logits; the masks are those that
         `postprocess` makes of the logits, bit for bit."""
@@ -303,7 +292,7 @@ class GraphPair:
         self._decoder = decoder
         for role, graph, offered, wanted in (
             ("encoder", encoder, {*ENCODER_INPUTS}, {"depth", "depth_min", "depth_max"}),
-            ("decoder", decoder, {*CLICK_INPUTS, *encoder.outputs}, {*DECODER_OUTPUTS}),
+            ("decoder", decoder, {*PROMPT_NAMES, *encoder.outputs}, {*DECODER_OUTPUTS}),
         ):
             unknown = sorted(set(graph.inputs) - offered)
             missing = sorted(wanted - set(graph.outputs))
@@ -324,42 +313,21 @@ class GraphPair:
         return ImageState(arrays, geometry)
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        prompts = (points, labels, coverage, has_previous)
-        return run_decoder(self._decoder, self.manifest, state, *prompts)
+        return run_decoder(self._decoder, self.manifest, state, prompts)
 
 
 def run_decoder(
-    decoder: Graph,
-    manifest: Manifest,
-    state: ImageState,
-    points: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    coverage: NDArray[np.uint8],
-    has_previous: NDArray[np.bool_],
+    decoder: Graph, manifest: Manifest, state: ImageState, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """`EnginePair.decode` by one graph."""
     geometry = state.geometry
+    check_prompts(prompts, geometry)
     grid = (geometry.grid_height, geometry.grid_width)
     size = (geometry.network_height, geometry.network_width)
-    count = len(points)
-    check_array("points", points, (count, SLOTS, 2), np.float32)
-    check_array("labels", labels, (count, SLOTS), np.int32)
-    check_array("coverage", coverage, (count, *grid), np.uint8)
-    check_array("has_previous", has_previous, (count,), np.bool_)
-    feeds: Arrays = {
-        **state.arrays,
-        "points": points,
-        "labels": labels,
-        "coverage": coverage,
-        "has_previous": has_previous,
-    }
+    count = len(prompts.labels)
+    feeds: Arrays = {**state.arrays, **prompts.named()}
     outputs = decoder.run({name: feeds[name] for name in decoder.inputs})
     logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
     if logits.shape != (count, *size) or new_coverage.shape != (count, *grid):
@@ -371,6 +339,19 @@ def run_decoder(
         logits.astype(np.float32, copy=False),
         new_coverage.astype(np.uint8, copy=False),
     )
+
+
+def check_prompts(prompts: HostPrompts, geometry: Geometry) -> None:
+    """Raise `InvalidInput` unless every array has the shape and type that `Prompts` says.
+
+    Every `EnginePair.decode` begins with this, so nothing above it checks shapes again.
+    """
+    count = len(prompts.labels)
+    check_array("points", prompts.points, (count, SLOTS, 2), np.float32)
+    check_array("labels", prompts.labels, (count, SLOTS), np.int32)
+    grid = (geometry.grid_height, geometry.grid_width)
+    check_array("coverage", prompts.coverage, (count, *grid), np.uint8)
+    check_array("has_previous", prompts.has_previous, (count,), np.bool_)
 
 
 def check_array(

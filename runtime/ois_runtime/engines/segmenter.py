@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import Click, fill_slots, unpack_clicks
-from ois_client.contract.errors import EngineError, InvalidInput, UnknownImage
+from ois_client.contract.clicks import Click, place_clicks, unpack_clicks
+from ois_client.contract.errors import EngineError, UnknownImage
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
+from ois_client.contract.prompts import Prompts
 from ois_client.contract.transport import ClickRequest, ModelInfo
-from ois_runtime.engines.base import EnginePair, MaskEngines
+from ois_runtime.engines.base import EnginePair, HostPrompts, MaskEngines
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps
 from ois_runtime.engines.manifest import EXPORT_COMMAND
@@ -163,26 +164,33 @@ class Segmenter:
     def refine(self, state: ImageState, request: ClickRequest) -> Refined:
         """Run the decoder once for the N objects of a request on the image of `state`.
 
-        Raises `InvalidInput` and its kinds when an array of the request is wrong.
+        Raises `InvalidInput` and its kinds when an array of the request is wrong: the clicks are
+        checked here, the shapes of `coverage` and `has_previous` by the engines.
         """
-        objects, coverage, has_previous = _checked(request, state.geometry)
+        geometry = state.geometry
+        points, labels = place_clicks(request.points, request.labels, geometry)
+        prompts: HostPrompts = Prompts(
+            points,
+            labels,
+            np.ascontiguousarray(request.coverage),
+            np.ascontiguousarray(request.has_previous),
+        )
         timings_ms: dict[str, float] = {}
-        points, labels = fill_slots(objects, state.geometry)
         engines = self._engines
         logits = packed = None
         with timed(timings_ms, "decode"):
-            prompts = (state, points, labels, coverage, has_previous)
             if isinstance(engines, MaskEngines):
-                decoded = engines.decode_masks(*prompts, want_logits=request.want_logits)
+                decoded = engines.decode_masks(state, prompts, want_logits=request.want_logits)
                 logits, packed, new_coverage = decoded.logits, decoded.packed, decoded.coverage
             else:
-                logits, new_coverage = engines.decode(*prompts)
+                logits, new_coverage = engines.decode(state, prompts)
         depth = order_depth(state) if request.want_depth or request.want_order else None
         order = None
         if request.want_order and depth is not None:
-            order = np.concatenate([_maps(depth, clicks, state.geometry) for clicks in objects])
+            objects = unpack_clicks(request.points, request.labels, geometry.width, geometry.height)
+            order = np.concatenate([_maps(depth, clicks, geometry) for clicks in objects])
         return Refined(
-            state.geometry,
+            geometry,
             logits,
             packed,
             new_coverage,
@@ -218,27 +226,6 @@ def _maps(
     maps = order_maps(depth, clicks, geometry)
     first = maps.negative[:0] if maps.positive is None else maps.positive[None]
     return np.concatenate((first, maps.negative))
-
-
-def _checked(
-    request: ClickRequest, geometry: Geometry
-) -> tuple[list[list[Click]], NDArray[np.uint8], NDArray[np.bool_]]:
-    """The request's clicks, coverage and has_previous; nothing from outside is trusted."""
-    objects = unpack_clicks(request.points, request.labels, geometry.width, geometry.height)
-    coverage = np.asarray(request.coverage)
-    has_previous = np.asarray(request.has_previous)
-    shape = (len(objects), geometry.grid_height, geometry.grid_width)
-    if coverage.shape != shape or coverage.dtype != np.uint8:
-        raise InvalidInput(
-            f"got coverage of shape {coverage.shape} and type {coverage.dtype}; expected "
-            f"(N, gh, gw) = {shape}, uint8"
-        )
-    if has_previous.shape != shape[:1] or has_previous.dtype != np.bool_:
-        raise InvalidInput(
-            f"got has_previous of shape {has_previous.shape} and type {has_previous.dtype}; "
-            f"expected (N,) = {shape[:1]}, bool"
-        )
-    return objects, np.ascontiguousarray(coverage), np.ascontiguousarray(has_previous)
 
 
 @contextmanager

@@ -19,6 +19,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_client.contract.clicks import EMPTY, SLOTS
+from ois_runtime.engines.base import HostPrompts
+
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 #: The use of a shape that captures its graph. A capture costs as much as many plain runs, and
@@ -160,27 +163,27 @@ class Layout:
         }
 
 
-def prompt_layout(rows: int, grid: tuple[int, int], slots: int) -> Layout:
-    """What a click on `rows` objects sends to the device."""
+def prompt_layout(rows: int, grid: tuple[int, int]) -> Layout:
+    """The block of the prompts of `rows` objects, which a click sends to the device."""
     return Layout.of(
         {
-            "points": ((rows, slots, 2), np.float32),
-            "labels": ((rows, slots), np.int32),
+            "points": ((rows, SLOTS, 2), np.float32),
+            "labels": ((rows, SLOTS), np.int32),
             "coverage": ((rows, *grid), np.uint8),
             "has_previous": ((rows,), np.bool_),
         }
     )
 
 
-def fill_prompts(
-    views: Mapping[str, NDArray[np.generic]], prompts: Mapping[str, NDArray[np.generic]]
-) -> None:
-    """Copy `prompts` (n rows each) into `views` (a bucket's rows); rows beyond n become empty.
+def fill_prompts(block: HostPrompts, prompts: HostPrompts | None) -> None:
+    """Copy `prompts` (n rows) into `block` (a bucket's rows); rows beyond n become empty.
 
-    An empty row has no click and no previous mask: nothing of an earlier request stays.
+    An empty row has no click and no previous mask, so nothing of an earlier request stays.
     """
-    empty = {"labels": -1}
-    for name, view in views.items():
-        given = prompts.get(name, view[:0])
-        view[: len(given)] = given
-        view[len(given) :] = empty.get(name, 0)
+    rows = 0 if prompts is None else len(prompts.labels)
+    if prompts is not None:
+        for view, given in zip(block, prompts, strict=True):
+            view[:rows] = given
+    for view in block:
+        view[rows:] = 0
+    block.labels[rows:] = EMPTY

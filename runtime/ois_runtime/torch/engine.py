@@ -14,21 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import SLOTS
+from ois_client.contract.clicks import EMPTY, SLOTS
 from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
+from ois_client.contract.prompts import Prompts
 from ois_network.attention import set_attention_ops
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.half import lower_precision
 from ois_network.kernels.operations import KernelAttention, measured_for
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines.base import (
-    CLICK_INPUTS,
     ENCODER_INPUTS,
     Arrays,
     DecodedMasks,
     EngineOptions,
+    HostPrompts,
     check_array,
+    check_prompts,
 )
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
@@ -99,32 +101,17 @@ class TorchEngines:
         return TorchState.of(self.runner.encode(given), geometry)
 
     def decode(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
+        self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        answer = self._click(
-            state, points, labels, coverage, has_previous, wanted=Wanted(logits=True)
-        )
+        answer = self._click(state, prompts, Wanted(logits=True))
         if answer.logits is None:
             raise TypeError("the runner gave no logits")
         return answer.logits, answer.coverage
 
     def decode_masks(
-        self,
-        state: ImageState,
-        points: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        coverage: NDArray[np.uint8],
-        has_previous: NDArray[np.bool_],
-        *,
-        want_logits: bool,
+        self, state: ImageState, prompts: HostPrompts, *, want_logits: bool
     ) -> DecodedMasks:
-        wanted = Wanted(masks=True, logits=want_logits)
-        answer = self._click(state, points, labels, coverage, has_previous, wanted=wanted)
+        answer = self._click(state, prompts, Wanted(masks=True, logits=want_logits))
         if answer.packed is None:
             raise TypeError("the runner gave no masks")
         return DecodedMasks(answer.packed, answer.coverage, answer.logits)
@@ -137,33 +124,21 @@ class TorchEngines:
         side = manifest.longest
         geometry = Geometry.fit(side, side, longest=side, patch=manifest.patch)
         cells = side // manifest.patch
+        no_click: HostPrompts = Prompts(
+            points=np.zeros((1, SLOTS, 2), dtype=np.float32),
+            labels=np.full((1, SLOTS), EMPTY, dtype=np.int32),
+            coverage=np.zeros((1, cells, cells), dtype=np.uint8),
+            has_previous=np.zeros(1, dtype=np.bool_),
+        )
         for _ in range(CAPTURE_AT):
             state = self.encode(np.zeros((side, side, 3), dtype=np.uint8), geometry)
-            self.decode_masks(
-                state,
-                np.zeros((1, SLOTS, 2), dtype=np.float32),
-                np.full((1, SLOTS), -1, dtype=np.int32),
-                np.zeros((1, cells, cells), dtype=np.uint8),
-                np.zeros(1, dtype=np.bool_),
-                want_logits=False,
-            )
+            self.decode_masks(state, no_click, want_logits=False)
 
-    def _click(self, state: ImageState, *prompts: NDArray[np.generic], wanted: Wanted) -> Answer:
+    def _click(self, state: ImageState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         if not isinstance(state, TorchState):
             raise EngineError("got features of another backend; encode the image again")
-        geometry = state.geometry
-        grid = (geometry.grid_height, geometry.grid_width)
-        count = len(prompts[0])
-        expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
-            "points": ((count, SLOTS, 2), np.float32),
-            "labels": ((count, SLOTS), np.int32),
-            "coverage": ((count, *grid), np.uint8),
-            "has_previous": ((count,), np.bool_),
-        }
-        given = dict(zip(CLICK_INPUTS, prompts, strict=True))
-        for name, (shape, kind) in expected.items():
-            check_array(name, given[name], shape, kind)
-        return self.runner.decode(state, given, wanted)
+        check_prompts(prompts, state.geometry)
+        return self.runner.decode(state, prompts, wanted)
 
 
 def checkpoint_manifest(file: Path, loaded: Checkpoint, precision: str = "f32") -> Manifest:

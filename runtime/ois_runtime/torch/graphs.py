@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import ServerOverloaded
-from ois_runtime.engines.base import Arrays
+from ois_client.contract.prompts import Prompts
+from ois_runtime.engines.base import Arrays, HostPrompts
 from ois_runtime.torch.buckets import (
     CAPTURE_AT,
     GraphKey,
@@ -109,13 +109,13 @@ class GraphRunner:
                 given.wait()
                 return self._with_room(lambda: self._run_encoder(given.tensors))
 
-    def decode(self, state: TorchState, prompts: Arrays, wanted: Wanted) -> Answer:
+    def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         def click(rows: slice, bucket: int) -> Answer:
-            few = {name: array[rows] for name, array in prompts.items()}
+            few = prompts.map(lambda array: array[rows])
             return self._with_room(lambda: self._click(state, few, bucket, wanted))
 
         with torch.inference_mode(), self._lock, self._device.computing():
-            answers = [click(rows, bucket) for rows, bucket in batches(len(prompts["labels"]))]
+            answers = [click(rows, bucket) for rows, bucket in batches(len(prompts.labels))]
         return answers[0] if len(answers) == 1 else _joined(answers)
 
     def _upload(self, image: Arrays) -> Uploaded:
@@ -175,11 +175,13 @@ class GraphRunner:
 
     # -- clicking --------------------------------------------------------------------------
 
-    def _click(self, state: TorchState, prompts: Arrays, bucket: int, wanted: Wanted) -> Answer:
-        count = len(prompts["labels"])
+    def _click(
+        self, state: TorchState, prompts: HostPrompts, bucket: int, wanted: Wanted
+    ) -> Answer:
+        count = len(prompts.labels)
         outputs = self._replay_click(state, prompts, bucket) if self._use_graphs else None
         if outputs is None:
-            given = self._device.upload(prompts)
+            given = self._device.upload(prompts.named())
             given.wait()
             outputs = self._decode(state.tensors, *given.tensors.values())
         logits, coverage = outputs
@@ -193,7 +195,7 @@ class GraphRunner:
         return Answer(arrays["coverage"], arrays.get("packed"), arrays.get("logits"))
 
     def _replay_click(
-        self, state: TorchState, prompts: Arrays, bucket: int
+        self, state: TorchState, prompts: HostPrompts, bucket: int
     ) -> tuple[Tensor, Tensor] | None:
         """None: this shape has no graph yet."""
         kept = self.kept
@@ -206,7 +208,7 @@ class GraphRunner:
         if graph is None:
             return None
         self._static_state(state)
-        fill_prompts(graph.layout.views(graph.pinned.numpy()), prompts)
+        fill_prompts(_prompts_in(graph.layout, graph.pinned), prompts)
         graph.block.copy_(graph.pinned, non_blocking=True)
         graph.captured.replay()
         return graph.captured.outputs
@@ -225,14 +227,19 @@ class GraphRunner:
         return static
 
     def _capture_click(self, state: Mapping[str, Tensor], key: GraphKey) -> _ClickGraph:
-        layout = prompt_layout(key.rows, key.grid, SLOTS)
+        layout = prompt_layout(key.rows, key.grid)
         pinned = self._device.pinned(layout.nbytes)
         block = torch.empty_like(pinned, device=self._device.device)
-        fill_prompts(layout.views(pinned.numpy()), {})  # empty rows: what warms up is finite
+        fill_prompts(_prompts_in(layout, pinned), None)  # warm-up runs see finite numbers
         block.copy_(pinned)
-        views = _views(layout, block)
-        captured = self._device.capture(lambda: self._decode(state, *views.values()))
+        views = Prompts(**_views(layout, block))
+        captured = self._device.capture(lambda: self._decode(state, *views))
         return _ClickGraph(captured, layout, block, pinned)
+
+
+def _prompts_in(layout: Layout, pinned: Tensor) -> HostPrompts:
+    """The arrays of a pinned block."""
+    return Prompts(**layout.views(pinned.numpy()))
 
 
 def _views(layout: Layout, block: Tensor) -> dict[str, Tensor]:

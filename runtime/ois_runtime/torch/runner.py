@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ois_runtime.engines.base import Arrays
+from ois_runtime.engines.base import Arrays, HostPrompts
 from ois_runtime.engines.postprocess import postprocess
 from ois_runtime.torch.image_state import TorchState
 
@@ -49,8 +49,8 @@ class Runner(Protocol):
         """image: the encoder's three inputs by name."""
         ...
 
-    def decode(self, state: TorchState, prompts: Arrays, wanted: Wanted) -> Answer:
-        """prompts: the decoder's four inputs by name, N rows each."""
+    def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
+        """The decoder on N objects. `prompts` was checked."""
         ...
 
 
@@ -65,10 +65,9 @@ class EagerRunner:
         with torch.inference_mode():
             return self._encode(*(tensor_of(array) for array in image.values()))
 
-    def decode(self, state: TorchState, prompts: Arrays, wanted: Wanted) -> Answer:
+    def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         with torch.inference_mode():
-            given = (tensor_of(array) for array in prompts.values())
-            logits, coverage = self._decode(state.tensors, *given)
+            logits, coverage = self._decode(state.tensors, *prompts.map(tensor_of))
         scores = logits.numpy()
         packed = None
         if wanted.masks:

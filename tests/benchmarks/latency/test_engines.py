@@ -91,10 +91,10 @@ def test_the_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_the_picture_and_clicks_have_the_size_that_was_asked_for() -> None:
     geometry, image, prompts = inputs(112, 112, 70)
     assert image.shape == (70, 112, 3)
-    assert prompts["coverage"].shape == (1, geometry.grid_height, geometry.grid_width) == (1, 5, 8)
-    assert prompts["coverage"].min() == 0 < prompts["coverage"].max()
-    assert (prompts["labels"] == 1).sum() == 2
-    assert (prompts["labels"] == 0).sum() == 1
+    assert prompts.coverage.shape == (1, geometry.grid_height, geometry.grid_width) == (1, 5, 8)
+    assert prompts.coverage.min() == 0 < prompts.coverage.max()
+    assert (prompts.labels == 1).sum() == 2
+    assert (prompts.labels == 0).sum() == 1
     with pytest.raises(InvalidInput, match="multiples of 14"):
         inputs(112, 112, 69)
 
@@ -149,8 +149,8 @@ def test_engine_files_are_run_as_they_are(tmp_path: Path) -> None:
         folder, geometry, image, prompts, backend="onnxruntime", precision="f32", threads=1
     )
     state = encode()
-    centre = prompts["points"][0, :2].mean(axis=0)
-    share = 6 * prompts["coverage"].mean() / 255
+    centre = prompts.points[0, :2].mean(axis=0)
+    share = 6 * prompts.coverage.mean() / 255
     expected = disk_logits((centre[0], centre[1]), (42, 56), 12 - 2 + share)
     np.testing.assert_allclose(click(state)[0], expected, atol=1e-3)
     assert size_of(state) >= image[..., 0].size * 4

@@ -11,6 +11,7 @@ from ois_client.contract.clicks import (
     Click,
     fill_slots,
     pack_clicks,
+    place_clicks,
     unpack_clicks,
 )
 from ois_client.contract.errors import InvalidClick, InvalidInput, TooManyClicks
@@ -19,6 +20,7 @@ from ois_client.contract.geometry import Geometry
 PROPERTY = settings(deadline=None, derandomize=True)
 
 WIDTH, HEIGHT = 640, 427
+GEOMETRY = Geometry.fit(WIDTH, HEIGHT, longest=518)
 
 # Eighths are exact in float32, so that pack -> unpack can be compared for equality.
 CLICKS = st.builds(
@@ -110,6 +112,44 @@ def test_objects_without_clicks_are_refused(objects):
 def test_arrays_from_outside_are_checked_again(points, labels, message):
     with pytest.raises(InvalidClick, match=message):
         unpack_clicks(points, labels, WIDTH, HEIGHT)
+    with pytest.raises(InvalidClick, match=message):
+        place_clicks(points, labels, GEOMETRY)
+
+
+@PROPERTY
+@given(OBJECTS)
+def test_placing_the_arrays_of_clicks_is_placing_the_clicks(objects):
+    packed = pack_clicks(objects, WIDTH, HEIGHT)
+    expected = fill_slots(objects, GEOMETRY)
+    for got, want in zip(place_clicks(*packed, GEOMETRY), expected, strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+
+
+@PROPERTY
+@given(
+    st.lists(st.lists(st.sampled_from([-1, 0, 1]), min_size=2, max_size=2), max_size=3),
+    st.sampled_from([0.0, -0.01, WIDTH - 1.0, WIDTH - 0.5, float("nan"), float("inf")]),
+    st.sampled_from([2, 60]),
+)
+def test_arrays_and_clicks_are_refused_in_the_same_cases(labels, x, repeats):
+    labels = np.tile(np.array(labels, dtype=np.int32).reshape(-1, 2), (1, repeats // 2))
+    points = np.zeros((*labels.shape, 2))
+    points[:, 0, 0] = x
+    objects = [
+        [Click(*point, bool(label)) for point, label in zip(*row, strict=True) if label >= 0]
+        for row in zip(points.tolist(), labels.tolist(), strict=True)
+    ]
+    try:
+        pack_clicks(objects, WIDTH, HEIGHT)
+    except InvalidInput:
+        with pytest.raises(InvalidInput):
+            place_clicks(points, labels, GEOMETRY)
+        with pytest.raises(InvalidInput):
+            unpack_clicks(points, labels, WIDTH, HEIGHT)
+    else:
+        place_clicks(points, labels, GEOMETRY)
+        assert unpack_clicks(points, labels, WIDTH, HEIGHT) == objects
 
 
 def test_an_empty_slot_may_hold_anything():

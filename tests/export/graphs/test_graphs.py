@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 
 from ois_client.contract.geometry import Geometry
 from ois_export.export import write_engines
-from ois_export.graphs.trace import PROMPT_INPUTS
 from ois_export.parity.cases import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_export.parity.network_gate import CASES, Case, Limits, make_prompts, measure, run_gate
 from ois_network.checkpoints.checkpoint import Checkpoint
@@ -68,11 +68,11 @@ def test_extreme_shapes_agree(
     shape = (geometry.network_height, geometry.network_width, 3)
     image = generator.integers(0, 256, shape, dtype=np.uint8)
     prompts = make_prompts(Case(SQUARE, ((1, 1, True), (2, 0, False))), geometry, seed=3)
-    logits, _ = engines.decode(engines.encode(image, geometry), *prompts)
+    logits, _ = engines.decode(engines.encode(image, geometry), prompts)
     rows, columns = map(torch.from_numpy, geometry.position_matrices())
     with torch.no_grad():
         features = network.encode(torch.from_numpy(image)[None], rows, columns)
-        expected = network.click(features, *map(torch.from_numpy, prompts)).numpy()
+        expected = network.click(features, prompts.map(torch.from_numpy)).numpy()
     assert logits.shape == expected.shape
     np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max())
 
@@ -147,8 +147,8 @@ def test_the_two_parts_together_are_the_whole(engines: EnginePair, folder: Path)
     image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)
     state = engines.encode(image, geometry)
     prompts = make_prompts(Case(SQUARE, ((2, 1, True), (1, 0, False))), geometry, seed=0)
-    expected, expected_coverage = engines.decode(state, *prompts)
-    known = {**state.arrays, **dict(zip(PROMPT_INPUTS, prompts, strict=True))}
+    expected, expected_coverage = engines.decode(state, prompts)
+    known = {**state.arrays, **prompts.named()}
     core = openvino.Core()
     path = str(folder / "decoder.onnx")
     for part in split(core.read_model(path), core.read_model(path)):
@@ -168,10 +168,10 @@ def test_clicks_reach_the_mask_through_the_engine(engines: EnginePair) -> None:
     state = engines.encode(image, geometry)
     first = make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=0)
     second = make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=1)
-    a, _ = engines.decode(state, *first)
-    b, _ = engines.decode(state, *second)
-    without_previous = (*first[:3], np.zeros(1, dtype=np.bool_))
-    c, _ = engines.decode(state, *without_previous)
+    a, _ = engines.decode(state, first)
+    b, _ = engines.decode(state, second)
+    without_previous = replace(first, has_previous=np.zeros(1, dtype=np.bool_))
+    c, _ = engines.decode(state, without_previous)
     assert np.abs(a - b).max() > 1e-2 * np.abs(a).max()
     assert np.abs(a - c).max() > 1e-4 * np.abs(a).max()
 

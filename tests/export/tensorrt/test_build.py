@@ -38,8 +38,7 @@ from ois_export.parity.reference import open_reference
 from ois_export.repository import write_repository
 from ois_export.targets import Target
 from ois_export.tensorrt.build import Ranges, build_with, plan_profiles, trtexec_commands
-from ois_export.tensorrt.inspector import built_types, check_precision
-from ois_export.tensorrt.plan import BuildOptions
+from ois_export.tensorrt.plan import BuildOptions, built_types, check_precision
 from ois_export.tensorrt.profiles import Objects, Shapes, input_shape
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.network import OISNetwork
@@ -120,10 +119,7 @@ def test_tokens_and_keys_are_filled_up_to_eight_and_masked(
     with open_reference(graphs) as engines:
         state = engines.encode(image, geometry)
     prompts = make_prompts(Case(SQUARE, ((2, 1, True), (1, 0, False))), geometry, seed=0)
-    names = ("points", "labels", "coverage", "has_previous")
-    weights = attention_weights(
-        graphs / "decoder.onnx", {**state.arrays, **dict(zip(names, prompts, strict=True))}
-    )
+    weights = attention_weights(graphs / "decoder.onnx", {**state.arrays, **prompts.named()})
     *to_image, from_tokens = weights
     assert len(to_image) == 2 * MICRO.fusion_blocks
     assert from_tokens.shape[-1] == 48
@@ -212,7 +208,7 @@ def test_a_half_build_is_inspected_in_either_version_s_words(
     [
         ("parse", UnsupportedGraph, "Attention node_7: unsupported"),
         ("build", ExportError, "no kernel for node /attention"),
-        ("profile", ExportError, "refuses the profile '112x70'"),
+        ("profile", ExportError, "rejects the profile '112x70'"),
         ("precision", ExportError, "did not build encoder.plan in fp16"),
         ("values", ParityError, r"logit_error is 0\.5; the limit is 0\.015"),
         ("rows", ParityError, "row_difference is"),
@@ -258,16 +254,16 @@ def test_plans_run_in_process_and_keep_an_image_s_features_on_the_gpu(
     state = engines.encode(image, geometry)
     assert state.arrays["features"].dtype == np.float16
     assert state.arrays["depth"].dtype == np.float32
-    logits, coverage = engines.decode(state, *prompts)
+    logits, coverage = engines.decode(state, prompts)
     with open_reference(half_graphs) as onnx_engines:
         expected, expected_coverage = onnx_engines.decode(
-            onnx_engines.encode(image, geometry), *prompts
+            onnx_engines.encode(image, geometry), prompts
         )
     np.testing.assert_array_equal(logits, expected)
     np.testing.assert_array_equal(coverage, expected_coverage)
 
     held, uploads = len(memory.held), memory.uploads
-    again, _ = engines.decode(state, *prompts)
+    again, _ = engines.decode(state, prompts)
     np.testing.assert_array_equal(again, logits)
     assert memory.uploads == uploads + 4  # the prompts alone
     assert len(memory.held) == held
@@ -282,7 +278,7 @@ def test_a_closed_engine_leaves_nothing_on_the_gpu(plans: Path) -> None:
     geometry = Geometry.fit(112, 84, longest=MICRO.longest)
     image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)
     state = engines.encode(image, geometry)
-    engines.decode(state, *make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=0))
+    engines.decode(state, make_prompts(Case(SQUARE, ((2, 1, True),)), geometry, seed=0))
     assert memory.held
     assert not memory.closed
     del engines

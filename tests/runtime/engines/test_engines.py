@@ -15,6 +15,7 @@ from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.base import EngineBackend, EngineOptions, EnginePair, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
@@ -48,7 +49,7 @@ def decode(
     has_previous = np.full(len(objects), coverage is not None)
     if coverage is None:
         coverage = np.zeros((len(objects), *GRID), dtype=np.uint8)
-    return engines.decode(state, points, labels, coverage, has_previous)
+    return engines.decode(state, Prompts(points, labels, coverage, has_previous))
 
 
 def test_the_encoder_gets_the_image_and_the_position_matrices(engines: EnginePair) -> None:
@@ -118,11 +119,17 @@ def test_wrong_arrays_are_named(engines: EnginePair) -> None:
     with pytest.raises(InvalidInput, match="image of shape"):
         engines.encode(np.zeros((42, 42, 3), dtype=np.uint8), GEOMETRY)
     points, labels = fill_slots([[Click(1, 1)]], GEOMETRY)
-    coverage, no = np.zeros((1, *GRID), dtype=np.uint8), np.zeros(1, dtype=bool)
-    with pytest.raises(InvalidInput, match="points"):
-        engines.decode(state, points[:, :5], labels, coverage, no)
-    with pytest.raises(InvalidInput, match="coverage"):
-        engines.decode(state, points, labels, coverage.astype(np.float32), no)
+    prompts = Prompts(points, labels, np.zeros((1, *GRID), np.uint8), np.zeros(1, bool))
+    engines.decode(state, prompts)
+    for name, wrong in (
+        ("points", points[:, :5]),
+        ("labels", labels.astype(np.int64)),
+        ("coverage", prompts.coverage.astype(np.float32)),
+        ("coverage", prompts.coverage.transpose(0, 2, 1)),
+        ("has_previous", np.zeros(2, bool)),
+    ):
+        with pytest.raises(InvalidInput, match=f"got {name} of shape"):
+            engines.decode(state, replace(prompts, **{name: wrong}))
 
 
 def test_the_description_names_library_version_and_precision(engines: EnginePair) -> None:

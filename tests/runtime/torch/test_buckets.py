@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ois_client.contract.prompts import Prompts
 from ois_runtime.torch.buckets import (
     BUCKETS,
     GraphKey,
@@ -126,18 +127,22 @@ def test_arrays_in_a_block_are_aligned_and_do_not_touch(arrays: dict) -> None:
 
 
 def test_rows_that_pad_a_bucket_hold_nothing_of_an_earlier_click() -> None:
-    layout = prompt_layout(4, (2, 3), 48)
-    views = layout.views(np.full(layout.nbytes, 7, dtype=np.uint8))
+    layout = prompt_layout(4, (2, 3))
+    block = Prompts(**layout.views(np.full(layout.nbytes, 7, dtype=np.uint8)))
     rng = np.random.default_rng(0)
-    prompts = {
-        "points": rng.random((3, 48, 2), dtype=np.float32),
-        "labels": rng.integers(-1, 2, (3, 48)).astype(np.int32),
-        "coverage": rng.integers(0, 256, (3, 2, 3)).astype(np.uint8),
-        "has_previous": np.array([True, False, True]),
-    }
-    fill_prompts(views, prompts)
-    for name, array in prompts.items():
-        np.testing.assert_array_equal(views[name][:3], array)
-    assert (views["labels"][3] == -1).all()
-    for name in ("points", "coverage", "has_previous"):
-        assert not views[name][3].any()
+    prompts = Prompts(
+        points=rng.random((3, 48, 2), dtype=np.float32),
+        labels=rng.integers(-1, 2, (3, 48)).astype(np.int32),
+        coverage=rng.integers(0, 256, (3, 2, 3)).astype(np.uint8),
+        has_previous=np.array([True, False, True]),
+    )
+    fill_prompts(block, prompts)
+    for view, array in zip(block, prompts, strict=True):
+        np.testing.assert_array_equal(view[:3], array)
+    fill_prompts(block, prompts.map(lambda array: array[:2]))
+    for row in (2, 3):
+        assert (block.labels[row] == -1).all()
+        assert not any(view[row].any() for view in (block.points, block.coverage))
+        assert not block.has_previous[row]
+    fill_prompts(block, None)
+    assert (block.labels == -1).all()

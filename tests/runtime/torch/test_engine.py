@@ -10,6 +10,7 @@ import torch
 
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
+from ois_client.contract.prompts import Prompts
 from ois_client.sessions.client import Client
 from ois_export.parity.cases import LANDSCAPE
 from ois_export.parity.network_gate import CASES, Limits, make_prompts, measure
@@ -17,7 +18,7 @@ from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.half import lower_precision
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.base import EngineOptions
+from ois_runtime.engines.base import EngineOptions, HostPrompts
 from ois_runtime.engines.local import ENGINES_VARIABLE, open_transport
 from ois_runtime.engines.preprocess import preprocess
 from ois_runtime.torch.checkpoint import CHECKPOINT_VARIABLE
@@ -109,15 +110,15 @@ def test_packed_masks_and_logits_are_one_answer(micro: Path) -> None:
     points, labels = fill_slots([[Click(100, 100)]], geometry)
     grid = np.zeros((1, geometry.grid_height, geometry.grid_width), dtype=np.uint8)
     state = pair.encode(image, geometry)
-    arguments = (state, points, labels, grid, np.zeros(1, dtype=np.bool_))
-    masks = pair.decode_masks(*arguments, want_logits=True)
-    logits, coverage = pair.decode(*arguments)
+    prompts: HostPrompts = Prompts(points, labels, grid, np.zeros(1, dtype=np.bool_))
+    masks = pair.decode_masks(state, prompts, want_logits=True)
+    logits, coverage = pair.decode(state, prompts)
     np.testing.assert_array_equal(masks.logits, logits)
     np.testing.assert_array_equal(masks.coverage, coverage)
     np.testing.assert_array_equal(
         np.unpackbits(masks.packed[0], count=mask.size).reshape(mask.shape), mask
     )
-    assert pair.decode_masks(*arguments, want_logits=False).logits is None
+    assert pair.decode_masks(state, prompts, want_logits=False).logits is None
 
 
 def test_a_state_counts_its_devices_bytes_and_shows_its_depth(micro: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_state_counts_its_devices_bytes_and_shows_its_depth(micro: Path) -> No
         full.arrays["depth"][:] = 0
     assert full.serial != half.serial
     with pytest.raises(EngineError, match="another backend"):
-        halves["f32"].decode(object(), *[np.zeros(1)] * 4)  # type: ignore[arg-type]
+        halves["f32"].decode(object(), Prompts(*[np.zeros(1)] * 4))  # type: ignore[arg-type]
 
 
 def test_precisions_have_their_own_digest(micro: Path) -> None:

@@ -320,7 +320,7 @@ def test_nothing_in_the_network_stops_a_capture(
             return func(*args, **(kwargs or {}))
 
     given = [torch.tensor(array).to("meta") for array in image(WIDE, 1).values()]
-    clicks = [torch.tensor(array).to("meta") for array in prompts(WIDE, 3).values()]
+    clicks = prompts(WIDE, 3).map(lambda array: torch.tensor(array).to("meta"))
     with torch.inference_mode(), Names():
         state = encoder(*given)
         logits, coverage = decoder(state, *clicks)
