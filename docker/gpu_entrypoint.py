@@ -28,10 +28,10 @@ from supervise import supervise
 
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.embedded.checks import check_shared_memory, default_cache_bytes
-from ois_runtime.embedded.command import CLOSED, WITH_TOKEN, token_header
+from ois_runtime.embedded.command import CLOSED_APIS, TOKEN_APIS
+from ois_runtime.embedded.options import token_from_environment, token_header
 from ois_runtime.embedded.probe import answers
-from ois_runtime.embedded.server import repository_of
-from ois_runtime.embedded.token import token_of
+from ois_runtime.embedded.staging import repository_of
 from ois_runtime.engines.manifest import Manifest
 
 #: Above the 64 MiB of a picture; Triton's default for HTTP is below.
@@ -91,10 +91,10 @@ def command(
     """tritonserver's command line and what its environment needs besides ours."""
     cache_bytes = int(os.environ.get("OIS_CACHE_BYTES") or default_cache_bytes())
     check_shared_memory(cache_bytes)
-    closed = f"{','.join(CLOSED)}:secret={secret}"
+    closed = f"{','.join(CLOSED_APIS)}:secret={secret}"
     groups = [closed]
     for name, value in token_header(token).items():
-        groups.append(f"{','.join(WITH_TOKEN)}:{name}={value}")
+        groups.append(f"{','.join(TOKEN_APIS)}:{name}={value}")
     words = [
         "tritonserver",
         f"--model-repository={repository}",
@@ -117,7 +117,7 @@ def main() -> None:
         engines = os.environ.get("OIS_ENGINES")
         if not engines:
             raise EngineError("OIS_ENGINES is not set; expected an engine folder")
-        token = token_of(os.environ)
+        token = token_from_environment(os.environ)
         repository, line = choose_repository(
             Path(engines),
             Path(os.environ.get("OIS_PLANS", "/plans")),

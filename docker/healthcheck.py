@@ -12,14 +12,14 @@ import os
 import sys
 
 from ois_client.contract.errors import OISError
+from ois_runtime.embedded.options import token_from_environment
 from ois_runtime.embedded.probe import probe_click
-from ois_runtime.embedded.token import token_of
 
 
 def main() -> int:
     port = int(os.environ.get("OIS_HEALTH_PORT", "8000"))
     try:
-        probe_click("127.0.0.1", port, token=token_of(os.environ), timeout_s=25)
+        probe_click("127.0.0.1", port, token=token_from_environment(os.environ), timeout_s=25)
     except OISError as error:
         print(f"unhealthy: {error}")
         return 1

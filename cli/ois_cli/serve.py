@@ -102,13 +102,12 @@ def serve(
     when it stops, and leaves nothing behind. For other machines, put a proxy in front or use
     NVIDIA's container: this server listens on loopback only.
     """
-    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.options import ServerOptions, read_token_file
     from ois_runtime.embedded.server import EmbeddedServer
-    from ois_runtime.embedded.token import token_in
     from ois_runtime.engines.local import default_engine_folder
 
     if token_file is not None:
-        token = token_in(token_file)
+        token = read_token_file(token_file)
     if metrics_port is None and token is None:
         metrics_port = 8002
     settings = ServerOptions(
@@ -147,7 +146,7 @@ def serve(
 def _mention_an_idle_gpu(repository: Path) -> None:
     """One line where there is a GPU and these engines run beside it, on the CPU."""
     from ois_client.contract.errors import EngineError
-    from ois_runtime.embedded.server import manifest_of
+    from ois_runtime.embedded.staging import manifest_of
     from ois_runtime.tensorrt import driver
 
     try:

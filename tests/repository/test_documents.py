@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from ois_cli.main import app, main
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.documents import DOCUMENTS, ROOT, Block, blocks
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ois_export.repository import write_repository
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport, open_transport
 from ois_runtime.engines.manifest import Manifest

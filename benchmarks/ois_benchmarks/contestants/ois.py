@@ -124,7 +124,7 @@ def _plans(place: Place) -> Path:
 
 def _server(place: Place, folder: Path, stack: ExitStack, *, on_gpu: bool) -> Client:
     from ois_export.repository import write_repository
-    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.options import ServerOptions
     from ois_runtime.embedded.server import EmbeddedServer
 
     options = ServerOptions(cache_bytes=_CACHE_BYTES)

@@ -157,7 +157,7 @@ def _target(
         yield url, {"kind": kind, "protocol": scheme}, options
         return
     from ois_cli.serve import model_repository
-    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.options import ServerOptions
     from ois_runtime.embedded.server import EmbeddedServer
     from ois_runtime.engines.local import default_engine_folder
 

@@ -1,7 +1,7 @@
-"""What would hang the embedded server, or make it answer nonsense: found before it starts.
+"""Checks, before the embedded server starts, that it can run on this machine.
 
-A missing libpython leaves `tritonserver` at "loading" for ever; under NumPy 2 its Python
-models answer with empty tensors and status OK; a full /dev/shm fails in the middle of a click.
+Without them, a missing libpython leaves `tritonserver` in state "loading" forever, NumPy 2 makes
+its Python models answer with empty tensors and status OK, and a full /dev/shm makes clicks fail.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from ois_client.contract.errors import EngineError
 from ois_runtime.embedded.guard import SHARED_MEMORY
 from ois_runtime.embedded.staging import INSTALL, Wheel, environment
 
-#: A region a Python model, and what goes in and out of them for a click on a large picture.
+#: Shared memory besides the feature store: a region per Python model, and the tensors of a click on
+#: a large image.
 SHARED_MEMORY_MARGIN = 128 * 2**20
 _GLIBC = (2, 35)
 
 
 def check_machine(wheel: Wheel, cache_bytes: int) -> None:
-    """Raise `EngineError` with what to do, unless the server can run here."""
+    """Raise `EngineError` if the server cannot run here.
+
+    cache_bytes: memory of the feature store in /dev/shm.
+    """
     _check_python(sys.version_info[:2], (platform.system(), platform.machine()))
     _check_numpy(metadata.version("numpy"))
     _check_glibc(platform.libc_ver())
@@ -34,14 +38,15 @@ def check_machine(wheel: Wheel, cache_bytes: int) -> None:
 
 
 def default_cache_bytes() -> int:
-    """2 GiB, or less where shared memory, in which the features lie, is small."""
+    """The default memory of the feature store: 2 GiB, or less if /dev/shm is small."""
     free = shutil.disk_usage(SHARED_MEMORY).free
     return max(0, min(2 * 2**30, int(0.75 * (free - SHARED_MEMORY_MARGIN))))
 
 
 def check_shared_memory(cache_bytes: int) -> None:
+    """Raise `EngineError` if /dev/shm cannot hold a feature store of `cache_bytes`."""
     if not SHARED_MEMORY.is_dir():
-        raise EngineError(f"no {SHARED_MEMORY} on this system; the server's models need it")
+        raise EngineError(f"the embedded server needs {SHARED_MEMORY}, which is missing; mount it")
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < cache_bytes + SHARED_MEMORY_MARGIN or not cache_bytes:
         raise EngineError(
@@ -52,7 +57,7 @@ def check_shared_memory(cache_bytes: int) -> None:
 
 
 def check_stub(stub: Path, env: dict[str, str]) -> None:
-    """Ask the loader which libraries the stub would get: what `ldd` does, without its script."""
+    """Raise `EngineError` if the stub does not find its shared libraries, as `ldd` would show."""
     try:
         loader = subprocess.run(
             [str(stub)],
@@ -72,8 +77,8 @@ def check_stub(stub: Path, env: dict[str, str]) -> None:
     if missing:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise EngineError(
-            f"the server's Python stub lacks a shared library: {'; '.join(missing)}. For "
-            f"libpython: apt-get install libpython{version}, or use a Python built with "
+            f"the server's Python stub misses shared libraries: {'; '.join(missing)}. For "
+            f"libpython, run apt-get install libpython{version} or use a Python built with "
             "--enable-shared"
         )
 
@@ -81,22 +86,21 @@ def check_stub(stub: Path, env: dict[str, str]) -> None:
 def _check_python(version: tuple[int, ...], system: tuple[str, str]) -> None:
     if system != ("Linux", "x86_64"):
         raise EngineError(
-            f"the embedded server runs on Linux x86-64; this is {' '.join(system)}. Serve from "
-            "NVIDIA's container, or use local:"
+            f"the embedded server runs on Linux x86-64 only; this is {' '.join(system)}. Serve "
+            "from NVIDIA's container, or run the engines in process with a local: address"
         )
     if not (3, 11) <= version <= (3, 12):
         raise EngineError(
-            f"the embedded server's models run on Python 3.11 or 3.12; this is "
-            f"{'.'.join(map(str, version))}"
+            f"the embedded server's models need Python 3.11 or 3.12; this is "
+            f"{'.'.join(map(str, version))}. Run {INSTALL} with one of these versions"
         )
 
 
 def _check_numpy(version: str) -> None:
     if int(version.split(".")[0]) >= 2:
         raise EngineError(
-            f"the embedded server needs NumPy 1.26; this environment has {version}, under which "
-            f"its models would answer with empty tensors. Run {INSTALL} in an environment of "
-            "its own"
+            f"the embedded server needs NumPy 1.26; this environment has {version}, with which "
+            f"its models answer with empty tensors. Run {INSTALL} in a new environment"
         )
 
 
@@ -105,16 +109,20 @@ def _check_glibc(libc: tuple[str, str]) -> None:
     if name != "glibc" or tuple(map(int, version.split(".")[:2])) < _GLIBC:
         raise EngineError(
             f"the embedded server needs glibc {_GLIBC[0]}.{_GLIBC[1]} or later (Debian 12, "
-            f"Ubuntu 22.04); this system has {name or 'another C library'} {version}"
+            f"Ubuntu 22.04); this system has {name or 'another C library'} {version}. Use a newer "
+            "system or a container"
         )
 
 
 def _check_interpreter(folder: Path) -> None:
-    # The stub finds its environment through `python3` on PATH, and is started through bash.
+    # The server starts the stub through bash, and the stub finds its environment through `python3`
+    # on PATH.
     if not (folder / "python3").exists():
         raise EngineError(
-            f"no python3 in {folder}, by which the server's models find their packages; make the "
-            "environment with python3 -m venv"
+            f"there is no python3 in {folder}, through which the server's models find their "
+            "packages; create the environment with python3 -m venv"
         )
     if shutil.which("bash") is None:
-        raise EngineError("no bash on PATH, through which the server starts its models")
+        raise EngineError(
+            "the server needs bash, which is not on PATH; install it"
+        )

@@ -1,15 +1,15 @@
-"""The process between us and `tritonserver`: it ends the server, whatever ended us.
+"""A process between `EmbeddedServer` and `tritonserver` that ends the server if its parent dies.
 
-Run as a script by `server_process.py`. Standard library only, and it imports nothing of ours,
-so that it starts in 30 ms and cannot fail on our account.
+`process.py` runs this file as a script. It imports the standard library only, so that it starts in
+30 ms and cannot fail because of another package.
 
-    stdin   one line of JSON, the arguments of `guard` (an environment can be longer than a
-            command line may be). Then held open by the parent: end of file, also by the
-            parent's `kill -9`, means SIGTERM: requests in flight finish, connections that are
-            only kept open do not count. The line "kill" means stop at once.
-    stdout  one line, the server's process id
-    exit    the server's exit status (128 + a signal's number), after nothing of it is left:
-            no process of its group, no /dev/shm region of its prefix, no staging folder
+    stdin   One line of JSON with the arguments of `guard` (an environment can exceed the limit on
+            command lines). The parent then keeps stdin open. End of file, which `kill -9` of the
+            parent also causes, means SIGTERM: requests in progress finish, and connections that are
+            merely kept open are dropped. The line "kill" stops the server at once.
+    stdout  One line, the server's process id.
+    exit    The server's exit status (128 + N for signal N), once everything of the server is gone:
+            the processes of its group, its regions in /dev/shm and its staging folder.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SHARED_MEMORY = Path("/dev/shm")
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.05
-#: How long a server on its way out may keep reporting requests before it is only a hang.
+#: Time for the server to exit after its own exit timeout, before it is killed.
 _MARGIN_S = 5.0
-#: How long nothing may happen before open connections count as idle.
-_QUIET_S = 1.0
+#: Connections count as idle after this time without activity.
+_IDLE_S = 1.0
 
-_TCP = Path("/proc/net/tcp")  # the server listens on IPv4 only
+_TCP = Path("/proc/net/tcp")  # IPv4, the only protocol on which the server listens
 _ESTABLISHED = "01"
 _NOTHING_QUEUED = "00000000:00000000"
 
@@ -45,18 +45,22 @@ _NOTHING_QUEUED = "00000000:00000000"
 def guard(
     command: list[str], env: dict[str, str], shm_prefix: str, remove: list[str], busy: str
 ) -> int:
-    """Run `command` until it ends or stdin does. Returns its exit status, negative a signal.
+    """Run the server until it ends or stdin does.
 
-    busy: the folder in which its models count requests, see `serving_busy.py`.
+    command, env: of the server. shm_prefix: prefix of its regions in /dev/shm. remove: folders to
+    delete at the end. busy: the folder in which its models count requests, see
+    `ois_runtime/serving/request_counter.py`.
+    Returns the server's exit status; -N if signal N ended it.
     """
     libc = ctypes.CDLL(None)
 
     def die_with_the_guard() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    # The server inherits this: a log nobody reads any more must not end requests in flight.
+    # The server inherits this. Otherwise it would die from SIGPIPE when its log is no longer read,
+    # with requests still in progress.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    asked = _Stop()
+    stop = _StopRequest()
     try:
         server = subprocess.Popen(
             command,
@@ -69,7 +73,8 @@ def guard(
         )
         try:
             print(server.pid, flush=True)
-            _wait(server, asked, Quiet(_number(command, "--http-port="), Path(busy)))
+            connections = IdleConnections(_option(command, "--http-port="), Path(busy))
+            _wait(server, stop, connections)
         finally:
             kill_group(server.pid)
             status = server.wait()
@@ -79,7 +84,7 @@ def guard(
 
 
 def _first_line() -> bytes:
-    """Unbuffered: what follows belongs to `_Stop`."""
+    """Read a line of stdin without a buffer, so that the rest is left for `_StopRequest`."""
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(sys.stdin.fileno(), 1)
@@ -89,8 +94,8 @@ def _first_line() -> bytes:
     return line
 
 
-class _Stop:
-    """What the parent, or a signal, asked for: nothing yet, "stop" or "kill"."""
+class _StopRequest:
+    """Whether the parent or a signal has asked to stop."""
 
     def __init__(self) -> None:
         self.signalled = False
@@ -101,28 +106,29 @@ class _Stop:
         self.signalled = True
 
     def read(self) -> str:
+        """Wait a moment for a request. Returns "stop", "kill" or ""."""
         if select.select([sys.stdin.fileno()], [], [], _POLL_S)[0]:
             data = os.read(sys.stdin.fileno(), 100)
             return "kill" if b"kill" in data else "stop"
         return "stop" if self.signalled else ""
 
 
-class Quiet:
-    """Whether a server on its way out only waits for HTTP connections that are kept open.
+class IdleConnections:
+    """Whether a stopping server only waits for HTTP connections that clients keep open.
 
-    Triton would wait for them until its exit timeout. They are idle when for a while no model
-    began, ended or has a request, and no byte is on its way in either direction.
+    Triton waits for such connections until its exit timeout. They are idle if for a while no model
+    begins, ends or works on a request, and no bytes are queued in either direction.
     """
 
     def __init__(self, http_port: float, busy: Path) -> None:
         self._port = f":{int(http_port):04X}"
         self._busy = busy
-        self._before: object = None
+        self._last_counts: object = None
         self._since = 0.0
 
-    def reached(self) -> bool:
-        """To be asked often: what happens between two questions counts as well."""
-        counts = requests(self._busy)
+    def only(self) -> bool:
+        """Whether all open connections are idle. Call it repeatedly; the first calls say no."""
+        counts = request_counts(self._busy)
         sockets = list(self._sockets())
         idle = (
             bool(counts and sockets)
@@ -130,21 +136,21 @@ class Quiet:
             and not any(queued for queued in sockets)
         )
         now = time.monotonic()
-        if not idle or counts != self._before:
-            self._before, self._since = counts, now
+        if not idle or counts != self._last_counts:
+            self._last_counts, self._since = counts, now
             return False
-        return now - self._since >= _QUIET_S
+        return now - self._since >= _IDLE_S
 
     def _sockets(self) -> Iterator[bool]:
-        """For each HTTP connection, whether bytes wait to be read or sent."""
+        """For each HTTP connection, whether bytes are queued to be read or sent."""
         for line in _TCP.read_text().splitlines()[1:]:
             _, local, _, state, queues = line.split()[:5]
             if local.endswith(self._port) and state == _ESTABLISHED:
                 yield queues != _NOTHING_QUEUED
 
 
-def requests(busy: Path) -> dict[str, tuple[int, int]]:
-    """Process id -> requests begun and ended, of the models that still run."""
+def request_counts(busy: Path) -> dict[str, tuple[int, int]]:
+    """Process id -> requests begun and ended, for each model process that still runs."""
     found = {}
     for path in busy.glob("*"):
         data = path.read_bytes()
@@ -154,31 +160,33 @@ def requests(busy: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _wait(server: subprocess.Popen[bytes], asked: _Stop, quiet: Quiet) -> None:
-    """Return once the server ended, or must be killed."""
-    grace_s = _number(server.args, "--exit-timeout-secs=")  # type: ignore[arg-type]
+def _wait(
+    server: subprocess.Popen[bytes], stop: _StopRequest, connections: IdleConnections
+) -> None:
+    """Return when the server has ended or should be killed."""
+    grace_s = _option(server.args, "--exit-timeout-secs=")  # type: ignore[arg-type]
     deadline = None
     while server.poll() is None:
         if deadline is not None:
-            if time.monotonic() > deadline or quiet.reached():
+            if time.monotonic() > deadline or connections.only():
                 return
             time.sleep(_POLL_S)
             continue
-        word = asked.read()
-        if word == "kill":
+        request = stop.read()
+        if request == "kill":
             return
-        if word == "stop":
+        if request == "stop":
             deadline = time.monotonic() + grace_s + _MARGIN_S
             server.terminate()
 
 
-def _number(command: list[str], name: str) -> float:
-    """The value of an option; 0 without it."""
+def _option(command: list[str], name: str) -> float:
+    """The value of a numeric option; 0 if it is not set."""
     return next((float(word[len(name) :]) for word in command if word.startswith(name)), 0.0)
 
 
 def kill_group(pid: int) -> None:
-    """End every process of the server's group: its Python models outlive it otherwise."""
+    """Kill all processes of the server's group. Its Python models would otherwise outlive it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from ois_client.contract.errors import (
     error_from_code,
 )
 from ois_client.wire import MODEL, error_from_text
-from ois_runtime.embedded.command import token_header
+from ois_runtime.embedded.options import token_header
 
 
 def probe_click(host: str, port: int, *, token: str | None = None, timeout_s: float = 60) -> None:

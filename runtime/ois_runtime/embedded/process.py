@@ -1,4 +1,4 @@
-"""One running `tritonserver` under its guard: start it, read its log, see what died, end it."""
+"""One run of `tritonserver` under its guard: starts it, reads its log, watches and ends it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from pathlib import Path
 
 from ois_client.contract.errors import EngineError
 from ois_runtime.embedded import guard
-from ois_runtime.embedded.command import Ports, ServerOptions, command
+from ois_runtime.embedded.command import Ports, command
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.staging import Stage
-from ois_runtime.serving import request_counter as serving_busy
+from ois_runtime.serving import request_counter
 
 LogSink = Callable[[str], None]
 
 _LOG_LINES = 400
-#: Lines that begin with E, glog's mark of an error, or report the server's own end.
+#: Error lines of glog (which begin with E and the date), and the server's last message.
 _ERROR = re.compile(r"E\d{4} |error: ")
-#: What a model of ours says when it cannot start; Triton adds a trace.
-_REFUSED = re.compile(r"ERROR: .*TritonModelException: (.*?)\\n\\nAt:")
-_HARMLESS = re.compile("CudaDriverHelper|unable to create stream")  # always, without a GPU
+#: The message of a Python model that cannot start, before the traceback that Triton adds.
+_MODEL_ERROR = re.compile(r"ERROR: .*TritonModelException: (.*?)\\n\\nAt:")
+_HARMLESS = re.compile("CudaDriverHelper|unable to create stream")  # on machines without a GPU
 _STUB = "triton_python_b"  # /proc shows 15 characters of a process's name
 
 
 def shm_prefix() -> str:
-    """A prefix of /dev/shm names that is this launch's alone."""
+    """A prefix for names in /dev/shm that no other launch uses."""
     return f"ois-{os.getpid()}-{secrets.token_hex(4)}-"
 
 
 class ServerProcess:
-    """Not restartable: a restart is a new one. Thread-safe."""
+    """One server process. A restart needs a new object. Thread-safe."""
 
     def __init__(
         self,
@@ -48,41 +49,45 @@ class ServerProcess:
         environment: dict[str, str],
         log: LogSink,
     ) -> None:
-        """Starts at once and takes over `stage`. Raises `EngineError` when nothing starts."""
+        """Starts the server and takes ownership of `stage`, which is removed at the end.
+
+        environment: variables for the server's models. log: gets every line of its log.
+        Raises `EngineError` if no process can be started.
+        """
         self._grace_s = options.exit_timeout_s + 15.0
         self._prefix = shm_prefix()
         self._stage = stage
         self._log = log
         self.command = command(stage, repository, options, ports, self._prefix)
         self._tail: deque[str] = deque(maxlen=_LOG_LINES)
-        busy = {serving_busy.VARIABLE: str(stage.busy)}
-        order = {
+        busy = {request_counter.VARIABLE: str(stage.busy)}
+        arguments = {
             "command": self.command,
             "env": {**stage.environment, **environment, **busy},
             "shm_prefix": self._prefix,
             "remove": [str(stage.folder)],
             "busy": str(stage.busy),
         }
-        # -I -S: nothing of the user's environment can break the guard.
+        # With -I -S, the user's Python environment cannot break the guard.
         try:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C in the terminal is for us, who then stop it
+                start_new_session=True,  # Ctrl-C reaches this process alone, which stops the guard
             )
-        except OSError as error:  # of processes, memory or open files the machine has no more
+        except OSError as error:  # out of processes, memory or open files
             raise EngineError(
                 f"no process could be started for the server ({error}); end other programs, or "
-                "raise the limits of processes and open files (ulimit -u, -n)"
+                "raise the limits on processes and open files (ulimit -u, -n)"
             ) from error
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._reader = threading.Thread(target=self._read_log, name="ois-server-log", daemon=True)
         self._reader.start()
         with contextlib.suppress(BrokenPipeError):
-            self._guard.stdin.write(json.dumps(order).encode() + b"\n")
+            self._guard.stdin.write(json.dumps(arguments).encode() + b"\n")
             self._guard.stdin.flush()
         line = self._guard.stdout.readline()
         if not line.strip().isdigit():
@@ -94,12 +99,12 @@ class ServerProcess:
         return self._guard.poll() is None
 
     def models(self) -> dict[int, str]:
-        """Process id -> command line of the server's Python models that run now."""
+        """Process id -> command line of each Python model of the server that runs now."""
         pids = (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
         return {pid: _command_line(pid) for pid in pids if self.runs(pid)}
 
     def runs(self, pid: int) -> bool:
-        """Whether `pid` is a Python model of this server. A zombie is not: it answers nothing."""
+        """Whether `pid` is a running Python model of this server. Zombies do not count."""
         try:
             name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
             state, _, group = rest.split()[:3]
@@ -108,36 +113,38 @@ class ServerProcess:
         return int(group) == self.pid and _STUB in name and state not in "ZX"
 
     def problem(self) -> str:
-        """What the log says went wrong: a model's own words for it, else the log's error lines, or
-        its last lines without the tables."""
+        """The cause of a failure according to the log.
+
+        A model's error message, else the first error lines, else the last lines without tables.
+        """
         for line in self._tail:
-            if said := _REFUSED.search(line):
-                return said.group(1)
+            if found := _MODEL_ERROR.search(line):
+                return found.group(1)
         lines = [line for line in self._tail if line and line[0] not in "+|"]
         errors = [line for line in lines if _ERROR.match(line) and not _HARMLESS.search(line)]
         chosen = errors[:2] or lines[-10:]
         return "\n".join(line[:1000] for line in chosen)
 
     def stop(self) -> int:
-        """Let requests in flight finish, then end it. Returns its exit status."""
+        """End the server after the requests in progress. Returns its exit status."""
         return self._end(b"", self._grace_s)
 
     def kill(self) -> int:
-        """End it now. Requests in flight are cut off."""
+        """End the server at once, without finishing requests. Returns its exit status."""
         return self._end(b"kill\n", 10.0)
 
-    def _end(self, word: bytes, timeout_s: float) -> int:
+    def _end(self, message: bytes, timeout_s: float) -> int:
         assert self._guard.stdin is not None
         with contextlib.suppress(OSError, ValueError):
-            if word:
-                self._guard.stdin.write(word)
+            if message:
+                self._guard.stdin.write(message)
             self._guard.stdin.close()
         try:
             status = self._guard.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self._guard.kill()
             status = self._guard.wait()
-        # The guard does this itself unless it was killed.
+        # The guard has done this already, unless it was killed.
         if hasattr(self, "pid"):
             guard.kill_group(self.pid)
         guard.clean(self._prefix, [str(self._stage.folder)])

@@ -1,11 +1,12 @@
-"""The embedded server: a real `tritonserver` from a wheel, for laptops, CI and one-machine use.
+"""The embedded server: a real `tritonserver` from a wheel, for laptops, CI and single machines.
 
     with EmbeddedServer(engines) as server:
         with Client(server.grpc_url) as client: ...
 
-It is ready when a click came back, is started again when a part of it dies (its features are
-only a cache), and leaves nothing behind, however this process ends. It listens on loopback
-only. For production, serve the same model repository from NVIDIA's container.
+The server counts as ready when it has answered a click. It is restarted when one of its processes
+dies, which loses only cached features. However this process ends, no process or file of the server
+remains. It listens on loopback only; for production, serve the same model repository from NVIDIA's
+container.
 """
 
 from __future__ import annotations
@@ -20,64 +21,44 @@ from types import TracebackType
 from ois_client.contract.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.wire import MODEL
 from ois_runtime.embedded.checks import check_machine, default_cache_bytes
-from ois_runtime.embedded.command import Ports, ServerOptions, choose_ports, command, printable
+from ois_runtime.embedded.command import Ports, choose_ports, command, printable
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import answers, probe_click
 from ois_runtime.embedded.process import LogSink, ServerProcess, shm_prefix
-from ois_runtime.embedded.staging import Stage, find_wheel, make_stage
+from ois_runtime.embedded.staging import (
+    Stage,
+    find_wheel,
+    make_stage,
+    manifest_of,
+    repository_of,
+)
 from ois_runtime.engines.base import usual_precision
-from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 from ois_runtime.torch.checkpoint import checkpoint_of
-
-REPOSITORY = "repository"
 
 _WATCH_S = 0.25
 _INFO_EVERY_S = 15.0
-#: Tries to start again, each after a longer pause, before the server counts as beyond help.
+#: Pauses before each attempt to restart the server. One more attempt is made after the last.
 _PAUSES_S = (0.0, 1.0, 5.0)
 
 
-def repository_of(engines: Path) -> Path:
-    """The model repository of an engine folder, or `engines` itself when it is one.
-
-    Raises `EngineError` when there is none.
-    """
-    for folder in (engines / REPOSITORY, engines):
-        if (folder / MODEL / "config.pbtxt").is_file():
-            return folder.resolve()
-    raise EngineError(
-        f"no model repository in {engines}: expected {engines / REPOSITORY / MODEL}. Export the "
-        f"engines again: {EXPORT_COMMAND}"
-    )
-
-
-def manifest_of(repository: Path) -> Manifest:
-    """The manifest that a model repository was written from. Raises `EngineError`."""
-    path = repository / MODEL / "1" / MANIFEST_FILE
-    try:
-        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")), source=str(path))
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"{path} cannot be read ({error}). Export the engines again: {EXPORT_COMMAND}"
-        ) from error
-
-
 class EmbeddedServer:
-    """A context manager; `start` and `stop` do the same by hand. Thread-safe.
+    """Starts, watches and stops a server. Use it as a context manager or call `start` and `stop`.
 
-    engines: an engine folder with its model repository, or a repository.
-    log: gets every line of the server's log, from a thread of ours.
+    Thread-safe.
+    engines: an engine folder with a model repository, or a model repository.
+    log: called with every line of the server's log, from another thread.
     """
 
     def __init__(
         self, engines: Path, options: ServerOptions | None = None, *, log: LogSink | None = None
     ) -> None:
-        """Raises `EngineError` when the engines or the server cannot run here."""
+        """Raises `EngineError` if the engines or the server cannot run here."""
         self.options = options or ServerOptions()
         self.repository = repository_of(engines)
         self._wheel = find_wheel()
         if self.options.device:
             self._cache_bytes = self.options.cache_bytes or 2 * 2**30
-            check_machine(self._wheel, 1)  # features lie on the device, not in shared memory
+            check_machine(self._wheel, 1)  # features are on the device, not in shared memory
             self._network = self._network_environment()
         else:
             self._cache_bytes = self.options.cache_bytes or default_cache_bytes()
@@ -105,31 +86,31 @@ class EmbeddedServer:
 
     @property
     def metrics_url(self) -> str | None:
-        """For Prometheus; None when a token is set and no metrics port was named."""
+        """The address for Prometheus; None if a token is set without a metrics port."""
         if self.ports.metrics is None:
             return None
         return f"http://{self.options.host}:{self.ports.metrics}/metrics"
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the models served."""
+        """The names of the models that are served."""
         if self.options.device:
             return (MODEL,)
         return tuple(sorted(path.parent.name for path in self.repository.glob("*/config.pbtxt")))
 
     @property
     def pid(self) -> int | None:
-        """The server's process, and the id of its process group; None while it is down."""
+        """The server's process id, which is also its process group; None while it is down."""
         process = self._process
         return process.pid if process is not None and process.alive() else None
 
     def python_models(self) -> dict[int, str]:
-        """Process id -> command line of the processes that run the models."""
+        """Process id -> command line of the processes that run Python models."""
         process = self._process
         return {} if process is None else process.models()
 
     def printable_command(self) -> str:
-        """What runs, for a person to read: environment, files and command, secrets left out."""
+        """The environment and the command line of the server, for people, without secrets."""
         process = self._process
         stage = Stage(self._wheel, Path("$STAGE"))
         words = (
@@ -143,25 +124,26 @@ class EmbeddedServer:
         exports = "\n".join(f"export {key}={json.dumps(val)}" for key, val in variables.items())
         return f"{exports}\n{printable(words, self.options)}"
 
-    # -- life ------------------------------------------------------------------------------
+    # -- start and stop --------------------------------------------------------------------
 
     def start(self) -> EmbeddedServer:
-        """Returns when a click came back. Raises `EngineError`, with what the log says.
+        """Start the server and return when it has answered a click.
 
-        A server that was stopped stays so.
+        Raises `EngineError` with the cause from the log if it does not start, or if `stop` was
+        called before.
         """
         with self._lock:
             if self._process is not None:
                 return self
             if self._stopping.is_set():
-                raise EngineError("this server was stopped; make a new one")
+                raise EngineError("this server was stopped; make a new EmbeddedServer")
             self._process = self._launch()
             self._watcher = threading.Thread(target=self._watch, name="ois-server", daemon=True)
             self._watcher.start()
         return self
 
     def stop(self) -> None:
-        """Let clicks in flight finish, then end the server. Twice is fine."""
+        """Finish the requests in progress, then end the server. May be called twice."""
         self._stopping.set()
         with self._lock:
             if self._watcher is not None:
@@ -172,9 +154,9 @@ class EmbeddedServer:
             self._ended.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the server's end; whether it came within `timeout_s`.
+        """Wait until the server has ended. Returns whether it did within `timeout_s`.
 
-        Raises `EngineError` when it died and could not be started again.
+        Raises `EngineError` if it died and could not be restarted.
         """
         ended = self._ended.wait(timeout_s)
         if self._problem is not None:
@@ -192,7 +174,7 @@ class EmbeddedServer:
     ) -> None:
         self.stop()
 
-    # -- inside ----------------------------------------------------------------------------
+    # -- internals -------------------------------------------------------------------------
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -202,7 +184,7 @@ class EmbeddedServer:
         }
 
     def _network_environment(self) -> dict[str, str]:
-        """Where the model runs the network itself: which, on what, how (`ServingOptions`)."""
+        """The variables of `ServingOptions` for a network that runs on `options.device`."""
         options = self.options
         manifest = manifest_of(self.repository)
         checkpoint = checkpoint_of(manifest, self.repository.parent, options.checkpoint)
@@ -241,47 +223,47 @@ class EmbeddedServer:
                     timeout_s=min(30.0, max(1.0, left_s)),
                 )
             except ServerOverloaded:
-                return  # clients were quicker than the probe: what refuses work can do it
+                return  # clients filled the queue before the probe, so the server works
             except ServerUnavailable as error:
                 problem = str(error)
             except OISError as error:
                 raise EngineError(
-                    f"the server started, but a click on it failed: {error}"
+                    f"the server started, but failed to answer a click: {error}"
                 ) from error
             else:
                 return
             if not process.alive():
-                raise EngineError(f"the server ended while it started:\n{process.problem()}")
+                raise EngineError(f"the server ended during its start:\n{process.problem()}")
             if left_s <= 0:
                 raise EngineError(
                     f"the server was not ready after {options.start_timeout_s:g} s: {problem}\n"
                     f"{process.problem()}"
                 )
             time.sleep(0.05)
-        raise EngineError("the server was stopped while it started")
+        raise EngineError("the server was stopped during its start")
 
     def _watch(self) -> None:
-        """Until `stop`: start the server again when it, or a part of it, died."""
+        """Restart the server whenever one of its processes dies, until `stop`."""
         try:
             while self._process is not None and self._watch_one(self._process):
-                self._log("ois: a part of the server died; starting it again")
+                self._log("ois: a process of the server died; restarting the server")
                 self._process.kill()
                 self._process = self._restart()
                 self.restarts += 1
                 self._log("ois: the server is ready again")
-        except (EngineError, OSError, RuntimeError) as error:  # out of files, memory, threads
+        except (EngineError, OSError, RuntimeError) as error:  # e.g. out of files or threads
             if not self._stopping.is_set():
                 if self._process is not None and self._process.alive():
-                    self._process.kill()  # nobody watches it any more
+                    self._process.kill()  # it would no longer be watched
                 if not isinstance(error, EngineError):
-                    error = EngineError(f"the server cannot be watched any more: {error}")
+                    error = EngineError(f"the server can no longer be watched: {error}")
                 self._problem = error
                 self._process = None
                 self._log(f"ois: {error}")
                 self._ended.set()
 
     def _watch_one(self, process: ServerProcess) -> bool:
-        """Returns True when `process` must be replaced, False when the server is to stop."""
+        """Wait until `process` must be replaced (returns True) or `stop` is called (False)."""
         models = tuple(process.models())
         next_info = time.monotonic() + _INFO_EVERY_S
         failures = 0

@@ -1,16 +1,18 @@
-"""Puts together the `tritonserver` that the wheel of nvidia-pytriton carries.
+"""Finds and prepares the files that the embedded server reads.
 
-    <stage>/backends/python/        the Python backend, with the stub of this Python version
-    <stage>/backends/onnxruntime/   a Python-based backend: runs `model.onnx` on CPU
-    <stage>/backends/tensorrt/      the same for `model.plan`, where its GPU and TensorRT are
-    <stage>/busy/                   a file for each model's process, see `serving_busy.py`
+The `tritonserver` in the wheel of nvidia-pytriton lacks backends for engines. A staging folder adds
+them under the names that NVIDIA's container uses, so that both run the same model repository:
 
-The backend names are those of NVIDIA's container, so both run the same model repository.
+    <stage>/backends/python/        the Python backend, with the stub for this Python version
+    <stage>/backends/onnxruntime/   a Python-based backend that runs `model.onnx` on the CPU
+    <stage>/backends/tensorrt/      a Python-based backend that runs `model.plan` on a GPU
+    <stage>/busy/                   one file per model process, see `request_counter.py`
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -21,17 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ois_client.contract.errors import EngineError
+from ois_client.wire import MODEL
+from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest
 
 PACKAGE = "nvidia-pytriton==0.7.0"
 INSTALL = "pip install 'ois-deploy[serve]'"
 
-#: File of a Python-based backend -> the class in `serving_backends.py` it stands for.
+#: Name of a Python-based backend -> its class in `ois_runtime.serving.engine_models`.
 BACKENDS = {"onnxruntime": "OnnxRuntimeModel", "tensorrt": "TensorRTModel"}
+
+_REPOSITORY = "repository"
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """Where the installed wheel keeps the server. `root`: pytriton/tritonserver."""
+    """The server's files in the installed wheel. root: the folder pytriton/tritonserver."""
 
     root: Path
 
@@ -45,7 +51,7 @@ class Wheel:
 
     @property
     def stub(self) -> Path:
-        """What runs Python models: one program a Python version."""
+        """The program that runs Python models. There is one per Python version."""
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         return self.root / "python_backend_stubs" / version / "triton_python_backend_stub"
 
@@ -61,7 +67,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A folder with everything of ours that the server reads, apart from the repository."""
+    """A temporary folder with the files that the server needs besides the model repository."""
 
     wheel: Wheel
     folder: Path
@@ -72,7 +78,7 @@ class Stage:
 
     @property
     def busy(self) -> Path:
-        """Where the models say whether they work, see `serving_busy.py`."""
+        """The folder in which the models count their requests, see `request_counter.py`."""
         return self.folder / "busy"
 
     @property
@@ -84,8 +90,8 @@ class Stage:
 
 
 def find_wheel() -> Wheel:
-    """Raises `EngineError`, naming the extra, when the wheel is not installed."""
-    spec = importlib.util.find_spec("pytriton")  # found, not imported: its API needs more
+    """The installed wheel. Raises `EngineError` with the install command if there is none."""
+    spec = importlib.util.find_spec("pytriton")  # not imported: its API has further dependencies
     if spec is None or spec.origin is None:
         raise EngineError(
             f"the embedded server needs the package {PACKAGE}, which is not installed; run "
@@ -94,14 +100,14 @@ def find_wheel() -> Wheel:
     wheel = Wheel(Path(spec.origin).parent / "tritonserver")
     if not wheel.binary.is_file():
         raise EngineError(
-            f"the installed nvidia-pytriton carries no tritonserver; run "
+            f"the installed nvidia-pytriton contains no tritonserver; run "
             f"pip install --force-reinstall '{PACKAGE}'"
         )
     return wheel
 
 
 def make_stage(wheel: Wheel) -> Stage:
-    """Copy the backends into a new folder. Raises `EngineError` when that cannot be done."""
+    """Copy the backends into a new folder. Raises `EngineError` if the files cannot be written."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="ois-server-"))
         stage = Stage(wheel, folder)
@@ -109,7 +115,7 @@ def make_stage(wheel: Wheel) -> Stage:
         python = stage.backends / "python"
         python.mkdir(parents=True)
         for file in wheel.backend_files:
-            shutil.copy2(file, python)  # a link would "escape the backend directory"
+            shutil.copy2(file, python)  # Triton rejects links that leave the backend folder
         for name, implementation in BACKENDS.items():
             backend = stage.backends / name
             backend.mkdir()
@@ -119,23 +125,49 @@ def make_stage(wheel: Wheel) -> Stage:
             )
     except OSError as error:
         raise EngineError(
-            f"the embedded server could not be put together in {tempfile.gettempdir()}: "
+            f"the embedded server's files could not be written in {tempfile.gettempdir()}: "
             f"{error}; free space there, or set TMPDIR to another folder"
         ) from error
     return stage
 
 
-def environment(wheel: Wheel, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: what ours is, and what decides which Python its models run in.
+def repository_of(engines: Path) -> Path:
+    """The model repository in the engine folder `engines`, or `engines` itself if it is one.
 
-    Only PATH selects the virtual environment of a stub; PYTHONHOME, PYTHONPATH and
-    VIRTUAL_ENV do nothing. The copied backend has lost its RPATH and needs LD_LIBRARY_PATH.
+    Raises `EngineError` if there is no model repository.
+    """
+    for folder in (engines / _REPOSITORY, engines):
+        if (folder / MODEL / "config.pbtxt").is_file():
+            return folder.resolve()
+    raise EngineError(
+        f"no model repository in {engines}: expected {engines / _REPOSITORY / MODEL}. Export the "
+        f"engines again: {EXPORT_COMMAND}"
+    )
+
+
+def manifest_of(repository: Path) -> Manifest:
+    """The manifest of a model repository. Raises `EngineError` if it cannot be read."""
+    path = repository / MODEL / "1" / MANIFEST_FILE
+    try:
+        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")), source=str(path))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path} cannot be read ({error}). Export the engines again: {EXPORT_COMMAND}"
+        ) from error
+
+
+def environment(wheel: Wheel, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment variables: `inherited`, with PATH and LD_LIBRARY_PATH changed.
+
+    The stub finds its virtual environment through PATH alone and ignores PYTHONHOME, PYTHONPATH
+    and VIRTUAL_ENV. The copied backend finds its libraries through LD_LIBRARY_PATH, because
+    its RPATH does not hold in the copy.
     """
     path = [str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)]
     libraries = [
         *([folder] if (folder := libpython_folder()) else []),
         str(wheel.libraries),
-        *([ours] if (ours := inherited.get("LD_LIBRARY_PATH")) else []),
+        *([given] if (given := inherited.get("LD_LIBRARY_PATH")) else []),
     ]
     return {
         **inherited,
@@ -145,7 +177,7 @@ def environment(wheel: Wheel, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def libpython_folder() -> str | None:
-    """Where this interpreter's shared library lies; None leaves the choice to ld.so."""
+    """The folder of this interpreter's shared library; None if only ld.so may find it."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     candidates = (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib")
     return next((str(path) for path in candidates if path and (Path(path) / name).is_file()), None)

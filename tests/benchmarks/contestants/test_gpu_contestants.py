@@ -104,7 +104,7 @@ def test_plans_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_server_that_runs_the_checkpoint_needs_no_engines(place: Place, tmp_path: Path) -> None:
     """`ois-server-cuda`'s server, with the CPU for its device."""
     pytest.importorskip("pytriton", reason="the embedded server is not installed")
-    from ois_runtime.embedded.command import ServerOptions
+    from ois_runtime.embedded.options import ServerOptions
     from ois_runtime.embedded.server import EmbeddedServer
 
     checkpoint = place.engines / CHECKPOINT  # type: ignore[operator]

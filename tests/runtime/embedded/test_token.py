@@ -12,8 +12,7 @@ import pytest
 
 from ois_client.contract.errors import InvalidInput
 from ois_export.repository import write_repository
-from ois_runtime.embedded.command import ServerOptions
-from ois_runtime.embedded.token import check_token, token_of
+from ois_runtime.embedded.options import ServerOptions, check_token, token_from_environment
 from ois_runtime.engines.manifest import Manifest
 from support.tiny_engines import write_engines
 
@@ -28,26 +27,28 @@ def file_with(text: str, folder: Path) -> str:
 
 
 def test_where_a_token_comes_from(tmp_path: Path) -> None:
-    assert token_of({}) is None
-    assert token_of({"OIS_TOKEN": "", "OIS_TOKEN_FILE": ""}) is None  # as compose.yaml has them
-    assert token_of({"OIS_TOKEN": "open"}) == "open"
+    assert token_from_environment({}) is None
+    assert (
+        token_from_environment({"OIS_TOKEN": "", "OIS_TOKEN_FILE": ""}) is None
+    )
+    assert token_from_environment({"OIS_TOKEN": "open"}) == "open"
     file = file_with("sesame\n", tmp_path)
-    assert token_of({"OIS_TOKEN": "open", "OIS_TOKEN_FILE": file}) == "sesame"
+    assert token_from_environment({"OIS_TOKEN": "open", "OIS_TOKEN_FILE": file}) == "sesame"
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_a_file_without_a_usable_token_is_named(text: str, tmp_path: Path) -> None:
     file = file_with(text, tmp_path)
     with pytest.raises(InvalidInput, match=file):
-        token_of({"OIS_TOKEN": "open", "OIS_TOKEN_FILE": file})
+        token_from_environment({"OIS_TOKEN": "open", "OIS_TOKEN_FILE": file})
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nowhere cannot be read"):
-        token_of({"OIS_TOKEN_FILE": str(tmp_path / "nowhere")})
+        token_from_environment({"OIS_TOKEN_FILE": str(tmp_path / "nowhere")})
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidInput, match="binary cannot be read"):
-        token_of({"OIS_TOKEN_FILE": str(tmp_path / "binary")})
+        token_from_environment({"OIS_TOKEN_FILE": str(tmp_path / "binary")})
 
 
 @pytest.mark.parametrize("token", ["", "a,b", "two words", "smörgås", "a:b", "a=b"])
@@ -58,7 +59,7 @@ def test_the_environment_and_the_servers_options_keep_the_same_rule(token: str) 
         ServerOptions(token=token)
     if token:
         with pytest.raises(InvalidInput):
-            token_of({"OIS_TOKEN": token})
+            token_from_environment({"OIS_TOKEN": token})
 
 
 # -- the launchers -----------------------------------------------------------------------------
@@ -129,5 +130,4 @@ def test_a_health_check_without_a_usable_token_says_so(tmp_path: Path) -> None:
     file = file_with("", tmp_path)
     done = run([sys.executable, str(DOCKER / "healthcheck.py")], OIS_TOKEN_FILE=file)
     assert done.returncode == 1
-    assert "unhealthy: got a token that is empty" in done.stdout
-    assert file in done.stdout
+    assert f"unhealthy: the token file {file}: got a token that is empty" in done.stdout

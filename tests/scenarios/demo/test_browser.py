@@ -16,7 +16,7 @@ from PIL import Image
 
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport
 

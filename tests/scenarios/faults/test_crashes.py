@@ -20,7 +20,7 @@ from ois_client.contract.errors import (
     ServerUnavailable,
 )
 from ois_client.transports.settings import Retries, Timeouts
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually
 from support.server.players import Player, pixels, play_while

@@ -22,7 +22,7 @@ from ois_client import Client
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, UnknownImage
 from ois_client.transports.failures import error_for, status_of_http
 from ois_client.wire import MODEL
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.malformed import Broken, broken
 from support.server.malformed_models import GOOD_INPUTS, broken_models

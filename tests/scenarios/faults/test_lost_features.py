@@ -13,7 +13,7 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import UnknownImage
 from ois_client.contract.images import load_image
 from ois_client.transports.blocking import open_transport
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport
 from support.server.calls import click_request, eventually, get, statistics

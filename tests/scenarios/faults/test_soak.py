@@ -15,7 +15,7 @@ import pytest
 
 from ois_client import Client
 from ois_client.sessions.session import Session
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import get, metrics, statistics
 from support.server.players import pixels

@@ -25,7 +25,7 @@ from ois_client import Client
 from ois_client.contract.errors import InvalidImage, ServerUnavailable
 from ois_client.contract.images import ImageLimits
 from ois_client.transports.settings import Retries, Timeouts
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually, get, statistics
 from support.server.nginx import Proxy, needs_nginx, nginx_before

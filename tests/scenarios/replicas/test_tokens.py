@@ -12,7 +12,7 @@ import pytest
 from ois_client import Client
 from ois_client.contract.errors import AccessDenied, OISError, ServerUnavailable
 from ois_client.transports.settings import TLS, Retries, Timeouts
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import get
 from support.server.nginx import Proxy, needs_nginx, nginx_before

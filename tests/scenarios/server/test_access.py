@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from ois_client.contract.clicks import Click
 from ois_client.wire import MODEL, click_message, info_message, read_info
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import GRPC_TOKEN_HEADER, click_request, get, get_json, infer, picture
 

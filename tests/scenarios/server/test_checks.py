@@ -15,7 +15,7 @@ import pytest
 from ois_client.contract.errors import EngineError
 from ois_runtime.embedded import checks, guard
 from ois_runtime.embedded.checks import check_machine, check_shared_memory, check_stub
-from ois_runtime.embedded.guard import Quiet, kill_group, requests
+from ois_runtime.embedded.guard import IdleConnections, kill_group, request_counts
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
 from ois_runtime.serving.request_counter import VARIABLE, RequestCounter
 from support.server.calls import eventually
@@ -111,29 +111,29 @@ def test_kept_connections_are_idle_when_no_model_works_and_no_byte_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    monkeypatch.setattr(guard, "_QUIET_S", 0.05)
+    monkeypatch.setattr(guard, "_IDLE_S", 0.05)
     counter = RequestCounter()
 
-    def reached(quiet: Quiet) -> bool:
-        return eventually(quiet.reached, bool, within_s=0.5)
+    def reached(connections: IdleConnections) -> bool:
+        return eventually(connections.only, bool, within_s=0.5)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        quiet = Quiet(port, tmp_path)
-        assert not reached(quiet)  # no connection: Triton ends by itself
+        connections = IdleConnections(port, tmp_path)
+        assert not reached(connections)  # no connection: Triton ends by itself
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = listening.accept()
             with accepted:
-                assert reached(quiet)
+                assert reached(connections)
                 with counter:
-                    assert requests(tmp_path) == {str(os.getpid()): (1, 0)}
-                    assert not reached(quiet)
-                assert requests(tmp_path) == {str(os.getpid()): (1, 1)}
-                assert reached(quiet)
+                    assert request_counts(tmp_path) == {str(os.getpid()): (1, 0)}
+                    assert not reached(connections)
+                assert request_counts(tmp_path) == {str(os.getpid()): (1, 1)}
+                assert reached(connections)
                 client.sendall(b"GET")  # not read yet
-                assert not reached(quiet)
+                assert not reached(connections)
                 accepted.recv(3)
-                assert reached(quiet)
+                assert reached(connections)
     (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))  # died with a request
-    assert list(requests(tmp_path)) == [str(os.getpid())]
-    assert not reached(Quiet(port, tmp_path / "nothing"))
+    assert list(request_counts(tmp_path)) == [str(os.getpid())]
+    assert not reached(IdleConnections(port, tmp_path / "nothing"))

@@ -25,9 +25,11 @@ from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_client.contract.masks import MaskFormat
 from ois_client.wire import click_message, encode_message, read_click_reply, read_info
 from ois_export.repository import write_repository
-from ois_runtime.embedded.command import ServerOptions, choose_ports
+from ois_runtime.embedded.command import choose_ports
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import probe_click, probe_info
-from ois_runtime.embedded.server import EmbeddedServer, repository_of
+from ois_runtime.embedded.server import EmbeddedServer
+from ois_runtime.embedded.staging import repository_of
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.tensorrt import driver
 from ois_runtime.tensorrt.driver import Gpu

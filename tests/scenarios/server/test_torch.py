@@ -21,7 +21,7 @@ from ois_client.transports.blocking import open_transport
 from ois_export.parity.cases import LANDSCAPE
 from ois_export.repository import write_repository
 from ois_network.checkpoints.checkpoint import save_checkpoint
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines import local
 from ois_runtime.engines.manifest import Manifest

@@ -22,7 +22,7 @@ from ois_export.tensorrt.profiles import (
     warm_up_requests,
 )
 from ois_network.checkpoints.checkpoint import Checkpoint
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest
 from support.network_scenes import micro

@@ -18,7 +18,7 @@ from ois_client.wire import click_message, encode_message
 from ois_export.tensorrt.profiles import DEFAULT_SHAPES, Shapes
 from ois_runtime.embedded import probe as server_probe
 from ois_runtime.embedded import server as embedded
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import answers, probe_click, probe_info
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest

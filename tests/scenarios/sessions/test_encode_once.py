@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ois_client import Client
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import statistics, triton_statistics
 from support.server.players import Player, pixels, play

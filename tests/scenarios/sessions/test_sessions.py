@@ -23,10 +23,10 @@ from ois_client.contract.errors import (
     InvalidInput,
     ServerUnavailable,
 )
-from ois_client.transports import grpc, http_messages
+from ois_client.transports import grpc, http
 from ois_client.transports.exchange import Infer
 from ois_client.transports.settings import Retries, Timeouts
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport
 from support.server.calls import picture, statistics
@@ -186,7 +186,7 @@ def test_shared_memory_is_taken_from_clients_where_the_server_allows_it(
 ) -> None:
     options = ServerOptions(cache_bytes=16 * 2**20, token=token, client_shm=True)
     pixels, sent = image(310), []
-    for messages in (grpc, http_messages):
+    for messages in (grpc, http):
         make = messages.infer_request
 
         def noted(infer: Infer, *more: object, make: Any = make) -> object:

@@ -16,7 +16,7 @@ import pytest
 from ois_client import AsyncClient, Client
 from ois_client.contract.errors import Cancelled, DeadlineExceeded
 from ois_client.transports.settings import Timeouts
-from ois_runtime.embedded.command import ServerOptions
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually, statistics
 from support.server.players import Player, pixels
