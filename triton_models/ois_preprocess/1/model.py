@@ -1,4 +1,4 @@
-"""Triton's way in to `ois_preprocess`; what it does is in `ois_runtime.serving.ensemble_models`."""
+"""The model `ois_preprocess`, implemented in `ois_runtime.serving.ensemble_models`."""
 
 from ois_runtime.serving.ensemble_models import PreprocessModel as TritonPythonModel
 

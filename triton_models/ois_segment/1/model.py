@@ -1,4 +1,4 @@
-"""Triton's way in to `ois_segment`; what it does is in `ois_runtime.serving.segment_model`."""
+"""The model `ois_segment`, implemented in `ois_runtime.serving.segment_model`."""
 
 from ois_runtime.serving.segment_model import SegmentModel as TritonPythonModel
 
