@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.tensorrt import driver as cuda_driver
+from ois_runtime import gpu_driver as cuda_driver
 
 #: By default glibc returns large blocks to the kernel and faults them in again for every tensor,
 #: which can double the time of a click. All contestants run with this setting, and results

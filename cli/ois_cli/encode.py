@@ -19,8 +19,8 @@ from ois_client.transports.address import is_server
 
 if TYPE_CHECKING:
     from ois_client.contract.transport import Transport
-    from ois_runtime.engines.base import EnginePair
     from ois_runtime.engines.features import FeatureFolder, FeaturesOf
+    from ois_runtime.engines.pair import EnginePair
 
 #: What a folder is searched for; a file that is named is always taken.
 SUFFIXES = (
@@ -208,7 +208,7 @@ class Server:
 def _to_folder(
     folder: Path, engines: Path | None, backend: str, precision: str, threads: int | None
 ) -> Iterator[Folder]:
-    from ois_runtime.engines.base import EngineBackend, EngineOptions, load_engines
+    from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
     from ois_runtime.engines.features import FEATURES_FILE, FeatureFolder, FeaturesOf, check_backend
     from ois_runtime.engines.local import default_engine_folder
 
@@ -236,7 +236,7 @@ class Folder:
 
     def put(self, picture: Picture) -> bool:
         from ois_runtime.engines.features import pack_features
-        from ois_runtime.engines.preprocess import preprocess
+        from ois_runtime.engines.pixels import preprocess
 
         if picture.digest in self._features:
             return True

@@ -146,8 +146,8 @@ def serve(
 def _mention_an_idle_gpu(repository: Path) -> None:
     """One line where there is a GPU and these engines run beside it, on the CPU."""
     from ois_client.contract.errors import EngineError
+    from ois_runtime import gpu_driver as driver
     from ois_runtime.embedded.staging import manifest_of
-    from ois_runtime.tensorrt import driver
 
     try:
         if manifest_of(repository).encoder.file.endswith(".plan"):

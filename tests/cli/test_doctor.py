@@ -16,7 +16,7 @@ from ois_cli.doctor import Status
 from ois_cli.main import main
 from ois_cli.packages import Package, PackageState
 from ois_client.contract.errors import EngineError
-from ois_runtime.tensorrt.driver import Gpu
+from ois_runtime.gpu_driver import Gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 

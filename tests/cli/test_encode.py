@@ -19,7 +19,7 @@ from ois_cli.main import main
 from ois_client import Client
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.images import load_image
-from ois_runtime.engines.base import EngineBackend, load_engines
+from ois_runtime.engines.backends import EngineBackend, load_engines
 from ois_runtime.engines.features import (
     FEATURES_FILE,
     FeatureFolder,
@@ -29,7 +29,7 @@ from ois_runtime.engines.features import (
 )
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest, sha256_of
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pixels import preprocess
 from support.tiny_engines import write_engines
 from support.wire_server import WireServer
 

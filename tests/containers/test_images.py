@@ -22,9 +22,9 @@ import yaml
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_export.repository import write_repository
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.gpu_driver import Gpu
 from ois_runtime.serving.configuration import ServingOptions
-from ois_runtime.tensorrt.driver import Gpu
-from ois_runtime.tensorrt.plans import plan_key
+from ois_runtime.tensorrt.library import plan_key
 from support.containers.lint import lint_compose, lint_dockerfile, parse
 from support.tiny_engines import write_engines
 

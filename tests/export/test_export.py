@@ -17,7 +17,7 @@ from ois_export import export as module
 from ois_export.export import export_engines
 from ois_export.parity.network_gate import run_gate
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from ois_runtime.engines.base import load_engines
+from ois_runtime.engines.backends import load_engines
 from ois_runtime.engines.manifest import Manifest
 from support.network_scenes import micro
 

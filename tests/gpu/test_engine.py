@@ -33,16 +33,16 @@ from ois_network.kernels.slots import Call
 from ois_network.network import OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.base import DecodedMasks, EngineOptions
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.local import open_transport
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.engines.preprocess import preprocess
-from ois_runtime.torch import postprocess as torch_postprocess
-from ois_runtime.torch.buckets import CAPTURE_AT, GraphKey
+from ois_runtime.engines.pair import DecodedMasks
+from ois_runtime.engines.pixels import postprocess, preprocess
+from ois_runtime.torch import masks as torch_masks
 from ois_runtime.torch.engine import TorchEngines, open_engines
+from ois_runtime.torch.graph_pool import CAPTURE_AT, GraphKey
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.image_state import TorchState
-from ois_runtime.torch.postprocess import pack_masks
+from ois_runtime.torch.masks import pack_masks
 from ois_runtime.torch.runner import Wanted
 from support.network_scenes import MICRO, objects, random_network
 from support.torch_graphs import TALL, WIDE, image, prompts
@@ -336,7 +336,7 @@ def test_masks_are_numpys_bit_for_bit(width: int, height: int, dtype: torch.dtyp
 def test_masks_in_bands_and_of_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     geometry = Geometry.fit(333, 101, longest=112)
     assert_masks_equal(geometry, 64, torch.float32)
-    monkeypatch.setattr(torch_postprocess, "_BAND_BYTES", 5000)
+    monkeypatch.setattr(torch_masks, "_BAND_BYTES", 5000)
     assert_masks_equal(geometry, 3, torch.float32)
 
 

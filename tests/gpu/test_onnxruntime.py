@@ -16,7 +16,7 @@ from ois_export.export import write_engines
 from ois_export.parity.network_gate import CASES, make_prompts
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import load_checkpoint
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pixels import preprocess
 
 PROVIDER = "CUDAExecutionProvider"
 TINY = Path(__file__).resolve().parents[2] / "models" / "ois-tiny.safetensors"

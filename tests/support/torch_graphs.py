@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.base import HostPrompts
-from ois_runtime.torch.graph_device import Captured, Uploaded
+from ois_runtime.engines.pair import HostPrompts
+from ois_runtime.torch.cuda import Captured, Uploaded
 from support.network_scenes import MICRO
 
 WIDE = Geometry.fit(300, 190, longest=MICRO.longest)

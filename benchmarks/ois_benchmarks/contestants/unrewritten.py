@@ -16,9 +16,9 @@ from ois_client.contract.geometry import Geometry
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_network.network import ImageFeatures
 from ois_network.order import coverage_of_logits
-from ois_runtime.engines.base import HostPrompts, check_prompts
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.local import LocalTransport
+from ois_runtime.engines.pair import HostPrompts, check_prompts
 from ois_runtime.torch.engine import checkpoint_manifest
 from ois_runtime.torch.runner import tensor_of
 

@@ -24,7 +24,7 @@ from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.base import HostPrompts
+from ois_runtime.engines.pair import HostPrompts
 
 
 def inputs(
@@ -131,7 +131,7 @@ def engine_calls(
     threads: int,
 ) -> Calls:
     """The exported engines in `folder`, on one backend."""
-    from ois_runtime.engines.base import EngineBackend, EngineOptions, load_engines
+    from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
 
     options = EngineOptions(threads=threads, precision=precision)
     engines = load_engines(folder, EngineBackend.parse(backend), options)

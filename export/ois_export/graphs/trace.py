@@ -27,7 +27,7 @@ from ois_export.targets import GraphForm
 from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.base import DECODER_OUTPUTS, ENCODER_INPUTS
+from ois_runtime.engines.pair import DECODER_OUTPUTS, ENCODER_INPUTS
 
 # Tracing needs a grid without special cases; the graph then serves every grid, 1x1 included
 # (the parity gate and the tests run such).

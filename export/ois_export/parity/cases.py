@@ -16,7 +16,7 @@ from PIL import Image
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.base import HostPrompts
+from ois_runtime.engines.pair import HostPrompts
 
 
 def photo_folder() -> Path:

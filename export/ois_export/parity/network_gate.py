@@ -19,8 +19,8 @@ from ois_export.parity.cases import CASES, Case, make_prompts, one_object
 from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits
-from ois_runtime.engines.base import EnginePair, HostPrompts
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pair import EnginePair, HostPrompts
+from ois_runtime.engines.pixels import preprocess
 
 
 def run_gate(

@@ -18,7 +18,7 @@ from ois_client.contract.geometry import Geometry
 from ois_export.parity.cases import SQUARE, Case, make_prompts, one_object
 from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
 from ois_export.tensorrt.profiles import Grid
-from ois_runtime.engines.base import EnginePair
+from ois_runtime.engines.pair import EnginePair
 
 
 def run_plan_gate(

@@ -18,8 +18,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ois_export.graphs.precision import Precision
-from ois_runtime.engines.base import EngineOptions, EnginePair, GraphPair
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.pair import EnginePair, GraphPair
 
 _BF16 = int(TensorProto.BFLOAT16)
 _FLOAT = int(TensorProto.FLOAT)

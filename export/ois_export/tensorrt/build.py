@@ -23,8 +23,12 @@ from ois_export.parity.plan_gate import run_plan_gate
 from ois_export.parity.reference import open_reference
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import WARM_UP, write_repository
-from ois_export.tensorrt.inspector import check_precision
-from ois_export.tensorrt.plan import BuildOptions, build_plan
+from ois_export.tensorrt.plan import (
+    BuildOptions,
+    build_plan,
+    check_precision,
+    trtexec_command,
+)
 from ois_export.tensorrt.profiles import (
     DEFAULT_OBJECTS,
     DEFAULT_SHAPES,
@@ -36,14 +40,12 @@ from ois_export.tensorrt.profiles import (
     points,
     warm_up_requests,
 )
-from ois_export.tensorrt.trtexec import command
-from ois_runtime.engines.base import GraphPair
 from ois_runtime.engines.manifest import EngineFile, Manifest
-from ois_runtime.tensorrt.driver import Gpu
+from ois_runtime.engines.pair import GraphPair
+from ois_runtime.gpu_driver import Gpu
 from ois_runtime.tensorrt.engine import PlanGraph
-from ois_runtime.tensorrt.library import load_tensorrt
+from ois_runtime.tensorrt.library import load_tensorrt, machine_key, plan_key
 from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
-from ois_runtime.tensorrt.plans import machine_key, plan_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def trtexec_commands(engines: Path, plans: Path, ranges: Ranges, options: BuildO
     manifest = read_source(engines)
     profiles, _ = plan_profiles(manifest, ranges)
     return "\n".join(
-        command(
+        trtexec_command(
             engines / engine.file,
             plans / f"{role}.plan",
             profiles[role],

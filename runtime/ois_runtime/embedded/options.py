@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ois_client.contract.errors import InvalidInput
-from ois_runtime.engines.base import EngineBackend, EngineOptions
+from ois_runtime.engines.backends import EngineBackend, EngineOptions
 
 TOKEN = "OIS_TOKEN"
 TOKEN_FILE = "OIS_TOKEN_FILE"

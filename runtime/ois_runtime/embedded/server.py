@@ -32,7 +32,7 @@ from ois_runtime.embedded.staging import (
     manifest_of,
     repository_of,
 )
-from ois_runtime.engines.base import usual_precision
+from ois_runtime.engines.backends import usual_precision
 from ois_runtime.torch.checkpoint import checkpoint_of
 
 _WATCH_S = 0.25

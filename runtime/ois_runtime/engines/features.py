@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
-from ois_runtime.engines.base import EngineBackend
+from ois_runtime.engines.backends import EngineBackend
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, sha256_of
 

@@ -13,7 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.engines.base import Arrays, EngineOptions
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.pair import Arrays
 
 _ERRORS_ONLY = 3
 

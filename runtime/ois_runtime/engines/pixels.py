@@ -1,20 +1,49 @@
-"""Logits at network size -> masks of the original image.
+"""Pixels on their way into the encoder, and masks on their way out of the decoder.
 
-The logits are resized bilinearly with half-pixel centres (as torch's `interpolate` without
-`align_corners`, up and down) and a pixel is the object's where the result is above 0.
+    preprocess    a picture -> the encoder's image: `Geometry`'s size, Pillow's bicubic filter
+    postprocess   logits at network size -> masks of the original image
 
-A 24-megapixel mask needs no 24-megapixel float image: one source row pair at a time is
-blended and compared, and only where a positive logit is near (a bilinear value is positive
-only if one of its four logits is). That is exact, and 2 to 12 times faster than Pillow's resize.
+Both are named by `PREPROCESS_VERSION`, which is part of every cache key.
+
+Logits are resized bilinearly with half-pixel centres, as torch's `interpolate` does without
+`align_corners`, and a pixel belongs to the object if the result is above 0. A 24-megapixel mask
+needs no 24-megapixel float image: one pair of source rows at a time is blended and compared, and
+only near positive logits (a bilinear value is positive only if one of its four logits is). That
+is exact, and 2 to 12 times faster than Pillow's resize.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.images import Picture
+
+
+def preprocess(
+    image: Picture | NDArray[np.uint8], *, longest: int, patch: int = 14
+) -> tuple[NDArray[np.uint8], Geometry]:
+    """A `Picture`, or pixels (H, W, 3) uint8 RGB -> image (h, w, 3) uint8 RGB at network size.
+
+    Raises `InvalidImage` when the picture cannot be decoded or the pixels have another shape
+    or type.
+    """
+    pixels = image.pixels() if isinstance(image, Picture) else image
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise InvalidImage(
+            f"got pixels of shape {pixels.shape} and type {pixels.dtype}; expected (H, W, 3) "
+            "uint8, RGB"
+        )
+    height, width = pixels.shape[:2]
+    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
+    size = (geometry.network_width, geometry.network_height)
+    if (width, height) == size:
+        return np.ascontiguousarray(pixels), geometry
+    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    return np.array(resized), geometry
 
 
 def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.uint8]:

@@ -23,14 +23,15 @@ from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
 from ois_client.contract.prompts import Prompts
 from ois_client.contract.transport import ClickRequest, ModelInfo
-from ois_runtime.engines.base import EnginePair, HostPrompts, MaskEngines
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps
-from ois_runtime.engines.manifest import EXPORT_COMMAND
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.engines.preprocess import preprocess
-from ois_runtime.engines.probe_picture import probe_size
+from ois_runtime.engines.manifest import EXPORT_COMMAND, Manifest
+from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines
+from ois_runtime.engines.pixels import postprocess, preprocess
 from ois_runtime.engines.store import FeatureStore, StoreStats
+
+#: Patches on the short side of the smallest image of the profiles "landscape" and "portrait".
+_SMALLEST_SIDE = 3
 
 #: (digest, model_sha256, preprocess_version): features never meet another model's clicks.
 StoreKey = tuple[str, str, str]
@@ -226,6 +227,24 @@ def _maps(
     maps = order_maps(depth, clicks, geometry)
     first = maps.negative[:0] if maps.positive is None else maps.positive[None]
     return np.concatenate((first, maps.negative))
+
+
+def probe_size(manifest: Manifest) -> tuple[int, int]:
+    """(width, height) of the picture. A patch a pixel, so that it travels in a few bytes."""
+    longest = manifest.longest // manifest.patch
+    names = manifest.options.get("profiles", {}).get("encoder", ())
+    sizes = [_smallest(str(name), longest, manifest.patch) for name in names]
+    return min(sizes, key=lambda size: size[0] * size[1], default=(longest, 1))
+
+
+def _smallest(name: str, longest: int, patch: int) -> tuple[int, int]:
+    """(columns, rows) of a profile's smallest patch grid."""
+    short = min(_SMALLEST_SIDE, longest)
+    ranges = {"landscape": (longest, short), "portrait": (short, longest)}
+    width, _, height = name.partition("x")
+    if width.isdecimal() and height.isdecimal():
+        return int(width) // patch, int(height) // patch
+    return ranges.get(name, (longest, longest))  # a square is both lying and standing
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.images import ImageLimits
 from ois_client.contract.prompts import PROMPT_NAMES
 from ois_client.wire import MODEL, check_objects
-from ois_runtime.engines.base import is_device
+from ois_runtime.engines.backends import is_device
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
 
 #: The option `cache_bytes` is `OIS_CACHE_BYTES` in the environment. The environment wins.

@@ -23,22 +23,15 @@ from torch import Tensor
 
 from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import Geometry
-from ois_runtime.engines.base import (
-    DECODER_OUTPUTS,
-    DecodedMasks,
-    EngineBackend,
-    EngineOptions,
-    EnginePair,
-    HostPrompts,
-    load_engines,
-)
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.pair import DECODER_OUTPUTS, DecodedMasks, EnginePair, HostPrompts
 from ois_runtime.serving.configuration import ServingOptions
 from ois_runtime.serving.triton_engines import TritonEngines
 from ois_runtime.torch.device import find_device
 from ois_runtime.torch.image_state import TorchState
-from ois_runtime.torch.postprocess import pack_masks
+from ois_runtime.torch.masks import pack_masks
 
 
 def torch_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:

@@ -14,7 +14,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
-from ois_runtime.engines.base import EngineOptions, Graph
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.pair import Graph
 from ois_runtime.serving.configuration import engine_limits
 from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.triton_io import (

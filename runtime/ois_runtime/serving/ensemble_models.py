@@ -21,9 +21,8 @@ from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import encode_mask
 from ois_client.contract.prompts import Prompts
 from ois_client.wire import Tensors, check_objects, read_call
-from ois_runtime.engines.base import HostPrompts, check_prompts
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pair import HostPrompts, check_prompts
+from ois_runtime.engines.pixels import postprocess, preprocess
 from ois_runtime.serving.configuration import load_manifest, read_options
 from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.triton_io import error_response, read_inputs, read_parameters, response

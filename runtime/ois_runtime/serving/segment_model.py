@@ -19,8 +19,8 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, OISError
 from ois_client.wire import Tensors
-from ois_runtime.engines.base import EnginePair
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.pair import EnginePair
 from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.serving.configuration import ServingOptions, load_manifest, read_options
 from ois_runtime.serving.metrics import (

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.contract.geometry import Geometry
 from ois_client.wire import error_from_text
-from ois_runtime.engines.base import (
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.pair import (
     DECODER_OUTPUTS,
     Arrays,
-    EngineOptions,
     Graph,
     HostPrompts,
     check_prompts,
     run_decoder,
 )
-from ois_runtime.engines.image_state import ImageState
-from ois_runtime.engines.manifest import Manifest
 
 ENCODER = "ois_encoder"
 DECODER = "ois_decoder"

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.engines.base import Arrays, EngineOptions
-from ois_runtime.tensorrt.buffers import DeviceBuffers
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.pair import Arrays
 from ois_runtime.tensorrt.library import load_tensorrt
-from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
+from ois_runtime.tensorrt.memory import CudaMemory, DeviceBuffers, DeviceMemory
 
 Shape = tuple[int, ...]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
 from typing import Any
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.tensorrt.driver import Gpu, probe
+from ois_runtime.gpu_driver import Gpu, probe
 
 OLDEST = (10, 12)
 #: TensorRT 11 is made for CUDA 13, 10 for CUDA 12: an older driver cannot run it.
@@ -52,6 +53,19 @@ def check_versions(library: Any, gpu: Gpu) -> None:
             f"got {gpu.name} of compute capability {gpu.sm / 10}; TensorRT {version} needs "
             f"{OLDEST_SM / 10} (Turing) or newer. ONNX engines run here: --target cuda"
         )
+
+
+def machine_key(gpu: Gpu, tensorrt: str) -> str:
+    """What a plan depends on besides its model: `nvidia_h100_80gb_hbm3-sm90-tensorrt11.4.0.106`."""
+    return "-".join(
+        re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("._") or "unknown"
+        for part in (gpu.name, f"sm{gpu.sm}", f"tensorrt{tensorrt}")
+    )
+
+
+def plan_key(gpu: Gpu, tensorrt: str, model_sha256: str) -> str:
+    """The folder's name: `machine_key` and the beginning of the model's digest."""
+    return f"{machine_key(gpu, tensorrt)}-{model_sha256[:16]}"
 
 
 def _import() -> ModuleType:

@@ -23,20 +23,20 @@ from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.half import lower_precision
 from ois_network.kernels.operations import KernelAttention, measured_for
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.base import (
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.manifest import EngineFile, Manifest
+from ois_runtime.engines.pair import (
     ENCODER_INPUTS,
     Arrays,
     DecodedMasks,
-    EngineOptions,
     HostPrompts,
     check_array,
     check_prompts,
 )
-from ois_runtime.engines.image_state import ImageState
-from ois_runtime.engines.manifest import EngineFile, Manifest
-from ois_runtime.torch.buckets import CAPTURE_AT
 from ois_runtime.torch.checkpoint import find_checkpoint
 from ois_runtime.torch.device import dtype_of, find_device
+from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
 

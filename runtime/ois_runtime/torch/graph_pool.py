@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.clicks import EMPTY, SLOTS
-from ois_runtime.engines.base import HostPrompts
+from ois_runtime.engines.pair import HostPrompts
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 

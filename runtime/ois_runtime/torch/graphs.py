@@ -23,8 +23,10 @@ from torch import Tensor
 
 from ois_client.contract.errors import ServerOverloaded
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.base import Arrays, HostPrompts
-from ois_runtime.torch.buckets import (
+from ois_runtime.engines.pair import Arrays, HostPrompts
+from ois_runtime.torch.cuda import TORCH_TYPES, Captured, GraphDevice, Uploaded
+from ois_runtime.torch.device import is_out_of_memory
+from ois_runtime.torch.graph_pool import (
     CAPTURE_AT,
     GraphKey,
     GraphPool,
@@ -33,10 +35,8 @@ from ois_runtime.torch.buckets import (
     fill_prompts,
     prompt_layout,
 )
-from ois_runtime.torch.device import is_out_of_memory
-from ois_runtime.torch.graph_device import TORCH_TYPES, Captured, GraphDevice, Uploaded
 from ois_runtime.torch.image_state import TorchState
-from ois_runtime.torch.postprocess import pack_masks
+from ois_runtime.torch.masks import pack_masks
 from ois_runtime.torch.runner import Answer, Decode, Encode, Wanted
 
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
-from ois_runtime.engines.postprocess import Taps
+from ois_runtime.engines.pixels import Taps
 
 #: Largest float32 picture held at a time; larger ones are made in bands of rows.
 _BAND_BYTES = 64 * 2**20

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ois_runtime.engines.base import Arrays, HostPrompts
-from ois_runtime.engines.postprocess import postprocess
+from ois_runtime.engines.pair import Arrays, HostPrompts
+from ois_runtime.engines.pixels import postprocess
 from ois_runtime.torch.image_state import TorchState
 
 #: image (h, w, 3) uint8, pos_rows (gh, T), pos_cols (gw, T) -> image state

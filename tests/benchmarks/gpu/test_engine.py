@@ -1,4 +1,4 @@
-"""The GPU's measurements, on a stand-in: what is timed is what users' calls replay."""
+"""GPU measurements, on a stand-in device: the graphs that users' calls replay are timed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from ois_benchmarks import machine
 from ois_benchmarks.gpu import ceilings, engine
 from ois_benchmarks.gpu.timing import Microseconds, Rates
-from ois_benchmarks.report import gpu_engine as report_gpu_engine
+from ois_benchmarks.report.gpu import engine_tables
 from ois_benchmarks.roofline import Ceilings
-from ois_client.contract.errors import EngineError, InvalidInput
+from ois_cli.main import main
+from ois_client.contract.errors import EngineError
 from ois_network.checkpoints.checkpoint import save_checkpoint
-from ois_runtime.engines.base import EngineOptions
-from ois_runtime.tensorrt.driver import Gpu
-from ois_runtime.torch.buckets import CAPTURE_AT
+from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.gpu_driver import Gpu
 from ois_runtime.torch.engine import TorchEngines, open_engines
+from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.runner import EagerRunner
 from support.network_scenes import MICRO, random_network
@@ -80,21 +81,19 @@ def test_graphs_of_the_engine_are_timed(engines: TorchEngines) -> None:
     assert [graph.outputs[0].shape[0] for graph in timer.graphs[1:]] == [1, 2, 8]
     assert all(row.masks is not None and row.call_us > 0 for row in rows[1:])
     assert rows[0].masks is None
-    # Eight objects do eight times the arithmetic, and read weights and features once.
+    # Eight objects take eight times the arithmetic, but weights and features are read once.
     assert rows[3].floor_us <= 8 * rows[1].floor_us
     by_memory = cost.click_bytes / 4e12 > cost.click_flops / 5e13
     assert rows[1].bound == ("memory" if by_memory else "arithmetic")
     assert rows[1].floor_us == 1e6 * max(cost.click_flops / 5e13, cost.click_bytes / 4e12)
-    table = engine.markdown(rows, [engine.NewShape(112, 84, (9.0, 30.0, 1.0), (5, 9, 1))])
+    shape = engine.NewShape(112, 84, (9.0, 30.0, 1.0), (5.0, 9.0, 1.0))
+    table = "".join(each.markdown() for each in engine.tables_of(rows, [shape]))
     assert "| click, N = 8 | 10 (9 to 11) |" in table
     assert "| 112x84 | 9.0, 30.0, 1.0 | 5.0, 9.0, 1.0 |" in table
-    document = engine.document_of(
-        {"network": "micro", "weights": "random", "engine": "torch", "size": "112x112"},
-        rows,
-        [engine.NewShape(112, 84, (9.0, 30.0, 1.0), (5.0, 9.0, 1.0))],
-        {"stopped": "the GPU is out of memory"},
-    )
-    graphs, shapes = report_gpu_engine.tables(json.loads(json.dumps(document)))
+    about = {"network": "micro", "weights": "random", "engine": "torch", "size": "112x112"}
+    stopped = "the GPU is out of memory"
+    document = engine.Result(about, rows, [shape], stopped).to_dict()
+    graphs, shapes = engine_tables(json.loads(json.dumps(document)))
     assert [row.cells[0] for row in graphs.rows] == [
         "encode", "click, 1 objects", "click, 2 objects", "click, 8 objects"
     ]  # fmt: skip
@@ -117,7 +116,7 @@ def test_new_shapes_are_timed_use_by_use(engines: TorchEngines) -> None:
 
 def test_engines_on_a_cpu_are_refused(engines: TorchEngines) -> None:
     plain = open_engines_like(engines)
-    with pytest.raises(EngineError, match="expected a GPU's"):
+    with pytest.raises(EngineError, match="expected a GPU"):
         engine.Bench(plain, Timer(), RATES["fp32"], 112, 112)  # type: ignore[arg-type]
 
 
@@ -134,8 +133,8 @@ def open_engines_like(engines: TorchEngines) -> TorchEngines:
 def test_without_a_gpu_the_commands_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert engine.main([]) == 2
-    assert ceilings.main(["--output", str(tmp_path / "ceilings.json")]) == 2
+    assert main(["bench", "gpu-engine"]) == 2
+    assert main(["bench", "ceilings", "--output", str(tmp_path / "ceilings.json")]) == 2
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: this measurement needs an NVIDIA GPU") for line in said)
     assert len(said) == 2
@@ -173,8 +172,18 @@ def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> 
     assert not {"gpu", "driver"} & machine.describe().keys()
 
 
-def test_impossible_options_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "require_gpu", lambda: torch.device("cuda", 0))
-    for words in (["--size", "big"], ["--size", "1022"], ["--repeats", "0"]):
-        with pytest.raises(InvalidInput, match="expected WIDTHxHEIGHT"):
-            engine.run(engine.arguments().parse_args(words))
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", "big"], "expected WIDTHxHEIGHT"),
+        (["--size", "1022"], "expected WIDTHxHEIGHT"),
+        (["--repeats", "0"], "0 is not in the range"),
+        (["--objects", "3"], "got 3 objects; expected some of 1, 2, 4"),
+        (["--precision", "int8"], "got precision 'int8'"),
+    ],
+)
+def test_impossible_options_are_refused(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "gpu-engine", *words]) == 2
+    assert said in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from ois_client import Client, InvalidClick, InvalidImage, InvalidInput, OISPredictor
 from ois_client.contract.geometry import Geometry
 from ois_client.sam.logits import enlarge
-from ois_runtime.engines.postprocess import postprocess
+from ois_runtime.engines.pixels import postprocess
 from support.tiny_engines import LONGEST, write_engines
 
 WIDTH, HEIGHT = 120, 90

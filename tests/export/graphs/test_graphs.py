@@ -17,7 +17,8 @@ from ois_export.parity.network_gate import CASES, Case, Limits, make_prompts, me
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import OISNetwork
-from ois_runtime.engines.base import EngineBackend, EnginePair, load_engines
+from ois_runtime.engines.backends import EngineBackend, load_engines
+from ois_runtime.engines.pair import EnginePair
 from support.network_scenes import MICRO, micro
 
 LIMITS = Limits(depth_error=2e-5, logit_error=2e-5)
@@ -120,7 +121,7 @@ def test_openvino_runs_the_same_files(network: OISNetwork, folder: Path) -> None
 def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
     """Coordinates and Fourier phases do not survive eight bits; the cut must keep them out."""
     openvino = pytest.importorskip("openvino")
-    from ois_runtime.engines.openvino_mixed import result_name, split
+    from ois_runtime.engines.openvino import result_name, split
 
     core = openvino.Core()
     path = str(folder / "decoder.onnx")
@@ -141,7 +142,7 @@ def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
 def test_the_two_parts_together_are_the_whole(engines: EnginePair, folder: Path) -> None:
     """Both halves in fp32, so that this holds on processors without bf16 too."""
     openvino = pytest.importorskip("openvino")
-    from ois_runtime.engines.openvino_mixed import result_name, split
+    from ois_runtime.engines.openvino import result_name, split
 
     geometry = Geometry.fit(90, 112, longest=MICRO.longest)
     image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)

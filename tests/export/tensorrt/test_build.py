@@ -42,12 +42,13 @@ from ois_export.tensorrt.plan import BuildOptions, built_types, check_precision
 from ois_export.tensorrt.profiles import Objects, Shapes, input_shape
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.network import OISNetwork
-from ois_runtime.engines.base import EngineOptions, GraphPair
+from ois_runtime import gpu_driver as driver
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.tensorrt import driver
-from ois_runtime.tensorrt.buffers import DeviceBuffers
-from ois_runtime.tensorrt.driver import Gpu
+from ois_runtime.engines.pair import GraphPair
+from ois_runtime.gpu_driver import Gpu
 from ois_runtime.tensorrt.engine import PlanGraph, choose_profile, open_graph
+from ois_runtime.tensorrt.memory import DeviceBuffers
 from support.network_scenes import MICRO, micro
 from support.tensorrt.fake import APIS, VERSIONS, FakeTensorRT, HostMemory
 
@@ -453,16 +454,16 @@ def test_a_click_s_layers_are_profiled_with_the_same_settings(
     output.mkdir()
     words = [str(half_graphs), str(output), "--shape", "112x70", "--objects", "1"]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert trtexec_profile.main(words) == 2
+    assert main(["bench", "layers", *words]) == 2
     assert "trtexec is not on the PATH" in capsys.readouterr().err
     for fails, code in (("yes", 2), ("", 0)):
         program.write_text(TRTEXEC.format(python=sys.executable, fails=fails))
         program.chmod(0o755)
-        assert trtexec_profile.main(words) == code
-    assert "trtexec ended with 1: [E] no GPU" in capsys.readouterr().err
+        assert main(["bench", "layers", *words]) == code
+    assert "trtexec failed with exit code 1: [E] no GPU" in capsys.readouterr().err
     assert json.loads((output / trtexec_profile.PROFILE).read_text())[0]["name"] == "a"
     assert (output / trtexec_profile.LAYERS).is_file()
-    assert trtexec_profile.main([str(tmp_path / "none"), str(output)]) == 2
+    assert main(["bench", "layers", str(tmp_path / "none"), str(output)]) == 2
 
 
 def test_trtexec_gets_the_same_settings(

@@ -18,7 +18,7 @@ from ois_network.kernels import operations
 from ois_network.kernels.choice import Measurement, write_measurements
 from ois_network.kernels.operations import KernelAttention, measured_for
 from ois_network.kernels.slots import Call
-from ois_runtime.engines.base import EngineOptions
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.torch.engine import open_engines
 from support.kernels.measured import measurement
 from support.network_scenes import MICRO, random_network

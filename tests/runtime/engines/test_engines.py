@@ -16,9 +16,10 @@ from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.base import EngineBackend, EngineOptions, EnginePair, load_engines
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
+from ois_runtime.engines.pair import EnginePair
 from support.tiny_engines import LONGEST, PATCH, TABLE, disk_logits, write_engines
 
 GEOMETRY = Geometry.fit(56, 42, longest=LONGEST, patch=PATCH)  # image pixel = network pixel
@@ -195,7 +196,7 @@ def test_a_missing_package_names_the_extra_to_install(folder: Path, backend: Eng
     script = (
         "import sys; sys.modules[sys.argv[1]] = None\n"
         "from ois_client.contract.errors import EngineError\n"
-        "from ois_runtime.engines.base import EngineBackend, EngineOptions, load_engines\n"
+        "from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines\n"
         "backend = EngineBackend.parse(sys.argv[2])\n"
         "options = EngineOptions(device=backend.devices[0], precision=backend.precisions[0])\n"
         "try: load_engines(sys.argv[3], backend, options)\n"

@@ -14,8 +14,7 @@ from ois_client.contract.errors import EngineError, InvalidClick, InvalidImage, 
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import load_image
 from ois_runtime.engines.image_state import ImageState, depth_at, order_depth, order_maps
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pixels import postprocess, preprocess
 
 
 def geometry_of(width: int, height: int) -> Geometry:

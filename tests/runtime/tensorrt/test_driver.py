@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.tensorrt import driver as cuda_driver
-from ois_runtime.tensorrt.driver import Gpu, probe
+from ois_runtime import gpu_driver as cuda_driver
+from ois_runtime.gpu_driver import Gpu, probe
 from ois_runtime.tensorrt.library import check_versions, load_tensorrt
 from ois_runtime.tensorrt.memory import CudaMemory
 from support.tensorrt.fake import APIS, FakeTensorRT

@@ -18,9 +18,10 @@ from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_network.half import lower_precision
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.base import EngineOptions, HostPrompts
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.local import ENGINES_VARIABLE, open_transport
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pair import HostPrompts
+from ois_runtime.engines.pixels import preprocess
 from ois_runtime.torch.checkpoint import CHECKPOINT_VARIABLE
 from ois_runtime.torch.engine import TorchEngines, open_engines
 from support.network_scenes import MICRO, random_network

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ois_client.contract.prompts import Prompts
-from ois_runtime.torch.buckets import (
+from ois_runtime.torch.graph_pool import (
     BUCKETS,
     GraphKey,
     GraphPool,

@@ -25,10 +25,10 @@ from ois_network.half import lower_precision
 from ois_network.kernels.choice import Blocks
 from ois_network.kernels.operations import KernelAttention
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.torch.buckets import CAPTURE_AT, GraphKey
+from ois_runtime.engines.pixels import postprocess
+from ois_runtime.torch.cuda import Captured
 from ois_runtime.torch.device import is_out_of_memory
-from ois_runtime.torch.graph_device import Captured
+from ois_runtime.torch.graph_pool import CAPTURE_AT, GraphKey
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.runner import Answer, EagerRunner, Wanted

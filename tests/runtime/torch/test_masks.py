@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import pack_mask
-from ois_runtime.engines.postprocess import postprocess
-from ois_runtime.torch import postprocess as torch_postprocess
-from ois_runtime.torch.postprocess import pack_bits, pack_masks
+from ois_runtime.engines.pixels import postprocess
+from ois_runtime.torch import masks as torch_masks
+from ois_runtime.torch.masks import pack_bits, pack_masks
 
 
 def packed_by_numpy(logits: np.ndarray, geometry: Geometry) -> list[bytes]:
@@ -36,7 +36,7 @@ def test_every_size_up_and_down(width: int, height: int, count: int, seed: int) 
 
 
 def test_a_large_picture_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_postprocess, "_BAND_BYTES", 5000)
+    monkeypatch.setattr(torch_masks, "_BAND_BYTES", 5000)
     geometry = Geometry.fit(333, 101, longest=112)
     shape = (2, geometry.network_height, geometry.network_width)
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)

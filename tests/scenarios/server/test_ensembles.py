@@ -16,9 +16,9 @@ from ois_client.contract.masks import MaskFormat, decode_mask
 from ois_client.contract.transport import ClickRequest
 from ois_client.wire import Message, Tensors
 from ois_runtime.embedded.server import EmbeddedServer
-from ois_runtime.engines.base import load_engines
+from ois_runtime.engines.backends import load_engines
 from ois_runtime.engines.local import LocalTransport
-from ois_runtime.engines.preprocess import preprocess
+from ois_runtime.engines.pixels import preprocess
 from support.server.calls import infer, picture
 from support.tiny_engines import LONGEST, PATCH
 

@@ -25,15 +25,15 @@ from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_client.contract.masks import MaskFormat
 from ois_client.wire import click_message, encode_message, read_click_reply, read_info
 from ois_export.repository import write_repository
+from ois_runtime import gpu_driver as driver
 from ois_runtime.embedded.command import choose_ports
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import probe_click, probe_info
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.embedded.staging import repository_of
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.tensorrt import driver
-from ois_runtime.tensorrt.driver import Gpu
-from ois_runtime.tensorrt.driver import probe as probe_driver
+from ois_runtime.gpu_driver import Gpu
+from ois_runtime.gpu_driver import probe as probe_driver
 from support.server.calls import click_request, eventually, infer, picture, triton_statistics
 from support.server.slow_engines import write_engines_that_take
 from support.tiny_engines import write_engines

@@ -22,7 +22,7 @@ from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import answers, probe_click, probe_info
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.engines.probe_picture import probe_size
+from ois_runtime.engines.segmenter import probe_size
 from support.server.calls import click_request, eventually, infer, picture
 from support.tiny_engines import write_engines
 
