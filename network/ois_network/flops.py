@@ -1,28 +1,42 @@
-"""What a click costs, rewrite by rewrite, counted by running the real graph without numbers.
+"""Floating-point operations and bytes, counted by running the real code.
 
-FLOPs and bytes are those of matrix products and convolutions, see `counting`; norms,
-activations, softmax and resizing are not counted. Everything runs on the meta device, with
-`EquationAttention`, whose products are counted one by one.
+`count` works on whatever PyTorch runs, this network or another one. `click_flops` is the table of
+what a click costs with each rewrite; it runs on the meta device, so without numbers.
+
+Only matrix products and convolutions are counted. FLOPs are 2 x multiply-adds, as PyTorch's own
+counter reports them. Bytes are what these operations read and write if every operand, weights and
+activations alike, crosses memory once. Norms, activations, softmax, residuals and resizing are
+not counted, because engines fuse them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import InvalidInput
+from ois_client.contract.prompts import Prompts
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import NetworkConfig
-from ois_network.counting import count
 from ois_network.network import OISNetwork
 from ois_network.parameters import meta_network
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 
-#: In the order in which they pay off; R4 comes last because it costs memory.
+T = TypeVar("T")
+
+#: PyTorch's counter does not know fused attention on a CPU: it is counted as its two products.
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+#: Field of `Rewrites` -> its name, by how much they save. R4 comes last: it costs memory.
 STEPS: tuple[tuple[str, str], ...] = (
     ("laterals", "R1 laterals encoded once"),
     ("project_first", "R2 1x1 before upsampling"),
@@ -34,12 +48,70 @@ STEPS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table.
+class Counted(Generic[T]):
+    """The result of a call, and what the call cost (see the top of this file)."""
 
-    encode_flops: once an image. click_flops: every click, one object. state_bytes: what the
-    image state takes in fp32; 0 where there is none. encode_bytes, click_bytes: what the
-    counted operations read and write in fp32.
+    result: T
+    flops: int
+    bytes: int
+
+
+def count(run: Callable[[], T]) -> Counted[T]:
+    """Call `run` without gradients and count. It may work on the meta device."""
+    with torch.no_grad(), _Counter() as counter:
+        result = run()
+    return Counted(result, counter.flops, counter.bytes)
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        operation = func._overloadpacket
+        known = operation in flop_registry or operation is _CPU_ATTENTION
+        if not known and func is not torch.ops.prim.device.default:
+            # In inference mode composite operations (linear, matmul) arrive undecomposed.
+            with self:
+                parts = func.decompose(*args, **given)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **given)
+        if known:
+            self.flops += _attention_flops(args) if operation is _CPU_ATTENTION else int(
+                flop_registry[operation](*args, **given, out_val=out)
+            )  # fmt: skip
+            self.bytes += sum(
+                leaf.numel() * leaf.element_size()
+                for leaf in tree_leaves((args, given, out))
+                if isinstance(leaf, Tensor)
+            )
+        return out
+
+
+def _attention_flops(args: tuple[Any, ...]) -> int:
+    """Q Kᵀ and the product with V. query (B, H, Q, D), key (B, H, K, D), value (B, H, K, V)."""
+    query, key, value = (each.shape for each in args[:3])
+    products = query[0] * query[1] * query[2] * key[2]
+    return int(2 * products * (key[3] + value[3]))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: the cost of a network with some of the rewrites.
+
+    encode_flops: per image. click_flops: per click on one object. state_bytes: size of the image
+    state in fp32, 0 where there is none. encode_bytes, click_bytes: what the counted operations
+    read and write in fp32.
     """
 
     name: str
@@ -57,17 +129,18 @@ class PartFlops:
 
 
 def click_flops(config: NetworkConfig, height: int, width: int) -> list[Row]:
-    """From the unrewritten network to all rewrites, each row adding one, N = 1.
+    """The cost of a click on one object, from the unrewritten network to all rewrites.
 
-    height, width: network pixels, multiples of the patch. The first row is the network as the
-    paper describes it: encoder and depth head once, everything else every click.
+    height, width: network pixels. The first row is the network as the paper describes it: encoder
+    and depth head run once, everything else on every click. Each further row adds one rewrite.
+    Raises `InvalidInput` if a side is not a multiple of the patch size.
     """
     rows, columns = _grid(config, height, width)
     network = _network(config)
     image = _image(config, rows, columns)
-    clicks = _clicks(rows, columns)
+    prompts = _prompts(rows, columns)
     encode = count(partial(network.encode, image[0].unsqueeze(0), *image[1:]))
-    click = count(partial(network.click, encode.result, *clicks))
+    click = count(partial(network.click, encode.result, prompts))
     table = [
         Row("the network as described", encode.flops, click.flops, 0, encode.bytes, click.bytes)
     ]
@@ -75,18 +148,22 @@ def click_flops(config: NetworkConfig, height: int, width: int) -> list[Row]:
     for field, name in STEPS:
         rewrites = replace(rewrites, **{field: True})
         if not getattr(rewrites.effective(config), field):
-            continue  # this network cannot have it
+            continue  # not possible with this network
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
         made = count(partial(encoder, *image))
         state = made.result
-        used = count(partial(decoder, state, *clicks))
+        used = count(partial(decoder, state, *prompts))
         stored = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
         table.append(Row(f"+ {name}", made.flops, used.flops, stored, made.bytes, used.bytes))
     return table
 
 
 def encoder_flops(config: NetworkConfig, height: int, width: int) -> list[PartFlops]:
-    """The ViT and one DPT head, the two sizes that everything else is made of."""
+    """FLOPs of the image encoder and of one DPT head.
+
+    height, width: network pixels. Raises `InvalidInput` if a side is not a multiple of the patch
+    size.
+    """
     rows, columns = _grid(config, height, width)
     network = _network(config)
     image, pos_rows, pos_cols = _image(config, rows, columns)
@@ -121,11 +198,11 @@ def _image(config: NetworkConfig, rows: int, columns: int) -> tuple[Tensor, Tens
         )
 
 
-def _clicks(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _prompts(rows: int, columns: int) -> Prompts[Tensor]:
     with torch.device("meta"):
-        return (
-            torch.empty(1, SLOTS, 2),
-            torch.empty(1, SLOTS, dtype=torch.int32),
-            torch.empty(1, rows, columns, dtype=torch.uint8),
-            torch.empty(1, dtype=torch.bool),
+        return Prompts(
+            points=torch.empty(1, SLOTS, 2),
+            labels=torch.empty(1, SLOTS, dtype=torch.int32),
+            coverage=torch.empty(1, rows, columns, dtype=torch.uint8),
+            has_previous=torch.empty(1, dtype=torch.bool),
         )

@@ -1,7 +1,7 @@
-"""The OIS network as the paper describes it, one file to read from image to mask.
+"""The OIS network as the paper describes it, from image to mask in one file.
 
-Nothing here is fast: no cache, no rewrite. It is the truth that `split.py`, every engine
-and every kernel are compared with, and what training runs.
+It has no cache and no rewrite, so it is slow. It is the reference that `split.py`, every engine
+and every kernel are compared with.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ois_client.contract.prompts import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.dpt import DPTHead
-from ois_network.encoders.dinov2 import Encoder
+from ois_network.encoders import DINOv2
 from ois_network.fusion import Fusion
 from ois_network.order import (
     blocked_keys,
@@ -29,9 +30,9 @@ from ois_network.prompt_encoders import DensePrompts, FourierPosition, SparsePro
 
 @dataclass(frozen=True, slots=True)
 class ImageFeatures:
-    """What the encoder knows of a batch of images.
+    """What is computed once per image, for a batch of images.
 
-    levels: four (B, D, gh, gw); depth: (B, h, w), raw inverse depth, larger = nearer.
+    levels: four tensors (B, D, gh, gw). depth: (B, h, w), raw inverse depth, larger = nearer.
     """
 
     levels: list[Tensor]
@@ -39,12 +40,13 @@ class ImageFeatures:
 
     @property
     def grid(self) -> tuple[int, int]:
+        """(gh, gw)."""
         rows, columns = self.levels[0].shape[-2:]
         return rows, columns
 
 
 class DepthEncoder(nn.Module):
-    """Table 5's alternative: D as one more input of the image features, not as an order map."""
+    """Table 5's alternative to order maps: D is added to the image features."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -59,13 +61,13 @@ class DepthEncoder(nn.Module):
 
 
 class OISNetwork(nn.Module):
-    """Encoder and depth head (frozen in the paper), prompts, fusion, mask head."""
+    """Encoder and depth head (frozen in the paper), prompt encoders, fusion, mask head."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         dim = config.prompt_dim
-        self.encoder = Encoder(config)
+        self.encoder = DINOv2(config)
         self.depth_head = DPTHead(config)
         self.mask_head = DPTHead(config)
         self.project = nn.Linear(config.embed_dim, dim)
@@ -74,52 +76,42 @@ class OISNetwork(nn.Module):
         self.dense = DensePrompts(config) if config.dense else None
         self.fusion = Fusion(config) if config.sparse else None
         self.depth_encoder = DepthEncoder(config) if config.depth_encoder else None
-        # Where the fused features enter the mask head. No bias and zero at first: a new
-        # network starts as the depth head it was initialised from.
+        # How the fused features enter the mask head. No bias, and zero at first: before training
+        # the mask head computes what the depth head computes.
         self.inject = nn.ModuleDict(
             {str(level): nn.Conv2d(dim, config.embed_dim, 1, bias=False) for level in
              config.fused_levels}
         )  # fmt: skip
 
     def encode(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> ImageFeatures:
-        """image (B, h, w, 3) uint8 RGB; pos_rows (gh, T); pos_cols (gw, T)."""
+        """Encode images; T is the side of the encoder's position table.
+
+        image (B, h, w, 3) uint8 RGB; pos_rows (gh, T), pos_cols (gw, T): see
+        `Geometry.position_matrices`.
+        """
         levels = self.encoder(image, pos_rows, pos_cols)
         return ImageFeatures(levels, F.relu(self.depth_head(levels)))
 
-    def click(
-        self,
-        features: ImageFeatures,
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
-    ) -> Tensor:
+    def click(self, features: ImageFeatures, prompts: Prompts[Tensor]) -> Tensor:
         """Mask logits (N, h, w) at network size; positive = object.
 
-        features of N images, or of one image shared by N objects; points (N, 48, 2) network
-        pixels; labels (N, 48); coverage (N, gh, gw) uint8; has_previous (N) bool.
+        features: of N images, or of one image that N objects share. prompts: of N objects.
         """
-        fused = self.fuse(features, points, labels, coverage, has_previous)  # (N, K, C)
+        fused = self.fuse(features, prompts)  # (N, K, C)
         rows, columns = features.grid
         grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
         levels = [
             level + self.injection(n)(grid)
             if n in self.config.fused_levels
-            else level.expand(points.shape[0], -1, -1, -1)
+            else level.expand(len(prompts.points), -1, -1, -1)
             for n, level in enumerate(features.levels, start=1)
         ]
         return self.mask_head(levels)
 
-    def fuse(
-        self,
-        features: ImageFeatures,
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
-    ) -> Tensor:
-        """F' (N, K, C): the image features after they have seen the clicks."""
+    def fuse(self, features: ImageFeatures, prompts: Prompts[Tensor]) -> Tensor:
+        """The image features after they have attended to the clicks: F' (N, K, C)."""
         rows, columns = features.grid
+        points, labels = prompts.points, prompts.labels
         n = points.shape[0]
         image = self.project(features.levels[3].flatten(2).transpose(1, 2))  # (B, K, C)
         depth = relative_depth(
@@ -134,28 +126,32 @@ class OISNetwork(nn.Module):
             return image
         tokens = self.sparse(self.position(points), labels)
         position = self.position.grid(rows, columns, self.config.patch)
-        order, allow = self.attention_biases(depth, points, labels, coverage, has_previous)
+        order, allow = self.attention_biases(depth, prompts)
         return self.fusion(tokens, image, position, order, allow)
 
     def attention_biases(
-        self, depth: Tensor, points: Tensor, labels: Tensor, coverage: Tensor, has_previous: Tensor
+        self, depth: Tensor, prompts: Prompts[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """D (B, h, w) and the prompts -> M and B, each (N, heads, 48, K), or None if ablated."""
+        """M and B of Equations 3 and 4, each (N, heads, 48, K), or None where it is ablated.
+
+        depth: D (B, h, w), B is N or 1.
+        """
         order = allow = None
+        labels = prompts.labels
         heads = self.config.fusion_heads
         if self.config.order:
             grid_depth = pool_to_grid(depth, self.config.patch).flatten(1)
-            centres = slot_depths(sample_bilinear(depth, points), labels)
+            centres = slot_depths(sample_bilinear(depth, prompts.points), labels)
             maps = order_maps(grid_depth, centres, labels)
             order = maps.unsqueeze(1).repeat(1, heads, 1, 1)
         if self.config.object and self.fusion is not None:
-            blocked = blocked_keys(coverage, has_previous, labels)
+            blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels)
             blocked = blocked.unsqueeze(1).repeat(1, heads, 1, 1)
             allow = torch.where(blocked, self.fusion.masked_logit, 0.0).to(depth.dtype)
         return order, allow
 
     def injection(self, level: int) -> nn.Conv2d:
-        """P_l: how the fused features enter level `level` of the mask head."""
+        """P_l, the layer through which the fused features enter level `level` of the mask head."""
         layer = self.inject[str(level)]
         if not isinstance(layer, nn.Conv2d):
             raise TypeError(f"injection {level} is {type(layer).__name__}")
@@ -171,6 +167,6 @@ class OISNetwork(nn.Module):
         coverage: Tensor,
         has_previous: Tensor,
     ) -> Tensor:
-        """Image and clicks -> logits (N, h, w)."""
+        """Mask logits (N, h, w) of images and clicks: `encode`, then `click`."""
         features = self.encode(image, pos_rows, pos_cols)
-        return self.click(features, points, labels, coverage, has_previous)
+        return self.click(features, Prompts(points, labels, coverage, has_previous))

@@ -1,25 +1,27 @@
-"""The cut: the same network in two halves, everything a click cannot change in the first.
+"""The network in two halves: `ImageEncoder` runs once per image, `ClickDecoder` on every click.
 
-Each rewrite is exact in real arithmetic and can be switched off alone, so that tests and the
-FLOP table (`ois bench flops`) show what it does:
+The first half computes everything that a click cannot change. Each rewrite is exact in real
+arithmetic and has its own switch, so that tests and `ois bench flops` can show its effect:
 
-    R1 laterals         levels that no click reaches go through their residual unit once
+    R1 laterals         levels that no click reaches pass their residual unit once per image
     R2 project_first    each refinenet's 1x1 convolution runs before its upsampling
-    R3 split_linear     a fused level's linear chain runs once on the image and, folded with
-                        the injection, on the prompt features alone; the two are added
-    R4 cached_kv        K and V of the image part are projected once; a click adds only its
-                        disks' part (costs memory: 12 C numbers a patch)
-    R5 shared_bias      M and B are built once a click, before the head axis
-    R6 local_disks      the dense embedding is computed only in the patches its disks touch
+    R3 split_linear     the linear layers of a fused level run once on the image and, folded with
+                        the injection, on the prompt features; the two results are added
+    R4 cached_kv        K and V of the image features are projected once per image; a click adds
+                        the part of its disks (costs memory: 12 C numbers per patch)
+    R5 shared_bias      M and B are built once per click, for all heads
+    R6 local_disks      the dense embedding is computed only in patches that a disk touches
 
-The halves pass an image state: named tensors with batch 1, broadcast over N objects.
+The image state that connects the halves is a dict of tensors with batch 1, which broadcast over
+N objects:
 
     depth (1, h, w), depth_min (1), depth_max (1)   raw inverse depth; min-max is applied per
-                                                    click (TensorRT mis-fuses it, DESIGN §4)
-    grid_depth (1, gh, gw)                          its mean over each patch
-    features (1, K, C), position (1, K, C)          F and its patches' positions
+                                                    click, because TensorRT fuses it wrongly
+    grid_depth (1, gh, gw)                          mean of depth over each patch
+    features (1, K, C), position (1, K, C)          F and the positions of its patches
     keys_values (blocks, 4, K, C)                   R4: [K, V] of both attentions of each block
-    tokens<l> | image<l> | lateral<l>               level l: untouched | R3's image part | R1
+    tokens<l> | image<l> | lateral<l>               level l: encoder output | R3's image part |
+                                                    after R1
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ois_client.contract.prompts import Prompts
 from ois_network.config import ImageUpdate, NetworkConfig
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.network import OISNetwork
@@ -48,7 +51,7 @@ from ois_network.order import (
 
 @dataclass(frozen=True, slots=True)
 class Rewrites:
-    """Which exact rewrites are on; see the module's table."""
+    """Which of the exact rewrites are on; see the table at the top of this file."""
 
     laterals: bool = True
     project_first: bool = True
@@ -59,10 +62,11 @@ class Rewrites:
 
     @classmethod
     def none(cls) -> Rewrites:
+        """All off."""
         return cls(*([False] * 6))
 
     def effective(self, config: NetworkConfig) -> Rewrites:
-        """Without the rewrites that this network cannot have."""
+        """These rewrites without the ones that are impossible for `config`."""
         no_cache = config.image_update is ImageUpdate.EACH_BLOCK or not config.sparse
         cached = self.cached_kv and not no_cache and not config.depth_encoder
         return Rewrites(
@@ -76,7 +80,7 @@ class Rewrites:
 
 
 class LevelForm(Enum):
-    """In which form a level of the mask head crosses the cut."""
+    """The form in which the image state holds a level of the mask head."""
 
     TOKENS = "tokens"
     IMAGE = "image"
@@ -84,6 +88,7 @@ class LevelForm(Enum):
 
 
 def level_forms(config: NetworkConfig, rewrites: Rewrites) -> dict[int, LevelForm]:
+    """The form of each level, 1 to 4."""
     forms: dict[int, LevelForm] = {}
     for level in (1, 2, 3, 4):
         if level in config.fused_levels:
@@ -94,7 +99,7 @@ def level_forms(config: NetworkConfig, rewrites: Rewrites) -> dict[int, LevelFor
 
 
 class ImageEncoder(nn.Module):
-    """Image -> image state. Runs once an image."""
+    """Image -> image state; runs once per image."""
 
     def __init__(self, network: OISNetwork, rewrites: Rewrites | None = None) -> None:
         super().__init__()
@@ -103,7 +108,7 @@ class ImageEncoder(nn.Module):
         self.forms = level_forms(network.config, self.rewrites)
 
     def forward(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> dict[str, Tensor]:
-        """image (h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T) -> image state."""
+        """The image state of image (h, w, 3) uint8 RGB; pos_rows (gh, T), pos_cols (gw, T)."""
         network, config = self.network, self.network.config
         levels = network.encoder(image.unsqueeze(0), pos_rows, pos_cols)
         depth = F.relu(
@@ -143,10 +148,10 @@ class ImageEncoder(nn.Module):
 
 
 class PromptPath(nn.Module):
-    """R3: the injection and a level's linear chain as one chain on the prompt features.
+    """Rewrite R3: the injection and the linear layers of a level, on the prompt features alone.
 
-    `inject` (1x1, no bias) and `projects` (1x1) fold into the next convolution: nothing of
-    theirs crosses its zero padding, and all biases belong to the image part.
+    `inject` and `projects` are 1x1 convolutions, so they fold into the next convolution, zero
+    padding included. They add no bias here: all biases are in the image part.
     """
 
     def __init__(self, network: OISNetwork, level: int) -> None:
@@ -172,7 +177,7 @@ class PromptPath(nn.Module):
     rn: Tensor
 
     def forward(self, grid: Tensor) -> Tensor:
-        """grid F' (N, C, gh, gw) -> the prompt's part of the reassembled level."""
+        """The prompt's part of the reassembled level, from grid F' (N, C, gh, gw)."""
         if self.level == 3:
             return F.conv2d(grid, self.first, padding=1)
         if self.level == 4:
@@ -183,7 +188,7 @@ class PromptPath(nn.Module):
 
 
 class ClickDecoder(nn.Module):
-    """Image state + prompts -> logits and the new mask's coverage. Runs every click."""
+    """Image state and prompts -> logits and coverage of the new mask; runs on every click."""
 
     def __init__(self, network: OISNetwork, rewrites: Rewrites | None = None) -> None:
         super().__init__()
@@ -206,14 +211,14 @@ class ClickDecoder(nn.Module):
         coverage: Tensor,
         has_previous: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns logits (N, h, w) and coverage (N, gh, gw) uint8 of logits > 0.
+        """Logits (N, h, w), and the coverage (N, gh, gw) uint8 of the mask logits > 0.
 
-        points (N, 48, 2) network pixels, labels (N, 48) int32, coverage (N, gh, gw) uint8,
-        has_previous (N) bool.
+        The four tensors are those of `Prompts`: exported graphs need single inputs.
         """
         patch = self.network.config.patch
         rows, columns = coverage.shape[1:]
-        fused = self._fuse(state, points, labels, coverage, has_previous)  # (N, K, C)
+        prompts = Prompts(points, labels, coverage, has_previous)
+        fused = self._fuse(state, prompts)  # (N, K, C)
         grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
         head = self.network.mask_head
         maps = {level: self._level(level, form, state, grid) for level, form in self.forms.items()}
@@ -222,14 +227,14 @@ class ClickDecoder(nn.Module):
         return logits, coverage_of_logits(logits, patch)
 
     def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:
-        """Level 4 reassembled, other levels through their first residual unit."""
+        """Level 4 after `reassemble`; other levels also after their first residual unit."""
         head = self.network.mask_head
         stored = state[f"{form.value}{level}"]
         if form is LevelForm.LATERAL:
             return stored
         if form is LevelForm.IMAGE:
-            # The N rows first: OpenVINO fuses this sum into the convolution and takes its batch
-            # from the left operand.
+            # The operand with N rows comes first: OpenVINO fuses this sum into the convolution
+            # and takes the batch size from the left operand.
             reassembled = self.prompt_paths[str(level)](grid) + stored
         else:
             if level in self.network.config.fused_levels:
@@ -237,17 +242,11 @@ class ClickDecoder(nn.Module):
             reassembled = head.reassemble(level, stored)
         return reassembled if level == 4 else head.refinenet(level).lateral(reassembled)
 
-    def _fuse(
-        self,
-        state: dict[str, Tensor],
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
-    ) -> Tensor:
+    def _fuse(self, state: dict[str, Tensor], prompts: Prompts[Tensor]) -> Tensor:
         network = self.network
+        points, labels = prompts.points, prompts.labels
         n = points.shape[0]
-        rows, columns = coverage.shape[1:]
+        rows, columns = prompts.coverage.shape[1:]
         image = state["features"]
         lowest, highest = state["depth_min"], state["depth_max"]
         if network.depth_encoder is not None:
@@ -270,63 +269,50 @@ class ClickDecoder(nn.Module):
             and embedding is not None
             and network.fusion.takes_slots(tokens, rows * columns)
         ):
-            slots = self._slots(state, points, labels, coverage, has_previous)
+            slots = self._slots(state, prompts)
             slots = replace(slots, touched=Touched.of(index, embedding, slots.keys))
             biases = SlotBias(slots), SlotBias(slots, allow=True)
             cached = self._cached_rows(state, embedding)
             return network.fusion(tokens, features, state["position"], *biases, cached)
-        order, allow = self._biases(state, points, labels, coverage, has_previous)
+        order, allow = self._biases(state, prompts)
         projected = self._cached(state, features, index, embedding)
         return network.fusion(tokens, features, state["position"], order, allow, projected)
 
     def _biases(
-        self,
-        state: dict[str, Tensor],
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
+        self, state: dict[str, Tensor], prompts: Prompts[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        network, config = self.network, self.network.config
+        """M and B, each (N, 1 or heads, 48, K), or None where it is ablated."""
+        network, config, labels = self.network, self.network.config, prompts.labels
         if not self.rewrites.shared_bias:
             depth = relative_depth(state["depth"], state["depth_min"], state["depth_max"])
-            return network.attention_biases(depth, points, labels, coverage, has_previous)
+            return network.attention_biases(depth, prompts)
         order = allow = None
         if config.order:
-            grid, centres = self._depths(state, points, labels)
+            grid, centres = self._depths(state, prompts)
             order = order_maps(grid, centres, labels).unsqueeze(1)  # (N, 1, 48, K)
         if config.object and network.fusion is not None:
-            blocked = blocked_keys(coverage, has_previous, labels).unsqueeze(1)
+            blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
             masked = network.fusion.masked_logit
             allow = torch.where(blocked, masked, 0.0).to(state["features"].dtype)
         return order, allow
 
-    def _depths(
-        self, state: dict[str, Tensor], points: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _depths(self, state: dict[str, Tensor], prompts: Prompts[Tensor]) -> tuple[Tensor, Tensor]:
         """D of each patch (1, K), and the D that each slot's order map is centred on (N, 48)."""
         lowest, highest = state["depth_min"], state["depth_max"]
-        # Sampling, pooling and D are linear: normalise the few numbers that are needed.
-        raw = sample_bilinear(state["depth"], points)
-        centres = slot_depths(relative_depth(raw, lowest, highest), labels)
+        # Sampling, pooling and normalising are linear: normalise only the values that are used.
+        raw = sample_bilinear(state["depth"], prompts.points)
+        centres = slot_depths(relative_depth(raw, lowest, highest), prompts.labels)
         return relative_depth(state["grid_depth"].flatten(1), lowest, highest), centres
 
-    def _slots(
-        self,
-        state: dict[str, Tensor],
-        points: Tensor,
-        labels: Tensor,
-        coverage: Tensor,
-        has_previous: Tensor,
-    ) -> Slots:
-        """What M and B are made of, as the kernels take it: what `_biases` would write out."""
-        config, keys = self.network.config, coverage[0].numel()
+    def _slots(self, state: dict[str, Tensor], prompts: Prompts[Tensor]) -> Slots:
+        """The inputs of M and B, for kernels that do not need them as matrices (see `_biases`)."""
+        config, keys = self.network.config, prompts.coverage[0].numel()
         depth = centres = visible = None
         if config.order:
-            depth, centres = self._depths(state, points, labels)
+            depth, centres = self._depths(state, prompts)
         if config.object:
-            visible = visible_bits(coverage, has_previous)
-        return Slots(labels.to(torch.int32), keys, depth, centres, visible)
+            visible = visible_bits(prompts.coverage, prompts.has_previous)
+        return Slots(prompts.labels.to(torch.int32), keys, depth, centres, visible)
 
     def _cached(
         self,
@@ -335,7 +321,7 @@ class ClickDecoder(nn.Module):
         index: Tensor | None,
         embedding: Tensor | None,
     ) -> list[list[Tensor]] | None:
-        """R4: cached K and V plus the disks' part, which is zero outside a few patches."""
+        """Rewrite R4: cached K and V plus the part of the disks, which is zero in most patches."""
         if not self.rewrites.cached_kv or self.network.fusion is None:
             return None
         n = features.shape[0]
@@ -344,7 +330,7 @@ class ClickDecoder(nn.Module):
             pairs = []
             for base, layer in zip(stored, layers, strict=True):
                 if index is not None and embedding is not None:
-                    # The bias is in the stored part.
+                    # Without bias: the stored part contains it.
                     part = F.linear(embedding.to(layer.weight.dtype), layer.weight)
                     base = add_at(base.expand(n, -1, -1), index, part)
                 elif self.network.dense is not None:
@@ -355,7 +341,7 @@ class ClickDecoder(nn.Module):
         return projected
 
     def _cached_rows(self, state: dict[str, Tensor], embedding: Tensor) -> list[list[Rows]]:
-        """What `_cached` would write out."""
+        """K and V as `_cached`, with the part of the disks kept apart."""
         return [
             [
                 Rows(base, F.linear(embedding.to(layer.weight.dtype), layer.weight))
@@ -365,7 +351,7 @@ class ClickDecoder(nn.Module):
         ]
 
     def _stored(self, state: dict[str, Tensor]) -> Iterator[tuple[list[Tensor], list[nn.Linear]]]:
-        """Of each block: cached [K, V] of both attentions, each (1, K, C), and their layers."""
+        """For each block: cached [K, V] of both attentions, each (1, K, C), and their layers."""
         if self.network.fusion is None:
             return
         for number, block in enumerate(self.network.fusion.block_list()):
@@ -375,6 +361,6 @@ class ClickDecoder(nn.Module):
 
 
 def add_at(base: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """base (N, K, C) with values (N, P, C) added at rows index (N, P); base is not changed."""
+    """A copy of base (N, K, C) with values (N, P, C) added at rows index (N, P)."""
     rows = index.unsqueeze(2).expand(-1, -1, base.shape[2])
     return base.scatter_add(1, rows, values.to(base.dtype))

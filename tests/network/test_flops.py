@@ -39,7 +39,7 @@ def test_the_unrewritten_row_is_the_networks_own_count() -> None:
     with FlopCounterMode(display=False) as counter:
         features = network.encode(image, *position_matrices(SMALL, 5, 7))
         encode = counter.get_total_flops()
-        network.click(features, *prompts.arguments())
+        network.click(features, prompts)
     row = click_flops(SMALL, 70, 98)[0]
     assert (row.encode_flops, row.click_flops) == (encode, counter.get_total_flops() - encode)
 

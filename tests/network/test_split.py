@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS
+from ois_client.contract.prompts import Prompts
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from support.network_scenes import (
     SMALL,
-    Prompts,
+    objects,
     position_matrices,
     random_image,
     random_network,
@@ -62,14 +63,14 @@ def network_of(name: str) -> OISNetwork:
 @cache
 def scene_of(
     name: str, scene: str
-) -> tuple[tuple[Tensor, Tensor, Tensor], ImageFeatures, Prompts, Tensor]:
+) -> tuple[tuple[Tensor, Tensor, Tensor], ImageFeatures, Prompts[Tensor], Tensor]:
     """Image inputs, features, prompts, and the unrewritten network's logits."""
     rows, columns, counts, previous = SCENES[scene]
     network, config = network_of(name), CONFIGS[name]
     image = (random_image(config, rows, columns), *position_matrices(config, rows, columns))
     prompts = random_prompts(rows, columns, counts, previous=previous)
     features = network.encode(image[0].unsqueeze(0), *image[1:])
-    return image, features, prompts, network.click(features, *prompts.arguments())
+    return image, features, prompts, network.click(features, prompts)
 
 
 @pytest.mark.parametrize("scene", SCENES)
@@ -81,7 +82,7 @@ def test_a_rewritten_network_is_the_network(name: str, rewrite: str, scene: str)
     state = ImageEncoder(network, rewrites)(*image)
     assert all(tensor.shape[0] == 1 or name == "keys_values" for name, tensor in state.items())
     assert relative_error(state["depth"], features.depth) <= 1e-5
-    logits, coverage = ClickDecoder(network, rewrites)(state, *prompts.arguments())
+    logits, coverage = ClickDecoder(network, rewrites)(state, *prompts)
     assert float(expected.std()) > 0.01, "a flat map would agree with anything"
     assert relative_error(logits, expected) <= 1e-5
     assert torch.equal(coverage, coverage_of_logits(logits, network.config.patch))
@@ -93,7 +94,7 @@ def test_clicks_reach_the_logits(name: str) -> None:
     network = network_of(name)
     _, features, prompts, expected = scene_of(name, "5x7, first click")
     moved = prompts.points + torch.tensor([20.0, 11.0])
-    got = network.click(features, moved, *prompts.arguments()[1:])
+    got = network.click(features, replace(prompts, points=moved))
     assert relative_error(got, expected) > 1e-3
 
 
@@ -103,13 +104,13 @@ def test_objects_together_are_objects_one_by_one(rewrite: str) -> None:
     image, features, prompts, expected = scene_of("default", "7x6, three objects")
     state = ImageEncoder(network, REWRITES[rewrite])(*image)
     decoder = ClickDecoder(network, REWRITES[rewrite])
-    together, coverage = decoder(state, *prompts.arguments())
+    together, coverage = decoder(state, *prompts)
     for row in range(3):
-        alone = prompts.rows(row).arguments()
+        alone = objects(prompts, row)
         logits, cover = decoder(state, *alone)
         torch.testing.assert_close(together[row : row + 1], logits, rtol=1e-5, atol=1e-5)
         assert torch.equal(coverage[row : row + 1], cover)
-        unrewritten = network.click(features, *alone)
+        unrewritten = network.click(features, alone)
         torch.testing.assert_close(expected[row : row + 1], unrewritten, rtol=1e-5, atol=1e-5)
 
 
@@ -118,7 +119,7 @@ def test_identical_objects_get_identical_masks(rewrite: str) -> None:
     network = network_of("default")
     image, _, prompts, _ = scene_of("default", "7x6, three objects")
     state = ImageEncoder(network, REWRITES[rewrite])(*image)
-    logits, _ = ClickDecoder(network, REWRITES[rewrite])(state, *prompts.rows(0, 0, 0).arguments())
+    logits, _ = ClickDecoder(network, REWRITES[rewrite])(state, *objects(prompts, 0, 0, 0))
     for row in (1, 2):
         torch.testing.assert_close(logits[row], logits[0], rtol=1e-6, atol=1e-6)
 
@@ -130,18 +131,17 @@ def test_what_empty_slots_hold_does_not_matter(name: str, rewrite: str) -> None:
     image, _, prompts, _ = scene_of(name, "7x6, three objects")
     state = ImageEncoder(network, REWRITES[rewrite])(*image)
     decoder = ClickDecoder(network, REWRITES[rewrite])
-    expected, _ = decoder(state, *prompts.arguments())
+    expected, _ = decoder(state, *prompts)
     rubbish = torch.empty(3, SLOTS, 2).uniform_(-500, 500, generator=torch.Generator())
     points = torch.where(prompts.labels.unsqueeze(2) < 0, rubbish, prompts.points)
-    got, _ = decoder(state, points, *prompts.arguments()[1:])
+    got, _ = decoder(state, *replace(prompts, points=points))
     assert torch.equal(got, expected)
 
 
 def test_the_previous_mask_matters_only_where_there_is_one() -> None:
     network = network_of("default")
     _, features, prompts, expected = scene_of("default", "7x6, three objects")
-    other = 255 - prompts.coverage
-    got = network.click(features, prompts.points, prompts.labels, other, prompts.has_previous)
+    got = network.click(features, replace(prompts, coverage=255 - prompts.coverage))
     assert torch.equal(got[1], expected[1])  # has_previous is False
     assert relative_error(got[0], expected[0]) > 1e-4
 
@@ -151,5 +151,5 @@ def test_a_click_leaves_the_image_state_as_it_was() -> None:
     image, _, prompts, _ = scene_of("default", "7x6, three objects")
     state = ImageEncoder(network, REWRITES["all"])(*image)
     before = {name: tensor.clone() for name, tensor in state.items()}
-    ClickDecoder(network, REWRITES["all"])(state, *prompts.arguments())
+    ClickDecoder(network, REWRITES["all"])(state, *prompts)
     assert all(torch.equal(state[name], before[name]) for name in before)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.initialise import randomise
 from ois_network.network import OISNetwork
@@ -36,23 +35,6 @@ SMALL = NetworkConfig(
 
 #: Small enough to export in seconds, with every branch alive.
 MICRO = SMALL.replace(name="micro", longest=112, position_table=37)
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """One call's clicks: the last four arguments of `OISNetwork.click`."""
-
-    points: Tensor
-    labels: Tensor
-    coverage: Tensor
-    has_previous: Tensor
-
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.points, self.labels, self.coverage, self.has_previous
-
-    def rows(self, *numbers: int) -> Prompts:
-        index = list(numbers)
-        return Prompts(*(tensor[index] for tensor in self.arguments()))
 
 
 def random_network(config: NetworkConfig = SMALL, seed: int = 0) -> OISNetwork:
@@ -85,7 +67,7 @@ def position_matrices(
 
 def random_prompts(
     rows: int, columns: int, counts: list[tuple[int, int]], *, previous: list[bool], seed: int = 0
-) -> Prompts:
+) -> Prompts[Tensor]:
     """counts: (positive, negative) clicks of each object; previous: which have an old mask.
 
     The second to fifth click lie in the image's corners, the next on each other; coverage has
@@ -111,6 +93,11 @@ def random_prompts(
         torch.from_numpy(coverage),
         torch.tensor(previous),
     )
+
+
+def objects(prompts: Prompts[Tensor], *numbers: int) -> Prompts[Tensor]:
+    """The prompts of some of the objects, in this order."""
+    return prompts.map(lambda tensor: tensor[list(numbers)])
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:

@@ -17,7 +17,7 @@ from ois_benchmarks.contestants.code import PeerCode
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError
-from ois_network.counting import count
+from ois_network.flops import count
 
 
 def prepare_torch(place: Place) -> torch.device:

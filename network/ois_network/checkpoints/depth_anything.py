@@ -27,9 +27,9 @@ from ois_network.checkpoints.checkpoint import (
     differences,
     network_of,
     read_header,
+    recognise,
     save_checkpoint,
 )
-from ois_network.checkpoints.recognise import recognise
 from ois_network.checkpoints.weights_file import WeightsFile, read_weights
 from ois_network.config import PRESETS, NetworkConfig
 from ois_network.initialise import build, start_mask_head

@@ -1,8 +1,8 @@
-"""The image encoder: DINOv2's ViT as Depth-Anything-V2 uses it, frozen in OIS (paper §4.1).
+"""DINOv2's ViT as Depth-Anything-V2 uses it; frozen in OIS (paper §4.1).
 
-Parameter names are Depth-Anything-V2's below `pretrained.`. The positional table comes in
-through two small matrices, `P' = R P Cᵀ`: bicubic interpolation is linear and separable, so
-one graph is exact for every image shape (see `Geometry.position_matrices`).
+Parameter names are those of Depth-Anything-V2 below `pretrained.`. The position table P is
+interpolated with two small matrices that are inputs, `P' = R P Cᵀ`. Bicubic interpolation is
+linear and separable, so one graph is exact for every image shape (`Geometry.position_matrices`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from ois_network.attention import MASKED_LOGIT, SelfAttention, fill_up
 from ois_network.config import NetworkConfig
 
-# ImageNet's statistics, for pixels in 0..255, RGB.
+# Mean and standard deviation of ImageNet, RGB in 0..255.
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel on each residual branch."""
+    """One learned factor per channel, on each residual branch."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -67,8 +67,8 @@ class PatchEmbed(nn.Module):
         return self.proj(image)
 
 
-class Encoder(nn.Module):
-    """ViT: uint8 pixels -> the normalised patch tokens of four layers."""
+class DINOv2(nn.Module):
+    """uint8 pixels -> the normalised patch tokens of four layers."""
 
     mean: Tensor
     std: Tensor
@@ -76,8 +76,8 @@ class Encoder(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        #: Tokens are filled up to a multiple of this and masked, for engines whose kernels want
-        #: aligned lengths. 1: nothing is added.
+        #: The number of tokens is padded to a multiple of this and the padding masked, for
+        #: engines whose kernels need aligned lengths. 1: no padding.
         self.token_multiple = 1
         dim = config.embed_dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -91,17 +91,17 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> list[Tensor]:
-        """image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T).
+        """The outputs of `out_layers`: four tensors (B, D, gh, gw).
 
-        Returns four tensors (B, D, gh, gw): the outputs of `out_layers`, each through the
-        same final LayerNorm, class token dropped.
+        Each went through the same final LayerNorm; the class token is dropped.
+        image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T).
         """
         pixels = (image.permute(0, 3, 1, 2).to(self.pos_embed.dtype) - self.mean) / self.std
         patches = self.patch_embed(pixels)  # (B, D, gh, gw)
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2) + self._positions(pos_rows, pos_cols)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(image.shape[0], -1, -1)
-        x, bias = self._filled(torch.cat((cls, tokens), dim=1))  # (B, 1 + gh*gw, D)
+        x, bias = self._padded(torch.cat((cls, tokens), dim=1))  # (B, 1 + gh*gw, D)
         outputs = []
         for number, block in enumerate(self.blocks):
             x = block(x, bias)
@@ -110,14 +110,14 @@ class Encoder(nn.Module):
                 outputs.append(level.transpose(1, 2).unflatten(2, (rows, columns)))
         return outputs
 
-    def _filled(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x (B, T, D) with zero rows up to `token_multiple`, and the bias that masks those."""
+    def _padded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (B, L, D) with zero rows up to a multiple, and the bias that masks those rows."""
         if self.token_multiple == 1:
             return x, None
-        filled, length = fill_up(x, 1, self.token_multiple), x.shape[1]
-        real = torch.arange(filled.shape[1], device=x.device) < length
+        padded, length = fill_up(x, 1, self.token_multiple), x.shape[1]
+        real = torch.arange(padded.shape[1], device=x.device) < length
         bias = torch.where(real, 0.0, MASKED_LOGIT).to(x.dtype)
-        return filled, bias.view(1, 1, 1, -1)
+        return padded, bias.view(1, 1, 1, -1)
 
     def _positions(self, pos_rows: Tensor, pos_cols: Tensor) -> Tensor:
         """R P Cᵀ -> (1, gh*gw, D)."""

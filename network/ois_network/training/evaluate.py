@@ -1,4 +1,4 @@
-"""A quick look at quality while training: the robot user on procedural scenes."""
+"""The robot user on procedural scenes: a quick measurement of quality during training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
 from ois_network.network import OISNetwork
 from ois_network.training.clicks.robot import (
     clicks_to_reach,
@@ -23,7 +24,7 @@ from ois_network.training.clicks.robot import (
 from ois_network.training.forward import click_batch, encode_batch
 from ois_network.training.scenes.scene import HELD_OUT_SEED, VALIDATION_SEED, Scene, render
 
-#: The clicks of an object so far and its previous mask -> the next mask, both (H, W) bool.
+#: All clicks on an object, its previous mask (None before the first) -> its mask, (H, W) bool.
 Predict = Callable[[list[Click], NDArray[np.bool_] | None], NDArray[np.bool_]]
 
 
@@ -39,7 +40,7 @@ class Quality:
 
     @classmethod
     def of(cls, ious: list[list[float]]) -> Quality:
-        """ious: one list an object, IoU after each click."""
+        """ious: one list per object, IoU after each click."""
         table = np.array(ious)
         curve = tuple(round(float(value), 4) for value in table.mean(0))
         most = table.shape[1]
@@ -69,7 +70,7 @@ def scene_with_target(index: int, seed: int = HELD_OUT_SEED) -> tuple[Scene, int
 
 
 def robot_session(target: NDArray[np.bool_], predict: Predict, most: int) -> list[float]:
-    """IoU after each of `most` robot clicks on one object."""
+    """IoU after each of `most` robot clicks on the object target (H, W) bool."""
     clicks: list[Click] = []
     mask = np.zeros(target.shape, dtype=bool)
     ious = []
@@ -83,7 +84,10 @@ def robot_session(target: NDArray[np.bool_], predict: Predict, most: int) -> lis
 def torch_predictor(
     network: OISNetwork, image: NDArray[np.uint8], longest: int, *, bf16: bool = False
 ) -> Predict:
-    """Encode `image` (H, W, 3) once; masks are logits > 0 at the image's size."""
+    """Encode image (H, W, 3) uint8 RGB once, at `longest` network pixels, to predict its masks.
+
+    A mask is logits > 0 at the size of the image. bf16: run under autocast.
+    """
     height, width = image.shape[:2]
     geometry = Geometry.fit(width, height, longest=longest, patch=network.config.patch)
     size = geometry.network_width, geometry.network_height
@@ -107,10 +111,12 @@ def torch_predictor(
                 network,
                 encoded,
                 torch.zeros(1, dtype=torch.int64, device=device),
-                tensor(points),
-                tensor(labels),
-                tensor(coverage).unsqueeze(0),
-                torch.tensor([previous is not None], device=device),
+                Prompts(
+                    tensor(points),
+                    tensor(labels),
+                    tensor(coverage).unsqueeze(0),
+                    torch.tensor([previous is not None], device=device),
+                ),
             )
         resized_back = torch.nn.functional.interpolate(
             logits.float().unsqueeze(1), size=(height, width), mode="bilinear", align_corners=False
@@ -135,7 +141,7 @@ def evaluate(
 def robot_ious(
     network: OISNetwork, count: int, *, longest: int, clicks: int, bf16: bool
 ) -> list[list[float]]:
-    """IoU after each click, one list an object of the validation scenes."""
+    """IoU after each click, one list per object, on `count` validation scenes."""
     ious = []
     for scene, target in held_out(count, VALIDATION_SEED):
         predict = torch_predictor(network, scene.image, longest, bf16=bf16)

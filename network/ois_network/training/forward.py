@@ -1,7 +1,7 @@
-"""The network's forward pass for a training batch: B images, N objects on them.
+"""The network's forward pass for a training batch: B images with N objects.
 
-Exactly `OISNetwork.encode` and `.click` in real arithmetic, with the work shared that objects
-of one image have in common (rewrites R1, R2, R5 and R6 of `split.py`, with gradients).
+In real arithmetic it computes what `OISNetwork.encode` and `.click` compute. Objects of one image
+share what they can (rewrites R1, R2, R5 and R6 of `split.py`, here with gradients).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS_PER_SIGN
+from ois_client.contract.prompts import Prompts
 from ois_network.dpt import DPTHead, upsample
 from ois_network.network import OISNetwork
 from ois_network.order import (
@@ -28,8 +29,11 @@ from ois_network.order import (
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """levels: four (B, D, gh, gw); depth (B, h, w) raw inverse depth; laterals: the mask head's
-    untouched levels (B, f, .., ..), 4 as reassembled, 1-3 through their residual unit.
+    """The encoded images of a batch.
+
+    levels: four (B, D, gh, gw). depth: (B, h, w) raw inverse depth. laterals: level number ->
+    (B, f, .., ..), for the levels of the mask head that no click reaches; level 4 after
+    `reassemble`, levels 1 to 3 also after their residual unit.
     """
 
     levels: list[Tensor]
@@ -37,6 +41,7 @@ class EncodedBatch:
     laterals: dict[int, Tensor]
 
     def detach(self) -> EncodedBatch:
+        """The same values without gradients."""
         return EncodedBatch(
             [level.detach() for level in self.levels],
             self.depth.detach(),
@@ -47,7 +52,10 @@ class EncodedBatch:
 def encode_batch(
     network: OISNetwork, image: Tensor, pos_rows: Tensor, pos_cols: Tensor, *, coarse: bool = False
 ) -> EncodedBatch:
-    """image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T)."""
+    """Encode image (B, h, w, 3) uint8 RGB; pos_rows (gh, T), pos_cols (gw, T).
+
+    coarse: see `click_batch`.
+    """
     return encode_levels(network, network.encoder(image, pos_rows, pos_cols), coarse=coarse)
 
 
@@ -58,7 +66,7 @@ def encode_levels(
     *,
     coarse: bool = False,
 ) -> EncodedBatch:
-    """The rest of encoding, for levels (and depth) that are already known."""
+    """`encode_batch` for images whose levels (and depth) are already known."""
     if depth is None:
         head = network.depth_head
         maps = {n: channels_last(head.reassemble(n, levels[n - 1])) for n in (1, 2, 3, 4)}
@@ -79,21 +87,18 @@ def click_batch(
     network: OISNetwork,
     encoded: EncodedBatch,
     owner: Tensor,
-    points: Tensor,
-    labels: Tensor,
-    coverage: Tensor,
-    has_previous: Tensor,
+    prompts: Prompts[Tensor],
     *,
     coarse: bool = False,
 ) -> Tensor:
-    """Mask logits (N, h, w). owner (N) int64: the image of each object; the other arguments as
-    `OISNetwork.click`. No gradient flows from masks into the depth that orders them.
+    """Mask logits (N, h, w). No gradient flows from masks into the depth behind the order maps.
 
-    `coarse`: the head's last convolutions run before its last upsampling, not after. A third
-    of the work, for the first part of a training run; not what the network computes.
+    owner: (N) int64, the image of each object. prompts: of N objects. coarse: the head's last
+    convolutions run before its last upsampling instead of after it. That is a third of the work
+    and not what the network computes; it is for the first part of a training run.
     """
     config, head = network.config, network.mask_head
-    fused = _fuse(network, encoded, owner, points, labels, coverage, has_previous)
+    fused = _fuse(network, encoded, owner, prompts)
     rows, columns = encoded.levels[0].shape[-2:]
     grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
     maps: dict[int, Tensor] = {}
@@ -120,12 +125,10 @@ def _fuse(
     network: OISNetwork,
     encoded: EncodedBatch,
     owner: Tensor,
-    points: Tensor,
-    labels: Tensor,
-    coverage: Tensor,
-    has_previous: Tensor,
+    prompts: Prompts[Tensor],
 ) -> Tensor:
-    config = network.config
+    """F' (N, K, C), as `OISNetwork.fuse`."""
+    config, points, labels = network.config, prompts.points, prompts.labels
     rows, columns = encoded.levels[0].shape[-2:]
     depth = encoded.depth.detach()  # (B, h, w)
     lowest, highest = depth.amin((1, 2)), depth.amax((1, 2))
@@ -145,7 +148,7 @@ def _fuse(
         pooled = relative_depth(pool_to_grid(depth, config.patch), lowest, highest)
         order = order_maps(pooled.flatten(1)[owner], centres, labels).unsqueeze(1)
     if config.object:
-        blocked = blocked_keys(coverage, has_previous, labels).unsqueeze(1)
+        blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
         allow = torch.where(blocked, network.fusion.masked_logit, 0.0).to(features.dtype)
     tokens = network.sparse(network.position(points), labels)
     position = network.position.grid(rows, columns, config.patch)
@@ -153,7 +156,7 @@ def _fuse(
 
 
 def disk_maps(points: Tensor, labels: Tensor, radius: float, height: int, width: int) -> Tensor:
-    """`DensePrompts.disk_maps` with work in proportion to the clicks there are: (N, 2, h, w)."""
+    """`DensePrompts.disk_maps`, (N, 2, h, w), with work only for the slots that hold a click."""
     maps = points.new_zeros(points.shape[0], 2, height, width)
     row, slot = (labels >= 0).nonzero(as_tuple=True)
     x, y = points[row, slot].unbind(1)  # (F) each
@@ -169,5 +172,6 @@ def disk_maps(points: Tensor, labels: Tensor, radius: float, height: int, width:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same tensor laid out (N, h, w, C): convolutions' backward pass is twice as fast."""
+    """The same tensor in memory format (N, h, w, C): its convolutions' backward pass takes half
+    the time."""
     return x.contiguous(memory_format=torch.channels_last)

@@ -1,13 +1,14 @@
-"""One batch through the iterative click simulation: rounds without gradient, then one with."""
+"""The loss of one batch: rounds of simulated clicks without gradient, then one with gradient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ois_client.contract.prompts import Prompts
 from ois_network.network import OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.training.clicks.sampler import add_click, next_click
@@ -22,24 +23,16 @@ from ois_network.training.losses import (
     soft_iou_loss,
 )
 
-#: SegNext's threshold on probabilities when it looks for errors.
+#: SegNext looks for errors at the probability 0.49; this is its logit.
 _ERROR_LOGIT = float(np.log(0.49 / 0.51))
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Scalars of one batch; `total` carries the gradient."""
+    """Losses of one batch. total: a scalar with a gradient. values: name -> number, to report."""
 
     total: Tensor
     values: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompts:
-    points: Tensor
-    labels: Tensor
-    coverage: Tensor
-    has_previous: Tensor
 
 
 def batch_losses(
@@ -52,10 +45,10 @@ def batch_losses(
     *,
     coarse: bool = False,
 ) -> Losses:
-    """The loss of one batch after `rounds` simulated clicks an object; `rng` places them.
+    """The loss of one batch after `rounds` further simulated clicks per object.
 
-    `encoded`: the batch's features if the caller has them (a frozen encoder's cache).
-    `coarse`: see `click_batch`.
+    rng: draws the clicks. encoded: the features of the batch, if a cache has them. coarse: see
+    `click_batch`.
     """
     if encoded is None:
         encoded = encode_batch(network, batch.image, batch.pos_rows, batch.pos_cols, coarse=coarse)
@@ -86,10 +79,10 @@ def _clicks_loss(
     values: dict[str, float],
     coarse: bool,
 ) -> Tensor:
-    """The masks' loss over all rounds that have a gradient; what it measured goes into `values`."""
+    """Mean mask loss over the rounds with a gradient; adds what it measured to `values`."""
     rows, columns = encoded.levels[0].shape[-2:]
     n = len(batch.owner)
-    prompts = _Prompts(
+    prompts = Prompts(
         batch.points,
         batch.labels,
         torch.zeros(n, rows, columns, dtype=torch.uint8, device=batch.image.device),
@@ -100,10 +93,7 @@ def _clicks_loss(
         last = number == rounds
         with torch.set_grad_enabled(torch.is_grad_enabled() and (last or config.loss.every_round)):
             seen = encoded if last or config.loss.every_round else encoded.detach()
-            logits = click_batch(
-                network, seen, batch.owner, prompts.points, prompts.labels,
-                prompts.coverage, prompts.has_previous, coarse=coarse,
-            )  # fmt: skip
+            logits = click_batch(network, seen, batch.owner, prompts, coarse=coarse)
             if last or config.loss.every_round:
                 mask_losses.append(mask_loss(logits, batch.target, config))
         if not last:
@@ -117,7 +107,7 @@ def _clicks_loss(
 
 
 def mask_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
-    """Scalar loss of logits (N, h, w) against target (N, h, w) bool."""
+    """The mean loss, a scalar, of logits (N, h, w) against target (N, h, w) bool."""
     loss = normalised_focal_loss(logits, target, alpha=config.loss.alpha, gamma=config.loss.gamma)
     if config.loss.iou_weight:
         loss = loss + config.loss.iou_weight * soft_iou_loss(logits, target)
@@ -125,13 +115,13 @@ def mask_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 
 def _corrected(
-    prompts: _Prompts,
+    prompts: Prompts[Tensor],
     logits: Tensor,
     target: Tensor,
     config: TrainConfig,
     rng: np.random.Generator,
-) -> _Prompts:
-    """The prompts with one more click on each object, and the new previous mask."""
+) -> Prompts[Tensor]:
+    """The next round's prompts: one more click on each object, and the mask as the previous one."""
     predicted = (logits > _ERROR_LOGIT).cpu().numpy()
     wanted = target.cpu().numpy()
     points, labels = prompts.points.cpu().numpy().copy(), prompts.labels.cpu().numpy().copy()
@@ -140,8 +130,7 @@ def _corrected(
         if click is not None:
             add_click(points[k], labels[k], *click)
     patch = logits.shape[1] // prompts.coverage.shape[1]
-    return replace(
-        prompts,
+    return Prompts(
         points=torch.from_numpy(points).to(logits.device),
         labels=torch.from_numpy(labels).to(logits.device),
         coverage=coverage_of_logits(logits.float(), patch),

@@ -36,8 +36,7 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.config import PRESETS
-from ois_network.counting import count
-from ois_network.flops import click_flops
+from ois_network.flops import click_flops, count
 from support.network_scenes import MICRO, random_network
 
 PEER = Source(repository="someone/peer", commit="1234567", module="peer_package", folder="src")

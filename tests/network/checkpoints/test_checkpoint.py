@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from ois_client.contract.errors import CheckpointError, OutputError
-from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from ois_network.checkpoints.recognise import recognise
+from ois_network.checkpoints.checkpoint import load_checkpoint, recognise, save_checkpoint
 from ois_network.config import PRESETS
 from ois_network.network import OISNetwork
 from support.network_scenes import (
@@ -74,7 +73,7 @@ def test_a_checkpoint_rebuilds_its_network(network: OISNetwork, saved: Path) -> 
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor), name
     inputs = (random_image(SMALL, 3, 4).unsqueeze(0), *position_matrices(SMALL, 3, 4))
-    prompts = random_prompts(3, 4, [(2, 1)], previous=[True]).arguments()
+    prompts = random_prompts(3, 4, [(2, 1)], previous=[True])
     with torch.inference_mode():
         got, expected = loaded.network(*inputs, *prompts), network(*inputs, *prompts)
     assert torch.equal(got, expected)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN
 from ois_client.contract.geometry import Geometry
+from ois_client.contract.prompts import Prompts
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.training.forward import click_batch, disk_maps, encode_batch
@@ -18,7 +19,7 @@ GEOMETRY = Geometry(width=100, height=70, grid_width=5, grid_height=3)
 OWNER = torch.tensor([0, 0, 1])
 
 
-def inputs() -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]:
+def inputs() -> tuple[tuple[Tensor, Tensor, Tensor], Prompts[Tensor]]:
     rng = np.random.default_rng(0)
     height, width = GEOMETRY.network_height, GEOMETRY.network_width
     rows, columns = GEOMETRY.position_matrices()
@@ -29,7 +30,7 @@ def inputs() -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tenso
     labels[1:, SLOTS_PER_SIGN : SLOTS_PER_SIGN + 4] = NEGATIVE
     coverage = rng.choice([0, 128, 255], (3, 3, 5)).astype(np.uint8)
     previous = torch.tensor([False, True, True])
-    return (image, torch.from_numpy(rows), torch.from_numpy(columns)), (
+    return (image, torch.from_numpy(rows), torch.from_numpy(columns)), Prompts(
         torch.from_numpy(points),
         torch.from_numpy(labels),
         torch.from_numpy(coverage),
@@ -41,7 +42,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
     picture, prompts = inputs()
     features = network.encode(*picture)
     repeated = ImageFeatures([level[OWNER] for level in features.levels], features.depth[OWNER])
-    return features.depth, network.click(repeated, *prompts)
+    return features.depth, network.click(repeated, prompts)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_training_batch_is_the_network_on_each_object(changes: dict[str, objec
     picture, prompts = inputs()
     depth, logits = reference(network)
     encoded = encode_batch(network, *picture)
-    found = click_batch(network, encoded, OWNER, *prompts)
+    found = click_batch(network, encoded, OWNER, prompts)
     assert float((encoded.depth - depth).abs().max() / depth.abs().max()) < 1e-5
     assert float((found - logits).abs().max() / logits.abs().max()) < 1e-5
 
@@ -74,7 +75,7 @@ def test_a_training_batch_is_the_network_on_each_object(changes: dict[str, objec
 def test_masks_do_not_pull_on_the_depth_that_orders_them() -> None:
     network = micro().requires_grad_(True).train()
     picture, prompts = inputs()
-    click_batch(network, encode_batch(network, *picture), OWNER, *prompts).sum().backward()
+    click_batch(network, encode_batch(network, *picture), OWNER, prompts).sum().backward()
     assert all(p.grad is None for p in network.depth_head.parameters())
     assert network.encoder.patch_embed.proj.weight.grad is not None
 
@@ -83,16 +84,16 @@ def test_coarse_is_close_on_smooth_logits_and_has_the_same_shape() -> None:
     network = micro()
     picture, prompts = inputs()
     with torch.no_grad():
-        fine = click_batch(network, encode_batch(network, *picture), OWNER, *prompts)
+        fine = click_batch(network, encode_batch(network, *picture), OWNER, prompts)
         encoded = encode_batch(network, *picture, coarse=True)
-        coarse = click_batch(network, encoded, OWNER, *prompts, coarse=True)
+        coarse = click_batch(network, encoded, OWNER, prompts, coarse=True)
     assert coarse.shape == fine.shape
     assert not torch.equal(coarse, fine)
 
 
 def test_disk_maps_are_those_of_the_network() -> None:
     network = micro()
-    _, (points, labels, _, _) = inputs()
+    points, labels, *_ = inputs()[1]
     assert network.dense is not None
     height, width = GEOMETRY.network_height, GEOMETRY.network_width
     expected = network.dense.disk_maps(points, labels, height, width)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE
+from ois_client.contract.prompts import Prompts
 from ois_network.initialise import build
 from ois_network.order import coverage_of_logits
 from ois_network.training import rounds as module
@@ -39,13 +40,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     real = module.click_batch
 
-    def watched(network: Any, encoded: Any, owner: Tensor, *prompts: Tensor, **more: Any) -> Tensor:
-        logits = real(network, encoded, owner, *prompts, **more)
-        points, labels, coverage, has_previous = (prompt.clone() for prompt in prompts)
-        seen.append({
-            "points": points, "labels": labels, "coverage": coverage, "previous": has_previous,
-            "logits": logits, "gradient": torch.is_grad_enabled(),
-        })  # fmt: skip
+    def watched(
+        network: Any, encoded: Any, owner: Tensor, prompts: Prompts[Tensor], **more: Any
+    ) -> Tensor:
+        logits = real(network, encoded, owner, prompts, **more)
+        given = prompts.map(torch.Tensor.clone)
+        seen.append({"prompts": given, "logits": logits, "gradient": torch.is_grad_enabled()})
         return logits
 
     monkeypatch.setattr(module, "click_batch", watched)
@@ -62,10 +62,7 @@ def test_only_the_last_round_has_a_gradient(calls: list[dict[str, Any]]) -> None
     last = calls[ROUNDS]
     again = build(MICRO, seed=1)
     encoded = module.encode_batch(again, batch.image, batch.pos_rows, batch.pos_cols)
-    logits = module.click_batch(
-        again, encoded, batch.owner, last["points"], last["labels"], last["coverage"],
-        last["previous"],
-    )  # fmt: skip
+    logits = module.click_batch(again, encoded, batch.owner, last["prompts"])
     module.mask_loss(logits, batch.target, CONFIG).backward()
     for name, parameter in again.named_parameters():
         if parameter.grad is not None:
@@ -84,16 +81,16 @@ def test_every_round_counts_where_the_recipe_says_so(calls: list[dict[str, Any]]
 def test_each_round_adds_a_click_and_feeds_the_mask_back(calls: list[dict[str, Any]]) -> None:
     batch = a_batch()
     batch_losses(build(MICRO, seed=1), batch, CONFIG, ROUNDS, np.random.default_rng(0))
-    assert not calls[0]["previous"].any()
+    assert not calls[0]["prompts"].has_previous.any()
     for before, after in itertools.pairwise(calls):
-        assert after["previous"].all()
+        assert after["prompts"].has_previous.all()
         expected = coverage_of_logits(before["logits"].detach(), MICRO.patch)
-        assert torch.equal(after["coverage"], expected)
+        assert torch.equal(after["prompts"].coverage, expected)
         wrong = (before["logits"] > np.log(0.49 / 0.51)) != batch.target
         for k in range(len(batch.owner)):
-            new = (before["labels"][k] == EMPTY) & (after["labels"][k] != EMPTY)
+            new = (before["prompts"].labels[k] == EMPTY) & (after["prompts"].labels[k] != EMPTY)
             assert int(new.sum()) == 1
-            x, y = after["points"][k][new][0].long().tolist()
+            x, y = after["prompts"].points[k][new][0].long().tolist()
             assert wrong[k, y, x]
 
 
@@ -106,9 +103,10 @@ def test_errors_are_looked_for_at_a_probability_of_049(
     seen: list[Tensor] = []
     logits = torch.full(batch.target.shape, float(np.log(probability / (1 - probability))))
 
-    def constant(_network: Any, _encoded: Any, _owner: Tensor, _points: Tensor, labels: Tensor,
-                 *_more: Any, **_named: Any) -> Tensor:  # fmt: skip
-        seen.append(labels.clone())
+    def constant(
+        _network: Any, _encoded: Any, _owner: Tensor, prompts: Prompts[Tensor], **_more: Any
+    ) -> Tensor:
+        seen.append(prompts.labels.clone())
         return logits.clone().requires_grad_()
 
     monkeypatch.setattr(module, "click_batch", constant)

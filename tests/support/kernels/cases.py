@@ -297,7 +297,7 @@ def run_network(
         lower_precision(encoder, decoder, dtype)
     encoder, decoder = encoder.to(device), decoder.to(device)
     prompts = random_prompts(5, 7, [(6, 2), (1, 0)], previous=[True, False])
-    clicks = on(prompts, device).arguments()
+    clicks = on(prompts, device)
     given = random_image(config, 5, 7), *position_matrices(config, 5, 7)
     asked: list[Call] = []
 
