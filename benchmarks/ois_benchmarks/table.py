@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -22,7 +23,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """strong: what the reader looks for. quiet: nothing but a reason, in the first cell. A line
     break in a cell separates a number from its interval.
     """
@@ -38,7 +39,7 @@ class Table:
 
     title: str
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     notes: Sequence[str] = field(default=())
 
     def without_empty_columns(self) -> Table:
@@ -51,14 +52,13 @@ class Table:
         return Table(
             self.title,
             [self.columns[n] for n in kept],
-            [Row([row.cells[n] for n in kept], row.strong, row.quiet) for row in self.rows],
+            [TableRow([row.cells[n] for n in kept], row.strong, row.quiet) for row in self.rows],
             self.notes,
         )
 
     def markdown(self) -> str:
-        lines = [
-            f"**{self.title}**",
-            "",
+        lines = [f"**{self.title}**", ""] if self.title else []
+        lines += [
             "| " + " | ".join(_cell(column.heading) for column in self.columns) + " |",
             "|" + "|".join("---:" if column.number else "---" for column in self.columns) + "|",
         ]
@@ -91,7 +91,7 @@ class Table:
             f"<tbody>\n{body}\n</tbody></table></div>{notes}</figure>"
         )
 
-    def _html_row(self, row: Row) -> str:
+    def _html_row(self, row: TableRow) -> str:
         kinds = " ".join(kind for kind, on in (("strong", row.strong), ("quiet", row.quiet)) if on)
         if row.quiet:
             cells = f'<td colspan="{len(self.columns)}">{escape(row.cells[0])}</td>'
@@ -101,6 +101,14 @@ class Table:
                 for column, cell in zip(self.columns, row.cells, strict=True)
             )
         return f'<tr class="{kinds}">{cells}</tr>' if kinds else f"<tr>{cells}</tr>"
+
+
+def format_number(value: float) -> str:
+    """Three significant digits without an exponent: 0.144, 14.0, 1,440."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
 
 
 def _number_class(column: Column) -> str:

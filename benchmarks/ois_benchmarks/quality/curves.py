@@ -1,143 +1,80 @@
-"""IoU-per-click curves as SVG, written by hand: a few lines and polygons need no library.
-
-The picture has no background and its colours stand out against white and black alike, so it
-can be read on a light and on a dark page.
-"""
+"""IoU-per-click curves as SVG, readable on light and on dark pages."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING
 
+from ois_benchmarks import plotting
 from ois_benchmarks.statistics import Estimate
 from ois_client.contract.errors import InvalidInput
 
-#: Contrast of at least 3 with white and with a dark page (#0d1117); distinct in hue and in
-#: lightness for the common colour-vision deficiencies.
-COLOURS = ("#2f81d8", "#c96a12", "#2e9a58", "#b257c4")
-INK = "#7d8590"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-WIDTH, HEIGHT = 720, 440
-_LEFT, _RIGHT, _BOTTOM = 64, 20, 56
-_TITLE, _LEGEND = 20, 20  # heights
+_WIDTH, _HEIGHT = 720, 440
+_LEFT, _RIGHT, _BOTTOM = 70, 20, 54
+_LINE = 20  # height of the title and of each name
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """curve[k]: mean IoU after k + 1 clicks, with its interval."""
+class Curve:
+    """points[k]: mean IoU after k + 1 clicks, with its interval."""
 
     name: str
-    curve: Sequence[Estimate]
+    points: Sequence[Estimate]
 
 
-def iou_curves(series: Sequence[Series], title: str) -> str:
-    """An SVG document. Raises `InvalidInput` for no series, or more than there are colours."""
-    if not 0 < len(series) <= len(COLOURS) or not all(one.curve for one in series):
+@plotting.styled
+def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
+    """Draw mean IoU over clicks, with bands for the intervals.
+
+    Raises `InvalidInput` for no curve, an empty one, or more than there are colours.
+    """
+    if not 0 < len(curves) <= len(plotting.SERIES) or not all(one.points for one in curves):
         raise InvalidInput(
-            f"got {len(series)} curves; expected 1 to {len(COLOURS)}, none of them empty"
+            f"got {len(curves)} curves; expected 1 to {len(plotting.SERIES)}, none of them empty; "
+            "draw the others in a chart of their own"
         )
-    frame = _Frame.around(series)
-    names = ", ".join(one.name for one in series)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" role="img" font-family="system-ui, sans-serif" '
-        'font-size="13">',
-        f"<title>{escape(title)}</title>",
-        f"<desc>Mean IoU after each click of {escape(names)}; bands are 95 % intervals.</desc>",
-        *frame.axes(),
-        f'<text x="{_LEFT}" y="{_TITLE}" font-size="15" fill="{INK}">{escape(title)}</text>',
-    ]
-    for number, one in enumerate(series):
-        parts += frame.draw(one, COLOURS[number])
-        parts += _legend(one.name, COLOURS[number], number)
-    return "\n".join([*parts, "</svg>", ""])
+    top = _LINE * (len(curves) + 1) + 14
+    figure, axes = plotting.new_axes(
+        _HEIGHT, width=_WIDTH, left=_LEFT, right=_RIGHT, top=top, bottom=_BOTTOM
+    )
+    figure.text(_LEFT / _WIDTH, 1 - 16 / _HEIGHT, title, fontsize=15)
+    clicks = max(len(one.points) for one in curves)
+    lowest = min(point.low for one in curves for point in one.points)
+    # One tick of space below, so that no band lies on the axis.
+    bottom = max(0.0, min(0.9, math.floor(lowest * 10 - 0.25) / 10))
+    axes.set_xlim((0.98, clicks + 0.02 * clicks) if clicks > 1 else (0.5, 1.5))
+    axes.set_ylim(bottom, 1)
+    axes.set_xticks(range(1, clicks + 1, max(1, math.ceil(clicks / 20))))
+    steps = round((1 - bottom) * 10)
+    axes.set_yticks([1 - n / 10 for n in range(0, steps + 1, 2 if steps > 6 else 1)])
+    axes.yaxis.set_major_formatter("{x:.1f}")
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("clicks")
+    axes.set_ylabel("mean IoU", labelpad=8)
+    for number, (one, colour) in enumerate(zip(curves, plotting.SERIES, strict=False)):
+        at = range(1, len(one.points) + 1)
+        lows, highs = [point.low for point in one.points], [point.high for point in one.points]
+        axes.fill_between(at, lows, highs, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(at, [point.value for point in one.points], color=colour, label=one.name)
+        for click, point in zip(at, one.points, strict=True):
+            (dot,) = axes.plot([click], [point.value], "o", markersize=5, color=colour)
+            interval = f"{point.low:.3f} to {point.high:.3f}"
+            tip = f"{one.name}, click {click}: {point.value:.3f} ({interval})"
+            plotting.set_tip(dot, tip)
+        # The names stand between title and axes, where no curve can run through them.
+        place = 1 - (16 + _LINE * (number + 1)) / _HEIGHT
+        figure.text(_LEFT / _WIDTH, place, "—", color=colour, fontweight="bold")
+        figure.text((_LEFT + 24) / _WIDTH, place, one.name, color=colour)
+    return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where a click and an IoU lie in the picture. The IoU axis ends at 1."""
-
-    clicks: int
-    lowest: float
-    top: int
-
-    @classmethod
-    def around(cls, series: Sequence[Series]) -> _Frame:
-        lowest = min(estimate.low for one in series for estimate in one.curve)
-        # One tick of air below, so that a band does not lie on the axis.
-        return cls(
-            max(len(one.curve) for one in series),
-            max(0.0, min(0.9, math.floor(lowest * 10 - 0.25) / 10)),
-            _TITLE + _LEGEND * len(series) + 20,
-        )
-
-    def x(self, click: int) -> float:
-        share = (click - 1) / (self.clicks - 1) if self.clicks > 1 else 0.5
-        return _LEFT + share * (WIDTH - _LEFT - _RIGHT)
-
-    def y(self, iou: float) -> float:
-        share = (iou - self.lowest) / (1 - self.lowest)
-        return HEIGHT - _BOTTOM - share * (HEIGHT - self.top - _BOTTOM)
-
-    def axes(self) -> list[str]:
-        right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-        parts = []
-        ticks = round((1 - self.lowest) * 10)
-        step = 2 if ticks > 6 else 1
-        for tick in range(0, ticks + 1, step):
-            iou = 1 - tick / 10
-            y = self.y(iou)
-            parts.append(
-                f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="{INK}" '
-                'stroke-opacity="0.3"/>'
-            )
-            parts.append(_label(f"{iou:.1f}", _LEFT - 8, y + 4, "end"))
-        every = max(1, math.ceil(self.clicks / 20))
-        for click in range(1, self.clicks + 1, every):
-            parts.append(_label(str(click), self.x(click), bottom + 20, "middle"))
-        parts.append(_label("clicks", (_LEFT + right) / 2, HEIGHT - 12, "middle"))
-        middle = (self.top + bottom) / 2
-        parts.append(
-            f'<text transform="translate(18 {middle:.1f}) rotate(-90)" text-anchor="middle" '
-            f'fill="{INK}">mean IoU</text>'
-        )
-        return parts
-
-    def draw(self, one: Series, colour: str) -> list[str]:
-        clicks = range(1, len(one.curve) + 1)
-        above = [self._point(k, e.high) for k, e in zip(clicks, one.curve, strict=True)]
-        below = [self._point(k, e.low) for k, e in zip(clicks, one.curve, strict=True)]
-        line = [self._point(k, e.value) for k, e in zip(clicks, one.curve, strict=True)]
-        parts = [
-            f'<polygon points="{" ".join(above + below[::-1])}" fill="{colour}" '
-            'fill-opacity="0.2"/>',
-            f'<polyline points="{" ".join(line)}" fill="none" stroke="{colour}" stroke-width="2"/>',
-        ]
-        for click, estimate in zip(clicks, one.curve, strict=True):
-            x, y = self.x(click), self.y(estimate.value)
-            tip = f"{one.name}, click {click}: {estimate.value:.3f}"
-            tip += f" ({estimate.low:.3f} to {estimate.high:.3f})"
-            parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}">'
-                f"<title>{escape(tip)}</title></circle>"
-            )
-        return parts
-
-    def _point(self, click: int, iou: float) -> str:
-        return f"{self.x(click):.1f},{self.y(iou):.1f}"
-
-
-def _label(text: str, x: float, y: float, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}">{text}</text>'
-
-
-def _legend(name: str, colour: str, number: int) -> list[str]:
-    """Between title and plot, where no curve can run through it."""
-    y = _TITLE + _LEGEND * (number + 1)
-    return [
-        f'<line x1="{_LEFT}" y1="{y - 4}" x2="{_LEFT + 20}" y2="{y - 4}" stroke="{colour}" '
-        'stroke-width="2"/>',
-        f'<text x="{_LEFT + 28}" y="{y}" fill="{colour}">{escape(name)}</text>',
-    ]
+def curves_svg(curves: Sequence[Curve], title: str) -> str:
+    """`draw_curves` as an SVG element, which is also a document of its own."""
+    names = ", ".join(one.name for one in curves)
+    description = f"Mean IoU after each click of {names}; bands are 95 % intervals."
+    return plotting.to_svg(draw_curves(curves, title), description, title)

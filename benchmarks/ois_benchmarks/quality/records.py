@@ -11,6 +11,7 @@ tried again), the later line counts.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -176,6 +177,12 @@ class LogWriter:
         return log
 
 
+def _with_present_precision(model: dict[str, Any]) -> dict[str, Any]:
+    """Earlier versions wrote f32 and f16 for fp32 and fp16 in the engine's description."""
+    model["engine"] = re.sub(r"\bf(?=(32|16)\b)", "fp", model["engine"])
+    return model
+
+
 def _parse(path: Path, data: bytes) -> Log:
     header: dict[str, Any] | None = None
     records: dict[str, Record] = {}
@@ -187,6 +194,7 @@ def _parse(path: Path, data: bytes) -> Log:
                     raise _not_a_log(path)
                 header = {key: fields[key] for key in (*_IDENTITY, *fields)}
                 header["dataset"] = with_present_fingerprint(dict(header["dataset"]))
+                header["model"] = _with_present_precision(dict(header["model"]))
             else:
                 record = _record(fields)
                 records[record.name] = record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ois_benchmarks.quality.curves import Series
+from ois_benchmarks.quality.curves import Curve
 from ois_benchmarks.quality.datasets import Dataset
 from ois_benchmarks.quality.metrics import (
     RESAMPLES,
@@ -86,13 +86,13 @@ def compare(log: Log, other: Log) -> dict[str, Any]:
     }
 
 
-def curves_of(document: dict[str, Any]) -> list[Series]:
+def curves_of(document: dict[str, Any]) -> list[Curve]:
     """The result's IoU per click, and that of the run it is compared with."""
     runs = [(document["model"], document["curve"])]
     if compared := document.get("compared"):
         runs.append((compared["model"], compared["other"]["curve"]))
     return [
-        Series(model_name(model), [Estimate(**point) for point in curve]) for model, curve in runs
+        Curve(model_name(model), [Estimate(**point) for point in curve]) for model, curve in runs
     ]
 
 

@@ -40,7 +40,7 @@ def read_published(path: Path) -> list[Row]:
     return rows
 
 
-def markdown(result: Row, published: list[Row] | None = None) -> str:
+def summary_markdown(result: Row, published: list[Row] | None = None) -> str:
     """Headline table, difference to the compared run, IoU per click, and what went wrong."""
     dataset, clicks = result["dataset"]["name"], result["protocol"]["clicks"]
     metrics = [metric for metric in Metric if metric in result["metrics"]]

@@ -10,8 +10,7 @@ from typing import Any
 from ois_benchmarks.latency.result import LatencyResult
 from ois_benchmarks.load.result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load.result import StepResult
-from ois_benchmarks.report import gpu_engine as report_gpu_engine
-from ois_benchmarks.report import kernels as report_kernels
+from ois_benchmarks.report.gpu import engine_tables, kernel_tables
 from ois_benchmarks.results import read_json
 from ois_benchmarks.roofline import Ceilings
 from ois_client.contract.errors import InvalidInput
@@ -84,6 +83,18 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
     return found
 
 
+def describe_machine(machine: Mapping[str, Any]) -> str:
+    """A result's machine in a few words."""
+    parts = [
+        str(machine.get("gpu", "")),
+        str(machine.get("cpu", "a machine that is not described")),
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        f"{machine['threads']} threads" if "threads" in machine else "",
+        f"{machine['memory_gib']} GiB" if "memory_gib" in machine else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
 def _kind(document: Any) -> str:
     return str(document.get("benchmark") if isinstance(document, dict) else None)
 
@@ -138,12 +149,12 @@ def _overhead(found: Inputs, source: Source) -> None:
 
 
 def _gpu_engine(found: Inputs, source: Source) -> None:
-    list(report_gpu_engine.tables(source.document))
+    list(engine_tables(source.document))
     found.gpu_engine.append(source)
 
 
 def _kernels(found: Inputs, source: Source) -> None:
-    list(report_kernels.tables(source.document))
+    list(kernel_tables(source.document))
     found.kernels.append(source)
 
 

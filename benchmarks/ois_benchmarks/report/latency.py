@@ -5,14 +5,13 @@ Definitions are never mixed: each has a picture of its own, with what it means b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ois_benchmarks.latency.result import Benchmark, Definition, Figure, LatencyResult, Row
-from ois_benchmarks.report.bars import Bar, bars, headline
-from ois_benchmarks.report.parts import Picture
-from ois_benchmarks.report.roofline import Work
-from ois_benchmarks.roofline import PRECISIONS
+from ois_benchmarks.report.inputs import Inputs, Source, describe_machine
+from ois_benchmarks.report.page import Block, Picture, Section
+from ois_benchmarks.report.times import TimeRow, headline, times_svg
 
 OURS = "ois"
 #: Peers that headlines always name: those of the paper's Table 3 as their authors run them, and
@@ -28,6 +27,28 @@ _QUANTITIES = {
     Definition.AUTOMATIC: "SAM's automatic mask generator",
 }
 _ENCODE = "once for each picture, before its first click; a network without this step is not here"
+
+
+def latency_section(title: str, inputs: Inputs, benchmark: Benchmark) -> Section:
+    """The pictures of every run of `benchmark`."""
+    blocks: list[Block] = []
+    for one in inputs.latency:
+        if one.result.benchmark is benchmark:
+            blocks.append(f"{one.source.name}: {describe_machine(one.result.machine)}.")
+            blocks += latency_pictures(one.result)
+    return Section(title, blocks)
+
+
+def engines_section(sources: Sequence[Source]) -> Section:
+    """The pictures of every run of `ois bench engines`."""
+    blocks: list[Block] = []
+    for source in sources:
+        blocks.append(
+            f"{source.name}: one network in every engine, {source.document['weights']} weights. "
+            f"{describe_machine(source.machine)}."
+        )
+        blocks += engine_pictures(source.document)
+    return Section("One network in every engine", blocks)
 
 
 def device(result: LatencyResult) -> str:
@@ -54,28 +75,28 @@ def is_ours(row: Row) -> bool:
     return row.identity.family == OURS
 
 
-def pictures(result: LatencyResult) -> Iterator[Picture]:
+def latency_pictures(result: LatencyResult) -> Iterator[Picture]:
     """For each picture size: the encode (SPC), and every definition that any row was timed by."""
     for size in sizes(result):
         rows = rows_at(result, size)
         on = f"on {size[0]}x{size[1]}"
         if result.benchmark is Benchmark.SPC and any(row.encode for row in rows):
-            chart = [_encode_bar(row) for row in rows if row.encode]
-            title = headline(chart, f"An encode {on}")
-            yield Picture(bars(chart, "an encode"), title, f"encode: {_ENCODE}.")
-        failed = [_failed_bar(row) for row in rows if row.failed is not None]
+            times = [_encode_time(row) for row in rows if row.encode]
+            title = headline(times, f"An encode {on}")
+            yield Picture(times_svg(times, "an encode"), title, f"encode: {_ENCODE}.")
+        failed = [_failed_time(row) for row in rows if row.failed is not None]
         for definition in Definition:
             timed = [row for row in rows if definition in row.figures]
             if timed:
-                chart = [_bar(row, row.figures[definition]) for row in timed] + failed
+                times = [_time(row, row.figures[definition]) for row in timed] + failed
                 failed = []  # said once, below the first picture
                 what = _QUANTITIES[definition]
-                title = headline(chart, f"{what} {on}")
+                title = headline(times, f"{what} {on}")
                 caption = f"{definition.value}: {definition.meaning}."
-                yield Picture(bars(chart, definition.value), title, caption)
+                yield Picture(times_svg(times, definition.value), title, caption)
 
 
-def parts(result: LatencyResult) -> list[tuple[str, Mapping[str, float]]]:
+def loop_parts(result: LatencyResult) -> list[tuple[str, Mapping[str, float]]]:
     """Label, and ms by part, of every `loop` that was taken apart, the fastest first."""
     found = [
         (
@@ -88,63 +109,29 @@ def parts(result: LatencyResult) -> list[tuple[str, Mapping[str, float]]]:
     return sorted(found, key=lambda one: sum(one[1].values()))
 
 
-def ran_on_gpu(engine: str) -> bool:
-    """Of `Identity.engine`, which names the device where it is not the CPU."""
-    return "cuda" in engine or engine.startswith("tensorrt")
-
-
-def work(result: LatencyResult, size: tuple[int, int]) -> list[Work]:
-    """Clicks and encodes in process, whose FLOPs and bytes were counted, on the run's device: what
-    ran on the CPU beside a GPU's contestants lies under another roof.
-    """
-    found = []
-    on_gpu = device(result) != "cpu"
-    for row in rows_at(result, size):
-        if row.cost is None or row.identity is None or row.identity.precision not in PRECISIONS:
-            continue
-        if on_gpu != ran_on_gpu(row.identity.engine):
-            continue
-        cost, precision = row.cost, row.identity.precision
-        click = row.figures.get(Definition.CLICK)
-        seconds = {
-            "click": (click.seconds if click else None, cost.click_flops, cost.click_bytes),
-            "encode": (
-                row.encode.median_s if row.encode and click else None,
-                cost.encode_flops,
-                cost.encode_bytes,
-            ),
-        }
-        found += [
-            Work(label(row), what, is_ours(row), precision, took, flops, moved)
-            for what, (took, flops, moved) in seconds.items()
-            if took and flops and moved
-        ]
-    return found
-
-
 def engine_pictures(document: Mapping[str, Any]) -> Iterator[Picture]:
     """Of `ois bench engines`: the click and the encode at each network size."""
     rows = document["rows"]
     for width, height in dict.fromkeys((row["width"], row["height"]) for row in rows):
         here = [row for row in rows if (row["width"], row["height"]) == (width, height)]
         for what, name in (("click", "A click"), ("encode", "An encode")):
-            chart = [_engine_bar(row, what) for row in here]
-            title = headline(chart, f"{name} of {document['network']} at {width}x{height}")
+            times = [_engine_time(row, what) for row in here]
+            title = headline(times, f"{name} of {document['network']} at {width}x{height}")
             caption = f"The {what} engine alone, on arrays that are in memory."
-            yield Picture(bars(chart, f"{what} engine"), title, caption)
+            yield Picture(times_svg(times, f"{what} engine"), title, caption)
 
 
-def _engine_bar(row: Mapping[str, Any], what: str) -> Bar:
+def _engine_time(row: Mapping[str, Any], what: str) -> TimeRow:
     if "failed" in row:
-        return Bar(row["contestant"], ours=True, failed=row["failed"])
+        return TimeRow(row["contestant"], ours=True, failed=row["failed"])
     timing = row[what]
-    return Bar(
+    return TimeRow(
         row["contestant"], timing["median_s"], timing["low_s"], timing["high_s"], ours=True,
         remark="noisy" if timing["noisy"] else "",
     )  # fmt: skip
 
 
-def _bar(row: Row, figure: Figure) -> Bar:
+def _time(row: Row, figure: Figure) -> TimeRow:
     remarks = [
         f"projected ({figure.clicks} clicks)" if figure.projected else "",
         f"{figure.batch} at once" if figure.batch > 1 else "",
@@ -154,19 +141,19 @@ def _bar(row: Row, figure: Figure) -> Bar:
     return _named(row, figure.seconds, figure.low_s, figure.high_s, remark)
 
 
-def _encode_bar(row: Row) -> Bar:
+def _encode_time(row: Row) -> TimeRow:
     timing = row.encode
     if timing is None:
         raise ValueError("a row without an encode has no bar")
     return _named(row, timing.median_s, timing.low_s, timing.high_s, "noisy" if row.noisy else "")
 
 
-def _failed_bar(row: Row) -> Bar:
-    return Bar(label(row), ours=is_ours(row), failed=row.failed)
+def _failed_time(row: Row) -> TimeRow:
+    return TimeRow(label(row), ours=is_ours(row), failed=row.failed)
 
 
-def _named(row: Row, seconds: float, low_s: float, high_s: float, remark: str) -> Bar:
-    return Bar(
+def _named(row: Row, seconds: float, low_s: float, high_s: float, remark: str) -> TimeRow:
+    return TimeRow(
         label(row),
         seconds,
         low_s,

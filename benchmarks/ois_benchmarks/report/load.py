@@ -1,115 +1,71 @@
-"""A load run: latency against the rate that arrives, where time goes, and every step."""
+"""Load runs: latency against the rate of arriving clicks, and a table of every step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ois_benchmarks.load.result import Latency, StepResult
-from ois_benchmarks.report import svg
+from ois_benchmarks import plotting
+from ois_benchmarks.load.result import StepResult, describe_saturation
+from ois_benchmarks.report.inputs import Load, describe_machine
+from ois_benchmarks.report.page import Block, Picture, Section
 from ois_benchmarks.statistics import Estimate
-from ois_benchmarks.table import Column, Row, Table
+from ois_benchmarks.table import Column, Table, TableRow
 
-_HEIGHT, _LEFT, _RIGHT = 330, 74, 96
-_QUANTILES = (("p50", "50 %"), ("p95", "95 %"), ("p99", "99 %"))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT, _LEFT, _RIGHT, _AXIS = 410, 84, 110, 50
+_QUANTILES = {"p50": "50 %", "p95": "95 %", "p99": "99 %"}
 
 
-def arrivals(steps: Sequence[StepResult], found: Mapping[str, Any] | None) -> str:
-    """Latency over clicks per second that arrived; "" where no arrivals were measured.
+def load_section(loads: Sequence[Load]) -> Section:
+    """Each run: its conditions, the chart of its arrivals where it has some, and its steps."""
+    blocks: list[Block] = []
+    for load in loads:
+        document = load.source.document
+        saturation = document.get("saturation")
+        blocks.append(_describe(load))
+        ramp = _ramp(load.steps)
+        if saturation is not None and ramp:
+            title = f"{document['model']['network']}, {describe_saturation(saturation)}"
+            description = "; ".join(
+                f"{one.level:g} clicks/s: p50 {one.latency_ms.p50.value:.0f} ms"
+                for one in ramp
+                if one.latency_ms.p50
+            )
+            svg = plotting.to_svg(draw_arrivals(load.steps, saturation), description)
+            caption = "Bands are 95 % intervals. The vertical line is the highest sustained rate."
+            blocks.append(Picture(svg, title, caption))
+        blocks.append(steps_table(load.steps, document["plan"]["limit_ms"]))
+    return Section("Many users at once", blocks)
 
-    found: the run's `saturation`.
+
+@plotting.styled
+def draw_arrivals(steps: Sequence[StepResult], saturation: Mapping[str, Any]) -> Figure:
+    """Draw latency over the rate of arriving clicks, with the limit and the sustained rate.
+
+    steps: at least one with arrivals and a p50. saturation: the run's, see `load.result`.
     """
-    ramp = sorted((one for one in steps if one.pace == "arrivals"), key=lambda one: one.level)
-    ramp = [one for one in ramp if one.latency_ms.p50]
-    if not ramp or found is None:
-        return ""
-    top = 26.0
-    bottom = top + _HEIGHT
-    limit = float(found["limit_ms"])
-    values = [limit] + [e.value for one in ramp for e in _estimates(one.latency_ms)]
-    y = svg.log_scale(values, bottom, top)
-    x = svg.Scale(0.0, max(one.level for one in ramp) * 1.06, _LEFT, svg.WIDTH - _RIGHT)
-    parts = [
-        *svg.x_axis(x, top, bottom, "clicks per second that arrive (Poisson)"),
-        *svg.y_axis(y, _LEFT, svg.WIDTH - _RIGHT, "ms from due to mask (log scale)"),
-        svg.line(_LEFT, y(limit), svg.WIDTH - _RIGHT, y(limit), "limit"),
-        svg.text(
-            f"limit for the 95 % line: {limit:g} ms", _LEFT + 8, y(limit) - 6, kind="limit-text"
-        ),
-    ]
-    if found["rate"] is not None:
-        knee = x(found["rate"])
-        parts += [
-            svg.line(knee, top - 4, knee, bottom, "knee"),
-            svg.text(
-                f"sustained: {found['rate']:g}/s", knee - 6, top - 8, anchor="end", kind="knee-text"
-            ),
-        ]
-    ends = []
-    for number, (name, _) in enumerate(_QUANTILES):
-        line = [(one.level, getattr(one.latency_ms, name)) for one in ramp]
-        known = [(x(level), estimate) for level, estimate in line if estimate]
-        if not known:
-            continue
-        band = [(px, y(e.high)) for px, e in known] + [(px, y(e.low)) for px, e in known[::-1]]
-        parts += [
-            svg.polygon(band, f"band series-{number}"),
-            svg.polyline([(px, y(e.value)) for px, e in known], f"curve series-{number}"),
-        ]
-        parts += [
-            svg.circle(px, y(e.value), 3.5, f"point series-{number}", _tip(name, e))
-            for px, e in known
-        ]
-        ends.append((number, known[-1][0], y(known[-1][1].value)))
-    places = svg.spread([place for _, _, place in ends], 17, top, bottom)
-    for (number, px, _), place in zip(ends, places, strict=True):
-        share = _QUANTILES[number][1]
-        parts.append(svg.text(f"{share} within", px + 9, place + 4, kind=f"series-{number}-text"))
-    description = "; ".join(
-        f"{one.level:g} clicks/s: p50 {one.latency_ms.p50.value:.0f} ms"
-        for one in ramp
-        if one.latency_ms.p50
-    )
-    return svg.picture(parts, height=bottom + 46, description=description)
-
-
-def stages(rows: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """What a time is made of: a stacked bar a row, from zero, linear. "" for no rows.
-
-    rows: label, and parts in ms in the order in which they happen.
-    """
-    rows = [(label, parts) for label, parts in rows if parts and sum(parts.values()) > 0]
-    if not rows:
-        return ""
-    names = list(dict.fromkeys(name for _, parts in rows for name in parts))
-    top = 30.0
-    row_height, left = 40, 330
-    bottom = top + row_height * len(rows)
-    x = svg.Scale(0.0, max(sum(parts.values()) for _, parts in rows), left, svg.WIDTH - 80)
-    drawn = svg.x_axis(x, top, bottom, "ms")
-    for number, name in enumerate(names):
-        place = left + 120 * number
-        drawn += [
-            svg.box(place, top - 24, 12, 12, f"part part-{number % 6}"),
-            svg.text(name.replace("_", " "), place + 18, top - 14),
-        ]
-    for n, (label, parts) in enumerate(rows):
-        y, start = top + row_height * n + 8, 0.0
-        drawn.append(svg.text(svg.cut(label, left - 12), left - 10, y + 17, anchor="end"))
-        for name, value in parts.items():
-            begin, end = x(start), x(start + value)
-            part = names.index(name) % 6
-            tip = f"{name.replace('_', ' ')}: {svg.number(value)} ms"
-            drawn.append(svg.box(begin, y, end - begin, 24, f"part part-{part}", tip))
-            if end - begin > 44:
-                said = svg.number(value)
-                drawn.append(
-                    svg.text(said, (begin + end) / 2, y + 17, anchor="middle", kind="inside")
-                )
-            start += value
-        drawn.append(svg.text(svg.number(start), x(start) + 8, y + 17, kind="strong-text"))
-    description = "; ".join(f"{label}: {svg.number(sum(p.values()))} ms" for label, p in rows)
-    return svg.picture(drawn, height=bottom + 46, description=description)
+    ramp = _ramp(steps)
+    limit = float(saturation["limit_ms"])
+    known = [e for one in ramp for name in _QUANTILES if (e := getattr(one.latency_ms, name))]
+    values = [limit, *(value for e in known for value in (e.low, e.value, e.high) if value > 0)]
+    figure, axes = plotting.new_axes(_HEIGHT, left=_LEFT, right=_RIGHT, top=30, bottom=_AXIS)
+    axes.set_xlim(0, max(one.level for one in ramp) * 1.06)
+    plotting.set_log_axis(axes, "y", min(values) / 1.2, max(values) * 1.2)
+    axes.set_xlabel("clicks per second that arrive (Poisson)", labelpad=6)
+    axes.set_ylabel("ms from due to mask (log scale)", labelpad=6)
+    axes.axhline(limit, color=plotting.RED, linewidth=1.5, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"limit for the 95 % line: {limit:g} ms", (0, limit), (8, 5), textcoords="offset pixels",
+        color=plotting.RED,
+    )  # fmt: skip
+    if saturation["rate"] is not None:
+        _draw_sustained(axes, float(saturation["rate"]))
+    _draw_quantiles(axes, ramp)
+    return figure
 
 
 def steps_table(steps: Sequence[StepResult], limit_ms: float) -> Table:
@@ -126,7 +82,7 @@ def steps_table(steps: Sequence[StepResult], limit_ms: float) -> Table:
         Column("within limits", number=False),
     ]
     rows = [
-        Row(
+        TableRow(
             [
                 one.label,
                 f"{one.throughput:.1f}",
@@ -146,25 +102,77 @@ def steps_table(steps: Sequence[StepResult], limit_ms: float) -> Table:
         for one in steps
     ]
     notes = (
-        "Latency runs from when a click was due to when its mask was there, unpacked; a quantile "
-        "stands only where at least one click lies beyond it. No pause, human pace: closed "
-        "loops, so a slow server slows its users down. Arriving: an open loop; a click that had "
-        "to wait counts with its wait.",
+        "Latency runs from the time a click was due until its mask was unpacked. A quantile is "
+        "given only if at least one click lies beyond it. No pause and human pace are closed "
+        "loops: a slow server slows its users down. Arriving is an open loop: the latency of a "
+        "click includes the time it waited.",
     )
     return Table("Every step", columns, rows, notes).without_empty_columns()
 
 
-def _estimates(latency: Latency) -> list[Estimate]:
-    return [e for e in (latency.p50, latency.p95, latency.p99) if e is not None]
+def _describe(load: Load) -> str:
+    document, plan = load.source.document, load.source.document["plan"]
+    target, think = document["target"], plan["think"]
+    sentences = [
+        f"{load.source.name}: {document['model']['network']} ({document['model']['engine']}), "
+        f"{target['kind']} over {target['protocol']}",
+        describe_machine(load.source.machine),
+        f"Human pace: {think['distribution']} pauses, median {think['median_s']:g} s, sigma "
+        f"{think['sigma']:g}",
+        f"Seed {plan['seed']}",
+        "" if document["complete"] else "The run was interrupted: steps are missing",
+        "Other programs used the machine during the run" if document.get("noisy") else "",
+    ]
+    return ". ".join(filter(None, sentences)) + "."
+
+
+def _ramp(steps: Sequence[StepResult]) -> list[StepResult]:
+    """The steps with arrivals that have a median, by rising rate."""
+    ramp = [one for one in steps if one.pace == "arrivals" and one.latency_ms.p50]
+    return sorted(ramp, key=lambda one: one.level)
+
+
+def _draw_sustained(axes: Axes, rate: float) -> None:
+    axes.axvline(rate, color=plotting.INK, linewidth=1.5, linestyle=(0, (1.5, 2)))
+    axes.annotate(
+        f"sustained: {rate:g}/s", (rate, 1), (-6, 8), xycoords=("data", "axes fraction"),
+        textcoords="offset pixels", ha="right", color=plotting.INK, fontweight="bold",
+    )  # fmt: skip
+
+
+def _draw_quantiles(axes: Axes, ramp: Sequence[StepResult]) -> None:
+    """A line and a band for each quantile, labelled at its end."""
+    ends: list[tuple[str, str, float, float]] = []
+    for (name, share), colour in zip(_QUANTILES.items(), plotting.SERIES, strict=False):
+        points: list[tuple[float, Estimate]] = [
+            (one.level, e) for one in ramp if (e := getattr(one.latency_ms, name))
+        ]
+        if not points:
+            continue
+        levels = [level for level, _ in points]
+        lows, highs = [e.low for _, e in points], [e.high for _, e in points]
+        axes.fill_between(levels, lows, highs, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(levels, [e.value for _, e in points], color=colour, label=name)
+        for level, e in points:
+            (dot,) = axes.plot([level], [e.value], "o", markersize=6, color=colour)
+            said = f"{name} {e.value:.0f} ms ({e.low:.0f} to {e.high:.0f})"
+            plotting.set_tip(dot, f"{level:g} clicks/s: {said}")
+        ends.append((share, colour, levels[-1], points[-1][1].value))
+    low, high = axes.get_ylim()
+    pixels = [axes.transData.transform((0, value))[1] for *_, value in ends]
+    bottom, top = (axes.transData.transform((0, value))[1] for value in (low, high))
+    for (share, colour, level, value), before, after in zip(
+        ends, pixels, plotting.spread(pixels, 18, bottom, top), strict=True
+    ):
+        axes.annotate(
+            f"{share} within", (level, value), (10, after - before),
+            textcoords="offset pixels", va="center", color=colour,
+        )  # fmt: skip
 
 
 def _failures(step: StepResult) -> dict[str, int]:
     opens = {f"opening: {code}": count for code, count in step.failed_opens.items()}
     return {**step.failed, **opens}
-
-
-def _tip(name: str, estimate: Estimate) -> str:
-    return f"{name} {estimate.value:.0f} ms ({estimate.low:.0f} to {estimate.high:.0f})"
 
 
 def _interval(estimate: Estimate | None) -> str:

@@ -1,40 +1,71 @@
-"""A report as one HTML file that needs nothing else, and as Markdown."""
+"""A report: findings and sections of charts and tables, as one HTML file and as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
 
-from ois_benchmarks.report.parts import Picture, Report, Section
+from ois_benchmarks.plotting import themed
 from ois_benchmarks.table import Table
 
 
-def html(report: Report) -> str:
-    """No script, no font and no picture from elsewhere; light, dark and printed."""
-    style = (
-        resources.files("ois_benchmarks.report").joinpath("report.css").read_text(encoding="utf-8")
-    )
-    findings = "".join(f"<li>{escape(finding)}</li>" for finding in report.findings)
-    links = " · ".join(
-        f'<a href="#part-{number}">{escape(section.title)}</a>'
-        for number, section in enumerate(report.sections)
-    )
-    sections = "\n".join(
-        _section(section, f"part-{number}") for number, section in enumerate(report.sections)
-    )
-    return f"""<!doctype html>
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """svg: an inline element. title: what the picture shows, one finding. caption: what was
+    measured.
+    """
+
+    svg: str = field(repr=False)
+    title: str
+    caption: str = ""
+
+
+#: A text is a paragraph.
+Block = Picture | Table | str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """blocks: in reading order."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """findings: one sentence each, for the top of the page."""
+
+    title: str
+    findings: Sequence[str]
+    sections: Sequence[Section]
+
+    def html(self) -> str:
+        """One page for light and dark screens and for print. It loads nothing from elsewhere."""
+        style = resources.files("ois_benchmarks.report").joinpath("report.css")
+        findings = "".join(f"<li>{escape(finding)}</li>" for finding in self.findings)
+        links = " · ".join(
+            f'<a href="#part-{number}">{escape(section.title)}</a>'
+            for number, section in enumerate(self.sections)
+        )
+        sections = "\n".join(
+            _section_html(section, f"part-{number}") for number, section in enumerate(self.sections)
+        )
+        return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{escape(report.title)}</title>
+<title>{escape(self.title)}</title>
 <style>
-{style}</style>
+{style.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <main>
-<h1>{escape(report.title)}</h1>
+<h1>{escape(self.title)}</h1>
 <ul class="findings">{findings}</ul>
 <nav>{links}</nav>
 {sections}
@@ -43,28 +74,27 @@ def html(report: Report) -> str:
 </html>
 """
 
-
-def markdown(report: Report) -> str:
-    """Tables and findings; pictures are named by what they show."""
-    lines = [f"# {report.title}", "", *(f"- {finding}" for finding in report.findings)]
-    for section in report.sections:
-        lines += ["", f"## {section.title}", ""]
-        for block in section.blocks:
-            if isinstance(block, Table):
-                lines.append(block.markdown())
-            elif isinstance(block, Picture):
-                lines.append(f"- {block.title}")
-            else:
-                lines += [block, ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _section(section: Section, name: str) -> str:
-    blocks = "\n".join(_block(block) for block in section.blocks)
-    return f'<section id="{name}">\n<h2>{escape(section.title)}</h2>\n{blocks}\n</section>'
+    def markdown(self) -> str:
+        """Findings, tables and paragraphs; of a picture, its title."""
+        lines = [f"# {self.title}", "", *(f"- {finding}" for finding in self.findings)]
+        for section in self.sections:
+            lines += ["", f"## {section.title}", ""]
+            for block in section.blocks:
+                if isinstance(block, Table):
+                    lines.append(block.markdown())
+                elif isinstance(block, Picture):
+                    lines.append(f"- {block.title}")
+                else:
+                    lines += [block, ""]
+        return "\n".join(lines).rstrip() + "\n"
 
 
-def _block(block: Picture | Table | str) -> str:
+def _section_html(section: Section, anchor: str) -> str:
+    blocks = "\n".join(_block_html(block) for block in section.blocks)
+    return f'<section id="{anchor}">\n<h2>{escape(section.title)}</h2>\n{blocks}\n</section>'
+
+
+def _block_html(block: Block) -> str:
     if isinstance(block, Table):
         return block.html()
     if isinstance(block, str):
@@ -72,5 +102,5 @@ def _block(block: Picture | Table | str) -> str:
     caption = f'<p class="note">{escape(block.caption)}</p>' if block.caption else ""
     return (
         f'<figure class="picture"><figcaption>{escape(block.title)}</figcaption>'
-        f"{block.svg}{caption}</figure>"
+        f"{themed(block.svg)}{caption}</figure>"
     )

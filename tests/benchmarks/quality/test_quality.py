@@ -28,7 +28,7 @@ from ois_benchmarks.quality.run import (
     open_client,
     run,
 )
-from ois_benchmarks.quality.table import markdown, read_published
+from ois_benchmarks.quality.table import read_published, summary_markdown
 from ois_cli.main import main
 from ois_client.contract.errors import DeadlineExceeded, IncompatibleServer, InvalidInput, OISError
 from ois_client.contract.images import Picture
@@ -282,7 +282,7 @@ def document(**changes: object) -> dict[str, object]:
 
 
 def test_the_table_gives_iou_in_percent_clicks_and_whole_objects() -> None:
-    lines = markdown(document()).splitlines()
+    lines = summary_markdown(document()).splitlines()
     assert lines[2] == "| method | NoC90 ↓ | NoF95 (SegNext) ↓ | 1-mIoU ↑ |"
     assert lines[4] == ("| a\\|b, x | 3.50 (3.00 to 4.00) | 7 (3 to 4) | 50.00 (25.00 to 75.00) |")
     assert "- 1 objects skipped" in lines
@@ -297,10 +297,10 @@ def test_published_rows_stand_beside_ours_and_are_named_so(tmp_path: Path) -> No
         {"method": "Elsewhere", "dataset": "HQSeg44K val", "noc90": 1},
     ]
     path.write_text(json.dumps(rows))
-    table = markdown(document(), read_published(path))
+    table = summary_markdown(document(), read_published(path))
     assert "| Other (published) | 1.25 |  | 12.50 |" in table.splitlines()
     assert "Elsewhere" not in table
-    assert "No published row is about DAVIS345." in markdown(document(), [])
+    assert "No published row is about DAVIS345." in summary_markdown(document(), [])
 
 
 @pytest.mark.parametrize(
@@ -336,10 +336,10 @@ def test_a_default_name_tells_data_network_and_engine_apart(
     scenes = open_dataset("scenes:3")
     with open_client(f"local:{engines}") as client:
         name = default_output(client, scenes, tmp_path).name
-    assert name == "quality-scenes3-tiny-test-onnxruntime-f32.jsonl"
+    assert name == "quality-scenes3-tiny-test-onnxruntime-fp32.jsonl"
     with open_client(f"torch:{checkpoint}") as client:
         name = default_output(client, scenes, tmp_path).name
-    assert name == "quality-scenes3-micro-torch-f32-unrewritten.jsonl"
+    assert name == "quality-scenes3-micro-torch-fp32-unrewritten.jsonl"
 
 
 @pytest.fixture
@@ -371,7 +371,8 @@ def test_the_command_writes_log_result_table_and_picture(
     assert printed["model"]["sha256"] == open_transport(str(engines)).info().model_sha256
     assert printed["measured_on"]["versions"]["numpy"] == np.__version__
     picture = ElementTree.parse(pairs / "second.svg").getroot()
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
+    texts = [text.text or "" for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert len([text for text in texts if text.startswith("tiny-test, onnxruntime")]) == 2
 
 
 def test_an_interruption_says_how_to_go_on(engines: Path, tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_an_interruption_says_how_to_go_on(engines: Path, tmp_path: Path) -> Non
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "the same command goes on from there" in err
+    assert "run the same command to resume" in err
     assert "Traceback" not in err
     assert read_log(path).measured
 

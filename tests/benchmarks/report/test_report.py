@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,35 +18,25 @@ from ois_benchmarks.latency.result import (
     Definition,
     LatencyResult,
 )
-from ois_benchmarks.report import svg
-from ois_benchmarks.report.bars import Bar, bars, headline
 from ois_benchmarks.report.build import build
 from ois_benchmarks.report.inputs import Inputs, Latency, Source, read_inputs
-from ois_benchmarks.report.latency import pictures
-from ois_benchmarks.report.load import arrivals, stages
-from ois_benchmarks.report.page import html, markdown
-from ois_benchmarks.report.paper import TABLE_3
-from ois_benchmarks.report.parts import Picture
+from ois_benchmarks.report.latency import latency_pictures
+from ois_benchmarks.report.page import Picture
 from ois_benchmarks.report.roofline import Work
-from ois_benchmarks.report.table3 import table_3
+from ois_benchmarks.report.table3 import TABLE_3, table_3
 from ois_benchmarks.roofline import Ceilings
-from ois_benchmarks.table import Column, Table
-from ois_benchmarks.table import Row as Line
+from ois_benchmarks.table import Column, Table, TableRow
 from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput
-from support.load_steps import step_result
 from support.results import (
     CEILINGS,
     MACHINE,
     SIZE,
     figure,
-    load_document,
     row,
     sat,
     spc,
 )
-
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 def latency(result: LatencyResult, name: str = "spc.json") -> Latency:
@@ -87,66 +76,6 @@ def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
         read_inputs([tmp_path])
 
 
-# -- headlines and bars -----------------------------------------------------------------------
-
-
-def bar(label: str, seconds: float, **changes: Any) -> Bar:
-    return Bar(label, seconds, 0.98 * seconds, 1.02 * seconds, **changes)
-
-
-def test_a_headline_names_losses_like_wins() -> None:
-    rows = [
-        bar("slow engine", 0.4, ours=True),
-        bar("OIS", 0.1, ours=True),
-        bar("SegNext", 1.3, rank=0),
-        bar("SAM", 0.05, rank=2),
-        bar("Tiny", 0.02),
-        bar("HQ-SAM", 0.101, rank=1),
-        Bar("Gone", failed="no code"),
-    ]
-    assert headline(rows, "A click") == (
-        "A click: OIS takes 100 ms: 13x faster than SegNext, about as fast as HQ-SAM, "
-        "2.0x slower than SAM; the fastest peer is Tiny, 20.0 ms"
-    )
-    assert headline(rows[2:], "A click").startswith("A click: the fastest is Tiny, 20.0 ms; no en")
-    assert headline(rows[:2], "A click") == (
-        "A click: OIS takes 100 ms: 4.0x faster than slow engine"
-    )
-    assert headline(rows[6:], "A click") == "A click: no engine of OIS was measured"
-
-
-def test_dots_lie_at_their_values_on_the_labelled_scale() -> None:
-    picture = ElementTree.fromstring(
-        bars([bar("a", 0.1), bar("b", 0.2, ours=True), Bar("c", failed="why not")], "click")
-    )
-    texts = {t.text: float(t.attrib["x"]) for t in picture.iter(f"{SVG}text") if "x" in t.attrib}
-    dots = sorted(float(dot.attrib["cx"]) for dot in picture.iter(f"{SVG}circle"))
-    assert dots == pytest.approx([texts["100"], texts["200"]], abs=0.1)
-    ranges = [e for e in picture.iter(f"{SVG}line") if e.attrib["class"] == "range ours"]
-    widest = max(float(e.attrib["x2"]) - float(e.attrib["x1"]) for e in ranges)
-    scale = (dots[1] - dots[0]) / 0.30103  # pixels a decade
-    assert widest == pytest.approx(scale * 0.017374, rel=0.02)  # log10(1.02 / 0.98)
-    assert "c: not measured, why not" in texts
-    assert "click, ms (log scale)" in texts
-    assert "200 ms (196 to 204)" in texts
-
-
-def test_labels_are_moved_apart_and_keep_their_order() -> None:
-    moved = svg.spread([10, 11, 12, 90], 16, 0, 100)
-    assert moved == sorted(moved)
-    assert all(b - a >= 15.8 for a, b in pairwise(moved))
-    assert svg.spread([50, 10], 16, 0, 100) == [50, 10]
-
-
-def test_scales_label_round_values() -> None:
-    log = svg.log_scale([0.05, 2.0], 0, 100)
-    assert log.ticks() == [0.05, 0.1, 0.2, 0.5, 1, 2]
-    assert log(2.0) - log(0.2) == pytest.approx(log(0.5) - log(0.05))
-    assert svg.Scale(0, 31, 0, 100).ticks() == [0, 10, 20, 30]
-    assert [svg.number(v) for v in (0.1442, 14.0, 1440.4, 0)] == ["0.144", "14.0", "1,440", "0"]
-    assert [svg.short(v) for v in (0.5, 14.0)] == ["0.5", "14"]
-
-
 # -- tables -----------------------------------------------------------------------------------
 
 
@@ -154,7 +83,10 @@ def test_a_table_is_the_same_in_markdown_and_html() -> None:
     table = Table(
         "T",
         [Column("name", number=False), Column("a", "g"), Column("empty", "g")],
-        [Line(["x|<y>", "1\n0 to 2", ""], strong=True), Line(["gone: why", "", ""], quiet=True)],
+        [
+            TableRow(["x|<y>", "1\n0 to 2", ""], strong=True),
+            TableRow(["gone: why", "", ""], quiet=True),
+        ],
         ["note"],
     ).without_empty_columns()
     assert table.markdown().splitlines() == [
@@ -228,14 +160,14 @@ def test_results_of_two_machines_are_never_in_one_table() -> None:
 
 
 def test_each_definition_has_a_picture_of_its_own_with_its_meaning() -> None:
-    made = list(pictures(spc()))
+    made = list(latency_pictures(spc()))
     assert [picture.caption.split(":")[0] for picture in made] == ["encode", "click", "loop"]
     assert made[1].caption == f"click: {Definition.CLICK.meaning}."
     assert made[1].title == (
         "A click on 854x480: OIS bf16 takes 150 ms: 2.0x faster than HQ-SAM, 3.0x slower than SAM"
     )
     assert "segnext-sax2: not measured, no checkout" in made[1].svg
-    assert [p.caption.split(":")[0] for p in pictures(sat())] == ["sequential", "batched"]
+    assert [p.caption.split(":")[0] for p in latency_pictures(sat())] == ["sequential", "batched"]
 
 
 def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -270,32 +202,6 @@ def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.bytes_per_s > 0
 
 
-def test_arrivals_are_drawn_to_scale_with_limit_and_knee() -> None:
-    document = load_document()
-    steps = [step_result(10.0), step_result(20.0), step_result(30.0, failed={"TOO_MUCH": 7})]
-    picture = ElementTree.fromstring(arrivals(steps, document["saturation"]))
-    lines = [e for e in picture.iter(f"{SVG}polyline") if "series-0" in e.attrib["class"]]
-    points = [tuple(map(float, p.split(","))) for p in lines[0].attrib["points"].split()]
-    assert points[1][0] - points[0][0] == pytest.approx(points[2][0] - points[1][0], abs=0.2)
-    (knee,) = (e for e in picture.iter(f"{SVG}line") if e.attrib["class"] == "knee")
-    assert float(knee.attrib["x1"]) == pytest.approx(points[1][0], abs=0.1)
-    texts = [t.text for t in picture.iter(f"{SVG}text")]
-    assert "sustained: 20/s" in texts
-    assert "limit for the 95 % line: 500 ms" in texts
-    assert arrivals([], None) == ""
-
-
-def test_stages_are_as_long_as_they_take() -> None:
-    picture = ElementTree.fromstring(stages([("a", {"queue": 1.0, "decode": 3.0}), ("b", {})]))
-    widths = [
-        float(e.attrib["width"])
-        for e in picture.iter(f"{SVG}rect")
-        if e.find(f"{SVG}title") is not None
-    ]
-    assert widths[1] == pytest.approx(3 * widths[0], rel=0.01)
-    assert stages([("a", {})]) == ""
-
-
 # -- the page ---------------------------------------------------------------------------------
 
 
@@ -325,7 +231,7 @@ class Checker(HTMLParser):
 
 def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
     report = build(read_inputs([results]))
-    page = html(report)
+    page = report.html()
     checker = Checker()
     checker.feed(page)
     checker.close()
@@ -340,34 +246,34 @@ def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
     assert [section.title for section in report.sections] == [
         "The paper's Table 3",
         "Seconds per click",
-        "Segment anything: 256 clicks on one picture",
+        "Segment anything: 256 clicks on one image",
         "One network in every engine",
         "How much of the machine is used",
         "Clicks against IoU",
         "Many users at once",
         "Where the time goes",
-        "What the words mean",
-        "What it was measured on",
+        "What the terms mean",
+        "Machines",
     ]
     for picture in (b for section in report.sections for b in section.blocks):
         if isinstance(picture, Picture):
             ElementTree.fromstring(picture.svg)
-    # Colours are classes: each that a picture uses is in the style sheet.
+    # Every colour that a text asks for is in the style sheet, in both themes.
     style = page[page.index("<style>") : page.index("</style>")]
-    drawn = page[page.index("</style>") :]
-    classes = re.findall(r'<(?:text|line|circle|rect|polyline|polygon) class="([^"]+)"', drawn)
-    used = {name for names in classes for name in names.split()}
-    assert {"ours", "peer", "grid", "roof", "knee", "band", "part-0", "inside"} <= used
-    assert {name for name in used if f".{name}" not in style} <= {"dot", "point"}
+    asked = set(re.findall(r"fill: var\((--[a-z]+),", page))
+    assert {"--blue", "--orange", "--muted", "--ink"} <= asked
+    assert all(style.count(f"{name}: #") == 2 for name in asked)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
 
 
 def test_markdown_and_page_say_what_failed_and_what_is_missing(results: Path) -> None:
     report = build(read_inputs([results]))
-    for text in (markdown(report), html(report)):
+    for text in (report.markdown(), report.html()):
         assert "segnext-sax2: not measured, no checkout" in text
         assert "7 TOO_MUCH" in text
         assert "The run was interrupted: steps are missing" in text
-        assert "the weights are random, its quality says nothing" in text
+        assert "the weights are random, so its quality means nothing" in text
         assert Definition.SEQUENTIAL.meaning.split(",")[0] in text
         assert "sustained: 20 clicks/s" in text
 
@@ -377,7 +283,7 @@ def test_without_good_ceilings_of_the_machine_there_is_a_reason_and_no_roofline(
     results: Path, change: dict[str, Any]
 ) -> None:
     (results / "ceilings.json").write_text(json.dumps(replace(CEILINGS, **change).to_dict()))
-    text = markdown(build(read_inputs([results])))
+    text = build(read_inputs([results])).markdown()
     assert "spc.json has no roofline" in text
     assert "of the roof" not in text
 
@@ -403,9 +309,9 @@ def test_times_of_a_gpu_are_not_put_under_a_processors_roof() -> None:
     inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
     inputs.ceilings = [CEILINGS, replace(GPU_CEILINGS, gpu="H200")]
     inputs.sources = [inputs.latency[0].source]
-    text = markdown(build(inputs))
+    text = build(inputs).markdown()
     assert "spc.json has no roofline" in text
-    assert "python -m ois_benchmarks.gpu.ceilings" in text
+    assert "ois bench ceilings" in text
     assert "of the roof" not in text
 
 
@@ -413,7 +319,7 @@ def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
     inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
     inputs.ceilings, inputs.sources = [CEILINGS, GPU_CEILINGS], [inputs.latency[0].source]
     report = build(inputs)
-    text = markdown(report)
+    text = report.markdown()
     assert "Ceilings measured on H100: 50000 GFLOP/s fp32, 700000 GFLOP/s bf16, 710000" in text
     section = next(one for one in report.sections if one.title.startswith("How much"))
     (table,) = (block for block in section.blocks if isinstance(block, Table))
