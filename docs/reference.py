@@ -1,34 +1,38 @@
-"""The API reference as HTML, from docstrings: `make docs`, or `python docs/reference.py FOLDER`."""
+"""Builds the API reference, HTML from docstrings: `make docs` or `reference.py FOLDER`."""
 
 from __future__ import annotations
 
+import pkgutil
 import sys
+import warnings
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import MagicMock
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ois_client", "ois_runtime", "ois_export", "ois_network")
 
 
 def build(folder: Path, packages: tuple[str, ...] = PACKAGES) -> None:
+    """Write one page per module of `packages` to `folder`."""
     import pdoc
 
-    import ois_client
-
-    # pdoc reads a module's dictionary, where a name that is imported on demand is not yet.
-    for name in ois_client.__all__:
-        setattr(ois_client, name, getattr(ois_client, name))
+    # Only the Python of a Triton server has this module; the pages need no more than its name.
+    sys.modules.setdefault("triton_python_backend_utils", MagicMock())
+    modules = list(packages)
+    for name in packages:
+        package = import_module(name)
+        if not hasattr(package, "__all__"):
+            continue
+        # pdoc reads a module's dictionary, which lacks the names that are imported on first use.
+        for exported in package.__all__:
+            setattr(package, exported, getattr(package, exported))
+        # It documents the modules inside a package with `__all__` only if they are named.
+        modules += [each.name for each in pkgutil.iter_modules(package.__path__, f"{name}.")]
     pdoc.render.configure(show_source=False)
-    pdoc.pdoc(*packages, *_inside_triton(packages), output_directory=folder)
-
-
-def _inside_triton(packages: tuple[str, ...]) -> list[str]:
-    """Modules that only the Python of a Triton server can import: they have no page."""
-    return [
-        f"!{path.parent.name}.{path.stem}"
-        for path in sorted(ROOT.glob("*/ois_*/*.py"))
-        if path.parent.name in packages
-        and "\nimport triton_python_backend_utils" in path.read_text(encoding="utf-8")
-    ]
+    with warnings.catch_warnings():
+        # About urllib3's annotations, and about torch, which runs lscpu when it is imported.
+        warnings.filterwarnings("ignore", "Error parsing type annotation|Suppressed execution")
+        pdoc.pdoc(*modules, output_directory=folder)
 
 
 if __name__ == "__main__":

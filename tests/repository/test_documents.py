@@ -169,6 +169,8 @@ def test_the_api_reference_builds(tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "docs"))
     from reference import build
 
-    build(tmp_path, ("ois_client",))
+    build(tmp_path, ("ois_client", "ois_runtime.serving"))
     page = (tmp_path / "ois_client.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("AsyncClient", "OISPredictor", "superseded"))
+    assert (tmp_path / "ois_client" / "contract" / "geometry.html").is_file()
+    assert (tmp_path / "ois_runtime" / "serving" / "segment_model.html").is_file()
