@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from ois_client.contract.errors import InvalidInput
-from ois_export.graphs.precision import Precision
 from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.plan_gate import run_plan_gate
 from ois_export.parity.reference import open_reference
@@ -40,6 +39,7 @@ from ois_export.tensorrt.profiles import (
     points,
     warm_up_requests,
 )
+from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.engines.pair import GraphPair
 from ois_runtime.gpu_driver import Gpu

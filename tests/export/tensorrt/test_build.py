@@ -30,7 +30,7 @@ from ois_client.contract.errors import (
 )
 from ois_client.contract.geometry import Geometry
 from ois_export.export import describe_graph, write_engines
-from ois_export.graphs.precision import Precision, typed
+from ois_export.graphs.precision import typed
 from ois_export.parity.cases import CASES, SQUARE, Case, make_prompts
 from ois_export.parity.comparison import Limits
 from ois_export.parity.network_gate import run_gate
@@ -43,7 +43,7 @@ from ois_export.tensorrt.profiles import Objects, Shapes, input_shape
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.network import OISNetwork
 from ois_runtime import gpu_driver as driver
-from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import GraphPair
 from ois_runtime.gpu_driver import Gpu
