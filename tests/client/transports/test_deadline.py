@@ -1,5 +1,6 @@
-"""A deadline is for the whole call, however the server deals out its bytes."""
+"""A deadline holds for the whole call, no matter how slowly the server sends or receives."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -20,8 +21,10 @@ from ois_client import (
 )
 from ois_client.contract.images import load_image
 from ois_client.transports.blocking import open_transport
+from ois_client.transports.event_loop import open_async_transport
 
 PICTURE = load_image(np.zeros((6, 8, 3), np.uint8))
+LARGE = load_image(np.zeros((3000, 4000, 3), np.uint8))  # larger than any socket buffer
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n"
 REFUSED = b'{"error": "OIS:INVALID_IMAGE: all of it arrived"}'
 
@@ -66,9 +69,40 @@ def receive(connection):
         body += connection.recv(2**20)
 
 
+def encode_with_threads(url, picture, **options):
+    transport = open_transport(url, **options)
+    try:
+        transport.encode(picture)
+    finally:
+        transport.close()
+
+
+async def encode_on_an_event_loop(url, picture, **options):
+    transport = open_async_transport(url, **options)
+    try:
+        await transport.encode(picture)
+    finally:
+        await transport.close()
+
+
+@pytest.fixture(params=["blocking", "async"])
+def encode(request):
+    """A function that sends one picture and closes the transport."""
+    if request.param == "blocking":
+        yield encode_with_threads
+        return
+    loop = asyncio.new_event_loop()
+    yield lambda *args, **options: loop.run_until_complete(
+        encode_on_an_event_loop(*args, **options)
+    )
+    # A connection with unsent bytes closes only after the server has closed its end.
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+
+
 @pytest.mark.parametrize("at_once", [b"", HEAD], ids=["head", "body"])
-def test_an_answer_that_drips_in_is_late_all_the_same(at_once):
-    """Every byte comes in time; the answer would take 20 s."""
+def test_an_answer_that_trickles_in_ends_at_the_deadline(encode, at_once):
+    """Each byte comes in time, but the whole answer would take 20 s."""
     asked = []
 
     def drip(connection):
@@ -80,16 +114,14 @@ def test_an_answer_that_drips_in_is_late_all_the_same(at_once):
             time.sleep(0.05)
 
     with http_server(drip) as url:
-        transport = open_transport(url, timeouts=Timeouts(encode_s=0.5))
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.5 s"):
-            transport.encode(PICTURE)
+            encode(url, PICTURE, timeouts=Timeouts(encode_s=0.5))
         assert time.monotonic() - begin < 1.5
-        assert len(asked) == 1  # a deadline is over: not tried again
-        transport.close()
+        assert len(asked) == 1  # no retry after the deadline
 
 
-def test_an_answer_that_comes_in_pieces_before_the_deadline_is_taken():
+def test_an_answer_in_pieces_before_the_deadline_is_accepted(encode):
     def pieces(connection):
         receive(connection)
         head = f"HTTP/1.1 400 Bad\r\nContent-Length: {len(REFUSED)}\r\n\r\n".encode()
@@ -97,38 +129,47 @@ def test_an_answer_that_comes_in_pieces_before_the_deadline_is_taken():
             connection.sendall(bytes([byte]))
             time.sleep(0.002)
 
-    with http_server(pieces) as url:
-        transport = open_transport(url, timeouts=Timeouts(encode_s=20))
-        with pytest.raises(InvalidImage, match="all of it arrived"):
-            transport.encode(PICTURE)
-        transport.close()
+    with (
+        http_server(pieces) as url,
+        pytest.raises(InvalidImage, match="all of it arrived"),
+    ):
+        encode(url, PICTURE, timeouts=Timeouts(encode_s=20))
 
 
-def test_sending_a_large_picture_may_take_longer_than_connecting():
+def test_sending_a_large_picture_may_take_longer_than_connecting(encode):
     def late_reader(connection):
         time.sleep(0.6)
         receive(connection)
         head = f"HTTP/1.1 400 Bad\r\nContent-Length: {len(REFUSED)}\r\n\r\n".encode()
         connection.sendall(head + REFUSED)
 
-    large = load_image(np.zeros((3000, 4000, 3), np.uint8))  # more than any buffer takes
     timeouts = Timeouts(connect_s=0.2, encode_s=20)
-    with http_server(late_reader) as url:
-        transport = open_transport(url, timeouts=timeouts, retries=Retries(attempts=1))
-        with pytest.raises(InvalidImage, match="all of it arrived"):
-            transport.encode(large)
-        transport.close()
+    with (
+        http_server(late_reader) as url,
+        pytest.raises(InvalidImage, match="all of it arrived"),
+    ):
+        encode(url, LARGE, timeouts=timeouts, retries=Retries(attempts=1))
 
 
-def test_sending_ends_at_the_deadline_too():
-    large = load_image(np.zeros((3000, 4000, 3), np.uint8))
+def test_sending_ends_at_the_deadline_too(encode):
     with http_server(lambda _: time.sleep(10)) as url:
-        transport = open_transport(url, timeouts=Timeouts(encode_s=0.5))
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            transport.encode(large)
+            encode(url, LARGE, timeouts=Timeouts(encode_s=0.5))
         assert time.monotonic() - begin < 1.5
-        transport.close()
+
+
+def test_a_redirect_is_not_followed(encode):
+    asked = []
+
+    def redirect(connection):
+        receive(connection)
+        asked.append(connection)
+        connection.sendall(b"HTTP/1.1 307 Moved\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n")
+
+    with http_server(redirect) as url, pytest.raises(IncompatibleServer, match="HTTP 307"):
+        encode(url, PICTURE, retries=Retries(attempts=1))
+    assert len(asked) == 1
 
 
 # -- gRPC -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ois_client.contract.errors import (
     UnknownImage,
 )
 from ois_client.transports.failures import error_for, status_of_http
-from ois_client.transports.http_messages import error_of
+from ois_client.transports.http import error_of
 
 URL = "grpc://host:8001"
 

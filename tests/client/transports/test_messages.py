@@ -16,7 +16,7 @@ from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer
 from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickRequest
-from ois_client.transports import grpc, http_messages
+from ois_client.transports import grpc, http
 from ois_client.transports.exchange import Infer
 from ois_client.transports.tensors import from_bytes, to_bytes
 
@@ -64,8 +64,8 @@ def test_http_requests_equal_theirs(message):
     body, length = triton_http.InferenceServerClient.generate_request_body(
         inputs, outputs=outputs, parameters=dict(message.parameters)
     )
-    ours = http_messages.infer_request(Infer(message, {"x": "y"}, 1, 1), "tok")
-    end = int(ours.headers[http_messages.JSON_LENGTH])
+    ours = http.infer_request(Infer(message, {"x": "y"}, 1, 1), "tok")
+    end = int(ours.headers[http.JSON_LENGTH])
     assert json.loads(ours.body[:end]) == json.loads(body[:length])
     assert ours.body[end:] == body[length:]
     assert ours.headers["x"] == "y"
@@ -118,7 +118,7 @@ def test_replies_are_read_over_http(binary):
         outputs.append(one)
     text = json.dumps({"outputs": outputs}).encode()
     length = str(len(text)) if binary else None
-    read = http_messages.tensors_of(b"".join([text, *contents]), length)
+    read = http.tensors_of(b"".join([text, *contents]), length)
     if not binary:
         read["INFO"] = np.array([read["INFO"][0].encode()], dtype=np.object_)
     same(read, arrays)
@@ -145,7 +145,7 @@ def same(left, right):
 )
 def test_what_is_not_triton_s_is_an_incompatible_server(body, length):
     with pytest.raises(IncompatibleServer, match="not Triton's"):
-        http_messages.tensors_of(body, length)
+        http.tensors_of(body, length)
 
 
 @given(elements=st.lists(st.binary(max_size=20), min_size=1, max_size=5))

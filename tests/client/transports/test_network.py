@@ -157,6 +157,13 @@ def test_every_request_about_an_image_names_it_for_load_balancers(server, make, 
     assert set(named[:-2]) == {None}
 
 
+def test_http_answers_are_not_compressed(server, make):
+    """Triton would compress every mask, which takes longer than the click."""
+    with make(server.urls["http"]) as client:
+        client.open(IMAGE).click(20, 20)
+    assert {headers["accept-encoding"] for headers in server.headers} == {"identity"}
+
+
 @pytest.mark.parametrize("form", MaskFormat)
 def test_masks_travel_in_any_format(server, make, url, form):
     with make(url, mask_format=form) as client:
