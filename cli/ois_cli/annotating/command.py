@@ -25,8 +25,8 @@ from ois_cli.batch import (
 )
 from ois_cli.output import print_json, progress, warn
 from ois_cli.segment import UNTRAINED, box
-from ois_client.contract import rle
 from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.masks import coco_of_mask
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 from ois_client.transports.address import is_server
@@ -224,9 +224,7 @@ def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[Found]:
 def _found(mask: NDArray[np.uint8]) -> Found:
     corners = box(mask)
     x0, y0, x1, y1 = corners or (0, 0, -1, -1)
-    return Found(
-        rle.compress(rle.counts_of(mask)), int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1)
-    )
+    return Found(coco_of_mask(mask)["counts"], int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1))
 
 
 def _done(given: Input, journal: Journal) -> dict[int, Done]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ois_client.contract import rle
 from ois_client.contract.errors import InvalidInput
 
 Mask = NDArray[np.uint8]
@@ -146,10 +146,10 @@ def coco_of_mask(mask: NDArray[np.generic], *, compressed: bool = True) -> dict[
     lengths, column-major, background first.
     """
     mask = check_mask(mask)
-    counts = rle.counts_of(mask)
+    counts = run_lengths(mask)
     return {
         "size": list(mask.shape),
-        "counts": rle.compress(counts) if compressed else counts.tolist(),
+        "counts": compress_counts(counts) if compressed else counts.tolist(),
     }
 
 
@@ -171,14 +171,14 @@ def mask_of_coco(value: Any, *, expected: tuple[int, int] | None = None) -> Mask
     height, width = size
     _check_size(width, height, expected)
     if isinstance(counts, str | bytes):
-        runs = rle.decompress(counts)
+        runs = decompress_counts(counts)
     elif isinstance(counts, list | tuple):
-        runs = rle.counts_from_list(counts)
+        runs = _counts_of_list(counts)
     else:
         raise InvalidInput(
             f"got COCO counts of type {type(counts).__name__}; expected a string or a list"
         )
-    return rle.mask_of(runs, width, height)
+    return mask_of_runs(runs, width, height)
 
 
 def _check_size(width: int, height: int, expected: tuple[int, int] | None) -> None:
@@ -191,3 +191,91 @@ def _check_size(width: int, height: int, expected: tuple[int, int] | None) -> No
         raise InvalidInput(
             f"got a mask of {width}x{height} pixels; expected between 1 and {MAX_PIXELS} pixels"
         )
+
+
+# -- COCO's run lengths ---------------------------------------------------------------------------
+#
+# `counts` are the lengths of background, foreground, background, ... runs over the mask in
+# column-major order; the first is 0 when the mask begins with foreground. COCO writes them as a
+# list or as a compressed string: each count (from the fourth on, its difference to the count two
+# before) in groups of 5 bits, low first; bit 5 = "more follows", bit 4 of the last group = the
+# sign; plus 48 to make ASCII. Neither direction loops over runs in Python.
+
+_MOST_GROUPS = 7  # 35 bits: any difference of two 32-bit counts
+
+
+def run_lengths(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """mask: (H, W) uint8 0/1, checked -> counts, int64."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts_with = [0, 0] if flat[0] else [0]
+    return np.diff(np.concatenate((starts_with, changes, [flat.size])))
+
+
+def mask_of_runs(counts: NDArray[np.int64], width: int, height: int) -> Mask:
+    """Counts -> (H, W) uint8 0/1. Raises `InvalidInput` unless they add up to H * W."""
+    if counts.size == 0 or counts.min() < 0 or counts.max() > width * height:
+        raise InvalidInput(
+            f"got RLE counts that are empty, negative or larger than the {width}x{height} mask"
+        )
+    if int(counts.sum()) != width * height:
+        raise InvalidInput(
+            f"got RLE counts that add up to {int(counts.sum())} pixels; expected "
+            f"{width * height} for a mask of {width}x{height}"
+        )
+    values = np.zeros(counts.size, dtype=np.uint8)
+    values[1::2] = 1
+    return np.ascontiguousarray(np.repeat(values, counts).reshape((height, width), order="F"))
+
+
+def compress_counts(counts: NDArray[np.int64]) -> str:
+    """Counts -> COCO's compressed string, as pycocotools writes it."""
+    rest = counts.astype(np.int64)
+    rest[3:] -= counts[1:-2]
+    columns, used = [], []
+    more = np.ones(rest.size, dtype=bool)
+    while more.any():
+        used.append(more)
+        group = rest & 31
+        rest = rest >> 5
+        # done once what remains is only copies of the sign bit just written
+        more = more & (rest != np.where(group & 16, -1, 0))
+        columns.append((group + 48 + 32 * more).astype(np.uint8))
+    table, written = np.stack(columns, axis=1), np.stack(used, axis=1)
+    return table[written].tobytes().decode("ascii")
+
+
+def decompress_counts(text: str | bytes) -> NDArray[np.int64]:
+    """COCO's compressed string -> counts. Raises `InvalidInput` when it is not one."""
+    try:
+        data = text.encode("ascii") if isinstance(text, str) else bytes(text)
+    except UnicodeEncodeError:
+        raise InvalidInput("got an RLE string with characters outside ASCII") from None
+    symbols = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
+    if symbols.size == 0 or symbols.min() < 0 or symbols.max() > 63 or symbols[-1] & 32:
+        raise InvalidInput(
+            "got a damaged RLE string; expected COCO's compressed counts (ASCII 48..111, "
+            "complete), as pycocotools writes them"
+        )
+    last = np.flatnonzero((symbols & 32) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    lengths = last - first + 1
+    if lengths.max() > _MOST_GROUPS:
+        raise InvalidInput("got an RLE string with a count of more than 32 bits; it is damaged")
+    place = np.arange(symbols.size) - np.repeat(first, lengths)
+    counts = np.add.reduceat((symbols & 31) << (5 * place), first)
+    counts -= np.where(symbols[last] & 16, np.int64(1) << (5 * lengths), 0)
+    counts[1::2] = np.cumsum(counts[1::2])
+    counts[2::2] = np.cumsum(counts[2::2])
+    return counts
+
+
+def _counts_of_list(values: Sequence[int]) -> NDArray[np.int64]:
+    """A list from JSON -> counts. Raises `InvalidInput` when it holds anything but integers."""
+    try:
+        counts = np.asarray(values)
+    except (ValueError, OverflowError):
+        counts = np.empty(0)
+    if counts.ndim != 1 or counts.dtype.kind not in "iu":
+        raise InvalidInput("got RLE counts that are not a list of integers")
+    return counts.astype(np.int64)

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract import rle
 from ois_client.contract.errors import InvalidInput
-from ois_client.contract.masks import MAX_PIXELS, Mask, check_mask
+from ois_client.contract.masks import MAX_PIXELS, Mask, check_mask, run_lengths
 
 _SIZES = (3, 4, 8, 16)
 _CHANNELS = 4
@@ -36,7 +35,7 @@ def brush_of_mask(mask: NDArray[np.generic]) -> list[int]:
     mask = check_mask(mask)
     if mask.size > MAX_PIXELS:
         raise InvalidInput(f"got a mask of {mask.size} pixels; at most {MAX_PIXELS} are possible")
-    counts = rle.counts_of(mask.T)
+    counts = run_lengths(mask.T)
     lengths = _CHANNELS * counts
     samples = np.zeros(counts.size, dtype=np.int64)
     samples[1::2] = 255

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract import rle
 from ois_client.contract.errors import InvalidInput
-from ois_client.contract.masks import Mask, check_mask
+from ois_client.contract.masks import Mask, check_mask, mask_of_runs, run_lengths
 
 
 def box_of_mask(mask: NDArray[np.generic]) -> tuple[int, int, int, int]:
@@ -35,8 +34,8 @@ def cvat_of_mask(mask: NDArray[np.generic]) -> list[int]:
     mask = check_mask(mask)
     left, top, right, bottom = box_of_mask(mask)
     box = mask[top : bottom + 1, left : right + 1]
-    # `rle` runs down columns: those of the transposed box are its rows.
-    return [*rle.counts_of(box.T).tolist(), left, top, right, bottom]
+    # Run lengths go down columns: those of the transposed box are its rows.
+    return [*run_lengths(box.T).tolist(), left, top, right, bottom]
 
 
 def mask_of_cvat(values: Sequence[float], width: int, height: int) -> Mask:
@@ -63,6 +62,6 @@ def mask_of_cvat(values: Sequence[float], width: int, height: int) -> Mask:
             f"{width} and top <= bottom < {height}, the size of the image it belongs to"
         )
     mask = np.zeros((height, width), dtype=np.uint8)
-    box = rle.mask_of(whole[:-4], bottom - top + 1, right - left + 1)
+    box = mask_of_runs(whole[:-4], bottom - top + 1, right - left + 1)
     mask[top : bottom + 1, left : right + 1] = box.T
     return mask
