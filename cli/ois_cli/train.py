@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ois_network.config import NetworkConfig
     from ois_network.network import OISNetwork
     from ois_network.training.config import TrainConfig
-    from ois_network.training.data.batches import Source
+    from ois_network.training.data.sources import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def train(
     from ois_network.config import preset
     from ois_network.training.config import load_recipe
     from ois_network.training.data.features import FeatureCache
-    from ois_network.training.memory import keep_freed_memory
+    from ois_network.training.processes import keep_freed_memory
     from ois_network.training.trainer import RunOptions
     from ois_network.training.trainer import train as run
 
@@ -121,9 +121,8 @@ def _start(path: Path) -> OISNetwork:
 def _source(
     text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
-    from ois_network.training.data.batches import SceneSource
     from ois_network.training.data.collections import davis, folders, hqseg44k
-    from ois_network.training.data.sources import PairSource
+    from ois_network.training.data.sources import PairSource, SceneSource
 
     kind, _, where = text.partition(":")
     if text == "scenes":

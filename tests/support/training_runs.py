@@ -18,7 +18,7 @@ from ois_network.training.config import (
     Stage,
     TrainConfig,
 )
-from ois_network.training.data.batches import SceneSource
+from ois_network.training.data.sources import SceneSource
 from ois_network.training.trainer import RunOptions, train
 from support.network_scenes import MICRO
 

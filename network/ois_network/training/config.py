@@ -1,12 +1,14 @@
-"""A training recipe: one frozen dataclass, read from TOML, stored in every checkpoint.
+"""A training recipe: one frozen dataclass, read from TOML and stored in every checkpoint.
 
-Where the paper (§4.1) is silent the default is SegNext's (`models/default/plainvit_base1024_*`
-and `engine/trainer.py`), marked *SegNext*. `paper`, `tiny` and `ablation` ship as `recipes/`.
+Defaults that the paper (§4.1) does not give are SegNext's (`models/default/plainvit_base1024_*`
+and `engine/trainer.py`), marked *SegNext*. The recipes `paper`, `tiny` and `ablation` are in
+`recipes/`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,7 +18,7 @@ from typing import Any
 from ois_client.contract.errors import InvalidInput
 from ois_network.training.clicks.sampler import ClickConfig
 
-#: Fields that change what a run says, not what it learns.
+#: Fields that change the reports of a run, not its result.
 _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_scenes")
 
 #: The parts of `OISNetwork` that can be frozen.
@@ -26,17 +28,17 @@ PARTS = ("encoder", "depth_head", "mask_head", "project", "sparse", "dense", "fu
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of training at one network size. Give `steps`, or `epochs` of the data set."""
+    """A part of the training at one network size. Set either `steps` or `epochs`."""
 
     longest: int = 1022
-    images: int = 1  # images a step and process
-    # Objects trained on each image: it is encoded once for all of them. 0: no clicks at all,
-    # only what is known of every pixel (depth, grouping), at a third of a click's price.
+    images: int = 1  # per step and process
+    # Objects per image, which is encoded once for all of them. 0: no clicks; only depth and
+    # grouping are trained, which costs a third of a step with clicks.
     objects: int = 1
     steps: int = 0
     epochs: int = 0
     coarse: bool = False  # heads end before their last upsampling: a third of the work
-    rounds: int = -1  # at most so many rounds without gradient; -1: as `clicks.rounds` says
+    rounds: int = -1  # most rounds without gradient; -1: as `clicks.rounds`
 
     def __post_init__(self) -> None:
         wrong = min(self.longest, self.images) < 1 or self.objects < 0
@@ -49,7 +51,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class OptimiserConfig:
-    """Adam with a step schedule (paper: Adam; lr and milestones *SegNext*), or what tiny needs."""
+    """Adam with a step schedule (paper: Adam; lr and milestones *SegNext*), or others for tiny."""
 
     kind: str = "adam"  # adam | adamw | muon (matrices by Muon, the rest by AdamW)
     lr: float = 5e-5  # SegNext
@@ -58,7 +60,7 @@ class OptimiserConfig:
     weight_decay: float = 0.0  # SegNext
     clip_norm: float = 0.0  # 0: off, SegNext
     schedule: str = "steps"  # steps | cosine
-    # Shares of the whole run. SegNext: epochs 50 and 90 of 100, times 0.1.
+    # When lr is multiplied by `factor`, as shares of the run. SegNext: epochs 50 and 90 of 100.
     milestones: tuple[float, ...] = (0.5, 0.9)
     factor: float = 0.1
     warmup: int = 0  # steps of linear warm-up
@@ -76,11 +78,11 @@ class OptimiserConfig:
 class LossConfig:
     alpha: float = 0.5  # SegNext
     gamma: float = 2.0  # SegNext
-    iou_weight: float = 0.0  # ours: soft IoU beside NFL
-    depth_weight: float = 0.0  # ours: 0 with a frozen depth head
+    iou_weight: float = 0.0  # ours: weight of the soft IoU loss, added to NFL
+    depth_weight: float = 0.0  # ours: 0 if the depth head is frozen
     depth: str = "l1"  # l1 | ssi
     grouping_weight: float = 0.0  # ours: patches of one object get similar features
-    every_round: bool = False  # SegNext: only the last round has a gradient
+    every_round: bool = False  # every round has a gradient; SegNext: only the last
 
     def __post_init__(self) -> None:
         if self.depth not in ("l1", "ssi"):
@@ -92,7 +94,7 @@ class AugmentConfig:
     """SegNext's augmentations (`plainvit_base1024_hqseg44k`)."""
 
     on: bool = True
-    scale: tuple[float, float] = (0.75, 1.40)  # resampled by this before the network size
+    scale: tuple[float, float] = (0.75, 1.40)  # range of factors for the image's sides
     flip: bool = True
     rotate90: bool = True
     shift: float = 0.03
@@ -107,7 +109,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything that decides the result, data aside."""
+    """Everything that determines the result, except the data."""
 
     network: str = "vitb"
     seed: int = 0
@@ -117,11 +119,11 @@ class TrainConfig:
     clicks: ClickConfig = field(default_factory=ClickConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    accumulate: int = 1  # batches a step
+    accumulate: int = 1  # batches per step
     bf16: bool = True
-    ema: float = 0.0  # 0: off; else the decay of the averaged weights
-    # Share of the image; smaller masks are skipped. SegNext: 1000 pixels at 1024 x 1024. (SegNext
-    # keeps one image in twenty whose object was lost as an example of none; we skip it.)
+    ema: float = 0.0  # decay of the averaged weights; 0: off
+    # Masks that cover less than this share of the image are skipped. SegNext: 1000 pixels at
+    # 1024 x 1024. (SegNext also keeps one in twenty images without an object; we skip them all.)
     smallest_target: float = 0.001
     log_every: int = 20
     checkpoint_minutes: float = 10.0
@@ -139,7 +141,7 @@ class TrainConfig:
         if not dense and not all(stage.objects for stage in self.stages):
             raise InvalidInput(
                 "got a stage with objects=0 and neither loss.depth_weight nor "
-                "loss.grouping_weight; expected one of them: there is nothing else to learn"
+                "loss.grouping_weight; such a stage learns from these losses alone, so set one"
             )
         if not self.stages or self.accumulate < 1 or not 0 <= self.ema < 1:
             raise InvalidInput(
@@ -151,7 +153,7 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: TrainConfig) -> list[str]:
-        """What of `other` would lead to another result, as "field: here, there"."""
+        """The fields that change the result and differ, as "field: here, there"."""
         mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         return [
             f"{name}: {mine.get(name)}, {theirs.get(name)}"
@@ -160,17 +162,20 @@ class TrainConfig:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON and TOML types."""
+        """As plain JSON and TOML types."""
         return _plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`; raises `InvalidInput` for unknown or ill-typed fields."""
+        """The inverse of `to_dict`. Raises `InvalidInput` for unknown fields and wrong types."""
         return _build(cls, data, "")
 
 
 def load_recipe(name_or_path: str | Path) -> TrainConfig:
-    """A shipped recipe by name (`paper`, `tiny`), or a TOML file."""
+    """Read a shipped recipe by its name (such as `paper` or `tiny`), or a TOML file.
+
+    Raises `InvalidInput` if there is no such recipe or it is not valid.
+    """
     text = str(name_or_path)
     shipped = resources.files("ois_network.training") / "recipes"
     names = sorted(item.name[:-5] for item in shipped.iterdir() if item.name.endswith(".toml"))
@@ -186,6 +191,30 @@ def load_recipe(name_or_path: str | Path) -> TrainConfig:
         raise InvalidInput(
             f"got the recipe {text!r}: {error}; expected {', '.join(names)} or a TOML file"
         ) from None
+
+
+def plan_stages(
+    config: TrainConfig, epoch_length: int, world: int
+) -> tuple[list[tuple[int, Stage]], int]:
+    """(first step, stage) of each stage of the recipe, and the total number of steps.
+
+    epoch_length: images per epoch, 0 for endless data. world: the number of processes. Raises
+    `InvalidInput` if the recipe counts epochs and the data is endless.
+    """
+    if not epoch_length and any(stage.epochs for stage in config.stages):
+        raise InvalidInput(
+            "the recipe counts epochs, but procedural scenes are endless; name a data set "
+            "(--data hqseg44k:ROOT, davis:ROOT or folders:IMAGES,MASKS), or give the stages steps"
+        )
+    stages, first = [], 0
+    for stage in config.stages:
+        steps = stage.steps
+        if not steps:
+            images = stage.images * config.accumulate * world
+            steps = math.ceil(stage.epochs * epoch_length / images)
+        stages.append((first, stage))
+        first += steps
+    return stages, first
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run reports: metrics as JSON lines, TensorBoard where installed, an estimate of time."""
+"""The reports of a run: metrics as JSON lines and for TensorBoard, and the time that is left."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ois_client.contract.errors import OutputError
-from ois_network.training.state import write_atomically
+from ois_client.contract.files import write_file
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class Progress:
-    """Averages the losses of `every` steps and writes one line for them."""
+    """Writes one line per `every` steps, with the mean of their losses."""
 
     def __init__(
         self, folder: Path, total: int, every: int, say: Callable[[str], None], first: int
@@ -26,12 +26,12 @@ class Progress:
         self.sums: defaultdict[str, list[float]] = defaultdict(list)
         self.started, self.first = time.monotonic(), first
         self.last = self.started
-        self.pace = 0.0  # seconds a step, moving average
+        self.pace = 0.0  # seconds per step, moving average
         self.board = _tensorboard(folder, first)
         _drop_lines_after(self.path, first)
 
     def step(self, number: int, values: dict[str, float], rate: float) -> None:
-        """After step `number` (the first is 1)."""
+        """Record step `number`; the first is 1."""
         now = time.monotonic()
         took, self.last = now - self.last, now
         weight = 0.05 if self.pace else 1.0
@@ -51,7 +51,7 @@ class Progress:
         )
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record to the metrics file (and TensorBoard)."""
+        """Append a record to the metrics file and to TensorBoard. Raises `OutputError`."""
         record = {
             key: round(value, 6) if isinstance(value, float) else value
             for key, value in record.items()
@@ -60,7 +60,7 @@ class Progress:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise OutputError(f"could not write {self.path}: {error}; free space") from error
+            raise OutputError(f"cannot write {self.path}: {error}; free space") from error
         if self.board is not None:
             for key, value in record.items():
                 if key != "step" and isinstance(value, int | float):
@@ -76,12 +76,12 @@ def _tensorboard(folder: Path, first: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    # Points of steps that a resumed run does again are dropped, as in the metrics file.
+    # Drop the points of steps that a resumed run repeats, as in the metrics file.
     return SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1 if first else None)
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Forget records of steps that a resumed run will do again."""
+    """Drop the records of steps that a resumed run repeats."""
     if not path.is_file():
         return
     kept = []
@@ -89,6 +89,6 @@ def _drop_lines_after(path: Path, step: int) -> None:
         try:
             if json.loads(line).get("step", 0) <= step:
                 kept.append(line + "\n")
-        except json.JSONDecodeError:  # cut off while it was written
+        except json.JSONDecodeError:  # a line that was cut off
             continue
-    write_atomically(path, lambda file: file.write("".join(kept).encode()))
+    write_file(path, "".join(kept).encode())

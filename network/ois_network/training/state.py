@@ -1,17 +1,16 @@
-"""The state of a training run on disk: what is needed to go on to the same result."""
+"""The state of a training run on disk, from which it resumes to the same result."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ois_client.contract.errors import CheckpointError, OutputError
+from ois_client.contract.errors import CheckpointError
+from ois_client.contract.files import write_file
 from ois_network.training.config import TrainConfig
 
 STATE_FILE = "state.pt"
@@ -20,10 +19,10 @@ _SCHEMA = 2
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """After `step` finished steps. Everything random derives from (seed, step).
+    """The state after `step` steps. Random numbers need none: they depend on (seed, step) alone.
 
-    setting: what decides the result beside the recipe (data, its length, number of processes).
-    skipped: "reason: name" of pairs that could not be used -> how often.
+    setting: what determines the result besides the recipe: the data, its length, the number of
+    processes. skipped: "reason: name" of each pair that could not be used -> how often.
     """
 
     config: TrainConfig
@@ -35,7 +34,7 @@ class RunState:
     skipped: dict[str, int]
 
     def save(self, folder: Path) -> Path:
-        """Write `folder/state.pt`; an older one stays whole until the new one is complete."""
+        """Write `folder/state.pt` in one step. Raises `OutputError`; the old file then stays."""
         content = {
             "schema": _SCHEMA,
             "config": self.config.to_dict(),
@@ -47,18 +46,19 @@ class RunState:
             "skipped": self.skipped,
         }
         path = folder / STATE_FILE
-        for left in folder.glob(f".{STATE_FILE}.*.tmp"):  # by a process that was killed
-            left.unlink(missing_ok=True)
-        write_atomically(path, lambda file: torch.save(content, file))
+        for suffix in ("part", "tmp"):  # left by a process that was killed; tmp: earlier versions
+            for left in folder.glob(f".{STATE_FILE}.*.{suffix}"):
+                left.unlink(missing_ok=True)
+        write_file(path, lambda file: torch.save(content, file))
         return path
 
 
 def load_state(folder: Path) -> RunState:
-    """Raises `CheckpointError` when there is no state in `folder` or it is unreadable."""
+    """Read `folder/state.pt`. Raises `CheckpointError` if it is missing or not readable."""
     path = folder / STATE_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{path} does not exist; there is no run to resume. Start one without --resume"
+            f"{path} does not exist, so there is no run to resume; start one without --resume"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,27 +75,6 @@ def load_state(folder: Path) -> RunState:
         )
     except Exception as error:
         raise CheckpointError(
-            f"{path} is not the state of a training run of this version: {error}"
+            f"{path} cannot be read as the state of a training run: {error}; resume it with the "
+            "version that wrote it, or start a new run in another folder"
         ) from error
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write beside `path`, flush to the disk, rename over it. A failure leaves the old file.
-
-    Raises `OutputError` when the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its zip writer.
-        raise OutputError(
-            f"could not write {path}: {error}. The previous file is untouched; free space or "
-            "choose another folder"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

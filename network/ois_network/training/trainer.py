@@ -25,11 +25,11 @@ from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.config import preset
 from ois_network.initialise import build
 from ois_network.network import OISNetwork
-from ois_network.training.config import TrainConfig
-from ois_network.training.data.batches import Batch, BatchPlan, Consecutive, Source
+from ois_network.training.config import TrainConfig, plan_stages
+from ois_network.training.data.batches import Batch, BatchPlan, Consecutive
+from ois_network.training.data.sources import Source
 from ois_network.training.evaluate import evaluate
 from ois_network.training.forward import EncodedBatch
-from ois_network.training.interruption import stop_signal
 from ois_network.training.optimise import (
     Average,
     build_optimisers,
@@ -37,10 +37,9 @@ from ois_network.training.optimise import (
     learning_rate,
     set_learning_rate,
 )
-from ois_network.training.processes import Processes
+from ois_network.training.processes import Processes, stop_signal
 from ois_network.training.progress import Progress
 from ois_network.training.rounds import batch_losses
-from ois_network.training.stages import plan_stages
 from ois_network.training.state import STATE_FILE, RunState, load_state
 
 WEIGHTS_FILE = "last.safetensors"

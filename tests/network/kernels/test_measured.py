@@ -102,7 +102,7 @@ def test_a_network_does_not_cache_for_what_was_not_faster_here(
 
 @pytest.mark.parametrize(
     ("precision", "heads", "on"),
-    [("f16", 4, True), ("bf16", 4, False), ("f32", 4, False), ("f16", 2, False)],
+    [("fp16", 4, True), ("bf16", 4, False), ("fp32", 4, False), ("fp16", 2, False)],
 )
 def test_the_engine_caches_in_the_measured_precision_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, heads: int, on: bool

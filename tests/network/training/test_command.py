@@ -99,7 +99,7 @@ def test_epochs_need_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]
     recipe = folder / "recipe.toml"
     recipe.write_text(RECIPE.replace("steps = 2", "epochs = 15"))
     assert main(command(folder)) == 2
-    assert "procedural scenes have no end" in capsys.readouterr().err
+    assert "procedural scenes are endless" in capsys.readouterr().err
 
 
 def test_weights_of_another_size_are_refused(

@@ -70,7 +70,7 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
         ("frozen = ['encodr']", "encodr"),
         ("stages = []", "0 stages"),
         ("[[stages]]\nsteps = 1\nepochs = 1", "either steps or epochs"),
-        ("[[stages]]\nsteps = 1\nobjects = 0", "nothing else to learn"),
+        ("[[stages]]\nsteps = 1\nobjects = 0", "learns from these losses alone"),
         ("[[stages]]\nsteps = 1\nobjects = -1", "objects >= 0"),
         ("[clicks]\nmost = 30", "clicks.most=30"),
         ("clicks = 3", "expected a table"),

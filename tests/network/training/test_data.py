@@ -112,7 +112,7 @@ def test_files_of_the_same_name_are_counted(tmp_path: Path) -> None:
 def test_pairs_cannot_teach_what_every_pixel_tells(tmp_path: Path) -> None:
     write_image(tmp_path / "x/a.jpg")
     write_mask(tmp_path / "y/a.png")
-    with pytest.raises(InvalidInput, match=r"objects = 0.*Use the data `scenes`"):
+    with pytest.raises(InvalidInput, match=r"objects = 0.*Train on `scenes`"):
         PairSource(folders(tmp_path / "x", tmp_path / "y"), MICRO, load_recipe("tiny"))
 
 

@@ -17,10 +17,9 @@ from ois_network.training.config import (
     AugmentConfig,
     Stage,
 )
-from ois_network.training.data.batches import SceneSource
 from ois_network.training.data.collections import folders
 from ois_network.training.data.features import FeatureCache
-from ois_network.training.data.sources import PairSource
+from ois_network.training.data.sources import PairSource, SceneSource
 from ois_network.training.trainer import RunOptions, train
 from support.network_scenes import MICRO
 from support.training_runs import CACHED, RECIPE, metrics, run, weights

@@ -14,11 +14,11 @@ import torch
 
 from ois_client.contract.errors import CheckpointError, OutputError
 from ois_network.initialise import build
-from ois_network.training import state as state_module
 from ois_network.training.config import (
     OptimiserConfig,
 )
-from ois_network.training.data.batches import SceneSource
+from ois_network.training.data.sources import SceneSource
+from ois_network.training.state import load_state
 from ois_network.training.trainer import RunOptions, train
 from support.network_scenes import MICRO
 from support.training_runs import RECIPE, metrics, run, weights
@@ -48,7 +48,7 @@ def interrupted_save(folder: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         fsync(number)
 
-    state_module.os.fsync = interrupt
+    os.fsync = interrupt
     try:
         run(folder, RECIPE.replace(checkpoint_minutes=0.0))
     except KeyboardInterrupt:
@@ -62,8 +62,8 @@ def test_ctrl_c_in_the_middle_of_saving_leaves_a_whole_state(tmp_path: Path) -> 
     process.start()
     process.join(60)
     assert process.exitcode == 130
-    assert 1 <= state_module.load_state(tmp_path).step <= 2
-    assert not list(tmp_path.glob(".*tmp"))
+    assert 1 <= load_state(tmp_path).step <= 2
+    assert not list(tmp_path.glob(".*part"))
 
 
 def interrupted_run(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
     process.start()
     process.join(60)
     assert process.exitcode == 130
-    assert state_module.load_state(tmp_path).step == 2
+    assert load_state(tmp_path).step == 2
     resumed = weights(run(tmp_path, resume=True))
     whole = weights(run(tmp_path / "whole"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -99,17 +99,18 @@ def test_a_full_disk_leaves_the_last_good_state(
     def full(*_arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_module.os, "fsync", full)
-    with pytest.raises(OutputError, match=r"No space left.*previous file is untouched"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"No space left.*no file was changed"):
         run(tmp_path, resume=True)
     assert (tmp_path / "state.pt").read_bytes() == good
-    assert not list(tmp_path.glob(".*tmp"))
+    assert not list(tmp_path.glob(".*part"))
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / ".state.pt.4242.tmp").write_bytes(b"half")
+    for suffix in ("4242.tmp", "4242.139.part"):
+        (tmp_path / f".state.pt.{suffix}").write_bytes(b"half")
     run(tmp_path, stop_after=1)
-    assert not list(tmp_path.glob(".*tmp"))
+    assert not list(tmp_path.glob(".state.pt*"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from ois_network.order import coverage_of_logits
 from ois_network.training import rounds as module
 from ois_network.training.clicks.sampler import ClickConfig
 from ois_network.training.config import LossConfig, Stage, TrainConfig
-from ois_network.training.data.batches import Batch, BatchPlan, SceneSource
+from ois_network.training.data.batches import Batch, BatchPlan
+from ois_network.training.data.sources import SceneSource
 from ois_network.training.rounds import batch_losses
 from support.network_scenes import MICRO
 from support.training_runs import RECIPE, metrics, run

@@ -20,13 +20,14 @@ from ois_network.training.config import (
     LossConfig,
     OptimiserConfig,
     Stage,
+    plan_stages,
 )
-from ois_network.training.data.batches import Batch, BatchPlan, SceneSource
+from ois_network.training.data.batches import Batch, BatchPlan
+from ois_network.training.data.sources import SceneSource
 from ois_network.training.forward import EncodedBatch, encode_batch
 from ois_network.training.losses import grouping_loss
 from ois_network.training.optimise import build_optimisers
 from ois_network.training.rounds import batch_losses
-from ois_network.training.stages import plan_stages
 from ois_network.training.trainer import RunOptions, train
 from support.network_scenes import MICRO
 from support.training_runs import ONE_ROUND, RECIPE, STEPS, Ten, metrics, run, weights

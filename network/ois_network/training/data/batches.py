@@ -1,18 +1,17 @@
-"""Training batches: B images of one shape, N objects on them, each with its first clicks.
+"""Training batches: B images of one shape with N objects, each with its first clicks.
 
-A batch is a function of (seed, step) alone, so that a resumed run sees what an uninterrupted
-one would have seen, whatever the number of workers.
+A batch depends on (seed, step) alone, not on the number of workers. So a resumed run gets the same
+batches as one that was not interrupted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS
@@ -20,85 +19,17 @@ from ois_client.contract.geometry import Geometry
 from ois_network.config import NetworkConfig
 from ois_network.training.clicks.sampler import first_clicks
 from ois_network.training.config import Stage, TrainConfig
-from ois_network.training.scenes import scene as scenes
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image at network size with at least one object.
-
-    image (h, w, 3) uint8 RGB; depth (h, w) float32 inverse depth or None; masks: list of
-    (h, w) bool; others: for each mask, the other objects' pixels; skipped: what could not be
-    used in its place, as "reason: name"; instances (h, w) uint8, 0 = background, where all
-    objects of the image are known.
-    """
-
-    image: NDArray[np.uint8]
-    depth: NDArray[np.float32] | None
-    masks: list[NDArray[np.bool_]]
-    others: list[NDArray[np.bool_]]
-    name: str = ""
-    skipped: tuple[str, ...] = ()
-    instances: NDArray[np.uint8] | None = None
-
-
-class Source(Protocol):
-    """Where samples come from; `shape` is (width, height) at network size."""
-
-    def __len__(self) -> int:
-        """Images in an epoch; 0 when there is no end to them."""
-        ...
-
-    def sample(
-        self, index: int, shape: tuple[int, int] | None, stage: Stage, rng: np.random.Generator
-    ) -> Sample:
-        """Image `index`; without a `shape`, at the shape of its own aspect."""
-        ...
-
-
-class SceneSource:
-    """Procedural scenes, without end."""
-
-    def __init__(self, network: NetworkConfig, config: TrainConfig) -> None:
-        self.patch = network.patch
-        self.smallest = config.smallest_target or scenes.SMALLEST_TARGET
-        self.first = config.seed * 100_000_000  # other seeds see other scenes
-
-    def __len__(self) -> int:
-        return 0
-
-    def sample(
-        self, index: int, shape: tuple[int, int] | None, stage: Stage, rng: np.random.Generator
-    ) -> Sample:
-        if shape is None:
-            width, height = scenes.scene_size(scenes.TRAIN_SEED, index)
-            geometry = Geometry.fit(width, height, longest=stage.longest, patch=self.patch)
-            shape = geometry.network_width, geometry.network_height
-        attempt = 0
-        while True:  # a scene without a large enough object gives way to another
-            scene = scenes.render(
-                scenes.TRAIN_SEED, self.first + index + attempt * 50_000_000, shape
-            )
-            targets = scene.targets(self.smallest)
-            if targets:
-                break
-            attempt += 1
-        count = stage.objects
-        chosen = [targets[k] for k in rng.permutation(len(targets))[:count]]
-        while len(chosen) < count:
-            chosen.append(targets[int(rng.integers(len(targets)))])
-        masks = [scene.instances == k for k in chosen]
-        others = [(scene.instances > 0) & ~mask for mask in masks]
-        return Sample(
-            scene.image, scene.depth, masks, others, f"scene {index}", instances=scene.instances
-        )
+from ois_network.training.data.sources import Sample, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """image (B, h, w, 3) uint8; depth (B, h, w) or None; instances (B, h, w) uint8 or None;
-    owner (N); target (N, h, w) bool; points (N, 48, 2), labels (N, 48); pos_rows (gh, T),
-    pos_cols (gw, T).
+    """B images with N objects.
+
+    image: (B, h, w, 3) uint8 RGB. depth: (B, h, w) inverse depth, or None. instances: (B, h, w)
+    uint8, 0 = background, or None. owner: (N) int64, the image of each object. target: (N, h, w)
+    bool, 1 = object. points, labels: as in `Prompts`. pos_rows (gh, T), pos_cols (gw, T): see
+    `Geometry.position_matrices`. skipped: see `Sample`.
     """
 
     image: Tensor
@@ -114,6 +45,7 @@ class Batch:
     skipped: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
+        """A copy on `device`."""
         values: dict[str, Any] = {}
         for name in self.__slots__:
             value = getattr(self, name)
@@ -121,12 +53,12 @@ class Batch:
         return Batch(**values)
 
 
-#: Grid aspects (columns, rows) as shares of the longest side; square pictures half the time.
+#: (columns, rows) of the patch grid as shares of the longest side; one in three is square.
 _SHAPES = ((1.0, 1.0), (1.0, 1.0), (1.0, 0.75), (1.0, 0.5625), (0.75, 1.0), (1.0, 0.667))
 
 
 class BatchPlan(torch.utils.data.Dataset[Batch]):
-    """Batch number `k` of the run (a step has `accumulate` of them, for each process)."""
+    """Batch `k` of this process; every step has `accumulate` of them."""
 
     def __init__(
         self,
@@ -137,18 +69,19 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """stages: (first step, stage), in order."""
+        """stages: (first step, stage) in order, see `plan_stages`."""
         self.source, self.network, self.config = source, network, config
         self.stages, self.rank, self.world = stages, rank, world
 
     def stage(self, step: int) -> Stage:
+        """The stage to which a step belongs."""
         return next(stage for first, stage in reversed(self.stages) if step >= first)
 
     def __getitem__(self, number: int) -> Batch:
         config = self.config
         step, part = divmod(number, config.accumulate)
         stage = self.stage(step)
-        shared = np.random.default_rng([config.seed, step, 1])  # one shape a step, all ranks
+        shared = np.random.default_rng([config.seed, step, 1])  # one shape per step for all ranks
         part = part * self.world + self.rank
         rng = np.random.default_rng([config.seed, step, 2, part])
         shape = self._shape(stage, shared)
@@ -204,13 +137,13 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
 
 
 def _stack(maps: list[Any]) -> Tensor | None:
-    """The maps as one tensor, or None unless every image has one."""
+    """The maps as one tensor, or None if some image has none."""
     known = [item for item in maps if item is not None]
     return torch.from_numpy(np.stack(known)) if len(known) == len(maps) else None
 
 
 class Consecutive(torch.utils.data.Sampler[int]):
-    """Batch numbers first, first + 1, ... last - 1."""
+    """Batch numbers from `first` to `last` - 1."""
 
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last

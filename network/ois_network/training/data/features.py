@@ -1,9 +1,9 @@
-"""Image features of a frozen encoder, kept on disk: every image is encoded once, not 15 times.
+"""A cache on disk for the features of a frozen encoder: each image is encoded once per run.
 
-A file an image, named by the pixels and the encoder's weights, so that nothing stale can be
-read. It holds the four levels in bf16 and the depth in fp32: for ViT-B at 1022x1022 36 MB an
-image, so HQSeg44K needs 1.6 TB; meant for smaller sets and networks. The rounded values are
-used on the first visit too, or a resumed run would differ.
+One file per image, named by a digest of the pixels and the encoder's weights, so that no file can
+be out of date. It holds the four levels in bf16 and the depth in fp32. ViT-B at 1022x1022 takes
+36 MB per image and HQSeg44K would take 1.6 TB, so the cache is for smaller data sets and networks.
+The rounded values are used in the first epoch too, otherwise a resumed run would differ.
 """
 
 from __future__ import annotations
@@ -15,41 +15,48 @@ import torch
 from torch import Tensor
 
 from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import write_file
 from ois_network.network import OISNetwork
 from ois_network.training.config import TrainConfig
 from ois_network.training.data.batches import Batch
 from ois_network.training.forward import EncodedBatch, encode_levels
-from ois_network.training.state import write_atomically
 
 _FROZEN = {"encoder", "depth_head"}
 
 
 class FeatureCache:
-    """Called with a batch, returns its features; the mask head's laterals are never cached."""
+    """Returns the features of a batch when called.
+
+    The mask head's laterals are not cached: the mask head is trained.
+    """
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
-        """Raises `InvalidInput` when the recipe would change the features or the pictures."""
+        """Create `folder` if necessary.
+
+        Raises `InvalidInput` if the recipe changes the features or the images, `OutputError` if
+        the folder cannot be created.
+        """
         if not set(config.frozen) >= _FROZEN:
             raise InvalidInput(
                 f"the recipe trains {', '.join(sorted(_FROZEN - set(config.frozen)))}; features "
-                "can be cached only when encoder and depth head are frozen"
+                "can be cached only if encoder and depth head are frozen"
             )
         if any(stage.images > 1 for stage in config.stages):
             raise InvalidInput(
-                "the recipe has stages with several images a step, cut to a shape that is drawn "
-                "anew each time; features can be cached when images = 1 (use accumulate instead)"
+                "the recipe has stages with several images per step, which are cut to a random "
+                "shape; features can be cached if images = 1 (use accumulate instead)"
             )
         if config.augment.on:
             raise InvalidInput(
-                "the recipe augments, so no picture is seen twice; switch it off "
-                "(augment.on = false) to cache features"
+                "the recipe augments images, so none is seen twice; set augment.on = false to "
+                "cache features"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"could not create {folder}: {error}") from error
+            raise OutputError(f"cannot create {folder}: {error}; choose another folder") from error
         self.folder = folder
-        self.weights = b""  # known at the first batch: a resumed run brings its own weights
+        self.weights = b""  # computed at the first batch, when a resumed run has loaded its weights
         self.hits = self.misses = 0
 
     def __call__(self, network: OISNetwork, batch: Batch) -> EncodedBatch:
@@ -82,7 +89,7 @@ class FeatureCache:
         content = {f"level{n}": level.bfloat16().cpu().contiguous()
                    for n, level in enumerate(levels, 1)}  # fmt: skip
         content["depth"] = depth.cpu().contiguous()
-        write_atomically(path, lambda file: file.write(save(content)))
+        write_file(path, save(content))
         return content
 
 
