@@ -28,9 +28,7 @@ def file_with(text: str, folder: Path) -> str:
 
 def test_where_a_token_comes_from(tmp_path: Path) -> None:
     assert token_from_environment({}) is None
-    assert (
-        token_from_environment({"OIS_TOKEN": "", "OIS_TOKEN_FILE": ""}) is None
-    )
+    assert token_from_environment({"OIS_TOKEN": "", "OIS_TOKEN_FILE": ""}) is None
     assert token_from_environment({"OIS_TOKEN": "open"}) == "open"
     file = file_with("sesame\n", tmp_path)
     assert token_from_environment({"OIS_TOKEN": "open", "OIS_TOKEN_FILE": file}) == "sesame"

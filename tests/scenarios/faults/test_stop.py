@@ -1,9 +1,9 @@
-"""SIGTERM to `ois serve`: requests in flight are answered, later ones fail with a typed error."""
+"""A server that is stopped: requests in progress are answered, and nothing of it remains."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import http.client
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,53 +12,118 @@ from pathlib import Path
 import pytest
 
 from ois_client import Client
+from ois_client.contract.clicks import Click
 from ois_client.contract.errors import ServerUnavailable
+from ois_client.contract.masks import MaskFormat
 from ois_client.transports.settings import Retries
-from support.server.nginx import free_ports
+from ois_client.wire import click_message, encode_message, read_click_reply, read_info
+from ois_runtime.embedded.server import EmbeddedServer
+from support.server.calls import click_request, eventually, infer, picture, triton_statistics
 from support.server.players import Player, pixels
+from support.server.processes import children, processes_of, serving, shared_memory_of
 from support.server.slow_engines import write_engines_that_take
 
 ONCE = Retries(attempts=1)
 
 
-def test_sigterm_answers_what_is_in_flight(tmp_path: Path) -> None:
+def test_sigterm_lets_encodes_finish_and_later_requests_fail_with_a_typed_error(
+    tmp_path: Path,
+) -> None:
     engines = write_engines_that_take(0.8, tmp_path)
-    grpc, http, metrics = free_ports(3)
-    urls = f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"
-    command = [
-        *(sys.executable, "-m", "ois_cli.main", "serve", f"--engines={engines}"),
-        *(f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"),
-        f"--cache-bytes={2**24}",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        while (line := process.stdout.readline()) and not line.startswith("ready"):
-            pass
-        assert line, process.stderr.read() if process.stderr else ""
-        with Client(f"local:{engines}") as twin:
-            with ExitStack() as stack:
-                clients = [stack.enter_context(Client(url, retries=ONCE)) for url in urls]
-                players = [Player(client, twin, pixels(7000), seed=0) for client in clients]
-                assert all(player.click() for player in players)
-                with ThreadPoolExecutor(2) as pool:
-                    encodes = [
-                        pool.submit(client.open, pixels(7001 + n))
-                        for n, client in enumerate(clients)
-                    ]
-                    time.sleep(0.3)
-                    assert not any(encode.done() for encode in encodes)
-                    process.terminate()
-                    sessions = [encode.result(timeout=60) for encode in encodes]
-                assert all(session.last_encode is not None for session in sessions)
-            process.communicate(timeout=60)
-            assert process.returncode == 0
-            for player in players:  # the session outlives its server
-                player.check()
+    with (
+        serving(engines, cache_bytes=2**24) as (process, server),
+        Client(f"local:{engines}") as twin,
+    ):
+        urls = server.grpc_url, server.http_url
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Client(url, retries=ONCE)) for url in urls]
+            players = [Player(client, twin, pixels(7000), seed=0) for client in clients]
+            assert all(player.click() for player in players)
+            with ThreadPoolExecutor(2) as pool:
+                encodes = [
+                    pool.submit(client.open, pixels(7001 + n)) for n, client in enumerate(clients)
+                ]
+                time.sleep(0.3)
+                assert not any(encode.done() for encode in encodes)
+                process.terminate()
+                sessions = [encode.result(timeout=60) for encode in encodes]
+            assert all(session.last_encode is not None for session in sessions)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert not shared_memory_of(process.pid)
+        for player in players:  # the session does not need its server
+            player.check()
         for url in urls:
             with pytest.raises(ServerUnavailable):
                 Client(url, retries=ONCE)
-        assert not list(Path("/dev/shm").glob(f"ois-{process.pid}-*"))
-    finally:
+
+
+def test_sigterm_lets_clicks_finish_and_leaves_nothing(
+    engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OIS_DECODER", "triton")  # its statistics show a half finished click
+    large = picture(2, 1600, 1200)  # its masks take a while to encode
+    request = click_request(large, *([Click(9 * n, 9)] for n in range(32)))
+    message = click_message(request, mask_format=MaskFormat.PNG)
+    with serving(engines) as (process, server), ThreadPoolExecutor(2) as pool:
+        infer(server, encode_message(large))
+        before = triton_statistics(server)["ois_decoder"]
+        clicks = [pool.submit(infer, server, message, protocol=p) for p in ("grpc", "http")]
+        # Each click runs the decoder four times; after the first run most work remains.
+        eventually(lambda: triton_statistics(server)["ois_decoder"], lambda count: count > before)
+        process.terminate()
+        assert not any(click.done() for click in clicks)
+        _, said = process.communicate(timeout=40)
+        for click in clicks:
+            reply = read_click_reply(click.result(), request, mask_format=MaskFormat.PNG)
+            assert reply.masks.any(axis=(1, 2)).all()
+    assert process.returncode == 0, said
+    assert "stopped" in said
+    assert not shared_memory_of(process.pid)
+
+
+def test_a_connection_that_is_only_kept_open_does_not_delay_the_end(tmp_path: Path) -> None:
+    engines = write_engines_that_take(1.5, tmp_path)  # longer than the idle time of a connection
+    with serving(engines) as (process, server), ThreadPoolExecutor(1) as pool:
+        idle = http.client.HTTPConnection(server.options.host, server.ports.http)
+        idle.request("GET", "/v2/health/ready")
+        assert idle.getresponse().read() == b""
+        encode = pool.submit(infer, server, encode_message(picture(3)), protocol="http")
+        time.sleep(0.3)
+        assert not encode.done()
+        process.terminate()
+        assert not read_info(encode.result(timeout=40)).cached
+        _, said = process.communicate(timeout=30)  # Triton itself would wait for 60 s
+        idle.close()
+    assert process.returncode == 0, said
+    assert not shared_memory_of(process.pid)
+
+
+def test_ctrl_c_ends_the_server_without_an_error(engines: Path) -> None:
+    with serving(engines) as (process, server):
+        assert click_is_answered(server)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=40)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert not shared_memory_of(process.pid)
+
+
+def test_the_server_dies_with_its_parent_and_leaves_nothing(engines: Path) -> None:
+    with serving(engines) as (process, server):
+        (guard,) = children(process.pid)
+        (triton,) = children(guard)
+        assert click_is_answered(server)
+        assert shared_memory_of(process.pid)
         process.kill()
-        process.communicate()
+        assert not eventually(lambda: processes_of(triton), lambda names: not names, within_s=20)
+        assert not eventually(
+            lambda: shared_memory_of(process.pid), lambda names: not names, within_s=20
+        )
+
+
+def click_is_answered(server: EmbeddedServer) -> bool:
+    image = picture(1)
+    request = click_request(image, [Click(40, 40)])
+    reply = read_click_reply(infer(server, click_message(request, picture=image)), request)
+    return bool(reply.masks.any())

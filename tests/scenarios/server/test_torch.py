@@ -83,7 +83,7 @@ def test_the_network_runs_in_the_models_own_process(folder: Path) -> None:
         assert 'OIS_TORCH_DEVICE="cpu"' in server.printable_command()
         transport = open_transport(server.grpc_url)
         info = transport.info()
-        assert info.engine == f"torch {torch.__version__} cpu f32"
+        assert info.engine == f"torch {torch.__version__} cpu fp32"
         assert info.model_sha256 == in_process.info().model_sha256
         # Equal up to the threads of a sum: the stub's process may have another number.
         same(click(transport), wanted, tolerance=1e-4)
@@ -110,9 +110,9 @@ def test_features_of_tritons_models_stay_on_their_device(
 
 def test_what_cannot_be_served_is_refused_in_a_sentence(folder: Path, tmp_path: Path) -> None:
     for options, kind, text in (
-        ({"precision": "f16"}, InvalidInput, "without a device"),
+        ({"precision": "fp16"}, InvalidInput, "without a device"),
         ({"device": "gpu"}, InvalidInput, "'gpu'; expected cpu, cuda"),
-        ({"device": "cpu", "precision": "int8"}, InvalidInput, "torch has f32, f16, bf16"),
+        ({"device": "cpu", "precision": "int8"}, InvalidInput, "expected one of fp32, fp16, bf16"),
         ({"device": "cpu", "checkpoint": tmp_path / "none"}, EngineError, "no checkpoint at"),
     ):
         with pytest.raises(kind, match=text):

@@ -1,4 +1,4 @@
-"""What would hang the server, or make it answer nonsense, is found before it starts."""
+"""Machines on which the embedded server cannot run are found before it starts; also its guard."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from ois_runtime.embedded.guard import IdleConnections, kill_group, request_coun
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
 from ois_runtime.serving.request_counter import VARIABLE, RequestCounter
 from support.server.calls import eventually
+from support.server.processes import needs_server
+
+pytestmark = needs_server
 
 
 def test_this_machine_passes() -> None:
     check_machine(find_wheel(), 2**20)
 
 
-def test_a_missing_libpython_is_named_instead_of_waited_for(tmp_path: Path) -> None:
+def test_a_missing_libpython_is_named(tmp_path: Path) -> None:
     wheel = find_wheel()
     stub = tmp_path / "stub"
     data = wheel.stub.read_bytes()
@@ -97,43 +100,44 @@ def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
     assert not stage.folder.exists()
 
 
-def test_a_group_is_killed_whole_and_twice_is_fine() -> None:
+def test_a_process_group_is_killed_and_a_second_time_is_fine() -> None:
     parent = subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60"], start_new_session=True)
     kill_group(parent.pid)
     assert parent.wait(timeout=5) == -9
     kill_group(parent.pid)
 
 
-# -- when a server on its way out is only waited for ------------------------------------------
+# -- the guard: when a stopping server only waits for idle connections ------------------------
 
 
-def test_kept_connections_are_idle_when_no_model_works_and_no_byte_waits(
+def test_connections_are_idle_when_no_model_works_and_no_bytes_are_queued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     monkeypatch.setattr(guard, "_IDLE_S", 0.05)
     counter = RequestCounter()
 
-    def reached(connections: IdleConnections) -> bool:
+    def only_idle(connections: IdleConnections) -> bool:
         return eventually(connections.only, bool, within_s=0.5)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         connections = IdleConnections(port, tmp_path)
-        assert not reached(connections)  # no connection: Triton ends by itself
+        assert not only_idle(connections)  # without connections, Triton ends by itself
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = listening.accept()
             with accepted:
-                assert reached(connections)
+                assert only_idle(connections)
                 with counter:
                     assert request_counts(tmp_path) == {str(os.getpid()): (1, 0)}
-                    assert not reached(connections)
+                    assert not only_idle(connections)
                 assert request_counts(tmp_path) == {str(os.getpid()): (1, 1)}
-                assert reached(connections)
+                assert only_idle(connections)
                 client.sendall(b"GET")  # not read yet
-                assert not reached(connections)
+                assert not only_idle(connections)
                 accepted.recv(3)
-                assert reached(connections)
-    (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))  # died with a request
+                assert only_idle(connections)
+    # A model that died during a request does not count.
+    (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))
     assert list(request_counts(tmp_path)) == [str(os.getpid())]
-    assert not reached(IdleConnections(port, tmp_path / "nothing"))
+    assert not only_idle(IdleConnections(port, tmp_path / "nothing"))

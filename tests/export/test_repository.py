@@ -1,4 +1,4 @@
-"""An export's model repository: complete, valid, and made of the manifest's own tensors."""
+"""The exported model repository is complete and valid, and has the manifest's tensors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ ENSEMBLES = {"ois_encode", "ois_oneshot"}
 _TENSOR = re.compile(
     r'\{ name: "(\w+)"\s+data_type: TYPE_(\w+)\s+dims: \[ ([^\]]*) \]\s*(optional: true )?\}'
 )
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An engine folder with its model repository."""
+    folder = write_engines(tmp_path_factory.mktemp("engines"))
+    write_repository(folder, Manifest.load(folder))
+    return folder
 
 
 def tensors(config: str, field: str) -> dict[str, tuple[str, tuple[int, ...], bool]]:
@@ -60,7 +68,7 @@ def test_no_placeholder_is_left(engines: Path) -> None:
         assert text.count("[") == text.count("]")
 
 
-def test_the_configs_tensors_are_the_wires() -> None:
+def test_config_s_tensors_are_those_of_the_wire() -> None:
     config = (templates() / MODEL / "config.pbtxt").read_text()
 
     def wire(specs: dict[str, WireTensor], *, optional: bool) -> dict[str, object]:
@@ -123,4 +131,4 @@ def test_what_triton_cannot_serve_is_refused_and_nothing_is_written(tmp_path: Pa
         write_repository(folder, Manifest.from_dict(data))
     assert not (folder / "repository").exists()
     with pytest.raises(OutputError, match="cannot be written"):
-        write_repository(folder, Manifest.load(folder), tmp_path / "nowhere")
+        write_repository(folder, Manifest.load(folder), folder / "manifest.json")

@@ -1,10 +1,10 @@
-"""`SegmentService` and its helpers in process: what needs no server to be shown."""
+"""`SegmentService`, its request queue and its metrics, without Triton."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from ois_client.wire import (
     read_click_reply,
     read_info,
 )
-from ois_runtime.engines.base import load_engines
-from ois_runtime.engines.local import LocalTransport
+from ois_runtime.engines.backends import load_engines
+from ois_runtime.engines.local import LocalTransport, open_transport
 from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.engines.store import StoreStats
 from ois_runtime.serving.configuration import ServingOptions
@@ -40,6 +40,20 @@ from ois_runtime.serving.service import (
     SegmentService,
 )
 from support.server.calls import click_request, eventually, picture
+from support.tiny_engines import write_engines
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engines(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="module")
+def local(engines: Path) -> Iterator[LocalTransport]:
+    """The same engines without `SegmentService`, for the expected answers."""
+    transport = open_transport(str(engines))
+    yield transport
+    transport.close()
 
 
 @pytest.fixture
@@ -94,7 +108,7 @@ def test_coverage_of_another_image_is_refused(service: SegmentService) -> None:
         ask(service, click_message(wrong, picture=image))
 
 
-def test_an_answer_that_would_be_too_large_is_refused_before_the_work(engines: Path) -> None:
+def test_a_request_with_too_large_a_reply_is_refused_before_the_work(engines: Path) -> None:
     options = ServingOptions(max_reply_bytes=3 * 42 * 56 * 4)
     service = SegmentService(Segmenter(load_engines(engines)), options)
     image = picture(3)
@@ -118,7 +132,7 @@ def test_a_cancelled_request_stops_between_stages(service: SegmentService) -> No
     assert service.segmenter.holds(image.digest)
 
 
-def test_only_a_new_image_waits_in_the_slow_line(service: SegmentService) -> None:
+def test_only_requests_with_a_new_image_wait_in_the_encode_queue(service: SegmentService) -> None:
     image = picture(5)
     message = encode_message(image)
     assert service.needs_encode(message.tensors)
@@ -129,7 +143,7 @@ def test_only_a_new_image_waits_in_the_slow_line(service: SegmentService) -> Non
     ask(service, message)
     before = service.segmenter.stats()
     assert not service.needs_encode(message.tensors)
-    assert service.segmenter.stats() == before  # looking is not a hit
+    assert service.segmenter.stats() == before  # this is not counted as a hit
     odd = {**message.tensors, "DIGEST": np.zeros((0,), object)}
     assert service.needs_encode(odd)
 
@@ -142,10 +156,10 @@ def test_a_lost_image_is_unknown_and_counts_as_a_miss(service: SegmentService) -
     assert (record.kind, record.features) == ("click", "miss")
 
 
-# -- lines -------------------------------------------------------------------------------------
+# -- the queue ---------------------------------------------------------------------------------
 
 
-def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
+def test_a_full_queue_refuses_and_a_closed_one_finishes_its_jobs() -> None:
     go, done = threading.Event(), []
 
     def work(job: int) -> None:
@@ -174,7 +188,7 @@ def test_a_full_line_refuses_and_a_closed_one_finishes_its_work() -> None:
 
 @dataclass
 class Numbers:
-    """Metrics in a dictionary."""
+    """Metrics kept in dictionaries."""
 
     values: dict[str, float] = field(default_factory=dict)
     seen: dict[str, list[float]] = field(default_factory=dict)
@@ -190,7 +204,7 @@ class Numbers:
         self.seen.setdefault(name, []).append(value)
 
 
-def test_what_requests_report_is_published_once() -> None:
+def test_reported_requests_are_published_once() -> None:
     numbers = Numbers()
     stats = StoreStats(
         hits=5, misses=2, evictions=1, expirations=0, bytes=70, entries=3, budget_bytes=100
@@ -221,29 +235,3 @@ def test_what_requests_report_is_published_once() -> None:
         "ois_store_images": 3,
         "ois_store_budget_bytes": 100,
     }
-
-
-# -- options -----------------------------------------------------------------------------------
-
-
-def test_options_come_from_the_config_and_the_environment() -> None:
-    options = ServingOptions.read(
-        {"max_objects": "5", "cache_bytes": "10"}, {"OIS_CACHE_BYTES": "77", "OIS_OTHER": "x"}
-    )
-    assert (options.max_objects, options.cache_bytes, options.queue) == (5, 77, 64)
-    assert ServingOptions.read({}, {"OIS_CACHE_TTL_S": "inf"}).cache_ttl_s == float("inf")
-
-
-@pytest.mark.parametrize(
-    ("parameters", "text"),
-    [
-        ({"max_objets": "5"}, "max_objets"),
-        ({"max_objects": "many"}, "'many'"),
-        ({"max_objects": "0"}, "more than 0"),
-        ({"cache_ttl_s": "nan"}, "more than 0"),
-        ({"decoder": "gpu"}, "'gpu'; expected auto, process, triton"),
-    ],
-)
-def test_wrong_options_are_refused(parameters: dict[str, str], text: str) -> None:
-    with pytest.raises(InvalidInput, match=text):
-        ServingOptions.read(parameters, {})
