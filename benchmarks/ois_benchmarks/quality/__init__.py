@@ -1,1 +1,1 @@
-"""Quality: the robot user, NoC, NoF and mIoU."""
+"""Quality of segmentation under the clicks of a robot user: NoC, NoF and mIoU."""

@@ -1,11 +1,11 @@
-"""What quality is measured on: one object an image.
+"""Data sets for quality: images with the mask of one object each.
 
-    scenes[:COUNT]          held-out procedural scenes (200), the same ones every time
+    scenes[:COUNT]          held-out procedural scenes (default 200), always the same ones
     hqseg44k:ROOT           HQSeg44K val, 1,537 images
-    davis:ROOT              DAVIS345, 345 frames, all their objects as one
+    davis:ROOT              DAVIS345, 345 frames, all objects of a frame as one
     folders:IMAGES,MASKS    two folders whose files match by stem
 
-Images and masks keep their own size; what a network makes of it is its transport's business.
+Images and masks keep their own size. Resizing to the network's size is up to the transport.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """name: unique within the data set. load: raises `SkippedPair` when it cannot be used."""
+    """name: unique within the data set. load: raises `SkippedPair` if the pair is unusable."""
 
     name: str
     load: Callable[[], Target]
@@ -63,9 +63,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """fingerprint: equal for equal names and contents (of files: names and sizes).
-
-    lost: why and how many files were left out because their partner is missing.
+    """label: for readers. slug: for file names. fingerprint: equal for equal names and contents
+    (for files: names and sizes). lost: reason -> number of files without a partner.
     """
 
     label: str
@@ -76,15 +75,15 @@ class Dataset:
     lost: Mapping[str, int] = field(default_factory=dict)
 
     def describe(self) -> dict[str, str | int]:
-        """What must be equal for two runs to be about the same objects."""
+        """JSON-ready. Equal for two runs on the same objects."""
         return {"name": self.label, "objects": self.count, "fingerprint": self.fingerprint}
 
 
 def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) -> Dataset:
-    """See the top of this file. limit: so many objects, spread evenly over the collection.
+    """Open a data set by its text, see the top of this file.
 
-    Raises `InvalidInput` for an unknown data set and for what its reader misses; with `partial`
-    missing folders of HQSeg44K are counted instead.
+    limit: use only this many objects, spread evenly over the collection. partial: accept missing
+    folders of HQSeg44K. Raises `InvalidInput` for an unknown data set or missing files.
     """
     kind, _, where = text.partition(":")
     if kind == "scenes" and (where.isdecimal() or text == kind):
@@ -99,7 +98,7 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
         return _of_pairs(label, kind, collection, limit)
     elif kind == "davis" and where:
         collection = davis(where)
-        # Other frames than the published ones must not stand beside published numbers.
+        # Only the published frames may be shown beside published numbers.
         label = "DAVIS345" if collection.complete else f"DAVIS, {len(collection.pairs)} frames"
         return _of_pairs(label, kind, collection, limit)
     elif kind == "folders" and where.count(",") == 1:
@@ -173,5 +172,5 @@ def _of_pairs(label: str, slug: str, collection: Collection, limit: int | None) 
 
 
 def _read(pair: Pair) -> Target:
-    """The file itself is sent, as a person would send it, once it is known to be readable."""
+    """The path of the image, as a user would give it, and the mask, once both could be read."""
     return Target(pair.image, read_pair(pair)[1])

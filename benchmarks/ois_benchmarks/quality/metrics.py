@@ -1,14 +1,15 @@
 """NoC, NoF and mIoU of a robot-user run, with bootstrap intervals over objects.
 
-    NoC@t    clicks until IoU >= t, the click limit (20) where it never is; mean over objects
-    NoF@t    objects that count as failed, in two readings:
-               segnext   NoC@t equals the limit, as SegNext's code counts: an object that
-                         succeeds exactly at the last click is among them
+    NoC@t    clicks until IoU >= t, or the click limit (20) if it is never reached; mean over
+             objects
+    NoF@t    number of failed objects, by two definitions:
+               segnext   NoC@t equals the limit, as in SegNext's code; this includes objects that
+                         succeed exactly at the last click
                never     IoU >= t is not reached within the limit
     k-mIoU   mean over objects of the IoU after k clicks
 
-All of them are means (or sums) of one number an object, so one bootstrap over objects serves
-them all, and the paired comparison of two runs is the same bootstrap over differences.
+Each is the mean (or sum) of one number per object. So one bootstrap over objects gives all the
+intervals, and the paired comparison of two runs is the same bootstrap over differences.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class Kind(StrEnum):
     """What one object contributes."""
 
     CLICKS = "clicks until the threshold"
-    AT_LIMIT = "1 where that takes all clicks"
-    NEVER = "1 where the threshold is never reached"
-    IOU = "IoU after so many clicks"
+    AT_LIMIT = "1 if that takes all clicks"
+    NEVER = "1 if the threshold is never reached"
+    IOU = "IoU after a number of clicks"
 
 
 class Metric(StrEnum):
-    """A metric's key in results, its label in tables, its kind, and its threshold or click."""
+    """Key in results, label in tables, kind, and the threshold or the number of clicks."""
 
     label: str
     kind: Kind
@@ -65,7 +66,7 @@ class Metric(StrEnum):
 
     @property
     def is_count(self) -> bool:
-        """The sum over objects is reported, not the mean."""
+        """Whether the sum over objects is reported instead of the mean."""
         return self.kind in (Kind.AT_LIMIT, Kind.NEVER)
 
     @property
@@ -73,11 +74,14 @@ class Metric(StrEnum):
         return self.kind is not Kind.IOU
 
     def exists_for(self, clicks: int) -> bool:
-        """Whether a run of so many clicks has it."""
+        """Whether it is defined for runs of `clicks` clicks."""
         return self.kind is not Kind.IOU or self.at <= clicks
 
     def per_object(self, ious: Values) -> Values:
-        """ious: (N, K), IoU of N objects after 1..K clicks -> (N,)."""
+        """The contribution of each object, (N,).
+
+        ious: (N, K), IoU of N objects after 1..K clicks.
+        """
         if self.kind is Kind.IOU:
             return ious[:, int(self.at) - 1]
         if self.kind is Kind.NEVER:
@@ -89,7 +93,7 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Of one run, or of the difference of two. curve[k]: mean IoU after k + 1 clicks."""
+    """Metrics of one run, or of the difference of two. curve[k]: mean IoU after k + 1 clicks."""
 
     objects: int
     metrics: Mapping[Metric, Estimate]
@@ -97,18 +101,20 @@ class Summary:
 
 
 def summarise(ious: Values) -> Summary:
-    """ious: (N, K), IoU of N objects after 1..K clicks. Deterministic.
+    """Compute all metrics and the IoU curve with their intervals. Deterministic.
 
-    A metric of a click beyond K is left out. Raises `InvalidInput` when there is no object.
+    ious: (N, K), IoU of N objects after 1..K clicks. Metrics of more than K clicks are left out.
+    Raises `InvalidInput` if there is no object.
     """
     return _summary(*_columns(ious))
 
 
 def summarise_difference(ious: Values, other: Values) -> Summary:
-    """`ious` minus `other`, both (N, K) with the same object in each row.
+    """Metrics of `ious` minus those of `other`, both (N, K) with the same object in each row.
 
-    Resampling pairs cancels what is easy or hard for both: far narrower than two intervals.
-    Raises `InvalidInput` for shapes that differ.
+    Pairs are resampled together. What makes an object easy or hard for both runs cancels out, so
+    the intervals are far narrower than those of the two runs. Raises `InvalidInput` if the shapes
+    differ.
     """
     if ious.shape != other.shape:
         raise InvalidInput(
@@ -120,7 +126,7 @@ def summarise_difference(ious: Values, other: Values) -> Summary:
 
 
 def bootstrap_means(values: Values) -> list[Estimate]:
-    """values: (N, M) -> the mean of each column with its interval; rows are resampled whole."""
+    """The mean of each column of `values`, (N, M), with its interval. Rows are resampled whole."""
     count = len(values)
     generator = np.random.default_rng(0)
     means = np.empty((RESAMPLES, values.shape[1]))
@@ -135,7 +141,7 @@ def bootstrap_means(values: Values) -> list[Estimate]:
 
 
 def _columns(ious: Values) -> tuple[list[Metric], Values]:
-    """The metrics there are, and (N, metrics + K): one column a metric, then the IoUs."""
+    """The defined metrics, and (N, metrics + K): one column per metric, then the IoUs."""
     if ious.ndim != 2 or not ious.size:
         raise InvalidInput(
             f"got IoUs of shape {ious.shape}; expected (objects, clicks) with at least one of each"

@@ -1,11 +1,11 @@
-"""Results of single objects as JSON lines: an interrupted run resumes, two runs compare.
+"""A quality log: one JSON line per object, so that runs can be resumed and compared.
 
     {"quality_log": 1, "dataset": ..., "clicks": 20, "model": ..., "machine": ...}
     {"name": "scene-00000", "width": 640, "height": 480, "area": 9120, "ious": [...], ...}
     {"name": "scene-00001", "skipped": "empty mask"}
 
-A line that an interruption cut off is dropped. Where a name occurs twice (it failed, and was
-tried again), the later line counts.
+A line that was cut off by an interruption is dropped. If a name occurs twice (the object failed
+and was tried again), the later line counts.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ois_client.contract.files import LineFile
 
 SCHEMA = 1
 _BEGINNING = b'{"quality_log": '
-#: Keys of the header that must agree before a run goes on in an existing file.
+#: Keys of the header that must agree before a run resumes in an existing file.
 _IDENTITY = ("dataset", "clicks", "model")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """click: the first that failed, 0 = the image could not be opened."""
+    """click: number of the click that failed, from 1; 0 = the image could not be opened."""
 
     click: int
     code: str
@@ -42,8 +42,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One object. area: of its true mask, in pixels; ious: after each click that succeeded;
-    clicks: (x, y, positive) in pixels of the image.
+    """One object. width, height: of the image in pixels. area: of the true mask in pixels. ious:
+    after each click that succeeded. clicks: (x, y, positive), x and y in pixels of the image.
     """
 
     name: str
@@ -56,8 +56,10 @@ class Measured:
     failure: Failure | None = None
 
     def held_ious(self, clicks: int) -> list[float]:
-        """IoU after 1..`clicks` clicks. A failed click leaves the mask as it was, so the IoU
-        before it stands for it and all that would have followed (0: there never was a mask).
+        """IoU after 1..`clicks` clicks.
+
+        A failed click leaves the mask as it was. So from there on the last IoU is repeated, or 0
+        if there was no mask yet.
         """
         missing = clicks - len(self.ious)
         return [*self.ious, *(self.ious[-1:] or (0.0,)) * missing]
@@ -65,7 +67,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An image + mask pair that says nothing about any network, and why."""
+    """An image and mask that cannot be measured. skipped: the reason."""
 
     name: str
     skipped: str
@@ -76,7 +78,7 @@ Record = Measured | Skipped
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A read log; records by name, in the order they were first written."""
+    """The contents of a log. records: by name, in the order in which they were first written."""
 
     path: Path
     header: Mapping[str, Any]
@@ -95,7 +97,7 @@ class Log:
         return [record for record in self.records.values() if isinstance(record, Skipped)]
 
     def ious(self, names: list[str] | None = None) -> NDArray[np.float64]:
-        """(N, clicks) of the named objects, or of all."""
+        """IoUs of the named objects, or of all: (N, clicks)."""
         measured = self.measured
         chosen = measured if names is None else names
         rows = [measured[name].held_ious(self.clicks) for name in chosen]
@@ -103,27 +105,27 @@ class Log:
 
 
 def read_log(path: Path) -> Log:
-    """Raises `InvalidInput` when the file is missing, not a log, or damaged."""
+    """Read a log. Raises `InvalidInput` if the file is missing, damaged, or not a log."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"results {path} cannot be read: {error.strerror}") from error
+        raise InvalidInput(f"the log {path} cannot be read: {error.strerror}") from error
     return _parse(path, data)
 
 
 class LogWriter:
-    """Appends to a log; every record is on its way to the disk when `append` returns."""
+    """Appends records to a log. When `append` returns, the record is written to the file."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
-        """Open `path`, or go on with the run it holds.
+        """Create `path`, or resume the run that it holds.
 
         header: JSON values with at least `dataset`, `clicks` and `model`. Raises `InvalidInput`
-        when the file holds another run or something else, `OutputError` when it cannot be written
+        if the file holds another run or is not a log, and `OutputError` if it cannot be written
         or another process is writing it.
         """
         self.path = path
         if path.exists() and not path.is_file():
-            raise _not_a_log(path)  # a device may never end when it is read
+            raise _not_a_log(path)  # reading a device may never end
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -137,13 +139,13 @@ class LogWriter:
         self._header, self._records = log.header, dict(log.records)
 
     def append(self, record: Record) -> None:
-        """Raises `OutputError`; what was written before stays readable."""
+        """Append a record. Raises `OutputError`; earlier records stay readable."""
         self._file.append(asdict(record))
         self._records[record.name] = record
 
     @property
     def log(self) -> Log:
-        """All that the file holds now."""
+        """The current contents of the file."""
         return Log(self.path, self._header, self._records)
 
     def __enter__(self) -> LogWriter:
@@ -171,7 +173,7 @@ class LogWriter:
             if log.header[key] != wanted[key]:
                 raise InvalidInput(
                     f"{self.path} holds another run: its {key} is {log.header[key]}, this run's "
-                    f"is {wanted[key]}. Name another output, or remove the file"
+                    f"is {wanted[key]}. Name another output file, or remove this one"
                 )
         self._file.drop_cut_off()
         return log
@@ -179,7 +181,8 @@ class LogWriter:
 
 def _with_present_precision(model: dict[str, Any]) -> dict[str, Any]:
     """Earlier versions wrote f32 and f16 for fp32 and fp16 in the engine's description."""
-    model["engine"] = re.sub(r"\bf(?=(32|16)\b)", "fp", model["engine"])
+    if "engine" in model:
+        model["engine"] = re.sub(r"\bf(?=(32|16)\b)", "fp", model["engine"])
     return model
 
 
@@ -203,7 +206,7 @@ def _parse(path: Path, data: bytes) -> Log:
                 raise _not_a_log(path) from error
             raise InvalidInput(
                 f"{path}, line {number}, is damaged ({type(error).__name__}: {error}); remove "
-                "the line and its object is measured again"
+                "the line and run the same command to measure the object again"
             ) from error
     if header is None:
         raise _not_a_log(path)
@@ -223,5 +226,5 @@ def _record(fields: dict[str, Any]) -> Record:
 
 def _not_a_log(path: Path) -> InvalidInput:
     return InvalidInput(
-        f"{path} is not a log of `ois bench quality` of schema {SCHEMA}; name another file"
+        f"{path} is not a log of `ois bench quality` (schema {SCHEMA}); name another file"
     )

@@ -1,4 +1,4 @@
-"""A quality log -> metrics with intervals, and the paired comparison of two logs."""
+"""The result of a quality run: metrics with intervals, and the paired comparison of two runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ois_client.contract.errors import InvalidInput
 
 
 def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, Any]:
-    """JSON-ready: metrics, curve, what failed and was skipped, and what it ran on.
+    """The JSON-ready result of a log: metrics, IoU curve, failures, model and machine.
 
-    other: a run to compare with, see `compare`. Raises `InvalidInput` when nothing was measured.
+    other: a run to compare with, see `compare`. Raises `InvalidInput` if nothing was measured.
     """
     measured = log.measured
     if not measured:
@@ -37,7 +37,7 @@ def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, An
             "user": "robot of RITM, SimpleClick and SegNext",
             "clicks": log.clicks,
             "interval": f"{CONFIDENCE:.0%} percentile bootstrap over objects, {RESAMPLES} draws",
-            "failed": "the IoU before a failed click stands for all clicks from there on",
+            "failed": "from a failed click on, the IoU before it is repeated",
         },
         "model": log.header["model"],
         "measured_on": log.header["machine"],
@@ -52,22 +52,29 @@ def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, An
 
 
 def check_comparable(dataset: Dataset, clicks: int, other: Log) -> None:
-    """Raise `InvalidInput` unless `other` measured the same objects with as many clicks."""
+    """Raise `InvalidInput` unless `other` measured the same objects with the same clicks limit."""
     mine, theirs = dataset.describe(), other.header["dataset"]
     if theirs != mine or other.clicks != clicks:
         raise InvalidInput(
             f"{other.path} measured {theirs} with {other.clicks} clicks, this run measures {mine} "
-            f"with {clicks}; only runs on the same objects can be compared"
+            f"with {clicks}; only runs on the same objects can be compared. Measure it again"
         )
 
 
 def compare(log: Log, other: Log) -> dict[str, Any]:
-    """This run minus `other`, object by object; objects that one of them lacks are named."""
+    """This run minus `other`, object by object.
+
+    Objects that only one of them measured are listed under "in_one_run_only". Raises
+    `InvalidInput` if there is no common object or if the targets differ.
+    """
     mine, theirs = log.measured, other.measured
     both = [name for name in mine if name in theirs]
     alone = sorted(set(mine) ^ set(theirs))
     if not both:
-        raise InvalidInput(f"{log.path} and {other.path} have no measured object in common")
+        raise InvalidInput(
+            f"{log.path} and {other.path} have no measured object in common; only runs on the "
+            "same objects can be compared"
+        )
     differing = [
         name for name in both
         if (mine[name].width, mine[name].height, mine[name].area)
@@ -87,7 +94,7 @@ def compare(log: Log, other: Log) -> dict[str, Any]:
 
 
 def curves_of(document: dict[str, Any]) -> list[Curve]:
-    """The result's IoU per click, and that of the run it is compared with."""
+    """The curve of a result, and that of the run it is compared with if there is one."""
     runs = [(document["model"], document["curve"])]
     if compared := document.get("compared"):
         runs.append((compared["model"], compared["other"]["curve"]))
@@ -97,7 +104,7 @@ def curves_of(document: dict[str, Any]) -> list[Curve]:
 
 
 def model_name(model: dict[str, Any]) -> str:
-    """How tables and pictures call a run's model."""
+    """The name of a model in tables and charts."""
     return f"{model['network']}, {model['engine']}"
 
 

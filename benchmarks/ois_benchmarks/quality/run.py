@@ -1,10 +1,10 @@
-"""`ois bench quality`: the robot user over any transport, engine or network alike.
+"""`ois bench quality`: a robot user clicks through any transport, on engines or on the network.
 
-    dataset ─► robot user ◄─► Client(URL) ─► one record an object ─► metrics, table, curve
+    data set ─► robot user ◄─► Client(URL) ─► one record per object ─► metrics, table, curve
 
-The loop is SegNext's with all clicks made (`evaluation.py:53-75` with `--print-ious`): the
-robot goes on after a success, so that every object has an IoU after each of 20 clicks, and
-NoC is the same as with stopping. A pixel belongs to the mask where its logit is above 0.
+The loop is SegNext's (`evaluation.py:53-75` with `--print-ious`). The robot makes all clicks, also
+after it has succeeded, so every object has an IoU after each of 20 clicks; NoC does not change. A
+pixel belongs to the mask if its logit is above 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 from ois_benchmarks import machine
 from ois_benchmarks.contestants.client import PEER, PeerClient
 from ois_benchmarks.quality.datasets import Dataset, Target
-from ois_benchmarks.quality.progress import Progress
 from ois_benchmarks.quality.records import Failure, LogWriter, Measured, Skipped
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Click
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, OISError
@@ -27,9 +26,10 @@ from ois_client.sessions.client import Client
 from ois_network.training.clicks.robot import intersection_over_union, next_robot_click
 from ois_network.training.data.collections import SkippedPair
 
-#: So many failed objects in a row are the system's doing, not the objects'.
+#: After this many failed objects in a row, the cause is the system and not the objects.
 MOST_FAILURES = 10
 TORCH = "torch:"
+_PROGRESS_EVERY_S = 5.0
 
 Say = Callable[[str], None]
 
@@ -43,20 +43,23 @@ def open_client(
     checkout: Path | None = None,
     weights: Path | None = None,
 ) -> Client | PeerClient:
-    """A client of any address that `Client` knows, of `torch:CHECKPOINT`, the network itself, or
-    of `peer:NAME`, a contestant of `ois bench spc`.
+    """Open a client.
 
-    Options left None are not passed on: not every transport has all of them. Raises what
-    `Client` raises, `CheckpointError`, and `NotHere` for a peer that lacks something.
+    url: any address of `Client`, `torch:CHECKPOINT` for the network itself, or `peer:NAME` for a
+    contestant of `ois bench spc`. Options that are None are not passed on, because not every
+    transport has them all. Raises what `Client` raises, `CheckpointError`, and `NotHere` if a
+    peer's code or packages are missing.
     """
     if url.startswith(PEER):
         if backend is not None or precision is not None:
-            raise InvalidInput(f"got {url} with a backend or precision; a peer's name says both")
+            raise InvalidInput(
+                f"got {url} with a backend or precision; expected neither, a peer's name sets both"
+            )
         cores = threads or machine.available_cores()
         name = url.removeprefix(PEER)
         return PeerClient(name, checkout=checkout, weights=weights, threads=cores)
     if checkout is not None or weights is not None:
-        raise InvalidInput(f"got {url} with --checkout or --weights; they belong to peer:NAME")
+        raise InvalidInput(f"got {url} with --checkout or --weights; only peer:NAME takes them")
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads}
     options = {name: value for name, value in given.items() if value is not None}
     if not url.startswith(TORCH):
@@ -66,7 +69,7 @@ def open_client(
     if unknown or not path:
         raise InvalidInput(
             f"got the address {url!r} with {', '.join(unknown) or 'no checkpoint'}; expected "
-            "torch:CHECKPOINT, which takes no other option than threads"
+            "torch:CHECKPOINT, which takes only the option threads"
         )
     from ois_benchmarks.contestants.unrewritten import open_transport
 
@@ -74,12 +77,14 @@ def open_client(
 
 
 def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[str, Any]:
-    """What a log says about the run it holds.
+    """The header of a log: data set, clicks, model and machine.
 
-    Raises `InvalidInput` for more clicks than the network has slots for one sign.
+    Raises `InvalidInput` for more clicks than the network has slots per sign.
     """
     if not 1 <= clicks <= SLOTS_PER_SIGN:
-        raise InvalidInput(f"got {clicks} clicks; expected 1 to {SLOTS_PER_SIGN}, a sign's slots")
+        raise InvalidInput(
+            f"got {clicks} clicks; expected 1 to {SLOTS_PER_SIGN}, the slots per sign"
+        )
     info = client.info
     return {
         "dataset": dataset.describe(),
@@ -97,15 +102,15 @@ def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[s
 
 
 def run(client: Client | PeerClient, dataset: Dataset, writer: LogWriter, say: Say) -> None:
-    """Measure the objects that the log does not hold yet; failed and skipped ones again.
+    """Measure the objects that the log does not hold yet, or that failed or were skipped.
 
-    Raises `OISError` when `MOST_FAILURES` objects in a row failed, `IncompatibleServer` when the
-    model is replaced meanwhile, and `OutputError`.
+    Raises `OISError` if `MOST_FAILURES` objects in a row failed, `IncompatibleServer` if the
+    model is replaced during the run, and `OutputError`.
     """
     clicks = writer.log.clicks
     done = {name for name, record in writer.log.measured.items() if record.failure is None}
     if done:
-        say(f"{writer.path} holds {len(done)} of {dataset.count} objects; going on with the rest")
+        say(f"{writer.path} holds {len(done)} of {dataset.count} objects; measuring the rest")
         begun, now = writer.log.header["machine"]["commit"], machine.describe()["commit"]
         if begun != now:
             say(f"note: they were measured with commit {begun}, this is {now}")
@@ -131,14 +136,14 @@ def run(client: Client | PeerClient, dataset: Dataset, writer: LogWriter, say: S
         if failure and in_a_row == MOST_FAILURES:
             raise OISError(
                 f"{in_a_row} objects in a row failed, the last one with {failure.code}: "
-                f"{failure.message}. What was measured is kept; the same command goes on"
+                f"{failure.message}. The results so far are kept; run the same command to resume"
             )
 
 
 def measure(client: Client | PeerClient, name: str, target: Target, clicks: int) -> Measured:
-    """The robot user on one object. An `OISError` ends it and is part of the record.
+    """Let the robot user click one object. An `OISError` ends it and becomes part of the record.
 
-    Only `IncompatibleServer` is raised: it says nothing about this object, and all about the run.
+    Only `IncompatibleServer` is raised, because it concerns the whole run and not the object.
     """
     started = time.perf_counter()
     mask = np.zeros(target.mask.shape, dtype=np.uint8)
@@ -174,21 +179,59 @@ def measure(client: Client | PeerClient, name: str, target: Target, clicks: int)
 
 
 def _check_same_model(client: Client | PeerClient, answered: set[str]) -> None:
-    """A session keeps to one model, but the next session may meet another one.
+    """Raise `IncompatibleServer` if another model than at the start has answered.
 
-    Results of two models in one log would be results of none.
+    A session keeps its model, but the next session may get another one, and a log must not mix
+    the results of two models.
     """
     expected = client.info.model_sha256
     if others := answered - {expected, ""}:
         raise IncompatibleServer(
-            f"the model was replaced while it was measured: {expected[:12]}… at the start, "
-            f"{min(others)[:12]}… now. Measure again with another output"
+            f"the model was replaced during the run: {expected[:12]}… at the start, "
+            f"{min(others)[:12]}… now. Measure again with another output file"
         )
 
 
 def default_output(client: Client | PeerClient, dataset: Dataset, folder: Path) -> Path:
     """`folder`/quality-DATASET-NETWORK-ENGINE.jsonl."""
-    # Without the versions, so that a later run beside this one is easy to recognise.
+    # Without versions, so that runs of several versions are easy to compare by name.
     words = [word.strip(",") for word in client.info.engine.split() if word[:1].isalpha()]
     name = "-".join(("quality", dataset.slug, client.info.network, *words))
     return folder / ("".join(c if c.isalnum() or c in ".-_" else "-" for c in name) + ".jsonl")
+
+
+class Progress:
+    """Prints every few seconds how many objects are done, their mean IoU, and the time left."""
+
+    def __init__(self, total: int, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.say, self.clock = total, say, clock
+        self.started = self.last = clock()
+        self.steps = self.measured = self.failed = 0
+        self.sum_first = self.sum_last = 0.0
+
+    def step(self, record: Measured | None) -> None:
+        """Count one object. record: None if it was skipped."""
+        self.steps += 1
+        if record is not None:
+            self.measured += 1
+            self.failed += record.failure is not None
+            self.sum_first += record.ious[0] if record.ious else 0.0
+            self.sum_last += record.ious[-1] if record.ious else 0.0
+        now = self.clock()
+        if self.steps < self.total and now - self.last < _PROGRESS_EVERY_S:
+            return
+        self.last = now
+        pace = (now - self.started) / self.steps
+        text = f"{self.steps}/{self.total}"
+        if self.measured:
+            first, last = self.sum_first / self.measured, self.sum_last / self.measured
+            text += f"  mean IoU {first:.3f} after the first click, {last:.3f} after the last"
+        failed = f"  {self.failed} failed" if self.failed else ""
+        left = _duration(pace * (self.total - self.steps))
+        self.say(f"{text}{failed}  {pace:.2f} s/object  left {left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from ois_benchmarks.quality.datasets import Dataset, Item, Target, open_dataset
-from ois_benchmarks.quality.progress import Progress
 from ois_benchmarks.quality.records import Log, LogWriter, Measured, read_log
 from ois_benchmarks.quality.result import check_comparable, compare, result
 from ois_benchmarks.quality.run import (
     MOST_FAILURES,
+    Progress,
     default_output,
     header,
     measure,
@@ -300,7 +300,7 @@ def test_published_rows_stand_beside_ours_and_are_named_so(tmp_path: Path) -> No
     table = summary_markdown(document(), read_published(path))
     assert "| Other (published) | 1.25 |  | 12.50 |" in table.splitlines()
     assert "Elsewhere" not in table
-    assert "No published row is about DAVIS345." in summary_markdown(document(), [])
+    assert "No published result is about DAVIS345." in summary_markdown(document(), [])
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_wrong_published_rows_are_told(tmp_path: Path, content: str) -> None:
 
 @pytest.mark.parametrize("options", [{"backend": "openvino"}, {"precision": "bf16"}])
 def test_the_network_itself_has_no_backend(checkpoint: Path, options: dict[str, str]) -> None:
-    with pytest.raises(InvalidInput, match="no other option than threads"):
+    with pytest.raises(InvalidInput, match="only the option threads"):
         open_client(f"torch:{checkpoint}", **options)
     with pytest.raises(InvalidInput, match="no checkpoint"):
         open_client("torch:")
@@ -437,7 +437,7 @@ def test_a_peer_is_clicked_on_by_the_same_robot() -> None:
 
 
 def test_options_of_a_peer_belong_to_a_peer(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="belong to peer:NAME"):
+    with pytest.raises(InvalidInput, match="only peer:NAME takes them"):
         open_client("local:", weights=tmp_path / "sam.pth")
-    with pytest.raises(InvalidInput, match="says both"):
+    with pytest.raises(InvalidInput, match="sets both"):
         open_client("peer:sam-vitb", precision="bf16")

@@ -40,6 +40,18 @@ def test_what_is_written_is_read_back(path: Path) -> None:
     assert log.skipped == [records[1]]
 
 
+def test_a_run_of_an_earlier_version_that_wrote_f32_for_fp32_goes_on(path: Path) -> None:
+    def header(engine: str) -> dict[str, object]:
+        return {**HEADER, "model": {"sha256": "a", "engine": engine}}
+
+    with LogWriter(path, header("onnxruntime 1.32.0 f32")) as writer:
+        writer.append(measured("a", 0.2, 0.2, 0.2, 0.2))
+    with LogWriter(path, header("onnxruntime 1.32.0 fp32")) as writer:
+        assert list(writer.log.records) == ["a"]
+    with pytest.raises(InvalidInput, match="another run"):
+        LogWriter(path, header("onnxruntime 1.32.0 fp16"))
+
+
 def test_after_a_failed_click_the_iou_before_it_stands(path: Path) -> None:
     with LogWriter(path, HEADER) as writer:
         writer.append(measured("a", 0.5, 0.6, failure=Failure(3, "X", "")))
