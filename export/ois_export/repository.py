@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from ois_client.contract.errors import EngineError, OutputError
+from ois_client.contract.errors import EngineError
+from ois_export.publish import publish, staging
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
 
 REPOSITORY = "repository"
@@ -61,25 +61,13 @@ def write_repository(folder: Path, manifest: Manifest, parent: Path | None = Non
     """
     values = _values(manifest)
     output = (parent or folder) / REPOSITORY
-    staged = None
-    try:
-        staged = Path(tempfile.mkdtemp(prefix=f".{REPOSITORY}-", dir=output.parent))
+    with staging(output) as staged:
         for template in sorted(templates().glob("*/config.pbtxt")):
             _write_model(template.parent, staged / template.parent.name, values, manifest)
         for model, engine in (("ois_encoder", manifest.encoder), ("ois_decoder", manifest.decoder)):
             name = _platform(engine)[2]
             _link(folder / engine.file, staged / model / VERSION / name)
-        staged.chmod(0o755)
-        old = staged.with_name(f"{staged.name}-old")
-        if output.exists():
-            output.replace(old)
-        staged.replace(output)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"the model repository {output} cannot be written: {error}") from error
-    finally:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
+        publish(staged, output)
     return output
 
 
