@@ -111,16 +111,16 @@ steps() {
 
   # 2. Parity before speed. The kernels decide what the engine runs from then on, so they come early.
   step parity 190 "${TESTS[@]}" tests/gpu/test_engine.py tests/gpu/test_kernels.py
-  step kernels 140 "$PYTHON" -m ois_benchmarks.gpu.kernels --output "$RESULTS/kernels.json" --write
+  step kernels 140 "${OIS[@]}" bench kernels --output "$RESULTS/kernels.json" --write
   [ "$mode" = run ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
 
   # 3. The engine: its ceilings, its graphs by CUDA events, a user's call, a process's first mask.
-  step ceilings 45 "$PYTHON" -m ois_benchmarks.gpu.ceilings --output "$RESULTS/gpu-ceilings.json"
-  step engine 100 "$PYTHON" -m ois_benchmarks.gpu.engine --network vitb --size 1022x1022 \
-    --precision f16 --output "$RESULTS/gpu-engine-vitb.json"
+  step ceilings 45 "${OIS[@]}" bench ceilings --output "$RESULTS/gpu-ceilings.json"
+  step engine 100 "${OIS[@]}" bench gpu-engine --network vitb --size 1022x1022 \
+    --precision fp16 --output "$RESULTS/gpu-engine-vitb.json"
   step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
-    --backend torch --device cuda --precision f16 --repeat 20 --json
-  step cold-start 75 "$PYTHON" -m ois_benchmarks.latency.cold_start local:cuda --repeats 2 \
+    --backend torch --device cuda --precision fp16 --repeat 20 --json
+  step cold-start 75 "${OIS[@]}" bench cold-start local:cuda --repeats 2 \
     --output "$RESULTS/cold-start.json"
 
   # 4. SPC and SAT: OIS and its peers on the same card, the peers' fp32 eager. The square alone: it is
@@ -150,7 +150,7 @@ steps() {
   # click, which decide about a plugin.
   local graphs="$SCRATCH/vitb-tensorrt"
   if where TensorRT module tensorrt tensorrt_bindings -- graphs-trt build-trt spc-trt profile-trt plugin; then
-    step graphs-trt 60 "$PYTHON" -m ois_benchmarks.latency.engine_worker prepare "$graphs" --network vitb \
+    step graphs-trt 60 "${OIS[@]}" bench prepare "$graphs" --network vitb \
       --target tensorrt --precision fp16
     step build-trt 200 "${OIS[@]}" build "$graphs" --shape 1022x1022 --objects 1 --objects 8 \
       --output "$SCRATCH/plans"
@@ -158,9 +158,9 @@ steps() {
       --checkpoint "$graphs/checkpoint.safetensors" --plans "$SCRATCH/plans" \
       --output "$RESULTS/spc-tensorrt-gpu.json"
     if where trtexec command -v trtexec -- profile-trt plugin; then
-      step profile-trt 70 "$PYTHON" -m ois_benchmarks.gpu.layers "$graphs" "$RESULTS" \
+      step profile-trt 70 "${OIS[@]}" bench layers "$graphs" "$RESULTS" \
         --shape 1022x1022 --objects 1
-      step plugin 5 "$PYTHON" -m ois_benchmarks.gpu.plugin "$RESULTS/trtexec-profile.json" \
+      step plugin 5 "${OIS[@]}" bench plugin "$RESULTS/trtexec-profile.json" \
         "$RESULTS/kernels.json" --layer-info "$RESULTS/trtexec-layers.json" --objects 1 --keys 5329
     fi
   fi

@@ -78,7 +78,7 @@ def encode(
     as_json: options.AsJson = False,
     engines: options.Engines = None,
     backend: options.Backend = "onnxruntime",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "fp32",
     threads: options.Threads = None,
 ) -> int:
     """See `HELP`."""
@@ -208,7 +208,7 @@ class Server:
 def _to_folder(
     folder: Path, engines: Path | None, backend: str, precision: str, threads: int | None
 ) -> Iterator[Folder]:
-    from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
+    from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
     from ois_runtime.engines.features import FEATURES_FILE, FeatureFolder, FeaturesOf, check_backend
     from ois_runtime.engines.local import default_engine_folder
 
@@ -216,7 +216,7 @@ def _to_folder(
     check_backend(library)
     source = engines or default_engine_folder()
     features_of = FeaturesOf.engines(source)
-    settings = EngineOptions(threads=threads, precision=precision)
+    settings = EngineOptions(threads=threads, precision=Precision.parse(precision))
     with progress("loading the engines"):
         pair = load_engines(source, library, settings)
     files.make_folder(folder)

@@ -56,10 +56,12 @@ def export(
     on the machine with the GPU and compares them again.
     """
     from ois_export.targets import Target
+    from ois_runtime.engines.backends import Precision
 
     chosen = Target.parse(target)
-    chosen.check(precision)
-    suffix = chosen.value if precision == "fp32" else f"{chosen.value}-{precision}"
+    arithmetic = Precision.parse(precision)
+    chosen.check(arithmetic)
+    suffix = chosen.value if arithmetic is Precision.FP32 else f"{chosen.value}-{arithmetic}"
     folder = output or Path("engines") / f"{checkpoint.stem}-{suffix}"
     started = time.monotonic()
 
@@ -73,7 +75,7 @@ def export(
         checkpoint,
         folder,
         target=chosen,
-        precision=precision,
+        precision=arithmetic,
         cached_kv=cached_kv,
         progress=progress,
     )

@@ -13,12 +13,13 @@ Engines = Annotated[
 ]
 Backend = Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")]
 Device = Annotated[
-    str, typer.Option(help="cpu; or with --backend torch a GPU: cuda, cuda:1. Try --precision f16.")
+    str,
+    typer.Option(help="cpu; or with --backend torch a GPU: cuda, cuda:1. Try --precision fp16."),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        help="Arithmetic: f32; bf16 with openvino where the processor has it; f16 and bf16 with "
+        help="Arithmetic: fp32; bf16 with openvino where the processor has it; fp16 and bf16 with "
         "torch."
     ),
 ]

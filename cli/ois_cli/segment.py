@@ -115,7 +115,7 @@ def segment(
     engines: options.Engines = None,
     backend: options.Backend = "onnxruntime",
     device: options.Device = "cpu",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "fp32",
     threads: options.Threads = None,
     features: options.Features = None,
     repeat: Annotated[

@@ -59,7 +59,7 @@ def serve(
         ),
     ] = "",
     precision: Annotated[
-        str, typer.Option(help="With --device: f32, f16 or bf16. Default: f16 on a GPU.")
+        str, typer.Option(help="With --device: fp32, fp16 or bf16. Default: fp16 on a GPU.")
     ] = "",
     checkpoint: Annotated[
         Path | None,

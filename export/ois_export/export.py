@@ -16,7 +16,7 @@ import onnx
 
 from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_export.graphs.lint import check
-from ois_export.graphs.precision import Precision, typed
+from ois_export.graphs.precision import typed
 from ois_export.graphs.trace import export_graphs
 from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.network_gate import run_gate
@@ -26,6 +26,7 @@ from ois_export.repository import write_repository
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.split import Rewrites
+from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
 
 _RECORDED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "ois-deploy")
@@ -54,24 +55,25 @@ def export_engines(
     not support the precision, `UnsupportedGraph` or `ParityError` if the engines are not correct,
     `OutputError` if they cannot be written. `output` is then unchanged.
     """
-    target.check(precision)
+    chosen = Precision.parse(precision)
+    target.check(chosen)
     check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
     with staging(output) as folder:
         manifest = _write_graphs(
-            checkpoint, folder, output.name, target, precision, cached_kv, progress
+            checkpoint, folder, output.name, target, chosen, cached_kv, progress
         )
         with open_reference(folder, manifest) as engines:
             parity = run_gate(
                 checkpoint.network,
                 engines,
-                limits=limits or Limits.of(Precision.parse(precision)),
+                limits=limits or Limits.of(chosen),
                 progress=progress,
             )
         manifest = dataclasses.replace(manifest, parity=parity)
         manifest.save(folder)
-        if precision != Precision.BF16:  # ONNX Runtime, which would serve these files, lacks bf16
+        if chosen is not Precision.BF16:  # ONNX Runtime, which would serve these files, lacks bf16
             write_repository(folder, manifest)
         progress(f"writing {output}")
         publish(folder, output)
@@ -93,7 +95,8 @@ def write_engines(
     For benchmarks of random weights and for tests of the gate itself. Users call
     `export_engines`.
     """
-    manifest = _write_graphs(checkpoint, folder, name, target, precision, cached_kv, progress)
+    chosen = Precision.parse(precision)
+    manifest = _write_graphs(checkpoint, folder, name, target, chosen, cached_kv, progress)
     manifest.save(folder)
     return manifest
 
@@ -103,7 +106,7 @@ def _write_graphs(
     folder: Path,
     name: str,
     target: Target,
-    precision: str,
+    precision: Precision,
     cached_kv: bool,
     progress: Progress,
 ) -> Manifest:
@@ -118,13 +121,13 @@ def _write_graphs(
     if target is not Target.CPU:
         progress(f"typing graphs for {target} in {precision}")
         for path in paths.values():
-            _convert_graph(path, target, Precision.parse(precision))
+            _convert_graph(path, target, precision)
     progress("linting graphs")
     engines = {role: describe_graph(path, target) for role, path in paths.items()}
     return Manifest(
         name=name,
         target=target.value,
-        precision=precision,
+        precision=precision.value,
         network=checkpoint.config.to_dict(),
         trained=checkpoint.trained,
         checkpoint_sha256=checkpoint.sha256,

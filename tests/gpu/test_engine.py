@@ -55,12 +55,12 @@ TINY = Path(__file__).resolve().parents[2] / "models" / "ois-tiny.safetensors"
 SQUARE = Geometry.fit(64, 64, longest=MICRO.longest)
 FLAT = Geometry.fit(112, 30, longest=MICRO.longest)
 
-#: Of trained ois-tiny against the network as described, worst object. f32: other algorithms for
+#: Of trained ois-tiny against the network as described, worst object. fp32: other algorithms for
 #: convolutions than a CPU has. The halves: about twice what the same code measured on a CPU over
-#: all cases (f16 depth 0.007, IoU 0.994; bf16 depth 0.17, IoU 0.935).
+#: all cases (fp16 depth 0.007, IoU 0.994; bf16 depth 0.17, IoU 0.935).
 LIMITS = {
-    "f32": Limits(depth_error=1e-3, logit_error=1e-3, mask_iou=0.999, row_difference=1e-4),
-    "f16": Limits(0.02, 0.02, 0.985, 0.05, 5e-3),
+    "fp32": Limits(depth_error=1e-3, logit_error=1e-3, mask_iou=0.999, row_difference=1e-4),
+    "fp16": Limits(0.02, 0.02, 0.985, 0.05, 5e-3),
     "bf16": Limits(0.3, 0.15, 0.88, 0.25, 5e-2),
 }
 
@@ -73,7 +73,7 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def on_gpu(file: Path, graphs: int = 32, precision: str = "f32") -> TorchEngines:
+def on_gpu(file: Path, graphs: int = 32, precision: str = "fp32") -> TorchEngines:
     return open_engines(file, EngineOptions(device="cuda", precision=precision, cuda_graphs=graphs))
 
 
@@ -409,7 +409,7 @@ def test_a_client_on_the_gpu_sees_the_cpus_masks() -> None:
     picture = LANDSCAPE.pixels()
     masks = {}
     for device in ("cpu", "cuda"):
-        with Client(open_transport(str(TINY), device=device, precision="f32")) as client:
+        with Client(open_transport(str(TINY), device=device, precision="fp32")) as client:
             session = client.open(picture)
             masks[device] = [session.click(x, y) for x, y in ((300, 200), (120, 80), (450, 300))]
             session.undo()

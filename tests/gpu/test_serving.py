@@ -69,7 +69,7 @@ def assert_alike(got: list[NDArray[np.uint8]], want: list[NDArray[np.uint8]]) ->
     assert 0 < np.mean(want) < 1
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_network_in_the_servers_process(
     folder: Path, wanted: list[NDArray[np.uint8]], precision: str
 ) -> None:
@@ -85,7 +85,7 @@ def test_the_network_in_the_servers_process(
         assert f"cuda:0 {precision}" in client.info.engine
         got = clicks(client)
     assert_alike(got, in_process)
-    if precision == "f32":
+    if precision == "fp32":
         assert_alike(got, wanted)
 
 

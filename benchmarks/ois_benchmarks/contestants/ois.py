@@ -49,7 +49,7 @@ VARIANTS = {
     "ois-torch-unrewritten": Variant(label="PyTorch, as described", rewritten=False),
     "ois-torch": Variant(label="PyTorch", backend="torch"),
     "ois-onnxruntime": Variant(label="ONNX Runtime", backend="onnxruntime"),
-    "ois-openvino-f32": Variant(label="OpenVINO", backend="openvino"),
+    "ois-openvino-fp32": Variant(label="OpenVINO", backend="openvino"),
     "ois-openvino-bf16": Variant(label="OpenVINO bf16", backend="openvino", precision="bf16"),
     "ois-server": Variant(label="Triton on this machine", served=True),
     "ois-torch-cuda": Variant(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ois_benchmarks.contestants.base import Contestant, NotHere, Place
+from ois_benchmarks.latency.result import present_name
 from ois_client.contract.errors import InvalidInput
 
 Opener = Callable[[Place], Contestant]
@@ -45,7 +46,7 @@ CONTESTANTS: dict[str, Entry] = {
     "ois-torch-unrewritten": _ois(),
     "ois-torch": _ois(),
     "ois-onnxruntime": _ois(5.0, exported=True),
-    "ois-openvino-f32": _ois(4.0, exported=True),
+    "ois-openvino-fp32": _ois(4.0, exported=True),
     "ois-openvino-bf16": _ois(exported=True),
     "ois-server": _ois(6.0, exported=True),
     "ois-torch-cuda": _ois(),
@@ -79,7 +80,7 @@ def choose(names: list[str]) -> list[str]:
     No names: all. Raises `InvalidInput` for an unknown one.
     """
     chosen: list[str] = []
-    for name in names or list(CONTESTANTS):
+    for name in map(present_name, names or CONTESTANTS):
         of_kind = [each for each, entry in CONTESTANTS.items() if (entry.peer or "ois") == name]
         if name not in CONTESTANTS and not of_kind and ":" not in name:
             raise InvalidInput(

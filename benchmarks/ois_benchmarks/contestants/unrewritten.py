@@ -42,7 +42,7 @@ class TorchPair:
         loaded = load_checkpoint(path)
         self._network = loaded.network
         self.manifest = checkpoint_manifest(path, loaded)
-        self.description = f"torch {torch.__version__} f32, unrewritten"
+        self.description = f"torch {torch.__version__} fp32, unrewritten"
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
         """image: (h, w, 3) uint8 RGB at the geometry's network size."""

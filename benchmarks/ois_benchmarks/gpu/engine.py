@@ -32,7 +32,7 @@ from ois_benchmarks.results import write_result
 from ois_benchmarks.table import Column, Table, TableRow
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_network.flops import Row, click_flops
-from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.pair import HostPrompts
 from ois_runtime.torch.device import dtype_of
 from ois_runtime.torch.engine import TorchEngines, open_engines
@@ -254,8 +254,7 @@ def run(
             f"got {unknown[0] if unknown else 'no'} objects; expected some of "
             f"{', '.join(map(str, BUCKETS))}"
         )
-    options = EngineOptions(device="cuda", precision=precision)
-    options.check(EngineBackend.TORCH)
+    options = EngineOptions(device="cuda", precision=Precision.parse(precision))
     device = require_gpu()
     timer = GraphTimer(device, repeats)
     rates = timer.rates(dtype_of(options.precision))

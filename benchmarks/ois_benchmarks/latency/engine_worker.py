@@ -24,6 +24,7 @@ from ois_client.contract.clicks import Click, fill_slots
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
+from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.pair import HostPrompts
 
 
@@ -127,7 +128,7 @@ def engine_calls(
     prompts: HostPrompts,
     *,
     backend: str,
-    precision: str,
+    precision: Precision,
     threads: int,
 ) -> Calls:
     """The exported engines in `folder`, on one backend."""
@@ -166,7 +167,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
             image,
             prompts,
             backend=backend,
-            precision=precision or "f32",
+            precision=Precision.parse(precision or "fp32"),
             threads=threads,
         )
     state = calls.encode()

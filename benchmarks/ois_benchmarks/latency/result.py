@@ -23,6 +23,8 @@ from ois_benchmarks.timing import Timing
 from ois_client.contract.errors import InvalidInput
 
 SCHEMA = 1
+#: Contestants in results and scripts of earlier versions.
+_FORMER_NAMES = {"ois-openvino-f32": "ois-openvino-fp32"}
 
 
 class Benchmark(StrEnum):
@@ -183,6 +185,7 @@ class Row:
     def from_dict(cls, fields: Mapping[str, Any]) -> Row:
         """Raises `KeyError`, `TypeError` or `ValueError` for what is no row."""
         given = dict(fields)
+        given["contestant"] = present_name(given["contestant"])
         if given.get("identity") is not None:
             identity = dict(given["identity"])
             width, height = identity["input_size"]
@@ -250,6 +253,11 @@ def read_result(path: Path) -> LatencyResult:
         return LatencyResult.from_dict(fields)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
+
+
+def present_name(contestant: str) -> str:
+    """The present name of a contestant that may have a name of an earlier version."""
+    return _FORMER_NAMES.get(contestant, contestant)
 
 
 def _timing(fields: Mapping[str, Any]) -> Timing:

@@ -47,7 +47,7 @@ def demo(
         typer.Option(help="onnxruntime or openvino; runs the engines in this process."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="f32 or bf16; runs the engines in this process.")
+        str | None, typer.Option(help="fp32 or bf16; runs the engines in this process.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; runs the engines in this process.")

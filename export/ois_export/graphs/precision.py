@@ -21,41 +21,20 @@ NumPy nor the server's Python models have bf16 arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ois_client.contract.errors import InvalidInput, UnsupportedGraph
+from ois_client.contract.errors import UnsupportedGraph
+from ois_runtime.engines.backends import Precision
 
-
-class Precision(StrEnum):
-    """What the multiplications of an engine are made in."""
-
-    onnx_type: int
-    largest: float
-
-    FP32 = ("fp32", TensorProto.FLOAT, float(np.finfo(np.float32).max))
-    FP16 = ("fp16", TensorProto.FLOAT16, float(np.finfo(np.float16).max))
-    BF16 = ("bf16", TensorProto.BFLOAT16, float(np.finfo(np.float32).max))
-
-    def __new__(cls, value: str, onnx_type: int, largest: float) -> Precision:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.onnx_type = onnx_type
-        member.largest = largest
-        return member
-
-    @classmethod
-    def parse(cls, name: str) -> Precision:
-        """Raises `InvalidInput`, naming the known precisions, for an unknown name."""
-        for precision in cls:
-            if precision.value == name:
-                return precision
-        raise InvalidInput(f"got the precision {name!r}; expected one of {', '.join(cls)}")
-
+ONNX_TYPES = {
+    Precision.FP32: int(TensorProto.FLOAT),
+    Precision.FP16: int(TensorProto.FLOAT16),
+    Precision.BF16: int(TensorProto.BFLOAT16),
+}
 
 #: Which inputs of these operators are typed; the others are shapes, scales and indices.
 HALF: dict[str, tuple[int, ...]] = {
@@ -131,7 +110,7 @@ class _Typing:
     def _outside(self, value: onnx.ValueInfoProto) -> int:
         """Give an input or output the type that it has outside, and return that."""
         half = crosses_in_half(value.name, self.precision)
-        kind = self.precision.onnx_type if half else int(TensorProto.FLOAT)
+        kind = ONNX_TYPES[self.precision] if half else int(TensorProto.FLOAT)
         value.type.tensor_type.elem_type = kind
         return kind
 
@@ -154,7 +133,7 @@ class _Typing:
                 self.types[name] = kind if floats else TensorProto.FLOAT
 
     def _kind(self, node: onnx.NodeProto, floats: list[int]) -> int:
-        half = self.precision.onnx_type
+        half = ONNX_TYPES[self.precision]
         if node.op_type in HALF:
             island = node.name in self.late or any(
                 name.endswith(ISLAND_OPERANDS) for name in node.input

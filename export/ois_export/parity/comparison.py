@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ois_client.contract.errors import ParityError
 from ois_client.contract.geometry import Geometry
-from ois_export.graphs.precision import Precision
+from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.pair import EnginePair, HostPrompts
 
 Progress = Callable[[str], None]

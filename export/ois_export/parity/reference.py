@@ -17,8 +17,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ois_export.graphs.precision import Precision
-from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, GraphPair
 

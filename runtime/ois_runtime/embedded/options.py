@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ois_client.contract.errors import InvalidInput
-from ois_runtime.engines.backends import EngineBackend, EngineOptions
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision
 
 TOKEN = "OIS_TOKEN"
 TOKEN_FILE = "OIS_TOKEN_FILE"
@@ -73,7 +73,9 @@ class ServerOptions:
         if self.token is not None:
             check_token(self.token)
         if self.device:
-            options = EngineOptions(device=self.device, precision=self.precision or "f32")
+            options = EngineOptions(
+                device=self.device, precision=Precision.parse(self.precision or "fp32")
+            )
             options.check(EngineBackend.TORCH)
         elif self.precision or self.checkpoint:
             raise InvalidInput(

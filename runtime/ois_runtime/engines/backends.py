@@ -14,8 +14,38 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, Graph, GraphPair
 
-#: The names that manifests use -> those of options.
-_SHORT = {"fp32": "f32", "fp16": "f16"}
+_FORMER_NAMES = {"f32": "fp32", "f16": "fp16"}
+
+
+class Precision(StrEnum):
+    """The arithmetic of an engine's convolutions and matrix products.
+
+    largest: the largest finite value of the type.
+    """
+
+    largest: float
+
+    FP32 = ("fp32", 3.4028234663852886e38)
+    FP16 = ("fp16", 65504.0)
+    BF16 = ("bf16", 3.3895313892515355e38)
+
+    def __new__(cls, value: str, largest: float) -> Precision:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.largest = largest
+        return member
+
+    @classmethod
+    def parse(cls, name: str) -> Precision:
+        """Raises `InvalidInput`, naming the known precisions, for an unknown name.
+
+        Scripts of earlier versions use `f32` and `f16`, so these are accepted here.
+        """
+        name = _FORMER_NAMES.get(name, name)
+        for precision in cls:
+            if precision.value == name:
+                return precision
+        raise InvalidInput(f"got the precision {name!r}; expected one of {', '.join(cls)}")
 
 
 class EngineBackend(StrEnum):
@@ -27,7 +57,7 @@ class EngineBackend(StrEnum):
     package: str
     extra: str
     module: str
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     devices: tuple[str, ...]
 
     ONNXRUNTIME = (
@@ -35,7 +65,7 @@ class EngineBackend(StrEnum):
         "onnxruntime",
         "cpu",
         "ois_runtime.engines.onnx_runtime",
-        ("f32",),
+        (Precision.FP32,),
         ("cpu",),
     )
     OPENVINO = (
@@ -43,7 +73,7 @@ class EngineBackend(StrEnum):
         "openvino",
         "cpu",
         "ois_runtime.engines.openvino",
-        ("f32", "bf16"),
+        (Precision.FP32, Precision.BF16),
         ("cpu",),
     )
     TORCH = (
@@ -51,7 +81,7 @@ class EngineBackend(StrEnum):
         "torch",
         "network",
         "ois_runtime.torch.engine",
-        ("f32", "f16", "bf16"),
+        (Precision.FP32, Precision.FP16, Precision.BF16),
         ("cpu", "cuda"),
     )
     #: What `ois build` made; the arithmetic is the plan's own, whatever precision is asked for.
@@ -60,7 +90,7 @@ class EngineBackend(StrEnum):
         "cuda.bindings",
         "tensorrt",
         "ois_runtime.tensorrt.engine",
-        ("f16", "f32", "bf16"),
+        (Precision.FP16, Precision.FP32, Precision.BF16),
         ("cuda",),
     )
 
@@ -70,7 +100,7 @@ class EngineBackend(StrEnum):
         package: str,
         extra: str,
         module: str,
-        precisions: tuple[str, ...],
+        precisions: tuple[Precision, ...],
         devices: tuple[str, ...],
     ) -> EngineBackend:
         member = str.__new__(cls, value)
@@ -96,8 +126,8 @@ class EngineOptions:
     """How engines run on this machine.
 
     threads: CPU threads of one run; None leaves the choice to the library.
-    precision: arithmetic of the run, `"f32"` or, where backend and device can, `"f16"` or
-    `"bf16"`; the longer names `"fp32"` and `"fp16"` mean the same.
+    precision: arithmetic of the run; a name that `Precision.parse` knows is accepted too. Not
+    every backend and device has every precision.
     compiled_cache: folder for compiled engines (OpenVINO); None compiles at every start.
     device: `"cpu"`, `"cuda"` or `"cuda:1"` etc.
     checkpoint: the network's file, for the backend torch; None looks for it (`torch_checkpoint`).
@@ -105,7 +135,7 @@ class EngineOptions:
     """
 
     threads: int | None = None
-    precision: str = "f32"
+    precision: Precision = Precision.FP32
     compiled_cache: Path | None = None
     device: str = "cpu"
     checkpoint: Path | None = None
@@ -118,7 +148,7 @@ class EngineOptions:
             raise InvalidInput(f"got the device {self.device!r}; expected cpu, cuda or cuda:NUMBER")
         if self.cuda_graphs < 0:
             raise InvalidInput(f"got cuda_graphs = {self.cuda_graphs}; expected 0 or more")
-        object.__setattr__(self, "precision", _SHORT.get(self.precision, self.precision))
+        object.__setattr__(self, "precision", Precision.parse(self.precision))
 
     def check(self, backend: EngineBackend) -> None:
         """Raise `InvalidInput` when the backend has not this device or precision."""
@@ -131,13 +161,14 @@ class EngineOptions:
             )
         if self.precision not in backend.precisions:
             raise InvalidInput(
-                f"got precision {self.precision!r}; {backend} has {', '.join(backend.precisions)}"
+                f"got the precision {self.precision}; the backend {backend} has "
+                f"{', '.join(backend.precisions)}"
             )
 
 
-def usual_precision(device: str) -> str:
-    """What a device runs in unless asked otherwise: half precision on a GPU, which it is for."""
-    return "f32" if device == "cpu" else "f16"
+def usual_precision(device: str) -> Precision:
+    """The default precision of a device: fp16 on a GPU, fp32 on a CPU."""
+    return Precision.FP32 if device == "cpu" else Precision.FP16
 
 
 def is_device(name: str) -> bool:

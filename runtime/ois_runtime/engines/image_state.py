@@ -70,7 +70,7 @@ def check_depth(given: Mapping[str, Any], geometry: Geometry) -> None:
         if not math.isfinite(value):
             raise EngineError(
                 f"the encoder's {name!r} is {value}: the engine's numbers overflow. Use a higher "
-                "precision: bf16 instead of f16, or f32"
+                "precision: bf16 instead of fp16, or fp32"
             )
 
 

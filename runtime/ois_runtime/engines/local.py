@@ -31,6 +31,7 @@ from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply,
 from ois_runtime.engines.backends import (
     EngineBackend,
     EngineOptions,
+    Precision,
     is_device,
     load_engines,
     usual_precision,
@@ -54,7 +55,7 @@ class LocalOptions:
     backend: see `EngineBackend`. Default: torch where `device` is a GPU or the path is a
     checkpoint file, else onnxruntime.
     device, threads, compiled_cache, checkpoint, cuda_graphs: see `EngineOptions`.
-    precision: as there; default f16 on a GPU, f32 on the CPU.
+    precision: as there; default fp16 on a GPU, fp32 on the CPU.
     cache_bytes, ttl_s: the feature store's memory (on a GPU, the GPU's), and the idle seconds
     after which an image is forgotten.
     features: a folder that `ois encode` wrote; its images need no encode.
@@ -62,7 +63,7 @@ class LocalOptions:
 
     backend: str | None = None
     device: str = CPU
-    precision: str | None = None
+    precision: Precision | None = None
     threads: int | None = None
     compiled_cache: Path | None = None
     checkpoint: Path | None = None
@@ -218,4 +219,6 @@ def _value(name: str, value: Any, kind: str) -> Any:
             return float(value)
     except ValueError:
         raise InvalidInput(f"got {name} = {value!r}; expected a number") from None
+    if kind.startswith("Precision"):
+        return Precision.parse(value)
     return Path(value).expanduser() if kind.startswith("Path") else value

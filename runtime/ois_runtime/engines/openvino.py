@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from openvino import Model, Node, Output, opset13
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.pair import Arrays
 from ois_runtime.engines.signal_stack import signal_stack_kept
 
 _CONVOLUTIONS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution"}
 _SOURCES = {"Constant", "Parameter"}
+#: OpenVINO's names of precisions.
+_HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
 
 def describe(options: EngineOptions) -> str:
@@ -48,9 +50,9 @@ class OpenVinoGraph:
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         """Raises `EngineError` when the file cannot be compiled, or bf16 is not native here."""
-        if options.precision == "bf16" and not native_bf16():
+        if options.precision is Precision.BF16 and not native_bf16():
             raise EngineError(
-                "this CPU has no native bfloat16 (AVX512_BF16 or AMX); use precision f32, or "
+                "this CPU has no native bfloat16 (AVX512_BF16 or AMX); use precision fp32, or "
                 "the backend onnxruntime"
             )
         self._path = path
@@ -67,9 +69,9 @@ class OpenVinoGraph:
         model = core.read_model(str(path))
         self.inputs = tuple(port.get_any_name() for port in model.inputs)
         self.outputs = tuple(result_name(result) for result in model.get_results())
-        if options.precision == "bf16":
+        if options.precision is Precision.BF16:
             front, back = split(model, core.read_model(str(path)))
-            halves = [(front, "f32"), (back, "bf16")]
+            halves = [(front, Precision.FP32), (back, Precision.BF16)]
         else:
             halves = [(model, options.precision)]
         self._parts = [
@@ -94,10 +96,14 @@ class _Part:
     """A compiled model and the names of its inputs and results."""
 
     def __init__(
-        self, core: openvino.Core, model: openvino.Model, precision: str, options: EngineOptions
+        self,
+        core: openvino.Core,
+        model: openvino.Model,
+        precision: Precision,
+        options: EngineOptions,
     ) -> None:
         settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if options.threads is not None:

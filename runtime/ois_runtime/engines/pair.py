@@ -38,7 +38,7 @@ class EnginePair(Protocol):
 
     @property
     def description(self) -> str:
-        """Library, version and precision, for reports: `"onnxruntime 1.32.0 f32"`."""
+        """Library, version and precision, for reports: `"onnxruntime 1.32.0 fp32"`."""
         ...
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:

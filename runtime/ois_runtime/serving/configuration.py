@@ -65,7 +65,7 @@ class ServingOptions:
     click_workers: int = 4
     queue: int = 64
     torch_device: str = ""
-    torch_precision: str = "f32"
+    torch_precision: str = "fp32"
     checkpoint: str = ""
     feature_device: str = ""
     decoder: str = "auto"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import Geometry
-from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import DECODER_OUTPUTS, DecodedMasks, EnginePair, HostPrompts
@@ -43,7 +43,9 @@ def torch_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
     engines = load_engines(
         Path(options.checkpoint),
         EngineBackend.TORCH,
-        EngineOptions(device=options.torch_device, precision=options.torch_precision),
+        EngineOptions(
+            device=options.torch_device, precision=Precision.parse(options.torch_precision)
+        ),
     )
     if engines.manifest.checkpoint_sha256 != manifest.checkpoint_sha256:
         raise EngineError(
@@ -66,7 +68,7 @@ class DeviceEngines(TritonEngines):
     def __init__(self, manifest: Manifest, device: str) -> None:
         """Raises `EngineError` if PyTorch cannot use the device."""
         super().__init__(manifest)
-        self._device = find_device(device, "f32")
+        self._device = find_device(device, Precision.FP32)
         self.description += f", features on {self._device}"
 
     def decode(

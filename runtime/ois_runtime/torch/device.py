@@ -11,14 +11,19 @@ from typing import Any
 import torch
 
 from ois_client.contract.errors import EngineError
+from ois_runtime.engines.backends import Precision
 
 #: The first compute capability with tensor cores for fp16; bf16 came with 8.0.
 _OLDEST = (7, 5)
 _OLDEST_BF16 = (8, 0)
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.FP16: torch.float16,
+    Precision.BF16: torch.bfloat16,
+}
 
 
-def find_device(name: str, precision: str) -> torch.device:
+def find_device(name: str, precision: Precision) -> torch.device:
     """`"cpu"`, `"cuda"` or `"cuda:1"` -> the device, with its number.
 
     Raises `EngineError` when PyTorch cannot use such a GPU, or not in this precision.
@@ -43,7 +48,7 @@ def find_device(name: str, precision: str) -> torch.device:
             f"got the device {name}; this machine has cuda:0 to "
             f"cuda:{torch.cuda.device_count() - 1}"
         )
-    oldest = _OLDEST_BF16 if precision == "bf16" else _OLDEST
+    oldest = _OLDEST_BF16 if precision is Precision.BF16 else _OLDEST
     capability = torch.cuda.get_device_capability(number)
     if capability < oldest:
         raise EngineError(
@@ -53,8 +58,8 @@ def find_device(name: str, precision: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """`"f32"`, `"f16"` or `"bf16"` -> torch's."""
+def dtype_of(precision: Precision) -> torch.dtype:
+    """PyTorch's name of a precision."""
     return _DTYPES[precision]
 
 

@@ -23,7 +23,7 @@ from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.half import lower_precision
 from ois_network.kernels.operations import KernelAttention, measured_for
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.engines.pair import (
@@ -39,8 +39,6 @@ from ois_runtime.torch.device import dtype_of, find_device
 from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
-
-_MANIFEST_PRECISION = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
 def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
@@ -76,7 +74,7 @@ class TorchEngines:
         rewrites = Rewrites(cached_kv=cached)
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
         self.rewrites = encoder.rewrites
-        if precision != "f32":
+        if precision is not Precision.FP32:
             lower_precision(encoder, decoder, dtype_of(precision))
         for half in (encoder, decoder):
             half.to(device)
@@ -141,7 +139,9 @@ class TorchEngines:
         return self.runner.decode(state, prompts, wanted)
 
 
-def checkpoint_manifest(file: Path, loaded: Checkpoint, precision: str = "f32") -> Manifest:
+def checkpoint_manifest(
+    file: Path, loaded: Checkpoint, precision: Precision = Precision.FP32
+) -> Manifest:
     """What an engine folder's manifest says, of a checkpoint that runs as it is.
 
     The engines' digest is made of the checkpoint's and the precision: features and replies of
@@ -149,13 +149,13 @@ def checkpoint_manifest(file: Path, loaded: Checkpoint, precision: str = "f32") 
     """
     config = loaded.config
     digest = loaded.sha256
-    if precision != "f32":
+    if precision is not Precision.FP32:
         digest = hashlib.sha256(f"{digest} {precision}".encode()).hexdigest()
     engine = EngineFile(file.name, digest, file.stat().st_size)
     return Manifest(
         name=config.name,
         target="torch",
-        precision=_MANIFEST_PRECISION[precision],
+        precision=precision.value,
         network=config.to_dict(),
         trained=loaded.trained,
         checkpoint_sha256=loaded.sha256,

@@ -116,5 +116,5 @@ def test_a_server_that_runs_the_checkpoint_needs_no_engines(place: Place, tmp_pa
     options = ServerOptions(device="cpu", checkpoint=checkpoint, cache_bytes=2**24)
     with EmbeddedServer(folder, options) as server, Client(server.grpc_url) as client:
         assert (client.open(picture).click(300, 200) != wanted).mean() < 1e-3
-        assert "cpu f32" in client.info.engine
+        assert "cpu fp32" in client.info.engine
     assert 0 < np.mean(wanted) < 1

@@ -1,4 +1,4 @@
-"""The engines benchmark: one table of contestants, differences counted from the first."""
+"""The engines benchmark: one row per engine, with differences from the first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from ois_benchmarks.latency import engines
-from ois_benchmarks.latency.engine_worker import engine_pair, inputs, torch_pair
+from ois_benchmarks.latency.engine_worker import engine_calls, inputs, torch_calls
 from ois_cli.main import main
-from ois_client.contract.errors import InvalidInput, OISError, OutputError
+from ois_client.contract.errors import EngineError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
+from ois_runtime.engines.backends import Precision
 from support.network_scenes import micro
 from support.tiny_engines import disk_logits, write_engines
 
@@ -63,32 +64,22 @@ def test_two_empty_masks_agree(tmp_path: Path) -> None:
     assert rows[0]["mask_iou"] == 1.0
 
 
-def test_nobody_ran_is_no_error(tmp_path: Path) -> None:
+def test_it_is_no_error_if_no_engine_ran(tmp_path: Path) -> None:
     rows = [row("torch", failed="x")]
     engines._compare(rows, tmp_path, SIZE)
     assert rows == [row("torch", failed="x")]
 
 
-def test_the_table_has_a_row_for_each_and_names_failures() -> None:
+def test_the_table_has_a_row_per_engine_and_names_failures() -> None:
     done = row("torch", logit_error_rms=0.00123, mask_iou=0.99876)
-    lines = engines.markdown({"rows": [done, row("gone", failed="no library")]}).splitlines()
+    result = {"rows": [done, row("gone", failed="no library")]}
+    lines = engines.table_of(result).markdown().splitlines()
     assert lines[2] == "| torch | 28x14 | 0.25 | 0.250 | 1.00 | 5 | 1.2e-03 | 0.9988 |"
     assert lines[3].startswith("| gone | 28x14 | no library |")
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_the_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "engines.json"
-    engines.save({"rows": [1]}, path)
-    assert json.loads(path.read_text()) == {"rows": [1]}
-    assert [p.name for p in path.parent.iterdir()] == ["engines.json"]
-    (tmp_path / "folder.json").mkdir()
-    with pytest.raises(OutputError, match="could not write"):
-        engines.save({}, tmp_path / "folder.json")
-    assert not (tmp_path / "folder.part").exists()
-
-
-def test_the_picture_and_clicks_have_the_size_that_was_asked_for() -> None:
+def test_the_image_and_clicks_have_the_requested_size() -> None:
     geometry, image, prompts = inputs(112, 112, 70)
     assert image.shape == (70, 112, 3)
     assert prompts.coverage.shape == (1, geometry.grid_height, geometry.grid_width) == (1, 5, 8)
@@ -99,8 +90,8 @@ def test_the_picture_and_clicks_have_the_size_that_was_asked_for() -> None:
         inputs(112, 112, 69)
 
 
-def test_a_network_that_cannot_be_prepared_is_told(tmp_path: Path) -> None:
-    with pytest.raises(OISError, match="could not prepare"):
+def test_a_network_that_cannot_be_prepared_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="could not prepare"):
         engines.run(
             network="micro",
             checkpoint=tmp_path / "missing.safetensors",
@@ -113,13 +104,13 @@ def test_a_network_that_cannot_be_prepared_is_told(tmp_path: Path) -> None:
 
 
 def test_a_contestant_that_cannot_run_is_a_row_with_its_reason(tmp_path: Path) -> None:
-    answer = engines._worker(tmp_path, tmp_path / "missing", "torch", (112, 112), 1, 1)
+    answer = engines._worker(tmp_path / "missing", "torch", (112, 112), 1, 1)
     assert "missing" in answer["failed"]
 
 
 @pytest.fixture
 def torch_as_it_was() -> Iterator[None]:
-    """A contestant has a process of its own and sets PyTorch up for itself."""
+    """Restores PyTorch's settings, which an engine changes for its whole process."""
     threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
     yield
     torch.set_num_threads(threads)
@@ -133,10 +124,10 @@ def test_the_rewritten_network_gives_the_logits_of_the_unrewritten_one(tmp_path:
     given = inputs(112, 112, 70)
     logits, sizes = [], []
     for rewritten in (False, True):
-        encode, click, size_of = torch_pair(path, *given, rewritten=rewritten, threads=1)
-        state = encode()
-        logits.append(click(state))
-        sizes.append(size_of(state))
+        calls = torch_calls(path, *given, rewritten=rewritten, threads=1)
+        state = calls.encode()
+        logits.append(calls.click(state))
+        sizes.append(calls.state_bytes(state))
     assert logits[0].shape == (1, 70, 112)
     assert np.abs(logits[1] - logits[0]).max() < 1e-4 * np.abs(logits[0]).max()
     assert min(sizes) > 4 * 70 * 112  # the depth alone
@@ -145,21 +136,21 @@ def test_the_rewritten_network_gives_the_logits_of_the_unrewritten_one(tmp_path:
 def test_engine_files_are_run_as_they_are(tmp_path: Path) -> None:
     folder = write_engines(tmp_path)
     geometry, image, prompts = inputs(56, 56, 42)
-    encode, click, size_of = engine_pair(
-        folder, geometry, image, prompts, backend="onnxruntime", precision="f32", threads=1
+    calls = engine_calls(
+        folder, geometry, image, prompts, backend="onnxruntime", precision=Precision.FP32, threads=1
     )
-    state = encode()
+    state = calls.encode()
     centre = prompts.points[0, :2].mean(axis=0)
     share = 6 * prompts.coverage.mean() / 255
     expected = disk_logits((centre[0], centre[1]), (42, 56), 12 - 2 + share)
-    np.testing.assert_allclose(click(state)[0], expected, atol=1e-3)
-    assert size_of(state) >= image[..., 0].size * 4
+    np.testing.assert_allclose(calls.click(state)[0], expected, atol=1e-3)
+    assert calls.state_bytes(state) >= image[..., 0].size * 4
 
 
-def test_the_command_passes_on_what_was_asked_for(
+def test_the_command_passes_its_options_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Measuring takes minutes, so only `run` is replaced here; its parts are tested above."""
+    """`run` is replaced, because measuring takes minutes; its parts are tested above."""
     asked: dict[str, object] = {}
 
     def run(**options: object) -> dict[str, object]:
@@ -189,7 +180,7 @@ def test_the_command_passes_on_what_was_asked_for(
         (["--repeats", "0"], "USAGE"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(
+def test_a_mistake_is_reported_before_anything_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -22,7 +22,7 @@ from ois_benchmarks.gpu.plugin import LAYERS
 from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput, ParityError, UnsupportedGraph
 from ois_export.export import describe_graph, export_engines, write_engines
-from ois_export.graphs.precision import FP32_STATE, Precision, half_tensor, typed
+from ois_export.graphs.precision import FP32_STATE, ONNX_TYPES, half_tensor, typed
 from ois_export.parity.cases import CASES, Case, Sample
 from ois_export.parity.comparison import Limits
 from ois_export.parity.network_gate import measure, run_gate
@@ -30,6 +30,7 @@ from ois_export.parity.reference import emulate_bf16, open_reference
 from ois_export.targets import Target
 from ois_export.tensorrt.adapt import for_tensorrt
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import Manifest
 
 TINY = Path(__file__).resolve().parents[3] / "models" / "ois-tiny.safetensors"
@@ -135,7 +136,7 @@ def test_products_are_half_and_islands_fp32(half: Path) -> None:
             if node.op_type in wide and kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
                 pytest.fail(f"{node.name} ({node.op_type}) is half")
             if node.op_type in ("Conv", "ConvTranspose", "MatMul", "Attention"):
-                half_products += kind == precision.onnx_type
+                half_products += kind == ONNX_TYPES[precision]
                 fp32_products += kind == TensorProto.FLOAT
         assert half_products > products
         assert fp32_products == islands  # positions, Fourier phases, the last convolution
@@ -201,9 +202,9 @@ def test_the_emulation_rounds_every_bf16_tensor() -> None:
 @pytest.mark.parametrize(
     ("target", "precision", "says"),
     [
-        ("cpu", "fp16", "the target cpu has fp32"),
-        ("cuda", "bf16", "--target tensorrt has bf16"),
-        ("tensorrt", "int8", "the target tensorrt has fp32, fp16, bf16"),
+        ("cpu", "fp16", "the target cpu supports fp32"),
+        ("cuda", "bf16", "--target tensorrt supports bf16"),
+        ("tensorrt", "int8", "the target tensorrt supports fp32, fp16, bf16"),
         ("tpu", "fp32", "'tpu'"),
     ],
 )

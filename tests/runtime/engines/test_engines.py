@@ -16,7 +16,7 @@ from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
-from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.engines.pair import EnginePair
@@ -137,7 +137,7 @@ def test_the_description_names_library_version_and_precision(engines: EnginePair
     library, version, precision = engines.description.split()
     assert library in {backend.package for backend in EngineBackend}
     assert version[0].isdigit()
-    assert precision == "f32"
+    assert precision == "fp32"
 
 
 @pytest.mark.parametrize("backend", GRAPH_BACKENDS)
@@ -163,16 +163,25 @@ def test_engines_of_two_exports_do_not_load_together(tmp_path: Path) -> None:
 def test_an_unknown_backend_and_a_precision_it_lacks_are_refused(folder: Path) -> None:
     with pytest.raises(InvalidInput, match="onnxruntime, openvino"):
         EngineBackend.parse("tensorflow")
-    with pytest.raises(InvalidInput, match="f32"):
-        load_engines(folder, EngineBackend.ONNXRUNTIME, EngineOptions(precision="bf16"))
+    with pytest.raises(InvalidInput, match="fp32"):
+        load_engines(folder, EngineBackend.ONNXRUNTIME, EngineOptions(precision=Precision.BF16))
     with pytest.raises(InvalidInput, match="0 threads"):
         EngineOptions(threads=0)
+
+
+def test_there_is_one_spelling_of_a_precision_and_old_scripts_still_run() -> None:
+    assert [str(precision) for precision in Precision] == ["fp32", "fp16", "bf16"]
+    for text, precision in (("f32", "fp32"), ("f16", "fp16"), ("bf16", "bf16")):
+        assert Precision.parse(text) is EngineOptions(precision=text).precision  # type: ignore[arg-type]
+        assert Precision.parse(text) == precision
+    with pytest.raises(InvalidInput, match="'f8'; expected one of fp32, fp16, bf16"):
+        Precision.parse("f8")
 
 
 def test_bf16_runs_where_the_cpu_has_it_and_is_refused_elsewhere(folder: Path) -> None:
     from ois_runtime.engines.openvino import native_bf16
 
-    options = EngineOptions(precision="bf16")
+    options = EngineOptions(precision=Precision.BF16)
     if not native_bf16():
         with pytest.raises(EngineError, match="no native bfloat16"):
             load_engines(folder, EngineBackend.OPENVINO, options)

@@ -32,7 +32,7 @@ TINY = ROOT / "models" / "ois-tiny.safetensors"
 
 #: Of trained ois-tiny against the network as described, in fp32, worst object.
 HALF_LIMITS = {
-    "f16": Limits(depth_error=0.01, logit_error=0.02, mask_iou=0.995, coverage_changed=0.02),
+    "fp16": Limits(depth_error=0.01, logit_error=0.02, mask_iou=0.995, coverage_changed=0.02),
     # The worst pixel of depth lies on an edge between near and far, which moves a little.
     "bf16": Limits(depth_error=0.25, logit_error=0.05, mask_iou=0.96, coverage_changed=0.15),
 }
@@ -68,12 +68,12 @@ def within(measured: object, limits: Limits) -> bool:
 
 @pytest.mark.parametrize("case", CASES[:3], ids=lambda case: f"{case.sample.name}{case.clicks}")
 def test_fp32_is_the_network_within_the_gate_of_exports(network: OISNetwork, case: object) -> None:
-    measured = measure(network, engines("f32"), case, seed=1)  # type: ignore[arg-type]
+    measured = measure(network, engines("fp32"), case, seed=1)  # type: ignore[arg-type]
     assert within(measured, Limits()), measured
     assert measured.row_difference < Limits().row_difference
 
 
-@pytest.mark.parametrize("precision", ["f16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("case", CASES[2:4], ids=lambda case: case.sample.name)
 def test_half_precision_keeps_the_masks_of_a_trained_network(
     network: OISNetwork, precision: str, case: object
@@ -125,7 +125,7 @@ def test_packed_masks_and_logits_are_one_answer(micro: Path) -> None:
 def test_a_state_counts_its_devices_bytes_and_shows_its_depth(micro: Path) -> None:
     halves = {
         precision: open_engines(micro / "micro.safetensors", EngineOptions(precision=precision))
-        for precision in ("f32", "bf16")
+        for precision in ("fp32", "bf16")
     }
     states = {}
     for precision, pair in halves.items():
@@ -133,7 +133,7 @@ def test_a_state_counts_its_devices_bytes_and_shows_its_depth(micro: Path) -> No
             geometry = client.open(LANDSCAPE.pixels()).geometry
         size = (geometry.network_height, geometry.network_width, 3)
         states[precision] = pair.encode(np.full(size, 90, dtype=np.uint8), geometry)
-    full, half = states["f32"], states["bf16"]
+    full, half = states["fp32"], states["bf16"]
     assert full.nbytes == sum(array.nbytes for array in full.arrays.values())
     assert half.nbytes < 0.75 * full.nbytes
     assert half.tensors["features"].dtype is torch.bfloat16
@@ -143,7 +143,7 @@ def test_a_state_counts_its_devices_bytes_and_shows_its_depth(micro: Path) -> No
         full.arrays["depth"][:] = 0
     assert full.serial != half.serial
     with pytest.raises(EngineError, match="another backend"):
-        halves["f32"].decode(object(), Prompts(*[np.zeros(1)] * 4))  # type: ignore[arg-type]
+        halves["fp32"].decode(object(), Prompts(*[np.zeros(1)] * 4))  # type: ignore[arg-type]
 
 
 def test_precisions_have_their_own_digest(micro: Path) -> None:
@@ -151,7 +151,7 @@ def test_precisions_have_their_own_digest(micro: Path) -> None:
         open_engines(
             micro / "micro.safetensors", EngineOptions(precision=precision)
         ).manifest.model_sha256
-        for precision in ("f32", "fp32", "f16", "bf16")
+        for precision in ("f32", "fp32", "f16", "fp16", "bf16")
     }
     assert len(digests) == 3
 
@@ -220,7 +220,7 @@ def test_an_engine_folder_leads_to_its_checkpoint(
     (tmp_path / "models" / "some.safetensors").write_bytes(file.read_bytes())
     assert Client(url).info.network == "micro"
     monkeypatch.setenv(ENGINES_VARIABLE, str(engine_folder))
-    assert Client("local:?backend=torch").info.engine.endswith("cpu f32")
+    assert Client("local:?backend=torch").info.engine.endswith("cpu fp32")
 
 
 def test_what_cannot_be_opened_says_why(micro: Path, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_what_cannot_be_opened_says_why(micro: Path, tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no tensors")
     for url, kind, text in (
         (f"local:{file}?device=tpu", InvalidInput, "'tpu'; expected cpu, cuda"),
-        (f"local:{file}?precision=int8", InvalidInput, "torch has f32, f16, bf16"),
+        (f"local:{file}?precision=int8", InvalidInput, "expected one of fp32, fp16, bf16"),
         (f"local:{file}?checkpoint={TINY}", InvalidInput, "two checkpoints"),
         (f"local:{file}?threads=many", InvalidInput, "threads = 'many'; expected a number"),
         (f"local:{file}?cuda_graphs=-1", InvalidInput, "cuda_graphs = -1"),
