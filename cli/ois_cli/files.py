@@ -1,13 +1,13 @@
-"""Writing results: checked before the work, written whole or not at all."""
+"""Checks of output paths, made before any work. Results are then written by `write_files`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import write_files as write_files
 
 #: Suffix -> Pillow's name of the format, for pictures a person looks at.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -53,46 +53,3 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from error
-
-
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write all contents to temporary names beside their place, then rename them.
-
-    No file is ever half-written, and when one does not fit, none appears.
-    Raises `OutputError` naming the file and the reason.
-    """
-    parts: dict[Path, Path] = {}
-    try:
-        for path, data in contents.items():
-            # A rename would replace a link itself, so what it points to is written.
-            place = path.resolve()
-            part = place.with_name(f".{place.name}.{os.getpid()}.part")
-            parts[part] = place
-            try:
-                _write_through(part, data)
-            except OSError as error:
-                raise _cannot_write(path, error) from error
-        for part, place in parts.items():
-            try:
-                part.replace(place)
-            except OSError as error:
-                raise _cannot_write(place, error) from error
-    finally:
-        for part in parts:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {path}: {error.strerror or error}; nothing was left half-written. "
-        "Free space or choose another folder"
-    )
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        # Some file systems report a full disk only here; after it the rename is safe.
-        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and journals of JSON lines that survive a crash."""
+"""Writes files whole or not at all, and appends JSON lines to files that survive a crash."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Content = bytes | Callable[[BinaryIO], object]
 
 
 def write_file(path: Path, content: Content) -> None:
-    """Write one file whole: see `write_files`."""
+    """Write one file as `write_files` does."""
     write_files({path: content})
 
 
 def write_files(contents: Mapping[Path, Content]) -> None:
-    """Write every file to a temporary name beside its place, then rename them all.
+    """Write all files under temporary names in their folders, then rename them.
 
-    No other process sees half a file, and if one file cannot be written, none is changed.
-    Symbolic links are followed. Raises `OutputError` naming the file and the reason.
+    No other process sees half a file. If one file cannot be written, none is changed. Symbolic
+    links are followed. Raises `OutputError` with the file and the reason.
     """
     parts: dict[Path, Path] = {}
     try:
@@ -41,12 +41,14 @@ def write_files(contents: Mapping[Path, Content]) -> None:
                 _write_through(part, content)
             except (OSError, RuntimeError) as error:
                 # torch.save reports a full disk as a RuntimeError of its zip writer.
-                raise _cannot_write(path, error) from error
-        for part, place in parts.items():
+                raise _cannot_write(path, error, "no file was changed") from error
+        for done, (part, place) in enumerate(parts.items()):
             try:
                 part.replace(place)
             except OSError as error:
-                raise _cannot_write(place, error) from error
+                verb = "was" if done == 1 else "were"
+                changed = f"{done} of {len(parts)} files {verb} replaced"
+                raise _cannot_write(place, error, changed) from error
     finally:
         for part in parts:
             with suppress(OSError):
@@ -64,26 +66,29 @@ def _write_through(path: Path, content: Content) -> None:
         os.fsync(file.fileno())
 
 
-def _cannot_write(path: Path, error: Exception) -> OutputError:
+def _cannot_write(path: Path, error: Exception, changed: str) -> OutputError:
     reason = getattr(error, "strerror", None) or error
     return OutputError(
-        f"cannot write {path}: {reason}; no file was changed. Free space or choose another folder"
+        f"cannot write {path}: {reason}; {changed}. Free space or choose another folder"
     )
 
 
 class LineFile:
-    """Lines are only appended, by one process at a time; one that was cut off is dropped.
+    """A file of JSON lines that one process at a time appends to.
 
-    What `append` has returned from survives the process, and five seconds later the machine.
+    A line survives a crash of the process as soon as `append` returns, and a crash of the machine
+    about five seconds later.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create `path`. Raises `OutputError` when that cannot be done, or another process
-        has it open."""
+        """Open or create `path`.
+
+        Raises `OutputError` if it cannot be opened or another process has it open.
+        """
         self.path = path
         self._synced = time.monotonic()
         try:
-            # Unbuffered: what a full disk refuses must not be tried again when it is closed.
+            # Unbuffered: bytes that a full disk refused must not be written again on close.
             self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
@@ -92,20 +97,20 @@ class LineFile:
         except OSError as error:
             self._file.close()
             raise OutputError(
-                f"another process is writing {path}; wait for it, or name another output"
+                f"another process is writing {path}; wait for it or choose another output"
             ) from error
 
     def read(self) -> bytes:
-        """All that the file holds, a line that was cut off included."""
+        """Return the whole content, including a last line that was cut off."""
         self._file.seek(0)
         return self._file.read()
 
     def drop_cut_off(self) -> None:
-        """Forget what follows the last whole line."""
+        """Remove a last line without its line end, as a crash leaves it."""
         self._file.truncate(self.read().rfind(b"\n") + 1)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Raises `OutputError` when the line cannot be written; then the file is as it was."""
+        """Append one line. Raises `OutputError` if it cannot; the file is then unchanged."""
         end = self._file.seek(0, os.SEEK_END)
         left = json.dumps(entry).encode() + b"\n"
         try:
@@ -117,8 +122,8 @@ class LineFile:
         except OSError as error:
             self._file.truncate(end)
             raise OutputError(
-                f"cannot write {self.path}: {error.strerror or error}; what it holds stays. "
-                "Free space; the same command then goes on from there"
+                f"cannot write {self.path}: {error.strerror or error}; its earlier lines are "
+                "kept. Free space and run the same command again to continue"
             ) from error
 
     def close(self) -> None:
