@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_benchmarks.ablation.run import Plan, Variant
+from ois_benchmarks.ablation.run import NetworkVariant, Plan
 from ois_benchmarks.machine import describe
 from ois_benchmarks.quality.metrics import RESAMPLES, Metric
 from ois_benchmarks.statistics import CONFIDENCE, Estimate, interval
+from ois_benchmarks.table import Column, Table, TableRow
 
 SHOWN = (Metric.MIOU1, Metric.MIOU5, Metric.NOC85, Metric.NOC90)
 
@@ -19,7 +20,7 @@ Values = NDArray[np.float64]
 
 
 def result(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The document that is committed."""
+    """The result of `ois bench ablation`, JSON-ready."""
     return {
         "benchmark": "ablation",
         "checkpoint": plan.trunk.stem,
@@ -33,20 +34,21 @@ def result(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def compared(
     rows: list[dict[str, Any]],
-    variants: Sequence[Variant],
+    variants: Sequence[NetworkVariant],
     seeds: tuple[int, ...],
     *,
     objects: int,
     clicks: int,
     longest: int,
 ) -> dict[str, Any]:
-    """Every IoU, and per variant each metric and its difference from the first variant, seed by
-    seed and object by object.
+    """Per variant, each metric and its difference from the first variant; and all IoUs.
+
+    Differences are taken seed by seed and object by object.
     """
     table: list[dict[str, Any]] = []
-    reference = _table(rows, variants[0].name, seeds)
+    reference = _ious_of(rows, variants[0].name, seeds)
     for variant in variants:
-        mine = _table(rows, variant.name, seeds)
+        mine = _ious_of(rows, variant.name, seeds)
         entry: dict[str, Any] = {"variant": variant.name, "label": variant.label}
         entry["parameters"] = next(r["parameters"] for r in rows if r["variant"] == variant.name)
         for metric in SHOWN:
@@ -70,10 +72,10 @@ def compared(
 
 
 def two_level(values: Values) -> Estimate:
-    """values (S, N): mean over S seeds and N objects; the bootstrap resamples both.
+    """The mean of values (S, N) over S seeds and N objects; the bootstrap resamples both.
 
-    With three seeds the interval is wide, as it should be: objects alone would not tell what
-    another training run gives.
+    With three seeds the interval is wide, and rightly so: resampling objects alone would not
+    show how much another training run differs.
     """
     seeds, objects = values.shape
     generator = np.random.default_rng(0)
@@ -86,22 +88,26 @@ def two_level(values: Values) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high))
 
 
-def markdown(document: dict[str, Any]) -> str:
-    """One row a variant; differences from the first whose interval excludes zero are bold."""
-    seeds, objects = len(document["seeds"]), document["objects"]
-    lines = [
-        f"{objects} objects of the validation scenes, {seeds} seeds, {document['clicks']} clicks. "
-        "In brackets: the difference from the default and its 95 % interval over seeds and "
-        "objects; bold where it excludes zero.",
-        "",
-        "| variant | parameters | " + " | ".join(metric.label for metric in SHOWN) + " |",
-        "|---|---|" + "---|" * len(SHOWN),
+def table_of(document: Mapping[str, Any]) -> Table:
+    """One line per variant. Differences whose interval excludes zero are bold."""
+    columns = [Column("variant", number=False), Column("parameters")]
+    columns += [Column(metric.label) for metric in SHOWN]
+    rows = [
+        TableRow(
+            [
+                entry["label"],
+                f"{entry['parameters'] / 1e6:.2f} M",
+                *(_cell(entry, metric) for metric in SHOWN),
+            ]
+        )
+        for entry in document["table"]
     ]
-    for entry in document["table"]:
-        cells = [_cell(entry, metric) for metric in SHOWN]
-        millions = f"{entry['parameters'] / 1e6:.2f} M"
-        lines.append(f"| {entry['label']} | {millions} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    note = (
+        f"{document['objects']} objects of the validation scenes, {len(document['seeds'])} seeds, "
+        f"{document['clicks']} clicks per object. In brackets: the difference from the default and "
+        "its 95 % interval over seeds and objects; bold if the interval excludes zero."
+    )
+    return Table("", columns, rows, [note])
 
 
 def _cell(entry: dict[str, Any], metric: Metric) -> str:
@@ -116,12 +122,12 @@ def _cell(entry: dict[str, Any], metric: Metric) -> str:
     return f"{text} (**{change}**)" if estimate.excludes_zero else f"{text} ({change})"
 
 
-def _table(rows: Iterable[dict[str, Any]], variant: str, seeds: tuple[int, ...]) -> Values:
-    """(S, N, K) IoUs of a variant."""
+def _ious_of(rows: Iterable[dict[str, Any]], variant: str, seeds: tuple[int, ...]) -> Values:
+    """The IoUs of a variant: (S, N, K), by seed, object and click."""
     found = {row["seed"]: row["ious"] for row in rows if row["variant"] == variant}
     return np.array([found[seed] for seed in seeds], dtype=np.float64)
 
 
 def _per_object(metric: Metric, ious: Values) -> Values:
-    """(S, N, K) -> (S, N)."""
+    """The metric of every object: (S, N, K) -> (S, N)."""
     return np.stack([metric.per_object(seed) for seed in ious])

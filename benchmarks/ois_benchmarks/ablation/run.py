@@ -1,13 +1,13 @@
-"""`ois bench ablation`: what each part of the network is worth, measured on procedural scenes.
+"""`ois bench ablation`: how much each part of the network contributes, on procedural scenes.
 
-Every variant is trained by the same short recipe from the same encoder and depth head, which
-stay frozen; prompts, fusion and mask head start anew. A seed decides initial weights, scenes and
-clicks, and the variants of a seed share them, so that differences are paired. The robot user
-then clicks on objects of the validation scenes: defaults are chosen by this, and the scenes that
-results are reported on stay unseen.
+Every variant is trained with the same short recipe from the same encoder and depth head, which
+stay frozen; prompts, fusion and mask head are initialised anew. The seed decides initial weights,
+scenes and clicks. Variants with the same seed share them, so that differences are paired. Then the
+robot user clicks on objects of the validation scenes. Defaults are chosen by these results, so the
+test scenes on which quality is reported are not used here.
 
-The paper's Table 4 switches off order, object, sparse and dense; its Table 5 adds depth as
-features instead of order maps. The rest are choices that the paper leaves open.
+The paper's Table 4 switches off order, object, sparse and dense; its Table 5 adds depth as features
+instead of order maps. The other variants are choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -25,65 +25,75 @@ import numpy as np
 
 from ois_benchmarks.results import read_json
 from ois_client.contract.errors import CheckpointError, InvalidInput
+from ois_client.contract.files import write_file
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork
 from ois_network.training.config import TrainConfig
-from ois_network.training.data.batches import SceneSource
+from ois_network.training.data.sources import SceneSource
 from ois_network.training.evaluate import robot_ious
-from ois_network.training.memory import keep_freed_memory
-from ois_network.training.state import write_atomically
+from ois_network.training.processes import keep_freed_memory
 from ois_network.training.trainer import RunOptions, train
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """A network that differs from the default by `changes` of its config."""
+class NetworkVariant:
+    """A network that differs from the default by `changes` to its config."""
 
     name: str
     label: str
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-#: The first is what the others are compared with.
+#: The others are compared with the first.
 VARIANTS = (
-    Variant("default", "default"),
-    Variant("no-order", "without order-aware attention's order maps", {"order": False}),
-    Variant("no-object", "without object masks", {"object": False}),
-    Variant("no-sparse", "without sparse prompts", {"sparse": False}),
-    Variant("no-dense", "without dense prompts", {"dense": False}),
-    Variant(
+    NetworkVariant("default", "default"),
+    NetworkVariant("no-order", "without order-aware attention's order maps", {"order": False}),
+    NetworkVariant("no-object", "without object masks", {"object": False}),
+    NetworkVariant("no-sparse", "without sparse prompts", {"sparse": False}),
+    NetworkVariant("no-dense", "without dense prompts", {"dense": False}),
+    NetworkVariant(
         "depth-encoder",
         "depth as features, no order maps",
         {"order": False, "depth_encoder": True},
     ),
-    Variant("levels-4", "prompt enters level 4", {"fused_levels": (4,)}),
-    Variant("levels-1234", "prompt enters levels 1 to 4", {"fused_levels": (1, 2, 3, 4)}),
-    Variant("object-first", "object before order", {"fusion_order": FusionOrder.OBJECT_FIRST}),
-    Variant("each-block", "image update in each block", {"image_update": ImageUpdate.EACH_BLOCK}),
+    NetworkVariant("levels-4", "prompt enters level 4", {"fused_levels": (4,)}),
+    NetworkVariant("levels-1234", "prompt enters levels 1 to 4", {"fused_levels": (1, 2, 3, 4)}),
+    NetworkVariant(
+        "object-first", "object before order", {"fusion_order": FusionOrder.OBJECT_FIRST}
+    ),
+    NetworkVariant(
+        "each-block", "image update in each block", {"image_update": ImageUpdate.EACH_BLOCK}
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an ablation runs. `objects` validation objects get `clicks` robot clicks each, at
-    `longest` network pixels.
+    """What an ablation runs.
+
+    trunk: checkpoint whose encoder and depth head are used. folder: of the runs. objects:
+    validation objects to click on. clicks: robot clicks per object. longest: longest side in
+    network pixels when clicking. threads: per run; 0 for PyTorch's default.
     """
 
     trunk: Path
     folder: Path
     recipe: TrainConfig
     seeds: tuple[int, ...] = (0, 1, 2)
-    variants: tuple[Variant, ...] = VARIANTS
+    variants: tuple[NetworkVariant, ...] = VARIANTS
     objects: int = 60
     clicks: int = 10
     longest: int = 336
     threads: int = 0
 
 
-def pick(names: Sequence[str]) -> tuple[Variant, ...]:
-    """Variants by name, in their own order, the default always among them."""
+def pick(names: Sequence[str]) -> tuple[NetworkVariant, ...]:
+    """Variants by name, in the order of `VARIANTS`, always with the default; all for no names.
+
+    Raises `InvalidInput` for an unknown name.
+    """
     known = [variant.name for variant in VARIANTS]
     unknown = sorted(set(names) - set(known))
     if unknown:
@@ -92,10 +102,11 @@ def pick(names: Sequence[str]) -> tuple[Variant, ...]:
 
 
 def run(plan: Plan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str, Any]]:
-    """Train and evaluate what `plan.folder` does not hold yet; -> a row a variant and seed.
+    """Train and evaluate every run that `plan.folder` does not hold yet.
 
-    jobs: runs at once, each in a process of its own that prints its progress itself. Interrupted,
-    the same plan goes on with the runs that were cut off.
+    Returns one row per variant and seed. jobs: runs at once, each in its own process, which prints
+    its progress. After an interruption the same plan resumes the unfinished runs. Raises
+    `InvalidInput` if the folder holds runs of another plan.
     """
     trunk = load_checkpoint(plan.trunk)
     runs = [(variant, seed) for seed in plan.seeds for variant in plan.variants]
@@ -121,12 +132,12 @@ _OTHER_PLAN = (
 )
 
 
-def _place(plan: Plan, variant: Variant, seed: int) -> Path:
+def _place(plan: Plan, variant: NetworkVariant, seed: int) -> Path:
     return plan.folder / f"{variant.name}-seed{seed}"
 
 
-def _read(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any] | None:
-    """The row of a run that is finished."""
+def _read(plan: Plan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any] | None:
+    """The row of a finished run; None if it is not finished."""
     path = _place(plan, variant, seed) / "result.json"
     if not path.is_file():
         return None
@@ -136,8 +147,8 @@ def _read(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any]
     return row
 
 
-def _run_alone(plan: Plan, variant: Variant, seed: int) -> str:
-    """A run in a process of its own."""
+def _run_alone(plan: Plan, variant: NetworkVariant, seed: int) -> str:
+    """One run, in its own process. Returns its name."""
     keep_freed_memory()
     name = f"{variant.name}, seed {seed}"
     trunk = load_checkpoint(plan.trunk)
@@ -146,9 +157,9 @@ def _run_alone(plan: Plan, variant: Variant, seed: int) -> str:
 
 
 def _run_one(
-    plan: Plan, trunk: Checkpoint, variant: Variant, seed: int, say: Callable[[str], None]
+    plan: Plan, trunk: Checkpoint, variant: NetworkVariant, seed: int, say: Callable[[str], None]
 ) -> None:
-    """Train, evaluate, write the row."""
+    """Train, evaluate, and write the row."""
     place = _place(plan, variant, seed)
     recipe = plan.recipe.replace(seed=seed)
     identity = _identity(plan, trunk.sha256, variant, seed)
@@ -171,9 +182,9 @@ def _run_one(
 
 
 def row_of(
-    variant: Variant, seed: int, network: OISNetwork, ious: list[list[float]]
+    variant: NetworkVariant, seed: int, network: OISNetwork, ious: list[list[float]]
 ) -> dict[str, Any]:
-    """ious: (objects, clicks), as `robot_ious` has them."""
+    """The row of one run. ious: (objects, clicks), from `robot_ious`."""
     return {
         "variant": variant.name,
         "seed": seed,
@@ -183,11 +194,11 @@ def row_of(
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, lambda file: file.write(json.dumps(value).encode()))
+    write_file(path, json.dumps(value).encode())
 
 
 def _note_identity(place: Path, identity: dict[str, Any]) -> None:
-    """Written before a run begins: what was begun by another plan is not gone on with."""
+    """Write what the run depends on before it begins, so that another plan cannot resume it."""
     path = place / "plan.json"
     if path.is_file():
         if read_json(path) != identity:
@@ -197,10 +208,10 @@ def _note_identity(place: Path, identity: dict[str, Any]) -> None:
     _write(path, identity)
 
 
-def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:
-    """A variant with `trunk`'s encoder and depth head; the rest initialised by `seed`.
+def with_trunk(trunk: OISNetwork, variant: NetworkVariant, seed: int) -> OISNetwork:
+    """A variant with the encoder and depth head of `trunk`; the rest is initialised with `seed`.
 
-    Raises `CheckpointError` when the variant's trunk has other shapes.
+    Raises `CheckpointError` if the shapes of the variant's encoder or depth head differ.
     """
     config: NetworkConfig = trunk.config.replace(**variant.changes)
     network = build(config, seed=seed)
@@ -208,14 +219,14 @@ def with_trunk(trunk: OISNetwork, variant: Variant, seed: int) -> OISNetwork:
         network.encoder.load_state_dict(trunk.encoder.state_dict())
         network.depth_head.load_state_dict(trunk.depth_head.state_dict())
     except RuntimeError as error:
-        raise CheckpointError(f"{variant.name} cannot take this checkpoint's encoder: {error}") \
+        raise CheckpointError(f"{variant.name} cannot use this checkpoint's encoder: {error}") \
             from None  # fmt: skip
     start_mask_head(network)
     return network
 
 
-def _identity(plan: Plan, trunk: str, variant: Variant, seed: int) -> dict[str, Any]:
-    """What the result depends on, as plain JSON."""
+def _identity(plan: Plan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any]:
+    """Everything the result depends on, as plain JSON."""
     described = {
         "trunk": trunk,
         "recipe": plan.recipe.replace(seed=seed).to_dict(),

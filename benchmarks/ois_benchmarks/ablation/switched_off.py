@@ -1,36 +1,31 @@
-"""What a trained network makes of its parts: the same weights, with one part switched off.
+"""`ois bench switched-off`: how much a trained network depends on each of its parts.
 
-    python -m ois_benchmarks.ablation.switched_off [CHECKPOINT] [--objects 100]
-
-No training: where `ois bench ablation` asks what a part is worth to a network that learns without
-it, this asks what this network has learned to do with it. A part that changes nothing here is
-not used. On the validation scenes, at the network's own size.
+The same weights are evaluated with one part switched off at a time, without training. `ois bench
+ablation` measures what a part is worth to a network that is trained without it; this measures how
+far this network relies on the part. If switching a part off changes nothing, the network does not
+use it. Evaluated on the validation scenes, at the network's own size.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ois_benchmarks.ablation.result import compared, markdown
-from ois_benchmarks.ablation.run import VARIANTS, Variant, row_of
-from ois_benchmarks.latency.engines import save
+from ois_benchmarks.ablation.result import compared
+from ois_benchmarks.ablation.run import VARIANTS, NetworkVariant, row_of
 from ois_client.contract.clicks import SLOTS
-from ois_client.contract.errors import InvalidInput, OISError
+from ois_client.contract.errors import InvalidInput
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_network.network import OISNetwork
 from ois_network.training.evaluate import robot_ious
-from ois_network.training.memory import keep_freed_memory
 
-#: Switches alone: no other variant can take these weights.
+#: Variants that only switch parts off. No other variant can load these weights.
 PARTS = tuple(v for v in VARIANTS if all(value is False for value in v.changes.values()))
 
 
-def without(network: OISNetwork, variant: Variant) -> OISNetwork:
-    """The network with `variant`'s switches; what they leave keeps its weights."""
+def without(network: OISNetwork, variant: NetworkVariant) -> OISNetwork:
+    """The network with the parts of `variant` switched off; all other weights stay."""
     changed = OISNetwork(network.config.replace(**variant.changes))
     left = changed.state_dict().keys()
     changed.load_state_dict({k: v for k, v in network.state_dict().items() if k in left})
@@ -40,10 +35,14 @@ def without(network: OISNetwork, variant: Variant) -> OISNetwork:
 def run(
     checkpoint: Path, *, objects: int, clicks: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The document that is committed, with a table as `ois bench ablation` has it."""
+    """Evaluate, and return the result, JSON-ready, with the same table as an ablation.
+
+    objects: validation objects to click on. clicks: robot clicks per object.
+    """
     if objects < 1 or not 1 <= clicks <= SLOTS:
         raise InvalidInput(
-            f"got {objects} objects and {clicks} clicks; expected 1 or more, and 1 to {SLOTS}"
+            f"got {objects} objects and {clicks} clicks; expected at least 1 object, and 1 to "
+            f"{SLOTS} clicks"
         )
     network = load_checkpoint(checkpoint).network
     longest = network.config.longest
@@ -58,36 +57,3 @@ def run(
         "checkpoint": checkpoint.stem,
         **compared(rows, PARTS, (0,), objects=objects, clicks=clicks, longest=longest),
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="switched_off", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "checkpoint", nargs="?", type=Path, default=Path("models/ois-tiny.safetensors")
-    )
-    parser.add_argument("--objects", type=int, default=100)
-    parser.add_argument("--clicks", type=int, default=10)
-    parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results/switched-off-ois-tiny.json")
-    )
-    given = parser.parse_args(arguments)
-    keep_freed_memory()
-    try:
-        document = run(
-            given.checkpoint,
-            objects=given.objects,
-            clicks=given.clicks,
-            say=lambda text: print(text, file=sys.stderr),
-        )
-        table = markdown(document)
-        save(document, given.output)
-        given.output.with_suffix(".md").write_text(table, encoding="utf-8")
-    except (OISError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table, end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,22 +1,94 @@
-"""OIS's network and its exported engines for a benchmark, made once and only when wanted."""
+"""OIS's network and its exported engines for a benchmark, made once and only when needed."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 
 from ois_benchmarks.contestants.base import CHECKPOINT
-from ois_benchmarks.latency.engines import prepare
+from ois_client.contract.errors import EngineError, OISError
+
+
+def write_network(
+    folder: Path,
+    network: str,
+    checkpoint: Path | None,
+    *,
+    exported: bool,
+    target: str = "cpu",
+    precision: str = "fp32",
+) -> None:
+    """Write a network's `CHECKPOINT` into `folder` and, if `exported`, its graphs and manifest.
+
+    network: a preset, with random weights. checkpoint: use this network instead; it may already be
+    the one in `folder`. target, precision: of the graphs, as for `ois export`. The graphs are not
+    checked for parity, because the limits are for trained networks.
+    """
+    from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+    from ois_network.config import preset
+    from ois_network.initialise import build, randomise
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / CHECKPOINT
+    if checkpoint is None:
+        save_checkpoint(randomise(build(preset(network))), file, trained=False)
+    elif checkpoint != file:
+        shutil.copy(checkpoint, file)
+    if exported:
+        from ois_export.export import write_engines
+        from ois_export.targets import Target
+
+        chosen = Target.parse(target)
+        chosen.check(precision)
+        write_engines(
+            load_checkpoint(file), folder, name="bench", target=chosen, precision=precision
+        )
+
+
+def prepare(
+    folder: Path,
+    network: str,
+    checkpoint: Path | None,
+    say: Callable[[str], None],
+    *,
+    exported: bool,
+) -> Path:
+    """Call `write_network` in another process, which takes the exporter's memory with it.
+
+    Returns the path of the checkpoint in `folder`. Raises `EngineError` with the reason if the
+    network cannot be written or exported.
+    """
+    if exported:
+        say("exporting the engines once, without a parity check")
+    write = partial(write_network, folder, network, checkpoint, exported=exported)
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(write).result()
+    except (OISError, OSError) as error:
+        raise EngineError(f"could not prepare the engines: {error}") from error
+    except BrokenProcessPool as error:
+        raise EngineError(
+            "could not prepare the engines: the process ended, probably because memory ran out; "
+            "close other programs or choose a smaller network"
+        ) from error
+    return folder / CHECKPOINT
 
 
 class OisEngines:
-    """A folder with `CHECKPOINT` and, once somebody wants them, the engines and their
-    manifest, while it is open.
+    """A temporary folder with `CHECKPOINT` and, once they are asked for, its exported engines.
+
+    Use it as a context manager; the folder is deleted at the end.
     """
 
     def __init__(self, network: str, checkpoint: Path | None, say: Callable[[str], None]) -> None:
+        """network, checkpoint: as for `write_network`. say: receives progress messages."""
         self._network = network
         self._checkpoint = checkpoint
         self._say = say
@@ -24,7 +96,10 @@ class OisEngines:
         self._exported = False
 
     def folder(self, *, exported: bool) -> Path:
-        """exported: with the engines. Raises `OISError` when the network cannot be exported."""
+        """The folder. exported: with the engines.
+
+        Raises `EngineError` if the network cannot be exported.
+        """
         if self._scratch is None:
             scratch = tempfile.TemporaryDirectory(prefix="ois-bench-engines-")
             try:
@@ -35,7 +110,7 @@ class OisEngines:
             self._scratch = scratch
         folder = Path(self._scratch.name)
         if exported and not self._exported:
-            # Of the very weights that the others were measured with.
+            # Export the same weights that other contestants were measured with.
             self._prepare(folder, folder / CHECKPOINT, exported=True)
         return folder
 

@@ -1,33 +1,25 @@
-"""What a GPU can do at most, for the roofline of `ois bench report`. *Not run on a GPU yet.*
+"""`ois bench ceilings`: the most that a GPU reaches, for the roofline of `ois bench report`.
 
-    python -m ois_benchmarks.gpu.ceilings --output gpu-ceilings.json
-
-Products of two large matrices in each precision, and a copy of one GiB, from CUDA graphs by CUDA
-events: what PyTorch reaches on this GPU, not a data sheet. fp32 is without TF32. Peers' own code
-lets cuDNN round convolutions to TF32, so theirs may pass that roof.
+Products of two large matrices in each precision, and a copy of 1 GiB, replayed from CUDA graphs and
+timed by CUDA events. These are rates that PyTorch reaches on this GPU, not those of a data sheet.
+fp32 excludes TF32. The peers' own code lets cuDNN round convolutions to TF32, so their rows may
+exceed the fp32 roof. *Not run on a GPU yet.*
 """
 
 from __future__ import annotations
-
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from ois_benchmarks import machine
 from ois_benchmarks.gpu.timing import GraphTimer, Rates, require_gpu
-from ois_benchmarks.latency.engines import save
 from ois_benchmarks.roofline import Ceilings
-from ois_client.contract.errors import OISError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _REPEATS = 20
 
 
 def measure() -> Ceilings:
-    """A few seconds. Raises `InvalidInput` without a GPU."""
+    """Measure for a few seconds. Raises `InvalidInput` without a GPU."""
     device = require_gpu()
     timer = GraphTimer(device, _REPEATS)
     rates = {name: timer.rates(dtype) for name, dtype in DTYPES.items()}
@@ -35,7 +27,7 @@ def measure() -> Ceilings:
 
 
 def ceilings_of(rates: dict[str, Rates], gpu: str) -> Ceilings:
-    """rates: by precision."""
+    """rates: by precision. gpu: its name, used if the driver does not report one."""
     described = machine.describe()
     copied = max(rate.bytes_per_s for rate in rates.values())
     products = {f"product, PyTorch, {name}": rate.flops_per_s for name, rate in rates.items()}
@@ -54,29 +46,7 @@ def ceilings_of(rates: dict[str, Rates], gpu: str) -> Ceilings:
     )
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ois_benchmarks.gpu.ceilings",
-        description="What this GPU reaches at most, for the roofline of `ois bench report`.",
-    )
-    parser.add_argument("--output", type=Path, required=True, help="JSON, beside the results")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    options = arguments().parse_args(argv)
-    try:
-        found = measure()
-        save(found.to_dict(), options.output)
-    except OISError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def summary(found: Ceilings) -> str:
+    """The ceilings as one line."""
     peaks = ", ".join(f"{rate / 1e12:.0f} TFLOP/s {name}" for name, rate in found.peaks().items())
-    print(f"{found.where}: {peaks}, {found.bytes_per_s / 1e12:.2f} TB/s")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{found.where}: {peaks}, {found.bytes_per_s / 1e12:.2f} TB/s"

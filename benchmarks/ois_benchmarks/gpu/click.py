@@ -1,11 +1,11 @@
-"""All the masked attention of one click, ready to run two ways on one device.
+"""All the masked attention of one click, to be run by PyTorch or by our kernels on one device.
 
-Three blocks of order-aware and object-aware attention, from what the click decoder has at that
-point: labels, depths and coverage of the click, K and V of the image as the state holds them,
-and what the disks add to them. Either way starts there, so either way pays for what it needs:
+Three blocks of order-aware and object-aware attention. The inputs are those of the click decoder:
+labels, depths and coverage of the click, K and V of the image as the state holds them, and what
+the disks add to them. Both ways start from these inputs, so each pays for its own preparation:
 
-    by PyTorch   M and B written out, K and V of each object written out, fused attention
-    by kernels   bits packed once, then two kernels an attention
+    by PyTorch   writes M and B, and K and V of each object, to memory; then fused attention
+    by kernels   packs the visible bits once; then two kernels per attention
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ois_network.order import blocked_keys, order_maps
 from ois_network.split import add_at
 
 BLOCKS_OF_FUSION = 3
-CLICKS = (5, 3)  # positive, negative: a session under way
+CLICKS = (5, 3)  # positive, negative: typical of the middle of a session
 COVERED = 0.1  # the previous mask's share of the image
 _FUSED = TorchAttention()
 _ENTRIES = 4 * SLOTS  # patches that the disks of 48 slots can touch, each up to 4
@@ -35,10 +35,12 @@ _ENTRIES = 4 * SLOTS  # patches that the disks of 48 slots can touch, each up to
 
 @dataclass(frozen=True, slots=True)
 class ClickAttention:
-    """rows: [K, V] of both attentions of each block, as bases (1, K, C) and parts (N, 192, C).
+    """The inputs of the six attentions of one click.
 
-    queries: one (N, 48, C) for each of the six attentions. embedding (N, 192, 1): not zero
-    where an entry of index counts, as `DensePrompts.local` returns it.
+    rows: for each block, K and V of both attentions, as bases (1, K, C) and parts (N, 192, C).
+    queries: one (N, 48, C) per attention. index: (N, 192), the patches that the disks touch.
+    embedding: (N, 192, 1), not zero where the entry of index is used, as `DensePrompts.local`
+    returns it.
     """
 
     call: Call
@@ -55,7 +57,7 @@ class ClickAttention:
 
     @classmethod
     def random(cls, call: Call, grid: tuple[int, int], device: torch.device) -> ClickAttention:
-        """grid: (gh, gw), their product the call's number of keys."""
+        """Random inputs for `call`. grid: (gh, gw), whose product is the number of keys."""
         draw = torch.Generator(device).manual_seed(0)
         n, keys = call.objects, call.keys
 
@@ -65,7 +67,7 @@ class ClickAttention:
         labels = torch.full((n, SLOTS), -1, dtype=torch.int32, device=device)
         labels[:, : CLICKS[0]] = 1
         labels[:, SLOTS_PER_SIGN : SLOTS_PER_SIGN + CLICKS[1]] = 0
-        # The object is a band of rows, as a mask covers neighbours, not scattered patches.
+        # A band of rows, because a mask covers neighbouring patches, not scattered ones.
         coverage = torch.zeros(n, *grid, dtype=torch.uint8, device=device)
         coverage[:, : max(1, round(COVERED * grid[0]))] = 255
         used = torch.zeros(_ENTRIES, 1, device=device)
@@ -92,7 +94,7 @@ class ClickAttention:
         )
 
     def by_torch(self) -> list[Tensor]:
-        """Six outputs (N, 48, C)."""
+        """Run all six attentions in PyTorch. Returns six outputs (N, 48, C)."""
         order, blocked = self._written_masks()
         allow = torch.where(blocked, _FUSED.masked_logit, 0.0).to(self.call.dtype)
         outputs = []
@@ -105,7 +107,7 @@ class ClickAttention:
         return outputs
 
     def by_kernels(self, blocks: Blocks) -> list[Tensor]:
-        """Six outputs (N, 48, C)."""
+        """Run all six attentions in our kernels. Returns six outputs (N, 48, C)."""
         slots = self._slots()
         order, allow = SlotBias(slots, sigma=self.sigma), SlotBias(slots, allow=True)
         heads = self.call.heads
@@ -117,14 +119,14 @@ class ClickAttention:
         return outputs
 
     def fused_alone(self) -> Callable[[], Tensor]:
-        """One object-aware attention of PyTorch with all that it needs already written out."""
+        """One object-aware attention of PyTorch, with K, V and mask already in memory."""
         _, blocked = self._written_masks()
         allow = torch.where(blocked, _FUSED.masked_logit, 0.0).to(self.call.dtype)
         key, value = (self._written(row) for row in self.rows[0][2:])
         return partial(_FUSED.attend, self.queries[1], key, value, self.call.heads, allow)
 
     def exact(self) -> list[Tensor]:
-        """The first block's two outputs in float64."""
+        """The two outputs of the first block, computed in float64."""
         order, blocked = self._written_masks()
         keys = [self._written(row).double() for row in self.rows[0]]
         q0, q1 = (query.double() for query in self.queries[:2])
@@ -145,7 +147,7 @@ class ClickAttention:
         )
 
     def _written_masks(self) -> tuple[Tensor, Tensor]:
-        """M and where B blocks, each (N, 1, 48, K)."""
+        """The order maps M, and where B blocks; each (N, 1, 48, K)."""
         order = order_maps(self.depth, self.centres, self.labels)
         blocked = blocked_keys(self.coverage, self.has_previous, self.labels)
         return order.unsqueeze(1), blocked.unsqueeze(1)
@@ -158,15 +160,16 @@ class ClickAttention:
 
 
 def flops(call: Call) -> int:
-    """Two products of all queries with all keys, six times."""
+    """FLOPs of a click's attention: two products of all queries with all keys, six times."""
     each = 4 * call.objects * call.queries * call.keys * call.channels
     return 2 * BLOCKS_OF_FUSION * each
 
 
 def least_bytes(call: Call) -> int:
-    """What must be read and written once, whatever computes it: the floor's bytes.
+    """Bytes that any implementation must read or write once, for the floor.
 
-    K and V of the image once for all objects; parts, queries and outputs of each; depths, bits.
+    K and V of the image once for all objects; parts, queries and outputs per object; depths and
+    bits.
     """
     half = call.dtype.itemsize
     each = 2 * call.keys * call.channels * half

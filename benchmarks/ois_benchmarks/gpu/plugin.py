@@ -1,44 +1,36 @@
-"""Does TensorRT need a plugin for the masked attention? Two measurements decide.
+"""`ois bench plugin`: does TensorRT need a plugin for the masked attention?
 
-    python -m ois_benchmarks.gpu.layers ENGINES . --shape 1022x1022 --objects 1
-    python -m ois_benchmarks.gpu.kernels --output kernels.json
-    python -m ois_benchmarks.gpu.plugin trtexec-profile.json kernels.json \\
-        --layer-info trtexec-layers.json --objects 1 --keys 5329
+Two measurements decide: the profile of TensorRT's layers (`ois bench layers`) and the times of our
+kernels (`ois bench kernels`), on the same GPU and for the same size. A plugin can save at most what
+TensorRT spends on that attention beyond what the kernels take. Scaling and padding the masks count
+as attention; making the masks counts only if TensorRT fuses it into the rest. A plugin is worth
+building if it saves at least `WORTH` of a click. This is the plugin's best case: it also splits a
+fused region in two, which costs more.
 
-A plugin can save at most what TensorRT spends on that attention (scaling and padding masks
-included; making them only where TensorRT fuses it into the rest) beyond what the kernels take, both
-on the same GPU and for the same size. It is worth building where that is at least `WORTH` of a
-click. A plugin also splits a fused region in two, which costs more, so this is its best case.
-
-TensorRT's compiler (Myelin) gives what it fuses names of its own, in which no node of the graph is
-to be recognised. The layer information has the nodes' names in each layer's metadata: a fused
-layer counts whole, with what else is in it, which again is the plugin's best case.
+TensorRT's compiler (Myelin) gives fused regions names of its own, in which the graph's nodes cannot
+be recognised. The layer information lists the nodes of each layer in its metadata. A fused layer
+counts as a whole, with everything in it, which again is the plugin's best case.
 """
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ois_benchmarks.results import read_json
-from ois_client.contract.errors import InvalidInput, OISError
+from ois_client.contract.errors import InvalidInput
 
 WORTH = 0.05
-#: Names that say nothing about the graph.
+#: Names that contain no name of a node.
 _FUSED = re.compile(r"myl|ForeignNode", re.IGNORECASE)
-#: The fusion's two attentions and what is done to masks for them, as exported graphs name their
+#: The fusion's two attentions and the operations on their masks, as exported graphs name their
 #: nodes: the module, then the node. Projections are modules of their own.
 LAYERS = r"\bfusion(\.blocks\.\d+(\.(order|object)_attention)?)?/"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Microseconds of one click."""
+    """Microseconds of one click, and of its masked attention in TensorRT and in the kernels."""
 
     click_us: float
     tensorrt_us: float
@@ -71,30 +63,38 @@ def decide(
     layers: str = LAYERS,
     layer_info: Any = None,
 ) -> Verdict:
-    """profile: of trtexec --exportProfile; kernels: of `ois_benchmarks.gpu.kernels --output`;
-    layer_info: of trtexec --exportLayerInfo with detailed profiling, for layers that are fused.
+    """Compare the attention in TensorRT with the kernels.
 
-    Raises `InvalidInput` when either does not hold what is needed.
+    profile: JSON of trtexec --exportProfile. kernels: JSON of `ois bench kernels --output`.
+    layer_info: JSON of trtexec --exportLayerInfo with detailed profiling, for fused layers.
+    layers: regular expression of the attention's layers. Raises `InvalidInput` if `layers` is not
+    a regular expression, or a file does not hold what is needed.
     """
     try:
+        pattern = re.compile(layers)
+    except re.error as error:
+        raise InvalidInput(
+            f"got --layers {layers!r}; expected a regular expression: {error}"
+        ) from error
+    try:
         if not isinstance(profile, list):
-            raise TypeError(f"the profile is no list but {type(profile).__name__}")
+            raise TypeError(f"the profile is {type(profile).__name__}, not a list")
         named = [(str(e["name"]), float(e["averageMs"])) for e in profile if "name" in e]
         rows = {(row["call"]["objects"], row["call"]["keys"]): row for row in kernels["rows"]}
         nodes = _nodes(layer_info)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InvalidInput(
-            f"got something else than a layer profile and a kernel benchmark: {error!r}; see "
-            "python -m ois_benchmarks.gpu.plugin --help for how both are made"
+            f"expected a layer profile and a result of `ois bench kernels`, got something else: "
+            f"{error!r}; `ois bench plugin --help` shows how both are made"
         ) from error
-    attention = [ms for name, ms in named if re.search(layers, f"{name} {nodes.get(name, '')}")]
+    attention = [ms for name, ms in named if pattern.search(f"{name} {nodes.get(name, '')}")]
     if not attention:
         fused = [ms for name, ms in named if _FUSED.search(name)]
         raise InvalidInput(
-            f"none of the profile's {len(named)} layers is named like {layers!r}; {len(fused)} of "
-            f"them are fused regions of TensorRT's ({1000 * sum(fused):.1f} us), whose names say "
-            "nothing. Give --layer-info, of trtexec --exportLayerInfo with "
-            "--profilingVerbosity=detailed, or look for them and give --layers a pattern"
+            f"none of the profile's {len(named)} layers matches {layers!r}; {len(fused)} of them "
+            f"are regions that TensorRT fused ({1000 * sum(fused):.1f} us), whose names do not "
+            "show their nodes. Give --layer-info, written by trtexec --exportLayerInfo with "
+            "--profilingVerbosity=detailed, or another pattern with --layers"
         )
     if (objects, keys) not in rows:
         measured = ", ".join(f"{n} objects with {k} keys" for n, k in sorted(rows))
@@ -110,53 +110,8 @@ def decide(
 
 
 def _nodes(layer_info: Any) -> dict[str, str]:
-    """Layer -> the nodes it is made of; nothing where the engine was built without details."""
+    """Layer -> the nodes in it; empty if the engine was built without details."""
     if layer_info is None:
         return {}
     described = [layer for layer in layer_info["Layers"] if isinstance(layer, dict)]
     return {str(layer["Name"]): str(layer.get("Metadata", "")) for layer in described}
-
-
-def arguments() -> argparse.ArgumentParser:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ois_benchmarks.gpu.plugin",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("profile", type=Path, help="of trtexec --exportProfile")
-    parser.add_argument(
-        "kernels", type=Path, help="of python -m ois_benchmarks.gpu.kernels --output"
-    )
-    parser.add_argument("--objects", type=int, default=1)
-    parser.add_argument("--keys", type=int, default=5329, help="patches of the image")
-    parser.add_argument("--layers", default=LAYERS, help="regular expression of their names")
-    parser.add_argument("--layer-info", type=Path, help="of trtexec --exportLayerInfo")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    options = arguments().parse_args(argv)
-    try:
-        re.compile(options.layers)
-        verdict = decide(
-            read_json(options.profile),
-            read_json(options.kernels),
-            objects=options.objects,
-            keys=options.keys,
-            layers=options.layers,
-            layer_info=read_json(options.layer_info) if options.layer_info else None,
-        )
-    except re.error as error:
-        print(f"error: --layers {options.layers!r} is no pattern: {error}", file=sys.stderr)
-        return 2
-    except OISError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(verdict.sentence())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

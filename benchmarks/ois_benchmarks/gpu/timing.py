@@ -1,7 +1,7 @@
-"""Timing on a CUDA device: captured graphs, events, and a cache that is cold or warm by intent.
+"""Timing on a CUDA device: CUDA graphs, CUDA events, and a defined state of the L2 cache.
 
-A click is replayed from a CUDA graph by the engine, so that is what is timed: launches then cost
-what they cost in a click. Not run on a GPU yet.
+The engine replays clicks from CUDA graphs, so replays are timed: a launch then costs what it costs
+in a click. *Not run on a GPU yet.*
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What this device reaches: bytes a second of a large copy (read + written), FLOP a second
-    of a large product in a dtype. Measured, not taken from a data sheet.
+    """Rates measured on this device, not taken from a data sheet.
+
+    bytes_per_s: of a large copy, read + written. flops_per_s: of a large product in one dtype.
     """
 
     bytes_per_s: float
     flops_per_s: float
 
-    def floor_s(self, flop: float, byte: float) -> float:
-        """Seconds that nothing can beat: the larger of arithmetic and memory traffic."""
-        return max(flop / self.flops_per_s, byte / self.bytes_per_s)
+    def floor_s(self, flops: float, bytes_moved: float) -> float:
+        """The least possible seconds: the larger of arithmetic and memory traffic."""
+        return max(flops / self.flops_per_s, bytes_moved / self.bytes_per_s)
 
-    def bound(self, flop: float, byte: float) -> str:
-        """What takes longer of the two."""
-        at_arithmetic = flop / self.flops_per_s >= byte / self.bytes_per_s
-        return "arithmetic" if at_arithmetic else "memory"
+    def bound(self, flops: float, bytes_moved: float) -> str:
+        """Which of the two takes longer: "arithmetic" or "memory"."""
+        by_arithmetic = flops / self.flops_per_s >= bytes_moved / self.bytes_per_s
+        return "arithmetic" if by_arithmetic else "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Microseconds:
-    """Median of replays, and the 95 % interval of that median."""
+    """The median of replays, and its 95 % interval."""
 
     median: float
     low: float
@@ -49,18 +50,18 @@ class Microseconds:
 
 
 def require_gpu() -> torch.device:
-    """Raises `InvalidInput` on a machine without a usable CUDA device."""
+    """The current CUDA device. Raises `InvalidInput` if PyTorch cannot use one."""
     if not torch.cuda.is_available():
         built = "" if torch.version.cuda else f"; torch {torch.__version__} is built without CUDA"
         raise InvalidInput(
-            f"this measurement needs an NVIDIA GPU, and PyTorch sees none{built}. Run it on a "
-            "machine with one"
+            f"this measurement needs an NVIDIA GPU, and PyTorch finds none{built}. Run it on a "
+            "machine with a GPU"
         )
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def describe_gpu(device: torch.device) -> dict[str, Any]:
-    """JSON-ready; what `machine.describe` has not: of this device, which need not be the first."""
+    """This device, which need not be the first; JSON-ready, for the `machine` of a result."""
     properties = torch.cuda.get_device_properties(device)
     return {
         "gpu": properties.name,
@@ -72,14 +73,14 @@ def describe_gpu(device: torch.device) -> dict[str, Any]:
 
 
 class Replays(Protocol):
-    """A captured graph: `torch.cuda.CUDAGraph`, or the torch engine's."""
+    """A captured graph: `torch.cuda.CUDAGraph`, or that of the torch engine."""
 
     @property
     def replay(self) -> Callable[[], object]: ...
 
 
 class GraphTimer:
-    """Times functions on one device; holds the buffer that empties its L2 cache."""
+    """Times functions on one device. Holds a buffer that evicts everything from its L2 cache."""
 
     def __init__(self, device: torch.device, repeats: int) -> None:
         self.device, self.repeats = device, repeats
@@ -87,9 +88,9 @@ class GraphTimer:
         self._flush = torch.empty(4 * size, dtype=torch.int8, device=device)
 
     def capture(self, run: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
-        """`run` as a graph, and what its replays write to.
+        """Capture `run`. Returns the graph, and the result that its replays overwrite.
 
-        It is warmed up on a side stream first, as capturing demands.
+        `run` is warmed up on a side stream first, which capturing requires.
         """
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -103,11 +104,14 @@ class GraphTimer:
         return graph, result
 
     def time(self, run: Callable[[], object], *, cold: bool) -> Microseconds:
-        """cold: the L2 cache holds none of the inputs; else whatever the last replay left."""
+        """Capture `run` and time its replays.
+
+        cold: evict the inputs from the L2 cache before each replay.
+        """
         return self.time_graph(self.capture(run)[0], cold=cold)
 
     def time_graph(self, graph: Replays, *, cold: bool) -> Microseconds:
-        """As `time`, of a captured graph."""
+        """Time the replays of a captured graph. cold: as for `time`."""
         events = [
             (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             for _ in range(self.repeats)
@@ -126,7 +130,7 @@ class GraphTimer:
         return Microseconds(float(np.median(samples)), low, high)
 
     def rates(self, dtype: torch.dtype) -> Rates:
-        """Of a copy of 1 GiB and a product of two 8192 x 8192 matrices."""
+        """Measured by a copy of 1 GiB and a product of two 8192 x 8192 matrices of `dtype`."""
         source = torch.empty(2**30, dtype=torch.int8, device=self.device).random_(-128, 127)
         target = torch.empty_like(source)
         copy = self.time(lambda: target.copy_(source), cold=False)

@@ -1,16 +1,13 @@
-"""Cold start: from the start of a process to its first mask.
+"""`ois bench cold-start`: from the start of a process to its first mask.
 
-    python -m ois_benchmarks.latency.cold_start [--repeats 5] [--output FILE] [URL ...]
-
-Each URL (`local:...`) is opened by a new Python process that opens a photograph and clicks
-once. `first_mask_s` is what a person waits: the interpreter's start, imports, loading, encode and
-click. The other columns are stages inside the process. The files' pages are in memory after
-the first run, which is not counted. The file is written after each row.
+Each address (`local:...`) is opened by a new Python process, which opens a photograph and clicks
+once. `first_mask_s` is what a user waits for: the interpreter's start, imports, loading, encode and
+click. The other columns are stages inside the process. A first run, which is not counted, brings
+the files into memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -22,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from ois_benchmarks import machine
-from ois_benchmarks.latency.engines import save
-from ois_client.contract.errors import OISError, OutputError
+from ois_benchmarks.table import Column, Table, TableRow
+from ois_client.contract.errors import OISError
 
 URLS = ("local:", "local:?backend=openvino", "local:?backend=torch", "local:cuda")
 
-#: Runs as `python -c`, so that nothing but what a client needs is imported.
+#: Run with `python -c`, so that only what a client needs is imported.
 _CHILD = """
 import json, sys, time
 start = time.perf_counter()
@@ -49,8 +46,15 @@ print(json.dumps({"engine": client.info.engine, "load_s": loaded - start,
 STAGES = ("first_mask_s", "load_s", "open_s", "click_s")
 
 
+def default_photo() -> Path:
+    """The shipped photograph that is clicked on."""
+    from ois_export.parity.cases import SQUARE, photo_folder
+
+    return photo_folder() / SQUARE.photo
+
+
 def run(urls: list[str], photo: Path, repeats: int) -> Iterator[dict[str, Any]]:
-    """One row a URL: medians of `repeats` processes, or the reason why it does not run."""
+    """One row per address: medians of `repeats` processes, or the reason why it failed."""
     for url in urls:
         try:
             _once(url, photo)
@@ -63,7 +67,28 @@ def run(urls: list[str], photo: Path, repeats: int) -> Iterator[dict[str, Any]]:
         yield {**row, **medians}
 
 
+def document_of(rows: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
+    """The result, JSON-ready."""
+    described = machine.describe() | {"load": os.getloadavg()}
+    return {"benchmark": "cold-start", "machine": described, "repeats": repeats, "rows": rows}
+
+
+def table_of(rows: list[dict[str, Any]]) -> Table:
+    """One line per address."""
+    columns = [Column("address", number=False), Column("engine", number=False)]
+    columns += [Column(name) for name in ("first mask s", "load s", "open s", "click s")]
+    return Table("", columns, [TableRow(_cells(row)) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    url = f"`{row['url']}`"
+    if "failed" in row:
+        return [url, row["failed"], *[""] * len(STAGES)]
+    return [url, row["engine"], *(f"{row[stage]:.2f}" for stage in STAGES)]
+
+
 def _once(url: str, photo: Path) -> dict[str, Any]:
+    """One process. Raises `OISError` with its last line of stderr if it fails."""
     start = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, url, str(photo)],
@@ -80,59 +105,3 @@ def _once(url: str, photo: Path) -> dict[str, Any]:
         raise OISError(complaint.strip().splitlines()[-1] if complaint.strip() else "no answer")
     answer: dict[str, Any] = json.loads(line)
     return {**answer, "first_mask_s": took}
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| address | engine | first mask s | load s | open s | click s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "failed" in row:
-            lines.append(f"| `{row['url']}` | {row['failed']} | | | | |")
-            continue
-        times = " | ".join(f"{row[stage]:.2f}" for stage in STAGES)
-        lines.append(f"| `{row['url']}` | {row['engine']} | {times} |")
-    return "\n".join(lines)
-
-
-def arguments() -> argparse.ArgumentParser:
-    """Of the command line."""
-    from ois_export.parity.cases import SQUARE, photo_folder
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("urls", nargs="*", default=list(URLS), metavar="URL")
-    parser.add_argument("--photo", type=Path, default=photo_folder() / SQUARE.photo)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="Write JSON here.")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = arguments().parse_args(argv)
-    if args.repeats < 1 or not args.photo.is_file():
-        print(
-            f"error: got --repeats {args.repeats} and --photo {args.photo}; expected 1 or more and "
-            "a file",
-            file=sys.stderr,
-        )
-        return 2
-    about = {"benchmark": "cold-start", "machine": machine.describe() | {"load": os.getloadavg()}}
-    rows: list[dict[str, Any]] = []
-    try:
-        for row in run(args.urls, args.photo, args.repeats):
-            rows.append(row)
-            if args.output is not None:  # what a time limit cuts off must not take it along
-                save({**about, "repeats": args.repeats, "rows": rows}, args.output)
-    except OutputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(markdown(rows))
-    if all("failed" in row for row in rows):
-        print("error: nothing was measured; each row says why", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
-"""The run behind `ois bench spc` and `ois bench sat`: contestant after contestant, row by row.
+"""The run of `ois bench spc` and `ois bench sat`: one contestant after another, one row each.
 
-Every row is on the disk before the next begins, so an interrupted run loses one contestant and
-goes on with `resume`. A contestant that fails, or for which something is missing, is a row with
-its reason.
+Every row is written to disk before the next begins, so an interrupted run loses at most one
+contestant and can be resumed. A contestant that fails, or for which something is missing, becomes a
+row with the reason.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ois_benchmarks import machine
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
-from ois_benchmarks.latency.engines import save
 from ois_benchmarks.latency.result import Benchmark, LatencyResult, Row, read_result
 from ois_benchmarks.latency.work import Work
 from ois_benchmarks.latency.worker import job_of
 from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
+from ois_benchmarks.results import write_result
 from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client.contract.errors import InvalidInput
 
@@ -35,10 +35,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to measure. work: one entry a picture. checkouts, weights: by peer.
+    """What to measure.
 
-    network, checkpoint: OIS's; a checkpoint replaces random weights of `network`. plans: TensorRT
-    engines of it.
+    work: one entry per picture. network: OIS's preset, with random weights; checkpoint: measure
+    this network instead. plans: its TensorRT engines. checkouts, weights: by peer.
     """
 
     benchmark: Benchmark
@@ -53,7 +53,7 @@ class Plan:
     weights: Mapping[str, Path] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """What must agree before rows are added to a file."""
+        """The settings that must be equal before rows are added to a file."""
         works = [asdict(work) for work in self.work]
         return {
             "network": self.network if self.checkpoint is None else self.checkpoint.stem,
@@ -68,18 +68,18 @@ _SIZE = ("width", "height")
 
 
 def run(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
-    """Measure what `output` does not hold yet; it is written after every row.
+    """Measure, and write `output` after every row.
 
-    resume: go on in `output`; its failed rows are tried again. Raises `InvalidInput` when it
-    holds another run, `OutputError` when it cannot be written.
+    resume: keep the rows that `output` holds and try its failed rows again. Raises `InvalidInput`
+    if it holds a run with other settings, `OutputError` if it cannot be written.
     """
     result = _begin(plan, output, resume=resume, say=say)
     done = {row.key for row in result.rows if row.failed is None}
     share = busy_share()
     if share > QUIET_SHARE:
         say(
-            f"other programs use {share:.0%} of the cores: repetitions taken meanwhile are thrown "
-            "away, and a figure that never had a quiet machine is marked as noisy"
+            f"other programs use {share:.0%} of the cores: disturbed repetitions are discarded, "
+            "and a figure without enough quiet repetitions is marked as noisy"
         )
     with OisEngines(plan.network, plan.checkpoint, say) as engines:
         for work in plan.work:
@@ -90,7 +90,7 @@ def run(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
                 row = measure(plan, name, work, engines)
                 others = (each for each in result.rows if each.key != row.key)
                 result = replace(result, rows=(*others, row))
-                save(result.to_dict(), output)
+                write_result(output, result.to_dict())
                 say(f"  {line(row)}")
     return result
 
@@ -113,17 +113,17 @@ def _begin(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult
     ):
         if was != now:
             raise InvalidInput(
-                f"{output} holds another run: its {what} is {was}, this run's is {now}. Name "
-                "another output, or leave out --resume to begin again"
+                f"{output} holds another run: {what} {was}, expected {now}. Choose another output, "
+                "or leave out --resume to start over"
             )
     if old.machine.get("commit") != here["commit"]:
-        say(f"note: {output} was begun with commit {old.machine.get('commit')}")
+        say(f"note: {output} was started at commit {old.machine.get('commit')}")
     say(f"{output} holds {sum(row.failed is None for row in old.rows)} measured rows")
     return old
 
 
 def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
-    """One row, from a process of its own."""
+    """Measure one contestant on one picture, in its own process."""
     failed = Row(contestant=name, width=work.width, height=work.height)
     entry = CONTESTANTS.get(name)
     memory = machine.memory()
@@ -155,7 +155,7 @@ def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
 
 
 def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """The worker ends itself when its input does, which happens however this process ends."""
+    """The worker exits when its stdin closes, which happens however this process ends."""
     reading, writing = os.pipe()
     try:
         return subprocess.run(command, stdin=reading, capture_output=True, text=True, env=env)
@@ -165,22 +165,22 @@ def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.Completed
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """The same allocator and threads for all."""
+    """Environment variables of a worker: the same allocator and threads for all contestants."""
     threads = {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
     return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads}
 
 
 def _death(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode == -signal.SIGKILL:
-        return "its process was killed, most likely for want of memory"
+        return "its process was killed, most likely because memory ran out"
     if done.returncode < 0:
-        return f"its process died of {signal.Signals(-done.returncode).name}"
-    said = done.stderr.strip().splitlines() or ["it said nothing"]
-    return f"its process ended with {done.returncode}: {said[-1]}"
+        return f"its process was ended by {signal.Signals(-done.returncode).name}"
+    said = done.stderr.strip().splitlines() or ["it printed nothing"]
+    return f"its process ended with exit code {done.returncode}: {said[-1]}"
 
 
 def line(row: Row) -> str:
-    """A row in one line, for the terminal."""
+    """A row as one line for the terminal."""
     if row.failed is not None:
         return f"{'not here' if row.absent else 'failed'}: {row.failed}"
     parts = [] if row.encode is None else [f"encode {row.encode.median_s:.3f} s"]
@@ -188,5 +188,5 @@ def line(row: Row) -> str:
         projected = f" (projected from {figure.clicks} clicks)" if figure.projected else ""
         parts.append(f"{definition} {figure.seconds:.4g} s{projected}")
     if row.noisy:
-        parts.append("machine was not quiet")
+        parts.append("the machine was not quiet")
     return ", ".join(parts)

@@ -1,38 +1,36 @@
-"""A latency result as a Markdown table, one row a contestant and picture."""
+"""The table of a latency result: one line per contestant and picture."""
 
 from __future__ import annotations
 
 from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult, Row
+from ois_benchmarks.table import Column, Table, TableRow
 
 
-def markdown(result: LatencyResult) -> str:
-    """Times in seconds with their 95 % interval; what is projected or noisy is marked."""
+def table_of(result: LatencyResult) -> Table:
+    """Seconds with their 95 % interval. Projected and noisy figures are marked."""
     definitions = [each for each in Definition if each.benchmark is result.benchmark]
-    unit = "s a click" if result.benchmark is Benchmark.SPC else "s"
-    titles = [
-        *("contestant", "picture", "encode s"),
-        *(f"{each} {unit}" for each in definitions),
-        *("params M", "GFLOP encode", "GFLOP click", "peak GiB"),
-    ]
-    lines = [f"| {' | '.join(titles)} |", "|---|---|" + "---:|" * (len(titles) - 2)]
+    unit = "s per click" if result.benchmark is Benchmark.SPC else "s"
+    columns = [Column("contestant", number=False), Column("picture", number=False)]
+    columns += [Column("encode s"), *(Column(f"{each} {unit}") for each in definitions)]
+    columns += [Column(n) for n in ("params M", "GFLOP encode", "GFLOP click", "peak GiB")]
     rows = sorted(result.rows, key=lambda row: (row.width, row.height))
+    lines = []
     for row in rows:
-        cells = _failed(row, len(titles) - 2) if row.failed else _cells(row, definitions)
+        cells = _failed(row, len(columns) - 2) if row.failed else _cells(row, definitions)
         name = row.identity.label if row.identity else row.contestant
-        lines.append(f"| {name} | {row.width}x{row.height} | {' | '.join(cells)} |")
+        lines.append(TableRow([name, f"{row.width}x{row.height}", *cells]))
     marks = []
     if any(figure.projected for row in rows for figure in row.figures.values()):
         marks.append("~ projected: encode + all clicks at the median of the few that were made.")
     if any(row.noisy for row in rows):
-        marks.append("! other programs used the cores meanwhile: not a clean measurement.")
+        marks.append("! noisy: other programs used the cores, so this is not a clean measurement.")
     notes = dict.fromkeys(
         f"{row.identity.label}: {warning}."
         for row in rows
         if row.identity
         for warning in row.identity.warnings
     )
-    remarks = [*marks, *notes]
-    return "\n".join([*lines, "", *remarks] if remarks else lines)
+    return Table("", columns, lines, [*marks, *notes])
 
 
 def _cells(row: Row, definitions: list[Definition]) -> list[str]:
@@ -62,5 +60,4 @@ def _cells(row: Row, definitions: list[Definition]) -> list[str]:
 
 
 def _failed(row: Row, columns: int) -> list[str]:
-    reason = f"{'not here' if row.absent else 'failed'}: {row.failed}".replace("|", "\\|")
-    return [reason, *[""] * (columns - 1)]
+    return [f"{'not here' if row.absent else 'failed'}: {row.failed}", *[""] * (columns - 1)]

@@ -76,7 +76,7 @@ class LoadRun:
             "steps": [],
         }
 
-    def go_on_from(self, document: Mapping[str, Any]) -> None:
+    def resume_from(self, document: Mapping[str, Any]) -> None:
         """Take the steps of an interrupted run. Raises `InvalidInput` when it was another."""
         for key in ("benchmark", "schema", "target", "plan", "images"):
             if document.get(key) != _as_json(self.document[key]):

@@ -1,4 +1,4 @@
-"""`ois bench ablation`."""
+"""`ois bench ablation` and `switched-off`: what each part of the network contributes."""
 
 from __future__ import annotations
 
@@ -7,56 +7,62 @@ from typing import Annotated
 
 import typer
 
-from ois_cli.files import check_output, write_files
-from ois_cli.output import print_json, say
+from ois_cli.bench.options import RESULT_FORMATS, RESULTS, check_place, print_result
+from ois_cli.options import AsJson
+from ois_cli.output import say
 
-_RESULT_FORMATS = {".json": "JSON"}
+_TINY = Path("models/ois-tiny.safetensors")
 
 
-def register(app: typer.Typer) -> None:
-    app.command("ablation")(ablation)
+def register(parent: typer.Typer) -> None:
+    parent.command()(ablation)
+    parent.command("switched-off")(switched_off)
 
 
 def ablation(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Its encoder and depth head are used, frozen.")
-    ] = Path("models/ois-tiny.safetensors"),
+        Path, typer.Argument(help="Checkpoint whose encoder and depth head are used, frozen.")
+    ] = _TINY,
     recipe: Annotated[
-        str, typer.Option(help="A shipped recipe or a TOML file; its seed is replaced.")
+        str, typer.Option(help="Shipped recipe or TOML file. Its seed is replaced.")
     ] = "ablation",
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="Repeat it. Default: all. The default network is always among them."),
+        typer.Option(
+            help="Variant to train; may be repeated. Default: all. The default network is always "
+            "included."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
     objects: Annotated[int, typer.Option(min=1, help="Validation objects to click on.")] = 60,
-    clicks: Annotated[int, typer.Option(min=5, max=24, help="Robot clicks an object.")] = 10,
+    clicks: Annotated[int, typer.Option(min=5, max=24, help="Robot clicks per object.")] = 10,
     longest: Annotated[
-        int, typer.Option(min=14, help="Network pixels of the longest side when clicking.")
+        int, typer.Option(min=14, help="Longest side in network pixels when clicking.")
     ] = 224,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: PyTorch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for PyTorch's default.")] = 0,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at once; they share the cores, so set --threads too.")
+        int, typer.Option(min=1, help="Runs at once. They share the cores, so set --threads too.")
     ] = 1,
     work: Annotated[
-        Path, typer.Option(help="Folder of the runs; the same command goes on from there.")
+        Path, typer.Option(help="Folder of the runs. The same command resumes there.")
     ] = Path(".cache/ablation"),
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The result; a table (.md) appears beside it.")
-    ] = Path("benchmarks/results/ablation-tiny-scenes.json"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+        Path,
+        typer.Option("--output", "-o", help="Result as JSON; a table (.md) is written beside it."),
+    ] = RESULTS / "ablation-tiny-scenes.json",
+    as_json: AsJson = False,
 ) -> None:
-    """Train variants of a network alike and compare them (the paper's Tables 4 and 5).
+    """Train variants of a network in the same way and compare them (paper, Tables 4 and 5).
 
-    Procedural scenes, the same ones for every variant of a seed. Each run takes minutes.
+    Trains on procedural scenes, which are the same for all variants with one seed. Each run takes
+    minutes. Example: [b]ois bench ablation --variant no-order --seeds 1[/b]
     """
-    check_output(output, _RESULT_FORMATS)
-    import json
-
-    from ois_benchmarks.ablation.result import markdown, result
+    check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
+    from ois_benchmarks.ablation.result import result, table_of
     from ois_benchmarks.ablation.run import Plan, pick, run
+    from ois_benchmarks.results import write_result
     from ois_network.training.config import load_recipe
-    from ois_network.training.memory import keep_freed_memory
+    from ois_network.training.processes import keep_freed_memory
 
     plan = Plan(
         trunk=checkpoint,
@@ -71,11 +77,34 @@ def ablation(
     )
     keep_freed_memory()
     document = result(plan, run(plan, say, jobs))
-    table = markdown(document)
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-    write_files({output: text.encode(), output.with_suffix(".md"): table.encode()})
-    if as_json:
-        print_json(document)
-    else:
-        print(table, end="")
-    say(f"written to {output}")
+    table = table_of(document).markdown()
+    write_result(output, document, table)
+    print_result(document, table, output, as_json=as_json)
+
+
+def switched_off(
+    checkpoint: Annotated[Path, typer.Argument(help="OIS checkpoint, trained.")] = _TINY,
+    objects: Annotated[int, typer.Option(help="Validation objects to click on.")] = 100,
+    clicks: Annotated[int, typer.Option(help="Robot clicks per object.")] = 10,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Result as JSON; a table (.md) is written beside it."),
+    ] = RESULTS / "switched-off-ois-tiny.json",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a trained network with one part switched off at a time, without training.
+
+    If switching a part off changes nothing, the network does not use it. Runs on the validation
+    scenes at the network's own size.
+    """
+    check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
+    from ois_benchmarks.ablation.result import table_of
+    from ois_benchmarks.ablation.switched_off import run
+    from ois_benchmarks.results import write_result
+    from ois_network.training.processes import keep_freed_memory
+
+    keep_freed_memory()
+    document = run(checkpoint, objects=objects, clicks=clicks, say=say)
+    table = table_of(document).markdown()
+    write_result(output, document, table)
+    print_result(document, table, output, as_json=as_json)

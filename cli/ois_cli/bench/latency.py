@@ -1,4 +1,4 @@
-"""`ois bench spc` and `ois bench sat`: seconds per click, and per picture, against the peers."""
+"""`ois bench spc` and `ois bench sat`: seconds per click and per picture, beside the peers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from typing import Annotated
 
 import typer
 
-from ois_cli.bench.places import RESULTS, check_place, parse_size
+from ois_cli.bench.options import (
+    RESULT_FORMATS,
+    RESULTS,
+    Checkpoint,
+    Network,
+    Threads,
+    check_place,
+    parse_size,
+    print_result,
+)
 from ois_cli.options import AsJson
-from ois_cli.output import print_json, say
+from ois_cli.output import say
 from ois_client.contract.errors import InvalidInput
 
-_FORMATS = {".json": "JSON"}
-#: The sample size of the peers' own evaluations, and a square, where nobody's padding hides.
+#: The size of the peers' own samples, and a square, in which no network needs padding.
 _SIZES = ("854x480", "1024x1024")
 
 Contestants = Annotated[
@@ -21,14 +29,16 @@ Contestants = Annotated[
     typer.Option(
         "--contestant",
         "-c",
-        help="Repeat it: ois, a peer (sam, hqsam, mobilesam, efficientsam, segnext, simpleclick), "
-        "one contestant by its name, or module:function. Default: all.",
+        help="What to measure; may be repeated: ois, a peer (sam, hqsam, mobilesam, efficientsam, "
+        "segnext, simpleclick), a contestant by name, or module:function. Default: all.",
     ),
 ]
 Checkouts = Annotated[
     list[str] | None,
     typer.Option(
-        "--checkout", metavar="PEER=FOLDER", help="Your clone of a peer's repository; repeat it."
+        "--checkout",
+        metavar="PEER=FOLDER",
+        help="Your clone of a peer's repository; may be repeated.",
     ),
 ]
 Weights = Annotated[
@@ -36,17 +46,15 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="PEER=FILE",
-        help="A peer's checkpoint; repeat it. Default: random weights, enough for latency.",
+        help="A peer's checkpoint; may be repeated. Default: random weights, which are enough for "
+        "latency.",
     ),
-]
-Network = Annotated[str, typer.Option(help="OIS's: tiny, vits, vitb or vitl, with random weights.")]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="Measure this OIS network instead.", show_default=False)
 ]
 Plans = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of `ois build`, of the same checkpoint: for ois-tensorrt.", show_default=False
+        help="Folder of `ois build`, made from the same checkpoint; for ois-tensorrt.",
+        show_default=False,
     ),
 ]
 Sizes = Annotated[
@@ -54,20 +62,21 @@ Sizes = Annotated[
     typer.Option(
         "--size",
         metavar="WIDTHxHEIGHT",
-        help=f"The picture's; repeat it. Default: {' and '.join(_SIZES)}.",
+        help=f"Picture size; may be repeated. Default: {' and '.join(_SIZES)}.",
     ),
 ]
-Repeats = Annotated[int, typer.Option(min=1, help="Quiet repetitions of an encode that count.")]
+Repeats = Annotated[
+    int, typer.Option(min=1, help="Undisturbed repetitions of the encode to collect.")
+]
 Patience = Annotated[
     int,
     typer.Option(
-        min=1, help="On a machine that is not quiet, repeat at most so many times as often."
+        min=1, help="If other programs use the cores, try at most this many times as often."
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of all. Default: all cores.")]
-Device = Annotated[str, typer.Option(help="Where PyTorch's contestants run: cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="Where PyTorch contestants run: cpu or cuda.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on in the output; failed rows are tried again.")
+    bool, typer.Option("--resume", help="Continue in the output; failed rows are tried again.")
 ]
 Output = Annotated[
     Path | None,
@@ -91,9 +100,9 @@ def spc(
     plans: Plans = None,
     size: Sizes = None,
     repeats: Repeats = 5,
-    clicks: Annotated[int, typer.Option(min=1, help="Quiet clicks that count.")] = 22,
+    clicks: Annotated[int, typer.Option(min=1, help="Undisturbed clicks to collect.")] = 22,
     loop_clicks: Annotated[
-        int, typer.Option(min=1, max=24, help="Robot clicks of the definition loop.")
+        int, typer.Option(min=1, max=24, help="Robot clicks per object in the definition `loop`.")
     ] = 20,
     patience: Patience = 4,
     threads: Threads = None,
@@ -102,13 +111,13 @@ def spc(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds per click of OIS in every engine, and of its peers, on this machine.
+    """Measure seconds per click of OIS in every engine, and of its peers.
 
-    Three definitions, never mixed: click (network and mask, image encoded before), loop (RITM's
-    and SegNext's: the whole evaluation loop divided by its clicks) and session (through a
-    server). Each contestant has a process of its own with the same allocator and threads; rows
-    are written as they finish. docs/benchmarks.md says how peers are added. Exits with 1 when no
-    row was measured.
+    Three definitions are kept apart: click (network and mask; the image is already encoded), loop
+    (of RITM and SegNext: the whole evaluation loop, divided by its clicks) and session (through a
+    server). Each contestant runs in its own process with the same allocator and threads. Rows are
+    written as they finish. Exits with 1 if nothing could be measured. docs/benchmarks.md explains
+    how to add a peer. Example: [b]ois bench spc -c ois -c sam --size 1024x1024[/b]
     """
     counts = {
         "encodes": repeats,
@@ -146,14 +155,14 @@ def sat(
     full_below: Annotated[
         int,
         typer.Option(
-            min=0, metavar="SECONDS", help="Make all 256 clicks where they take at most so long."
+            min=0, metavar="SECONDS", help="Make all 256 clicks if they take at most this long."
         ),
     ] = 120,
     clicks: Annotated[
-        int, typer.Option(min=1, max=256, help="Else make so many, and project from them.")
+        int, typer.Option(min=1, max=256, help="Otherwise make this many and project.")
     ] = 16,
     batch: Annotated[
-        int, typer.Option(min=1, max=256, help="Objects in one call of the batched mode.")
+        int, typer.Option(min=1, max=256, help="Objects per call in batched mode.")
     ] = 4,
     patience: Patience = 4,
     threads: Threads = None,
@@ -162,11 +171,11 @@ def sat(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds to encode a picture and answer a 16x16 grid of clicks: OIS and its peers.
+    """Measure seconds to encode a picture and answer a 16x16 grid of clicks, for OIS and peers.
 
-    Three modes, never mixed: sequential (SegNext's protocol: 256 single clicks), batched
-    (several objects in one call) and automatic (SAM's own mask generator). What is projected
-    from fewer clicks says so. Exits with 1 when no row was measured.
+    Three modes are kept apart: sequential (SegNext's protocol: 256 single clicks), batched (several
+    objects per call) and automatic (SAM's own mask generator). Figures projected from fewer clicks
+    are marked. Exits with 1 if nothing could be measured. Example: [b]ois bench sat -c ois[/b]
     """
     counts = {
         "encodes": repeats,
@@ -215,17 +224,17 @@ def _run(
     sizes = [parse_size(text) for text in size or _SIZES]
     name = checkpoint.stem if checkpoint else network
     place = output or RESULTS / f"{command}-{name}-{device}.json"
-    check_place(place, _FORMATS, default=output is None)
+    check_place(place, RESULT_FORMATS, default=output is None)
 
     from ois_benchmarks import machine
     from ois_benchmarks.contestants.registry import choose, peer_of
     from ois_benchmarks.latency.result import Benchmark
     from ois_benchmarks.latency.run import Plan, run
-    from ois_benchmarks.latency.table import markdown
+    from ois_benchmarks.latency.table import table_of
     from ois_benchmarks.latency.work import Work
 
     chosen = choose(contestant or [])
-    if command == "sat":  # a server is no contestant of it, see `sat.measure_sat`
+    if command == "sat":  # which does not measure servers, see `measure_sat`
         served = ("ois-server", "ois-server-cuda")
         chosen = [each for each in chosen if each not in served or each in (contestant or [])]
     peers = {peer_of(each) for each in chosen} - {""}
@@ -234,9 +243,9 @@ def _run(
     if checkpoint is None:
         from ois_network.config import preset
 
-        preset(network)  # an unknown name is told before anything runs
+        preset(network)  # raises for an unknown name before anything runs
     elif not checkpoint.is_file():
-        raise InvalidInput(f"no checkpoint at {checkpoint}")
+        raise InvalidInput(f"no checkpoint at {checkpoint}; expected a .safetensors file")
     plan = Plan(
         benchmark=Benchmark(command),
         contestants=tuple(chosen),
@@ -252,28 +261,26 @@ def _run(
     try:
         result = run(plan, place, resume=resume, say=say)
     except KeyboardInterrupt:
-        say(f"interrupted; the same command with --resume goes on from {place}")
+        say(f"interrupted; run the same command with --resume to continue in {place}")
         raise
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        print(markdown(result))
-    say(f"written to {place}")
+    print_result(result.to_dict(), table_of(result).markdown(), place, as_json=as_json)
     if all(row.failed is not None for row in result.rows):
-        say("nothing was measured; each row says why")
+        say("nothing was measured; each row gives the reason")
         raise typer.Exit(1)
 
 
 def _named(
     given: list[str] | None, option: str, peers: set[str], *, folder: bool
 ) -> dict[str, Path]:
-    """`PEER=PATH` words -> paths. Raises `InvalidInput` for a peer or a path that is not there."""
+    """Paths by peer, from words PEER=PATH. Raises `InvalidInput` for an unknown peer or path."""
     found: dict[str, Path] = {}
     for word in given or []:
         peer, separator, text = word.partition("=")
         path = Path(text).expanduser()
         if not separator or not text:
-            raise InvalidInput(f"got {option} {word!r}; expected PEER=PATH, as segnext=../SegNext")
+            raise InvalidInput(
+                f"got {option} {word!r}; expected PEER=PATH, for example segnext=../SegNext"
+            )
         if peer not in peers:
             raise InvalidInput(
                 f"got {option} for {peer!r}; expected one of {', '.join(sorted(peers))}"

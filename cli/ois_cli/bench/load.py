@@ -1,8 +1,7 @@
-"""`ois bench load`: how many people a server keeps up with."""
+"""`ois bench load`: how many users a server can keep up with."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ois_cli.files import check_output, make_folder, write_files
+from ois_cli.bench.options import RESULT_FORMATS, RESULTS, check_place
+from ois_cli.files import make_folder
 from ois_cli.options import AsJson, Engines
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput, OISError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ois_benchmarks.load.meter import Meter
     from ois_benchmarks.load.pacing import LoadPlan, Step
     from ois_benchmarks.load.result import StepResult
-
-RESULTS = Path("benchmarks/results")
 
 
 def register(parent: typer.Typer) -> None:
@@ -32,66 +30,68 @@ def load(
     url: Annotated[
         str | None,
         typer.Argument(
-            help="A server's address, or local:ENGINES. Default: a server is started on this "
-            "machine and ended afterwards.",
+            help="Address of a server, or local:ENGINES. Default: start a server on this machine "
+            "and stop it afterwards.",
             show_default=False,
         ),
     ] = None,
     engines: Engines = None,
     protocol: Annotated[
-        str, typer.Option(help="To the server that is started: grpc or http.")
+        str, typer.Option(help="Protocol to the started server: grpc or http.")
     ] = "grpc",
     token: Annotated[
-        str | None, typer.Option(envvar="OIS_TOKEN", help="What the server at URL asks for.")
+        str | None, typer.Option(envvar="OIS_TOKEN", help="Token for the server at URL.")
     ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="Pictures to click on; repeat it. Default: the shipped photographs."),
+        typer.Option(help="Image to click on; may be repeated. Default: the shipped photographs."),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PACE", help="Of cold, warm, fast, human, arrivals; repeat it. Default: all."
+            metavar="PACE",
+            help="cold, warm, fast, human or arrivals; may be repeated. Default: all.",
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Of each step.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each step.")] = 10.0,
     fast: Annotated[
-        str, typer.Option(metavar="K,...", help="Users without a pause, a step each.")
+        str, typer.Option(metavar="K,...", help="Numbers of users without a pause, one step each.")
     ] = "1,8,32",
     human: Annotated[
-        str, typer.Option(metavar="K,...", help="Users at human pace, a step each.")
+        str, typer.Option(metavar="K,...", help="Numbers of users at human pace, one step each.")
     ] = "8,32",
     think: Annotated[
         float,
-        typer.Option(help="Human pace: median seconds from a mask to the next click, lognormal."),
+        typer.Option(help="Human pace: median seconds from a mask to the next click (lognormal)."),
     ] = 1.5,
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            help="Clicks a second that arrive (Poisson); repeat it. Default: rising until the "
-            "server no longer keeps up."
+            help="Clicks per second that arrive (Poisson); may be repeated. Default: increase "
+            "until the server no longer keeps up."
         ),
     ] = None,
     limit_ms: Annotated[
-        float, typer.Option(help="The p95 that users still accept; above it, it is too much.")
+        float, typer.Option(help="Largest acceptable p95 of a click, in ms.")
     ] = 500.0,
-    cold: Annotated[int, typer.Option(help="Pictures that the server has not seen.")] = 8,
-    clicks: Annotated[int, typer.Option(help="By a user on one picture.")] = 6,
-    seed: Annotated[int, typer.Option(help="Of pauses, arrivals and places.")] = 0,
+    cold: Annotated[int, typer.Option(help="Number of pictures new to the server.")] = 8,
+    clicks: Annotated[int, typer.Option(help="Clicks by each user on one picture.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of pauses, arrivals and click positions.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Default: benchmarks/results/load-<network>.json."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run in the output.")
+        bool, typer.Option("--resume", help="Continue an interrupted run in the output.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let many users click at once, and find the rate at which a server no longer keeps up.
+    """Simulate many users, and find the click rate that a server can sustain.
 
-    Five paces, a row each step: cold (pictures that the server has never seen), warm, fast
-    (the next click as soon as the mask is there), human (a pause to look at it) and arrivals
-    (clicks that come whether or not the server keeps up, timed from when they were due).
+    Five paces: cold (pictures that are new to the server), warm (the same pictures again), fast
+    (users who click as soon as the mask arrives), human (users who pause to look at it) and
+    arrivals (clicks that arrive whether or not the server keeps up, timed from when they were due).
+    Example: [b]ois bench load --only arrivals --seconds 30[/b]
     """
     from ois_benchmarks.load.pacing import LoadPlan, Pace, ThinkTime
     from ois_benchmarks.load.pictures import read_pictures
@@ -109,29 +109,31 @@ def load(
         seed=seed,
     )
     if output is not None:
-        check_output(output, {".json": "JSON"})
+        check_place(output, RESULT_FORMATS, default=False)
     pictures = read_pictures(image or ())
     with _target(url, engines, protocol, token) as (address, target, options):
         place = output or _default_output(address, options)
         from ois_benchmarks.load.run import LoadRun
+        from ois_benchmarks.results import write_result
 
         run = LoadRun(address, pictures, plan, target, **options)
         if resume and place.exists():
-            run.go_on_from(_read(place))
-            say(f"going on after {len(run.steps)} steps")
+            run.resume_from(_read(place))
+            say(f"resuming after {len(run.steps)} steps")
         elif _is_unfinished(place):
-            warn(f"{place} holds an interrupted run, which is replaced; --resume goes on with it")
+            warn(
+                f"{place} holds an interrupted run, which is replaced; use --resume to continue it"
+            )
 
         def save(document: Mapping[str, Any]) -> None:
-            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-            write_files({place: text.encode()})
+            write_result(place, document)
 
         try:
             with _observed(plan, run.steps) as observer:
                 run.run(observer, save)
         except (KeyboardInterrupt, OISError):
             if run.steps:
-                say(f"{len(run.steps)} steps are in {place}; --resume goes on from there")
+                say(f"{len(run.steps)} steps are in {place}; use --resume to continue")
             raise
     _report(run.document, run.steps, plan, as_json=as_json)
     say(f"written to {place}")
@@ -141,7 +143,7 @@ def load(
 def _target(
     url: str | None, engines: Path | None, protocol: str, token: str | None
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Address, what is there (for the result), and options of the client."""
+    """Address, description of the target for the result, and options of the client."""
     if protocol not in ("grpc", "http"):
         raise InvalidInput(f"got the protocol {protocol!r}; expected grpc or http")
     if url is not None:
@@ -152,7 +154,7 @@ def _target(
             )
         scheme = url.partition(":")[0]
         kind = "in process" if scheme == "local" else "server"
-        # The address itself stays out: results are published.
+        # Results are published, so they do not contain the address.
         options = {"token": token} if token and kind == "server" else {}
         yield url, {"kind": kind, "protocol": scheme}, options
         return
@@ -173,7 +175,7 @@ def _target(
 
 
 class _Observer:
-    """Says a line a step; with a terminal, `show` draws the chart instead."""
+    """Prints one line per step. On a terminal, `show` draws the chart instead."""
 
     def __init__(
         self, plan: LoadPlan, done: list[StepResult], show: Callable[[Any], None] | None
@@ -214,9 +216,9 @@ def _report(
     document: Mapping[str, Any], steps: list[StepResult], plan: LoadPlan, *, as_json: bool
 ) -> None:
     if document["noisy"]:
-        warn("other programs used the cores meanwhile: not a clean measurement")
+        warn("other programs used the cores, so this is not a clean measurement")
     if document["lost"]:
-        warn(f"{document['lost']} clicks were lost: that is a defect, report it")
+        warn(f"{document['lost']} clicks were lost; this is a defect, please report it")
     if as_json:
         print_json(dict(document))
         return
@@ -233,7 +235,7 @@ def _report(
 
 
 def _default_output(address: str, options: dict[str, Any]) -> Path:
-    """Also tells, before anything is measured, when nothing answers at the address."""
+    """The default place. Raises what the client raises if nothing answers at the address."""
     from ois_client import Client
 
     with Client(address, **options) as client:
@@ -248,9 +250,11 @@ def _read(place: Path) -> dict[str, Any]:
     try:
         document = read_json(place)
     except InvalidInput as error:
-        raise InvalidInput(f"cannot go on from this result: {error}; name another output") from None
+        raise InvalidInput(
+            f"cannot resume from this result: {error}; choose another output"
+        ) from None
     if not isinstance(document, dict):
-        raise InvalidInput(f"{place} is not a result of `ois bench load`; name another output")
+        raise InvalidInput(f"{place} is not a result of `ois bench load`; choose another output")
     return document
 
 
@@ -271,7 +275,7 @@ def _paces(names: list[str] | None) -> list[str]:
 
 
 def _counts(text: str, option: str) -> tuple[int, ...]:
-    """ "1,8,32" -> (1, 8, 32)"""
+    """(1, 8, 32) from "1,8,32". Raises `InvalidInput` for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         raise InvalidInput(f"got {option} {text!r}; expected whole numbers, for example 1,8,32")

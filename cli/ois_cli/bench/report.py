@@ -1,4 +1,4 @@
-"""`ois bench report`: results as one page and one table."""
+"""`ois bench report`: all results on one page."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ois_cli.bench.options import RESULTS
 from ois_cli.files import check_distinct, check_output, write_files
+from ois_cli.options import AsJson
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
     from ois_benchmarks.report.inputs import Inputs
     from ois_benchmarks.roofline import Ceilings
-
-RESULTS = Path("benchmarks/results")
 
 
 def register(parent: typer.Typer) -> None:
@@ -27,39 +27,42 @@ def report(
     results: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="JSON results of `ois bench`, or folders of them. Default: benchmarks/results.",
+            help="JSON results of `ois bench`, or folders with them. Default: benchmarks/results.",
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page.")] = Path(
+        "report.html"
+    ),
     markdown: Annotated[
-        Path | None, typer.Option(help="Also write the tables as Markdown.", show_default=False)
+        Path | None,
+        typer.Option(help="Also write the tables here, as Markdown.", show_default=False),
     ] = None,
     published: Annotated[
         Path | None,
-        typer.Option(help="JSON rows of published quality, for the table.", show_default=False),
+        typer.Option(
+            help="JSON file of published quality results to show in the table.",
+            show_default=False,
+        ),
     ] = None,
     measure: Annotated[
         bool,
         typer.Option(
-            help="Measure this machine's arithmetic and memory for the roofline, where the "
-            "results were measured on it and hold no ceilings; kept beside the page."
+            help="Measure the peak arithmetic and memory rates of this machine for the roofline, "
+            "if results were measured on it and hold no ceilings. Written beside the page."
         ),
     ] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print findings and file names as JSON.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Put results together: the paper's Table 3 beside what was measured, and pictures of it.
+    """Make one page of all results: tables, charts, and the paper's Table 3 beside them.
 
-    The page is one file without scripts: latencies with intervals, 256 clicks, roofline, clicks
-    against IoU, load, stages, definitions. Contestants that failed stand in it with the reason.
+    The page is one HTML file without scripts. It shows latencies with intervals, 256 clicks, the
+    roofline, IoU by click, load, stages and definitions. Contestants that failed are listed with
+    the reason. Example: [b]ois bench report --markdown report.md[/b]
     """
     from ois_benchmarks.quality.table import read_published
     from ois_benchmarks.report.build import build
     from ois_benchmarks.report.inputs import read_inputs
-    from ois_benchmarks.report.page import html
-    from ois_benchmarks.report.page import markdown as as_markdown
 
     check_output(output, {".html": "HTML"})
     if markdown is not None:
@@ -82,9 +85,9 @@ def report(
             place = output.with_name(f"{output.stem}-ceilings.json")
             contents[place] = (json.dumps(ceilings.to_dict(), indent=1) + "\n").encode()
     made = build(inputs, rows)
-    contents[output] = html(made).encode()
+    contents[output] = made.html().encode()
     if markdown is not None:
-        contents[markdown] = as_markdown(made).encode()
+        contents[markdown] = made.markdown().encode()
     write_files(contents)
     if as_json:
         print_json({"findings": list(made.findings), "files": [str(place) for place in contents]})
@@ -95,7 +98,10 @@ def report(
 
 
 def _measured_ceilings(inputs: Inputs) -> Ceilings | None:
-    """This machine's, added to the inputs, where a result needs them; else None."""
+    """Measure this machine's ceilings and add them to `inputs`, if a result needs them.
+
+    Returns None if none does, or if other programs disturbed the measurement.
+    """
     from ois_benchmarks import machine, roofline
     from ois_benchmarks.report.latency import device
 
@@ -110,11 +116,11 @@ def _measured_ceilings(inputs: Inputs) -> Ceilings | None:
     ]
     if not lacking:
         return None
-    say("measuring what this machine can do at most")
+    say("measuring the peak rates of this machine")
     with progress("measuring arithmetic and memory"):
         found = roofline.measure(lacking[0].get("threads"))
     if found.noisy:
-        warn("other programs used the cores meanwhile: no roofline; repeat it when it is quiet")
+        warn("other programs used the cores, so there is no roofline; repeat on a quiet machine")
         return None
     inputs.ceilings.append(found)
     return found

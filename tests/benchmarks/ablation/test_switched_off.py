@@ -1,4 +1,4 @@
-"""Parts of a trained network can be switched off; what is left keeps its weights."""
+"""Parts of a trained network can be switched off; the rest keeps its weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ois_benchmarks.ablation.run import Variant
-from ois_benchmarks.ablation.switched_off import PARTS, main, without
+from ois_benchmarks.ablation.run import NetworkVariant
+from ois_benchmarks.ablation.switched_off import PARTS, without
+from ois_cli.main import main
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from support.network_scenes import MICRO, random_network
 
@@ -20,7 +21,7 @@ def test_the_parts_are_those_of_table_4() -> None:
 
 
 @pytest.mark.parametrize("variant", PARTS, ids=lambda variant: variant.name)
-def test_what_is_left_keeps_its_weights(variant: Variant) -> None:
+def test_the_remaining_parts_keep_their_weights(variant: NetworkVariant) -> None:
     network = random_network(MICRO, seed=1)
     changed = without(network, variant)
     before = network.state_dict()
@@ -37,7 +38,7 @@ def test_the_command_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     save_checkpoint(random_network(MICRO, seed=1), tmp_path / "a.safetensors", trained=False)
     output = tmp_path / "off.json"
     arguments = [str(tmp_path / "a.safetensors"), "--objects", "2", "--clicks", "5"]
-    assert main([*arguments, "--output", str(output)]) == 0
+    assert main(["bench", "switched-off", *arguments, "--output", str(output)]) == 0
     document = json.loads(output.read_text())
     assert [entry["variant"] for entry in document["table"]] == [v.name for v in PARTS]
     assert "recipe" not in document

@@ -1,4 +1,4 @@
-"""The kernels' measurements: what they refuse, what they conclude. Timing itself needs a GPU."""
+"""Measurements of kernels: what is refused and what is concluded. Timing itself needs a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ pytest.importorskip("triton", reason="the kernels need Triton, which is for Linu
 from ois_benchmarks.gpu import kernels, plugin
 from ois_benchmarks.gpu.click import flops, least_bytes
 from ois_benchmarks.gpu.timing import Microseconds, Rates
-from ois_benchmarks.report import kernels as report_kernels
+from ois_benchmarks.report.gpu import kernel_tables
+from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput, ParityError
 from ois_network.kernels.choice import Blocks, choose, read_measurements
 from ois_network.kernels.slots import Call
@@ -26,7 +27,7 @@ CALL = Call(1, 48, 256, 5329, 8, torch.float16)
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert kernels.main([]) == 2
+    assert main(["bench", "kernels"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: this measurement needs an NVIDIA GPU")
     assert said.count("\n") == 1
@@ -36,7 +37,7 @@ def test_without_a_gpu_the_command_says_so(capsys: pytest.CaptureFixture[str]) -
 def test_impossible_options_are_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert kernels.main(arguments) == 2
+    assert main(["bench", "kernels", *arguments]) == 2
     assert "must be at least 1" in capsys.readouterr().err
 
 
@@ -48,8 +49,8 @@ def test_the_floor_counts_each_number_once() -> None:
     more = Call(64, 48, 256, 5329, 8, torch.float16)
     assert flops(more) == 64 * flops(CALL)
     assert least_bytes(more) < 3 * least_bytes(CALL)  # K and V of the image are shared
-    assert Rates(1e12, 1e15).floor_s(flop=10**12, byte=10**6) == 1e-3
-    assert Rates(1e12, 1e15).floor_s(flop=10**6, byte=10**9) == 1e-3
+    assert Rates(1e12, 1e15).floor_s(flops=10**12, bytes_moved=10**6) == 1e-3
+    assert Rates(1e12, 1e15).floor_s(flops=10**6, bytes_moved=10**9) == 1e-3
 
 
 def test_candidates_fill_the_device() -> None:
@@ -66,7 +67,7 @@ def test_a_measured_row_decides_and_reads_well() -> None:
     row = kernels.Row(CALL, cold, warm, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
     assert choose([row.measurement], CALL) == Blocks(64, 64, 33)
     assert "| 5329 | 1 | 20.0 / 15.0 | 50.0 / 50.0 | 42.0 | 10.0 | 50% | 2.50x |" in (
-        kernels.markdown([row])
+        kernels.table_of([row]).markdown()
     )
     assert json.loads(json.dumps(row.to_dict()))["call"]["dtype"] == "float16"
 
@@ -110,10 +111,11 @@ def test_the_decision_needs_both_measurements(
     (tmp_path / "p.json").write_text(json.dumps(profile(0.2)))
     (tmp_path / "k.json").write_text(json.dumps(measured(20)))
     files = [str(tmp_path / "p.json"), str(tmp_path / "k.json")]
-    assert plugin.main(files) == 0
+    assert main(["bench", "plugin", *files]) == 0
     assert "saves at most 20.0%" in capsys.readouterr().out
-    assert plugin.main([*files, "--layers", "("]) == 2
-    assert plugin.main([files[0], str(tmp_path / "none.json")]) == 2
+    assert main(["bench", "plugin", *files, "--layers", "("]) == 2
+    assert "expected a regular expression" in capsys.readouterr().err
+    assert main(["bench", "plugin", files[0], str(tmp_path / "none.json")]) == 2
     assert "none.json cannot be read" in capsys.readouterr().err
 
 
@@ -123,7 +125,9 @@ def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
         {"name": "__myl_MulAddSoft_myl0_12", "averageMs": 0.2},
         {"name": "{ForeignNode[/a.../b]}", "averageMs": 0.7},
     ]
-    with pytest.raises(InvalidInput, match=r"2 of them are fused regions.*900.0 us.*--layer-info"):
+    with pytest.raises(
+        InvalidInput, match=r"2 of them are regions that TensorRT fused \(900.0 us\).*--layer-info"
+    ):
         plugin.decide(fused, measured(20), objects=1, keys=5329)
     info = {
         "Layers": [
@@ -136,7 +140,7 @@ def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
     }
     verdict = plugin.decide(fused, measured(20), objects=1, keys=5329, layer_info=info)
     assert verdict.tensorrt_us == pytest.approx(200)
-    # Without details TensorRT writes names alone: nothing is known, and nothing is guessed.
+    # Without details TensorRT writes only names, and nothing is guessed.
     with pytest.raises(InvalidInput, match="--layer-info"):
         plugin.decide(
             fused, measured(20), objects=1, keys=5329, layer_info={"Layers": ["__myl_a", "b"]}
@@ -147,7 +151,7 @@ def test_fused_layers_are_known_by_what_they_are_made_of() -> None:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty table of measurements, and a benchmark that believes in a GPU and writes there."""
+    """An empty table of measurements, to which the benchmark writes as if there were a GPU."""
     path = tmp_path / "measured.json"
     path.write_text('{"schema": 1, "devices": {}}')
     about = {"gpu": "H100", "capability": "9.0"}
@@ -159,38 +163,37 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def two_then(error: BaseException) -> Callable[..., Iterator[kernels.Row]]:
-    """A run of two rows and no more."""
+    """A measurement of two rows, which then fails."""
     cold = Microseconds(20.0, 19.0, 21.0)
     slow = Microseconds(50.0, 49.0, 51.0)
 
-    def run(*_: object) -> Iterator[kernels.Row]:
+    def measure(*_: object) -> Iterator[kernels.Row]:
         for objects in (1, 2):
             call = Call(objects, 48, 256, 5329, 8, torch.float16)
             yield kernels.Row(call, cold, cold, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
         raise error
 
-    return run
+    return measure
 
 
 def test_kernels_that_are_wrong_once_are_not_used(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "run", two_then(ParityError("off by one")))
-    assert kernels.main(["--write"]) == 2
+    monkeypatch.setattr(kernels, "measure", two_then(ParityError("off by one")))
+    assert main(["bench", "kernels", "--write"]) == 2
     assert read_measurements(table) == {"9.0": []}
 
 
 def test_what_was_measured_before_a_time_limit_is_kept(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "run", two_then(KeyboardInterrupt()))
+    monkeypatch.setattr(kernels, "measure", two_then(KeyboardInterrupt()))
     output = tmp_path / "kernels.json"
-    with pytest.raises(KeyboardInterrupt):
-        kernels.main(["--output", str(output), "--write"])
+    assert main(["bench", "kernels", "--output", str(output), "--write"]) == 130
     result = json.loads(output.read_text())
     assert [row["call"]["objects"] for row in result["rows"]] == [1, 2]
     assert result["machine"]["gpu"] == "H100"
-    (shown,) = report_kernels.tables(result)
+    (shown,) = kernel_tables(result)
     assert [row.cells[:3] for row in shown.rows] == [
         ["5329", objects, "20.0\n19.0 to 21.0"] for objects in ("1", "2")
     ]

@@ -29,8 +29,9 @@ from ois_benchmarks.latency.result import (
     read_result,
 )
 from ois_benchmarks.latency.spc import measure_spc, one_loop
-from ois_benchmarks.latency.table import markdown
+from ois_benchmarks.latency.table import table_of
 from ois_benchmarks.latency.work import Player, Work, ellipse, grid, jpeg, photograph, script
+from ois_benchmarks.results import write_result
 from ois_benchmarks.timing import Timing
 from ois_cli.main import main
 from ois_client.contract.clicks import Click
@@ -214,7 +215,7 @@ def test_whatever_happens_is_a_row_and_resume_tries_only_what_failed(tmp_path: P
         "the weights are of another network (ENGINE_ERROR)",
     )
     assert defect.failed == "ZeroDivisionError: in the peer's code"
-    assert killed.failed == "its process was killed, most likely for want of memory"
+    assert killed.failed == "its process was killed, most likely because memory ran out"
     assert read_result(output) == found
     again = run.run(plan("open_disk"), output, resume=True, say=said.append)
     assert again.rows == found.rows
@@ -226,10 +227,10 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "spc.json"
     run.run(plan(), output, resume=False, say=lambda _text: None)
     assert not output.exists()  # nothing measured, nothing written
-    run.save(run._begin(plan(), output, resume=True, say=print).to_dict(), output)
-    with pytest.raises(InvalidInput, match="its settings is"):
+    write_result(output, run._begin(plan(), output, resume=True, say=print).to_dict())
+    with pytest.raises(InvalidInput, match="another run: settings"):
         run.run(plan(threads=2), output, resume=True, say=lambda _text: None)
-    with pytest.raises(InvalidInput, match="its benchmark is spc"):
+    with pytest.raises(InvalidInput, match="another run: benchmark spc, expected sat"):
         run.run(plan(benchmark=Benchmark.SAT), output, resume=True, say=lambda _text: None)
 
 
@@ -287,21 +288,20 @@ def test_a_busy_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_table_shows_every_row_and_marks_what_is_not_clean() -> None:
     projected = Figure(seconds=9.0, low_s=8.0, high_s=10.0, clicks=2, projected=True)
-    table = markdown(
-        result(
-            row(noisy=True),
-            row(contestant="x", encode=None, figures={Definition.SESSION: projected}, cost=None),
-            Row(contestant="gone", width=64, height=40, failed="no | clone", absent=True),
-        )
-    ).splitlines()
+    made = result(
+        row(noisy=True),
+        row(contestant="x", encode=None, figures={Definition.SESSION: projected}, cost=None),
+        Row(contestant="gone", width=64, height=40, failed="no | clone", absent=True),
+    )
+    table = table_of(made).markdown().splitlines()
     assert table[2] == (
         "| disk | 64x40 | 0.25 ! | 0.25 (0.2–0.3) ! | 0.5 ! |  | 1.50 | – | 0.00 | 1.00 |"
     )
     assert table[3] == "| disk | 64x40 | – |  |  | ~9 (8–10) |  |  |  | 1.00 |"
     assert table[4].startswith("| gone | 64x40 | not here: no \\| clone |")
     assert table[6].startswith("~ projected")
-    assert table[7].startswith("! other programs")
-    assert table[8] == "disk: a disk is no network."
+    assert table[8].startswith("! noisy: other programs")
+    assert table[10] == "disk: a disk is no network."
 
 
 @pytest.mark.usefixtures("quiet")
@@ -338,7 +338,7 @@ def test_a_run_in_which_nothing_was_measured_is_no_success(
     assert main(argv) == 1
     said = capsys.readouterr()
     assert len(json.loads(said.out)["rows"]) == len(read_result(output).rows) == 2
-    assert said.err.endswith("nothing was measured; each row says why\n")
+    assert said.err.endswith("nothing was measured; each row gives the reason\n")
 
 
 def test_an_interruption_says_how_to_go_on(
@@ -349,7 +349,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr(run, "run", interrupted)
     assert main(["bench", "spc", "-c", "a:b", "-o", str(tmp_path / "x.json")]) == 130
-    assert "--resume goes on from" in capsys.readouterr().err
+    assert "with --resume to continue in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

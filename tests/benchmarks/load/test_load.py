@@ -389,18 +389,18 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert kept["complete"] is False
 
     second, seen = LoadRun(address, pictures, PLAN, {}), Silent()
-    second.go_on_from(kept)
+    second.resume_from(kept)
     second.run(seen, lambda _: None)
     assert [step.pace for step in seen.steps] == [Pace.FAST, Pace.HUMAN, Pace.ARRIVALS]
     assert second.document["complete"] is True
     assert second.document["steps"][0] == kept["steps"][0]
 
     with pytest.raises(InvalidInput, match="another plan"):
-        LoadRun(address, pictures, replace(PLAN, seed=1), {}).go_on_from(kept)
+        LoadRun(address, pictures, replace(PLAN, seed=1), {}).resume_from(kept)
     with pytest.raises(InvalidInput, match="damaged"):
-        LoadRun(address, pictures, PLAN, {}).go_on_from({**kept, "steps": [{"pace": "fast"}]})
+        LoadRun(address, pictures, PLAN, {}).resume_from({**kept, "steps": [{"pace": "fast"}]})
     another = LoadRun(address, pictures, PLAN, {})
-    another.go_on_from({**kept, "model": {**kept["model"], "sha256": "0" * 64}})
+    another.resume_from({**kept, "model": {**kept["model"], "sha256": "0" * 64}})
     with pytest.raises(InvalidInput, match="the run began with"):
         another.run(Silent(), lambda _: None)
 
@@ -494,7 +494,7 @@ def test_only_a_load_result_is_gone_on_from(
 ) -> None:
     place = tmp_path / "other.json"
     argv = ["bench", "load", f"local:{engines}", *QUICK, "-o", str(place), "--resume"]
-    for text, expected in (("{", "cannot go on"), ("[]", "not a result"), ("{}", "another ben")):
+    for text, expected in (("{", "cannot resume"), ("[]", "not a result"), ("{}", "another ben")):
         place.write_text(text)
         assert main(argv) == 2
         assert expected in capsys.readouterr().err
@@ -518,7 +518,7 @@ def test_ctrl_c_keeps_the_steps_that_are_done(engines: Path, tmp_path: Path) -> 
     done = len(kept["steps"])
     assert 1 <= done < 6
     assert kept["complete"] is False
-    assert f"{done} steps are in {place}; --resume goes on from there" in said
+    assert f"{done} steps are in {place}; use --resume to continue" in said
 
 
 @pytest.mark.skipif(
