@@ -1,6 +1,6 @@
-"""One real embedded server for all tests of this folder that do not end it.
+"""One real embedded server, shared by all tests of this folder that do not stop it.
 
-Tests that kill, restart or configure a server start their own with `EmbeddedServer`.
+Tests that kill, restart or configure a server start their own `EmbeddedServer`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An engine folder of `tiny_engines`, with its model repository."""
+    """An engine folder of `tiny_engines` with its model repository."""
     folder = write_engines(tmp_path_factory.mktemp("engines"))
     write_repository(folder, Manifest.load(folder))
     return folder
@@ -53,7 +53,7 @@ def server(engines: Path, server_log: list[str]) -> Iterator[EmbeddedServer]:
 
 @pytest.fixture(scope="session")
 def local(engines: Path) -> Iterator[LocalTransport]:
-    """The same engines in this process: what every answer of the server must equal."""
+    """The same engines in this process, for the expected answers."""
     transport = open_transport(str(engines))
     yield transport
     transport.close()

@@ -1,4 +1,4 @@
-"""`ois encode` and `ois annotate` against the real server: prewarmed once, the same masks."""
+"""`ois encode` and `ois annotate` on the real server: one encode per image, the same masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.server.players import pixels
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_prewarmed_server_encodes_nothing_more_and_gives_the_same_masks(
+def test_annotate_after_encode_encodes_nothing_and_equals_the_engines_in_process(
     server: EmbeddedServer, engines: Path, tmp_path: Path, protocol: str
 ) -> None:
     url = getattr(server, f"{protocol}_url")

@@ -1,4 +1,4 @@
-"""`ois bench quality` through the server measures what it measures in process."""
+"""`ois bench quality` gives the same result through a server as in process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ois_cli.main import main
 from ois_runtime.embedded.server import EmbeddedServer
 
 
-def test_quality_over_grpc_is_quality_in_process(
+def test_quality_over_grpc_equals_quality_in_process(
     engines: Path, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -33,4 +33,4 @@ def test_quality_over_grpc_is_quality_in_process(
     assert here["metrics"]["miou1"]["value"] > 0.1
     assert there["metrics"] == here["metrics"]
     assert there["dataset"] == here["dataset"]
-    assert here["dataset"]["name"] == "DAVIS, 2 frames"  # not DAVIS345: other frames
+    assert here["dataset"]["name"] == "DAVIS, 2 frames"  # not DAVIS345, which has other frames

@@ -1,4 +1,4 @@
-"""An image is encoded once, however many click on it: the server's own counts are the proof."""
+"""An image is encoded once, no matter how many clients click on it, by the server's counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.server.players import Player, pixels, play
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_the_encoder_runs_once_an_image_and_the_decoder_once_a_click(
+def test_the_encoder_runs_once_per_image_and_the_decoder_once_per_click(
     server: EmbeddedServer, engines: Path, protocol: str
 ) -> None:
     first = {"grpc": 1000, "http": 1100}[protocol]
@@ -25,21 +25,24 @@ def test_the_encoder_runs_once_an_image_and_the_decoder_once_a_click(
         images = [pixels(first + n) for n in range(5)]
         players = [Player(client, twin, image, seed=n) for n, image in enumerate(images)]
         play(players, clicks=7)
-        for player in players:  # what the session knows by itself costs the server nothing
+        for player in players:  # needs no server
             player.session.undo()
             player.session.redo()
         for image in images:  # a second session on the same image
-            client.open(image).click(3, 4)
+            session = client.open(image)
+            assert session.last_encode is not None
+            assert session.last_encode.cached
+            session.click(3, 4)
         assert client.info.engine.endswith("clicks in the session model's process")
     after = statistics(server)
     assert after["ois_encoder"] - before["ois_encoder"] == 5
     assert after["ois_decoder"] - before["ois_decoder"] == 5 * 7 + 5
 
 
-def test_triton_s_own_statistics_show_it_where_the_decoder_is_a_model_of_its_own(
+def test_triton_s_statistics_agree_when_the_decoder_is_a_model(
     engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OIS_DECODER", "triton")  # as on a GPU
+    monkeypatch.setenv("OIS_DECODER", "triton")  # the default on a GPU
     with (
         EmbeddedServer(engines, ServerOptions(cache_bytes=16 * 2**20)) as server,
         Client(server.grpc_url) as client,
@@ -47,7 +50,7 @@ def test_triton_s_own_statistics_show_it_where_the_decoder_is_a_model_of_its_own
     ):
         before = triton_statistics(server)
         players = [Player(client, twin, pixels(1300 + n), seed=n) for n in range(3)]
-        play(players, clicks=4)  # and every mask is the engine's in process
+        play(players, clicks=4)  # compares every mask with the engines in process
         after = triton_statistics(server)
         assert "process" not in client.info.engine
     assert after["ois_encoder"] - before["ois_encoder"] == 3

@@ -1,4 +1,4 @@
-"""An encode of seconds: others click on meanwhile, and giving it up leaves nothing behind."""
+"""A slow encode delays no other user's clicks, and cancelling it leaves the session unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.server.calls import eventually, statistics
 from support.server.players import Player, pixels
 from support.server.slow_engines import write_engines_that_take
 
-#: On a quiet machine; beside other work it is several times that.
+#: On an idle machine; several times longer under load.
 ENCODE_S = 0.7
 
 
@@ -57,7 +57,7 @@ def timed_click(player: Player) -> float:
     return elapsed
 
 
-def test_a_slow_encode_delays_nobodys_click_by_more_than_its_share_of_the_cpu(
+def test_a_slow_encode_slows_clicks_by_no_more_than_its_share_of_the_cpu(
     client: Client, twin: Client
 ) -> None:
     player = Player(client, twin, pixels(6000), seed=0)
@@ -76,15 +76,15 @@ def test_a_slow_encode_delays_nobodys_click_by_more_than_its_share_of_the_cpu(
         beside.append(timed_click(player))
     other.join()
     assert encodes[0] > ENCODE_S / 3
-    # Behind the encode there would have been one click, of the encode's length. With it, a click
-    # has a fair share of the cores: a third when three threads want two, less on a busy machine.
+    # If clicks waited for the encode, there would be one click that takes as long as the encode.
+    # Instead a click gets its share of the cores: two thirds of a core if three threads share two
+    # cores, and less on a busy machine.
     assert len(beside) > 5
     assert numbers.median(beside) < 6 * numbers.median(alone) + 0.1
     assert sorted(beside)[-2] < encodes[0] / 2
 
 
-def test_two_slow_encodes_at_once_leave_clicks_alone_too(client: Client, twin: Client) -> None:
-    """As many as there are encode workers: clicks have workers of their own."""
+def test_as_many_slow_encodes_as_workers_do_not_block_clicks(client: Client, twin: Client) -> None:
     player = Player(client, twin, pixels(6000), seed=0)
     with ThreadPoolExecutor(3) as pool:
         encodes = [pool.submit(client.open, pixels(6010 + n)) for n in range(3)]
@@ -113,7 +113,7 @@ def test_a_deadline_leaves_the_session_as_it_was(
         assert time.monotonic() - started < 1.5
         assert session.clicks() == ()
         assert not session.mask().any()
-        # The encode goes on or is given up; either way the next click only has to wait.
+        # Whether or not the encode was cancelled, the next click is answered after it.
         mask = eventually(lambda: _or_none(session, 40, 40), lambda mask: mask is not None, 30)
         assert len(session.clicks()) == 1
     np.testing.assert_array_equal(mask, twin.open(pixels(seed)).click(40, 40))
@@ -139,7 +139,7 @@ def test_a_cancelled_click_leaves_the_session_as_it_was(slow: EmbeddedServer, tw
                 await waiting
             assert other.clicks() == ()
             assert not other.mask().any()
-            await session.click(60, 60, positive=False)  # nobody else noticed
+            await session.click(60, 60, positive=False)  # the other session is not affected
             np.testing.assert_array_equal(session.mask(), twin_mask(twin))
             return await other.click(40, 40)
 
@@ -153,7 +153,7 @@ def twin_mask(twin: Client) -> np.ndarray:
     return session.click(60, 60, positive=False)
 
 
-def test_a_superseded_click_is_given_up_and_the_newer_one_counts(
+def test_a_superseded_click_is_cancelled_and_the_newer_one_counts(
     slow: EmbeddedServer, client: Client, twin: Client
 ) -> None:
     session = client.open(pixels(6040), encode=False)
