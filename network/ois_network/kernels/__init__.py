@@ -1,13 +1,15 @@
-"""Masked cross-attention of the fusion (paper Eq. 3-5) without writing its masks out.
+"""GPU kernels for the masked cross-attention of the fusion (paper Eq. 3-5).
 
-    reference.py   the equations, letter by letter, in any precision
-    slots.py       what M and B are made of: labels, depths, bits; K and V with their disks' part
-    language.py    the two GPU kernels, in the Triton language
-    launch.py      shapes checked, blocks chosen, kernels launched
-    choice.py      where the kernels are used: where a measurement says that they are faster
-    operations.py  both together as attention operations for `set_attention_ops`
-    cubins.py      the kernels compiled ahead of time, one file an architecture (elf.py reads them)
+They compute with the masks M and B without storing them as matrices.
 
-Nothing here needs a GPU to be imported, and only language.py, launch.py and cubins.py import
-Triton (`pip install 'ois-deploy[kernels]'`).
+    reference.py   the equations as the paper writes them, in any precision
+    slots.py       the inputs of M and B: labels, depths, bits; K and V with the part of the disks
+    language.py    the two kernels in the Triton language
+    launch.py      checks shapes, chooses blocks, launches the kernels
+    choice.py      the measurements that decide where the kernels are used
+    operations.py  kernels and PyTorch together as attention operations, for `set_attention_ops`
+    cubins.py      compiles the kernels ahead of time, one file per architecture
+
+All modules can be imported without a GPU. Only language.py, launch.py and cubins.py import Triton
+(`pip install 'ois-deploy[kernels]'`).
 """

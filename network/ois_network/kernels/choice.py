@@ -1,15 +1,15 @@
-"""Where the kernels are used: where they were measured to be faster, and only there.
+"""The measurements that decide where the kernels run: only where they are faster than PyTorch.
 
-`measured.json` lies beside this file. `python -m ois_benchmarks.gpu.kernels --write` fills it on a
-GPU; an architecture (compute capability) without an entry keeps PyTorch's attention.
+`ois bench kernels --write` measures on a GPU and writes `measured.json` in this
+folder. A compute capability without an entry uses PyTorch's attention.
 
     {"schema": 1, "devices": {"9.0": {"gpu": ..., "date": ..., "versions": {...}, "rows": [
         {"objects": 1, "queries": 48, "channels": 256, "keys": 5329, "heads": 8,
-         "dtype": "float16", "kernels_us": ..., "torch_us": ...,
+         "dtype": "fp16", "kernels_us": ..., "torch_us": ...,
          "blocks": {"queries": 64, "keys": 64, "splits": 33, ...}}]}}}
 
-Both times are of all the masked attention of one click, from the same inputs, M, B, K and V
-written out where PyTorch needs them written out.
+Both times cover all masked attention of one click, from the same inputs. PyTorch's time includes
+computing M, B, K and V as tensors where it needs them.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from typing import Any
 
 import torch
 
-from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.errors import InvalidInput
+from ois_client.contract.files import write_file
 from ois_network.kernels.slots import Call
 
 MEASURED = Path(__file__).with_name("measured.json")
 SCHEMA = 1
-#: The kernels must take at most this share of PyTorch's time: less is noise, or not worth it.
+#: The kernels are used if they take at most this share of PyTorch's time; more may be noise.
 WORTH = 0.95
-#: A measurement speaks for calls with up to this many times fewer or more keys.
+#: A measurement applies to calls with up to this many times fewer or more keys.
 KEYS_RANGE = 2.0
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+#: Spellings in tables of earlier versions.
+_FORMER_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How the work is cut. queries, keys: of a tile, powers of two from 16 up; splits: shares
-    of the keys; skip: tiles that no slot sees are left out (a test a tile, worth it only where
-    such tiles are many); warps and stages: as Triton means them.
+    """How the kernels divide their work.
+
+    queries, keys: the size of a tile, powers of two, at least 16 and 32. splits: into how many
+    shares the keys are divided. skip: leave out tiles to which no slot may attend; the test costs
+    time, so it pays only if there are many such tiles. warps, stages: see Triton.
     """
 
     queries: int
@@ -50,14 +56,16 @@ class Blocks:
     def __post_init__(self) -> None:
         for name, size, least in (("queries", self.queries, 16), ("keys", self.keys, 32)):
             if size < least or size & (size - 1):
-                raise ValueError(f"got a tile of {size} {name}; expected {least}, {2 * least} ...")
+                raise ValueError(
+                    f"got a tile of {size} {name}; expected {least}, {2 * least}, {4 * least}, ..."
+                )
         if self.splits < 1:
             raise ValueError(f"got {self.splits} splits; expected at least 1")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One size, timed both ways, microseconds; blocks: the best that were tried."""
+    """The times of both ways for one size, in microseconds. blocks: the fastest that were tried."""
 
     call: Call
     kernels_us: float
@@ -66,35 +74,39 @@ class Measurement:
 
     @property
     def worth(self) -> bool:
+        """Whether the kernels are faster by more than the noise."""
         return self.kernels_us <= WORTH * self.torch_us
 
     def to_dict(self) -> dict[str, Any]:
-        call = asdict(self.call) | {"dtype": _name(self.call.dtype)}
+        """One row of the table, as plain JSON types."""
+        call = asdict(self.call) | {"dtype": _dtype_name(self.call.dtype)}
         times = {"kernels_us": self.kernels_us, "torch_us": self.torch_us}
         return call | times | {"blocks": asdict(self.blocks)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Measurement:
+        """The inverse of `to_dict`. Raises `KeyError`, `TypeError` or `ValueError` if damaged."""
         fields = dict(data)
         blocks = Blocks(**fields.pop("blocks"))
         kernels_us, torch_us = float(fields.pop("kernels_us")), float(fields.pop("torch_us"))
-        dtype = getattr(torch, fields.pop("dtype"))
-        return cls(Call(**fields, dtype=dtype), kernels_us, torch_us, blocks)
+        dtype = fields.pop("dtype")
+        call = Call(**fields, dtype=_DTYPES[_FORMER_DTYPES.get(dtype, dtype)])
+        return cls(call, kernels_us, torch_us, blocks)
 
 
 def read_measurements(path: Path = MEASURED) -> dict[str, list[Measurement]]:
-    """Compute capability ("9.0") -> what was measured there. Raises `InvalidInput`."""
+    """Compute capability ("9.0") -> its measurements. Raises `InvalidInput` if damaged."""
     return {capability: _rows(device) for capability, device in _read(path)["devices"].items()}
 
 
 def write_measurements(
     capability: str, about: dict[str, Any], rows: Sequence[Measurement], path: Path = MEASURED
 ) -> None:
-    """Add to what is known of one compute capability; calls measured again replace what was.
+    """Add measurements of one compute capability; a call that was measured before is replaced.
 
-    about: gpu, date, commit, versions. What another GPU of that capability measured goes: it would
-    not be known any more which row is whose. Raises `InvalidInput` when the file is damaged and
-    `OutputError` when it cannot be written.
+    about: gpu, date, commit, versions. Rows that another GPU of this capability measured are
+    removed, because `about` describes only one GPU. Raises `InvalidInput` if the file is damaged
+    and `OutputError` if it cannot be written.
     """
     table = _read(path)
     before = table["devices"].get(capability, {"rows": []})
@@ -106,9 +118,9 @@ def write_measurements(
 
 
 def forget_measurements(capability: str, dtype: torch.dtype, path: Path = MEASURED) -> None:
-    """Whatever says that kernels are faster in `dtype`: they were found to be wrong.
+    """Remove the measurements in `dtype`, because the kernels gave wrong results.
 
-    Raises as `write_measurements` does.
+    Raises the errors of `write_measurements`.
     """
     table = _read(path)
     if (before := table["devices"].get(capability)) is not None:
@@ -128,13 +140,7 @@ def _write(
     path: Path,
 ) -> None:
     table["devices"][capability] = about | {"rows": [row.to_dict() for row in rows]}
-    part = path.with_suffix(".part")
-    try:
-        # In one step: a benchmark that a time limit ends may be writing just then.
-        part.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -146,18 +152,18 @@ def _read(path: Path) -> dict[str, Any]:
             _rows(device)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(
-            f"{path} is no table of kernel measurements: {error!r}. Restore it, or write it anew "
-            "with python -m ois_benchmarks.gpu.kernels --write"
+            f"{path} is not a table of kernel measurements: {error!r}. Restore it, or write it "
+            "again with `ois bench kernels --write`"
         ) from error
     return table
 
 
 def choose(rows: Sequence[Measurement], call: Call) -> Blocks | None:
-    """The blocks to run the kernels with, or None for PyTorch's attention.
+    """The blocks with which the kernels should run `call`, or None for PyTorch's attention.
 
-    Of measurements of this network and dtype, those with the nearest number of keys speak. The
-    two whose numbers of objects enclose the call's must both be worth it; outside of what was
-    measured nothing is.
+    Among the measurements of this network and dtype, those with the nearest number of keys decide.
+    The kernels must be faster with the nearest smaller and the nearest larger number of objects;
+    they are not used outside of the measured range.
     """
     alike = [row for row in rows if _shape(row.call) == _shape(call)]
     near = [row for row in alike if 1 / KEYS_RANGE <= row.call.keys / call.keys <= KEYS_RANGE]
@@ -176,5 +182,5 @@ def _shape(call: Call) -> tuple[object, ...]:
     return call.queries, call.channels, call.heads, call.dtype
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _dtype_name(dtype: torch.dtype) -> str:
+    return next(name for name, known in _DTYPES.items() if known == dtype)

@@ -1,44 +1,50 @@
-"""The kernels compiled ahead of time, for hosts that have no Python (a TensorRT plugin).
+"""The kernels compiled ahead of time, for programs without Python such as a TensorRT plugin.
 
-    python -m ois_network.kernels.cubins FOLDER [--sm 90] [--dtype float16]
+    python -m ois_network.kernels.cubins FOLDER [--sm 90] [--dtype fp16]
 
-needs no GPU. One file an architecture and variant, and `manifest.json`, which says how each is
-launched: grid, threads, shared memory, and its parameters in order. After the declared ones
-come two that Triton adds, pointers to scratch memory; these kernels use none, pass null.
+It needs no GPU. It writes one file per architecture and variant, and `manifest.json`, which says
+how each is launched: grid, threads, shared memory and the parameters in order. Triton adds two
+parameters at the end, pointers to scratch memory; these kernels use none, so pass null.
 
-From sm_90 on the code is for exactly that architecture (`sm_90a`, `sm_100a`, ...): choose the
-file at run time by the device's compute capability.
+From sm_90 on a file runs on exactly one architecture (`sm_90a`, `sm_100a`, ...): choose it at run
+time by the compute capability of the device.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import triton
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ois_client.contract.errors import ExportError, OISError, OutputError
+from ois_client.contract.files import write_file
 from ois_network.kernels import language
 from ois_network.kernels.choice import Blocks
-from ois_network.kernels.elf import Cubin, read_cubin
 
+#: Of the manifest. Schema 1 spelled the precisions float16 and bfloat16.
+SCHEMA = 2
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-#: What is written. The kernels compile for fp32 as well, but spill registers there.
-DTYPES = ("float16", "bfloat16")
+#: The precisions that are written. The kernels also compile for fp32, but spill registers.
+DTYPES = ("fp16", "bf16")
 HIDDEN = ("global_scratch", "profile_scratch")
-#: ViT-S, B and L: 256 channels in 8 heads, 48 slots.
+#: Of ViT-S, B and L: 256 channels in 8 heads. There are 48 slots.
 HEADS, DIM = 8, 32
-BLOCKS = Blocks(queries=64, keys=64, splits=1)  # splits is a parameter, not compiled in
+BLOCKS = Blocks(queries=64, keys=64, splits=1)  # splits is a launch parameter
 
-_POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+#: Spellings of earlier versions, which `--dtype` still accepts.
+_FORMER_DTYPES = {"float16": "fp16", "bfloat16": "bf16"}
 _INPUTS = ("query", "key", "value", "key_part", "value_part", "out")
 _TYPES = {
     **dict.fromkeys(("centre", "depth", "sigma", "sums", "stats"), "*fp32"),
@@ -50,9 +56,17 @@ _TYPES = {
 _POINTERS_ALIGNED = [["tt.divisibility", 16]]
 
 
+# A cubin is an ELF file. Its `.nv.info` sections hold records that NVIDIA does not document:
+#     format (1 byte), attribute (1 byte), size or value (2 bytes), then `size` bytes if format 4
+_SIZED = 4
+_FRAME_SIZE, _PARAMETER, _REGISTERS = 0x11, 0x17, 0x2F
+_INFO = ".nv.info"
+_FIRST_NEW_ABI = 8  # from this ABI on the architecture is in bits 8-15 of the flags, before in 0-7
+
+
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """One compiled kernel. name: of the file; constants: what is compiled in."""
+class KernelVariant:
+    """A kernel and what is compiled into it. name: the beginning of its file's name."""
 
     name: str
     kernel: str
@@ -62,8 +76,8 @@ class Variant:
     stages: int
 
 
-def variants(dtypes: Sequence[str] = DTYPES) -> list[Variant]:
-    """Order-aware, object-aware and the sum of their shares, for each dtype."""
+def variants(dtypes: Sequence[str] = DTYPES) -> list[KernelVariant]:
+    """Order-aware attention, object-aware attention and the sum of shares, for each precision."""
     heads = {"HEADS": HEADS, "DIM": DIM}
     found = []
     for dtype in dtypes:
@@ -82,31 +96,33 @@ def variants(dtypes: Sequence[str] = DTYPES) -> list[Variant]:
                 "PRECISION": "ieee",
                 "WIDEN": False,
             }
-            variant = Variant(
+            variant = KernelVariant(
                 f"{name}-{dtype}", "masked_attention", dtype, constants, BLOCKS.warps, BLOCKS.stages
             )
             found.append(variant)
-        found.append(Variant(f"sum-{dtype}", "add_shares", dtype, heads | {"BLOCK_Q": 16}, 1, 1))
+        found.append(
+            KernelVariant(f"sum-{dtype}", "add_shares", dtype, heads | {"BLOCK_Q": 16}, 1, 1)
+        )
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """data: the cubin. parameters: (name, Triton's type), the two hidden ones included."""
+    """A compiled kernel. parameters: (name, Triton's type), including the two that Triton adds."""
 
-    variant: Variant
+    variant: KernelVariant
     data: bytes
     facts: Cubin
     shared_bytes: int
     parameters: tuple[tuple[str, str], ...]
 
 
-def compile_kernel(variant: Variant, architecture: int) -> Compiled:
-    """For sm_<architecture>. Raises `ExportError` when what comes out is not what was asked."""
+def compile_kernel(variant: KernelVariant, architecture: int) -> Compiled:
+    """Compile for sm_<architecture>. Raises `ExportError` if the result is not as requested."""
     if triton.knobs.runtime.interpret:
-        raise ExportError("TRITON_INTERPRET is set, which replaces the compiler; unset it")
+        raise ExportError("TRITON_INTERPRET is set, so Triton does not compile; unset it")
     function = getattr(language, variant.kernel)
-    types = _TYPES | dict.fromkeys(_INPUTS, _POINTERS[variant.dtype])
+    types = _TYPES | dict.fromkeys(_INPUTS, f"*{variant.dtype}")
     signature = {
         name: "constexpr" if name in variant.constants else types[name]
         for name in function.arg_names
@@ -116,10 +132,10 @@ def compile_kernel(variant: Variant, architecture: int) -> Compiled:
         for place, kind in enumerate(signature.values())
         if kind.startswith("*")
     }
-    # Contraction of a·b + c is Triton's default up to 3.9 and not after: say it.
+    # Fusing a·b + c is the default of Triton up to 3.9 and not of later versions, so set it.
     options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
     with triton.knobs.compilation.scope():
-        triton.knobs.compilation.disable_line_info = True  # it is most of the file
+        triton.knobs.compilation.disable_line_info = True  # it is most of a file
         kernel = triton.compile(
             ASTSource(function, signature, variant.constants, attributes),
             target=GPUTarget("cuda", architecture, 32),
@@ -137,11 +153,11 @@ def compile_kernel(variant: Variant, architecture: int) -> Compiled:
     if facts.parameters != len(parameters):
         wrong.append(f"it takes {facts.parameters} parameters, expected {len(parameters)}")
     if kernel.metadata.global_scratch_size or kernel.metadata.profile_scratch_size:
-        wrong.append("it wants scratch memory")
+        wrong.append("it needs scratch memory")
     if wrong:
         raise ExportError(
-            f"Triton {triton.__version__} compiled {variant.name} for sm_{architecture} to "
-            f"something else: {'; '.join(wrong)}. Use another version of Triton"
+            f"Triton {triton.__version__} compiled {variant.name} for sm_{architecture} wrongly: "
+            f"{'; '.join(wrong)}. Use another version of Triton"
         )
     return Compiled(variant, data, facts, kernel.metadata.shared, parameters)
 
@@ -151,25 +167,26 @@ def write_cubins(
     architectures: Sequence[int] = ARCHITECTURES,
     dtypes: Sequence[str] = DTYPES,
 ) -> Path:
-    """Compile and write all; the manifest comes last. Returns its path.
+    """Compile every variant for every architecture, write the manifest last and return its path.
 
-    Raises `ExportError`, and `OutputError` when the folder cannot be written.
+    Raises `ExportError` as `compile_kernel`, and `OutputError` if the folder cannot be written.
     """
-    entries = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for architecture in architectures:
-            for variant in variants(dtypes):
-                compiled = compile_kernel(variant, architecture)
-                file = f"{variant.name}-sm{architecture}.cubin"
-                (folder / file).write_bytes(compiled.data)
-                entries.append(_entry(file, compiled))
-        manifest = folder / "manifest.json"
-        manifest.write_text(
-            json.dumps({"schema": 1, "triton": triton.__version__, "kernels": entries}, indent=1)
-        )
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write {folder}: {error.strerror or error}; choose another folder"
+        ) from error
+    entries = []
+    for architecture in architectures:
+        for variant in variants(dtypes):
+            compiled = compile_kernel(variant, architecture)
+            file = f"{variant.name}-sm{architecture}.cubin"
+            write_file(folder / file, compiled.data)
+            entries.append(_entry(file, compiled))
+    manifest = folder / "manifest.json"
+    document = {"schema": SCHEMA, "triton": triton.__version__, "kernels": entries}
+    write_file(manifest, json.dumps(document, indent=1).encode())
     return manifest
 
 
@@ -197,21 +214,85 @@ def _entry(file: str, compiled: Compiled) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Cubin:
+    """What a compiled kernel says about itself.
+
+    architecture: 90 for sm_90. entry: the kernel's name. parameters: their number. registers and
+    stack_bytes: per thread; a stack of 0 bytes means that no register was spilled.
+    """
+
+    architecture: int
+    entry: str
+    parameters: int
+    registers: int
+    stack_bytes: int
+
+
+def read_cubin(data: bytes) -> Cubin:
+    """Read a cubin with one kernel. Raises `ExportError` if `data` is anything else."""
+    try:
+        elf = ELFFile(io.BytesIO(data))
+        sections = {section.name: section for section in elf.iter_sections()}
+        symbols = sections[".symtab"]
+        entries = [name for name in sections if name.startswith(_INFO + ".")]
+        if elf["e_machine"] != "EM_CUDA" or len(entries) != 1:
+            raise ExportError(f"got an ELF file with {len(entries)} kernels; expected one cubin")
+        entry = entries[0].removeprefix(_INFO + ".")
+        general = list(_records(sections[_INFO].data()))
+        own = list(_records(sections[entries[0]].data()))
+        # General records name their function by its symbol: a kernel's helpers have their own.
+        number = [s.name for s in symbols.iter_symbols()].index(entry)
+        flags = elf["e_flags"]
+    except (ELFError, KeyError, ValueError) as error:
+        raise ExportError(f"got data that is not a cubin ({error!r}); compile it again") from error
+    new = elf["e_ident"]["EI_ABIVERSION"] >= _FIRST_NEW_ABI
+    return Cubin(
+        architecture=flags >> 8 & 0xFF if new else flags & 0xFF,
+        entry=entry,
+        parameters=sum(attribute == _PARAMETER for attribute, _ in own),
+        registers=_of_symbol(general, _REGISTERS, number),
+        stack_bytes=_of_symbol(general, _FRAME_SIZE, number),
+    )
+
+
+def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        size = int.from_bytes(data[at + 2 : at + 4], "little") if data[at] == _SIZED else 0
+        yield data[at + 1], data[at + 4 : at + 4 + size]
+        at += 4 + size
+
+
+def _of_symbol(records: list[tuple[int, bytes]], attribute: int, number: int) -> int:
+    """The value of the record of an attribute and a symbol number (two 32-bit words)."""
+    for found, data in records:
+        if found == attribute and int.from_bytes(data[:4], "little") == number:
+            return int.from_bytes(data[4:8], "little")
+    raise ExportError(f"the cubin has no record {attribute:#x} for its kernel; compile it again")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ois_network.kernels.cubins",
-        description="Compile the masked cross-attention for GPUs; none is needed here.",
+        description="Compile the masked cross-attention for GPUs; this needs no GPU.",
     )
-    parser.add_argument("folder", type=Path, help="where the cubins and manifest.json go")
+    parser.add_argument("folder", type=Path, help="folder for the cubins and manifest.json")
     parser.add_argument(
         "--sm",
         type=int,
         action="append",
         choices=ARCHITECTURES,
-        help="architecture; repeat it (default: all)",
+        help="architecture, may be repeated (default: all)",
     )
-    parser.add_argument("--dtype", action="append", choices=DTYPES, help="repeat it (default: all)")
+    parser.add_argument(
+        "--dtype",
+        type=lambda text: _FORMER_DTYPES.get(text, text),
+        action="append",
+        choices=DTYPES,
+        help="precision, may be repeated (default: all)",
+    )
     options = parser.parse_args(argv)
     try:
         manifest = write_cubins(

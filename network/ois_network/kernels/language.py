@@ -1,30 +1,32 @@
-"""The masked cross-attention in the Triton language: one pass over the keys, then one sum.
+"""The masked cross-attention in the Triton language: one pass over the keys, then a sum.
 
-A program of the first kernel owns one object, one head, one tile of slots and one share of the
-keys, because 8 heads of one object cannot fill a GPU. It keeps a running softmax in base 2:
+A program of the first kernel computes one object, one head, one tile of slots and one share of the
+keys. The keys are divided because 8 heads of one object cannot fill a GPU. It keeps a running
+softmax in base 2, always in fp32:
 
-    top        largest logit yet            logit = log2(e) (q·k/√d - σ |D_k - D_q|)
+    top        largest logit so far         logit = log2(e) (q·k/√d - σ |D_k - D_q|)
     total      sum of 2^(logit - top)
     gathered   sum of 2^(logit - top) v
 
-in fp32, whatever the inputs are. A share of the keys holds patches of the image, which all
-objects have in common; the last share, if disks touch any patches, is the object's own: those
-patches with what the disks add to K and V. An own patch is left out of the common shares, so
-each is counted once. The second kernel adds the shares up.
+All shares but the last hold patches of the image, with K and V that all objects share. The last
+one holds the patches that the object's disks touch, with what the disks add to K and V; it exists
+only with dense prompts. Those patches are left out of the other shares, so each patch counts once.
+The second kernel adds the shares.
 
-No key is seen by a slot: its output is 0, not NaN. `slots.visible_bits` leaves no such slot.
+The output for a slot that may attend to no key is 0, not NaN. `slots.visible_bits` makes no such
+slot.
 """
 
-# Annotations stay objects here: the compiler reads `tl.constexpr` from them.
+# No `from __future__ import annotations`: the compiler reads `tl.constexpr` from annotations.
 import triton
 import triton.language as tl
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
-_NOTHING = tl.constexpr(-1e30)  # a `top` below every logit; finite, so differences are no NaN
-# What a patch is; a slot sees those that have the one flag that it needs.
-_FRONT = tl.constexpr(1)  # some foreground: positive slots
-_BACK = tl.constexpr(2)  # some background: negative slots
-_ALWAYS = tl.constexpr(4)  # there at all: empty slots, and all slots where nothing is blocked
+_NOTHING = tl.constexpr(-1e30)  # a `top` below every logit; finite, so no difference is NaN
+# Flags of a patch. Each slot needs one of them, and attends to the patches that have it.
+_FRONT = tl.constexpr(1)  # some foreground, for positive slots
+_BACK = tl.constexpr(2)  # some background, for negative slots
+_ALWAYS = tl.constexpr(4)  # exists; for empty slots, and for all slots if nothing is blocked
 
 
 @triton.jit
@@ -42,7 +44,7 @@ def _fold(
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Take one tile of keys into the running softmax."""
+    """Add one tile of keys to the running softmax."""
     if WIDEN:
         query, key = query.to(tl.float32), key.to(tl.float32)
     logits = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale - bias
@@ -61,7 +63,7 @@ def _fold(
 
 @triton.jit
 def _flags(row, start, words, COUNT: tl.constexpr):
-    """Flags `start` .. `start` + COUNT - 1 of a packed row; beyond its last word, False."""
+    """Flags `start` to `start` + COUNT - 1 of a packed row; False beyond its last word."""
     word = start // 32 + tl.arange(0, COUNT // 32)
     packed = tl.load(row + word, mask=word < words, other=0)
     flags = (packed[:, None] >> tl.arange(0, 32)[None, :]) & 1
@@ -101,7 +103,7 @@ def masked_attention(
     queries,
     keys,
     parts,
-    splits,  # common shares; the own share, if any, is number `splits`
+    splits,  # number of common shares; the share of touched patches, if any, comes after
     scale,  # 1 / sqrt(DIM)
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
@@ -113,10 +115,10 @@ def masked_attention(
     ORDER: tl.constexpr,  # centre, depth and sigma are given
     ALLOW: tl.constexpr,  # visible is given
     PARTS: tl.constexpr,  # key_part, value_part, touched, index and fresh are given
-    SKIP: tl.constexpr,  # leave out tiles that no slot sees
+    SKIP: tl.constexpr,  # leave out tiles to which no slot attends
     DIRECT: tl.constexpr,  # one share: write `out`, not `sums` and `stats`
     PRECISION: tl.constexpr,  # of products of fp32 inputs
-    WIDEN: tl.constexpr,  # multiply in fp32: the interpreter gets products of bf16 wrong
+    WIDEN: tl.constexpr,  # multiply in fp32: the interpreter computes bf16 products wrongly
 ):
     CHANNELS: tl.constexpr = HEADS * DIM
     share = tl.program_id(0)
@@ -132,7 +134,7 @@ def masked_attention(
     q = tl.load(query + places, mask=real[:, None], other=0.0)
     scale *= _LOG2_E
     kind = tl.load(label + item * queries + slot, mask=real, other=-2)
-    need = tl.where(real, _ALWAYS, 0)  # which flag of a patch lets the slot see it
+    need = tl.where(real, _ALWAYS, 0)  # the flag that a patch must have
     if ALLOW:
         need = tl.where(kind == 1, _FRONT, tl.where(kind == 0, _BACK, need))
     steepness = tl.zeros([BLOCK_Q], tl.float32)
@@ -142,7 +144,7 @@ def masked_attention(
         steepness = tl.where(kind >= 0, strength * _LOG2_E, 0.0)
         middle = tl.load(centre + item * queries + slot, mask=real, other=0.0)
 
-    needs = 0  # all that this tile's slots need
+    needs = 0  # all flags that slots of this tile need
     if SKIP:
         needs = tl.max(need & _FRONT, 0) | tl.max(need & _BACK, 0) | tl.max(need & _ALWAYS, 0)
 

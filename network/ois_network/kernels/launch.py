@@ -1,7 +1,7 @@
-"""From tensors to launched kernels: shapes are checked, blocks chosen, buffers made.
+"""Launches the kernels: checks shapes, chooses blocks and allocates buffers.
 
-Runs on CUDA tensors. With `TRITON_INTERPRET=1` in the environment *before Triton is imported*
-the same kernels run, slowly, on CPU tensors: that is how they are tested without a GPU.
+The tensors must be on a CUDA device. If `TRITON_INTERPRET=1` is set in the environment before
+Triton is imported, the same kernels run on CPU tensors, slowly; they are tested that way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ois_network.kernels.choice import Blocks
 from ois_network.kernels.slots import Rows, SlotBias
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-#: Shares are made until every multiprocessor has this many programs.
+#: The keys are divided until every multiprocessor has this many programs.
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 _LARGEST_TILE = 64
 
@@ -22,9 +22,12 @@ _LARGEST_TILE = 64
 def default_blocks(
     objects: int, heads: int, queries: int, keys: int, multiprocessors: int
 ) -> Blocks:
-    """Enough shares to fill the GPU; not measured, `ois bench kernels` looks for better."""
+    """Blocks that divide the keys into enough shares to fill the GPU.
+
+    A rule of thumb: `ois bench kernels` measures which blocks are fastest.
+    """
     rows = min(_LARGEST_TILE, max(16, 1 << (queries - 1).bit_length()))
-    columns = 64  # 128 needs more registers than there are
+    columns = 64  # 128 would spill registers
     programs = objects * heads * -(-queries // rows)
     wanted = -(-_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs)
     return Blocks(rows, columns, max(1, min(wanted, -(-keys // columns))))
@@ -38,11 +41,11 @@ def masked_attention(
     bias: SlotBias,
     blocks: Blocks | None = None,
 ) -> Tensor:
-    """softmax(Q Kᵀ/√d + bias) V by the kernels: query (N, Q, C) -> (N, Q, C), its dtype.
+    """softmax(Q Kᵀ/√d + bias) V by the kernels: query (N, Q, C) -> (N, Q, C) in the same dtype.
 
-    fp16, bf16 or fp32, accumulated in fp32; d = C / heads a power of two from 16 up; K and V as
-    `slots.Rows` describes, N or 1 objects. A slot to which no key is visible gives 0. Raises
-    `ValueError` for shapes, types and layouts that the kernels cannot take.
+    fp16, bf16 or fp32, accumulated in fp32. d = C / heads is a power of two, at least 16. K and V
+    are of N objects or 1, see `slots.Rows`. The output is 0 for a slot that may attend to no key.
+    Raises `ValueError` for shapes, dtypes and layouts that the kernels do not support.
     """
     slots, touched = bias.slots, bias.slots.touched
     n, queries, channels = query.shape
@@ -56,7 +59,7 @@ def masked_attention(
     dim = channels // heads
     out = torch.empty_like(query)
     direct = shares == 1
-    # What is switched off still needs an address: the query's serves, nothing reads it.
+    # Unused parameters still need an address. They get that of a tensor that nothing reads there.
     sums = stats = query
     if not direct:
         sums = query.new_empty(n, heads, shares, queries, dim, dtype=torch.float32)
@@ -114,7 +117,7 @@ def _or(tensor: Tensor | None, substitute: Tensor) -> Tensor:
 
 def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
-        return 1  # the interpreter runs one program after the other
+        return 1  # the interpreter runs one program at a time
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
@@ -145,7 +148,7 @@ def _check(query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias) ->
     words = -(-keys // 32)
     if bias.sigma is not None:
         if slots.depth is None or slots.centres is None:
-            raise ValueError("got sigma without depths; expected both or neither")
+            raise ValueError("got sigma without depth and centres; expected all or none of them")
         expected += [
             ("sigma", bias.sigma.view(-1), ((1, heads),), torch.float32),
             ("depth", slots.depth, (objects, keys), torch.float32),
@@ -157,7 +160,9 @@ def _check(query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias) ->
         raise ValueError("got a part of only one of K and V; expected both or neither")
     if key.part is not None:
         if slots.touched is None:
-            raise ValueError("got parts of K and V without the patches they belong to")
+            raise ValueError(
+                "got parts of K and V without the patches to which they belong (slots.touched)"
+            )
         parts = slots.touched.index.shape[1]
         expected += [
             ("key part", key.part, (n, parts, channels), query.dtype),
@@ -178,4 +183,7 @@ def _check(query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias) ->
                 f"got {name} {tuple(tensor.shape)} {tensor.dtype}; expected {shape} {dtype}"
             )
         if not tensor.is_contiguous() or tensor.device != query.device:
-            raise ValueError(f"{name} must be contiguous and on the device of the queries")
+            raise ValueError(
+                f"got {name} on {tensor.device} with strides {tensor.stride()}; expected it "
+                f"contiguous and on {query.device}"
+            )

@@ -16,16 +16,16 @@ from ois_network.config import NetworkConfig
 from ois_network.kernels.choice import Blocks, choose, read_measurements
 from ois_network.kernels.slots import Call, Rows, SlotBias
 
-#: Attention of some size on some device -> how to run the kernels, or None for not at all.
+#: Size and device of an attention -> blocks to run the kernels with, or None for PyTorch.
 Choice = Callable[[Call, torch.device], Blocks | None]
 
 
 class KernelAttention(TorchAttention):
-    """The kernels for masked attention where `choice` says so, PyTorch for all else.
+    """Masked attention by the kernels where `choice` gives blocks, everything else by PyTorch.
 
-    The default choice follows the measurements that this package carries (`choice.MEASURED`):
-    on an architecture that was not measured, and on a CPU, this is `TorchAttention`. The click
-    decoder asks only where K and V are cached (rewrite R4), as that is what was measured.
+    The default choice follows the measurements in this package (`choice.MEASURED`). On a CPU and
+    on a GPU that was not measured it is always PyTorch. The click decoder uses the kernels only if
+    K and V are cached (rewrite R4), because only that was measured.
     """
 
     def __init__(self, choice: Choice | None = None) -> None:
@@ -38,7 +38,10 @@ class KernelAttention(TorchAttention):
     def attend_slots(
         self, query: Tensor, key: Rows, value: Rows, heads: int, bias: SlotBias
     ) -> Tensor:
-        """As `SlotAttentionOps.attend_slots`. Raises `ValueError` as `launch.masked_attention`."""
+        """As `SlotAttentionOps.attend_slots`.
+
+        Raises the `ValueError` of `launch.masked_attention`.
+        """
         from ois_network.kernels.launch import masked_attention
 
         n, queries, channels = query.shape
@@ -47,7 +50,7 @@ class KernelAttention(TorchAttention):
 
 
 def measured_choice() -> Choice:
-    """What the committed measurements say. Raises `InvalidInput` when they are damaged."""
+    """The choice by the committed measurements. Raises `InvalidInput` if they are damaged."""
     measured = read_measurements()
 
     @lru_cache(maxsize=256)
@@ -58,14 +61,13 @@ def measured_choice() -> Choice:
 
 
 def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether some click of this network, with products in `dtype`, would run the kernels here.
+    """Whether some click of this network, with products in `dtype`, runs the kernels on `device`.
 
-    Only then is it known that caching K and V (rewrite R4), which the kernels build on, is
-    worth its memory. Measurements of another network or dtype say nothing, and neither do those
-    of more or fewer patches than this network's images can have.
+    Only then is caching K and V (rewrite R4), which the kernels need, known to be worth its
+    memory. Only measurements of this network's sizes and this dtype count.
     """
     if not config.dense:
-        return False  # the decoder hands the kernels K and V with the disks' part, or nothing
+        return False  # without dense prompts the decoder does not use the kernels
     rows = read_measurements().get(_capability(device), [])
     side = config.longest // config.patch
     sizes = itertools.product({row.call.objects for row in rows}, range(1, side + 1))
@@ -76,7 +78,7 @@ def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device
 
 
 def _capability(device: torch.device) -> str:
-    """As the table names it; empty where the kernels cannot run."""
+    """The compute capability, such as "9.0"; empty if the kernels cannot run on this device."""
     if device.type != "cuda" or find_spec("triton") is None:
         return ""
     major, minor = torch.cuda.get_device_capability(device)

@@ -1,10 +1,10 @@
-"""The masked cross-attention as the paper writes it: what every kernel is compared with.
+"""The masked cross-attention as the paper writes it; every kernel is compared with it.
 
     Eq. 3   order-aware    softmax(Q Kᵀ/√d - σ M) V
     Eq. 4   object-aware   softmax(Q Kᵀ/√d + B) V
-    Eq. 5   B = 0 where the slot may look, -inf elsewhere
+    Eq. 5   B = 0 where the slot may attend, -inf elsewhere
 
-Nothing is fused and nothing is skipped; in float64 it is exact to rounding.
+No operation is fused or skipped. In float64 the result is exact up to rounding.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def masked_attention(
     sigma: Tensor | float = 0.0,
     blocked: Tensor | None = None,
 ) -> Tensor:
-    """query (N, Q, C), key and value (N or 1, K, C) -> (N, Q, C), in the query's dtype.
+    """The attention of query (N, Q, C) to key and value (N or 1, K, C): (N, Q, C), query's dtype.
 
-    order: M (N, Q, K), a difference of relative depths, 0..1; sigma: σ >= 0, one number or one
-    for each head (heads). blocked (N, Q, K) bool, True = the slot may not look there; a row
-    that is blocked everywhere looks everywhere, as in `order.blocked_keys`.
+    order: M (N, Q, K), differences of relative depths, 0..1. sigma: σ >= 0, one number or (heads).
+    blocked: (N, Q, K) bool, True = the slot may not attend to the key; a row that is blocked
+    everywhere counts as not blocked, as in `order.blocked_keys`.
     """
     n, q, c = query.shape
     d = c // heads

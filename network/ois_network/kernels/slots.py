@@ -1,11 +1,11 @@
-"""The masks and the keys of a click, not written out.
+"""The compact inputs of a click's attention, from which the kernels compute.
 
-M and B have 48 rows of K numbers an object, and K and V of N objects are N copies that differ
-in a few patches. What they are made of is small, and the kernels work from that:
+M and B have 48 x K numbers per object, and the K and V of N objects are N copies that differ in
+few patches. Their inputs are much smaller:
 
-    M (Eq. 1-3)   the keys' relative depths, each slot's depth            K + 48 numbers
-    B (Eq. 4, 5)  which patches positives and which negatives may see     2 bits a patch
-    K, V          one image's, and what the disks add in the patches that they touch
+    M (Eq. 1-3)   the relative depth of each key and of each slot            K + 48 numbers
+    B (Eq. 4, 5)  which patches positive and negative slots may attend to    2 bits per patch
+    K, V          those of the image, and what the disks add in the patches that they touch
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BITS = 32
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The size of one attention: queries (objects, queries, channels), keys (.., keys, ..)."""
+    """The size of one attention: Q (objects, queries, channels), K and V (.., keys, channels)."""
 
     objects: int
     queries: int
@@ -36,15 +36,15 @@ def pack_bits(flags: Tensor) -> Tensor:
     padded = F.pad(flags, (0, -flags.shape[-1] % _BITS)).to(torch.int32)
     places = torch.arange(_BITS, dtype=torch.int32, device=flags.device)
     words = padded.unflatten(-1, (-1, _BITS)) << places
-    return words.sum(-1, dtype=torch.int32)  # distinct powers of two: bit 31 is the sign
+    return words.sum(-1, dtype=torch.int32)  # a sum of distinct powers of two; bit 31 is the sign
 
 
 def visible_bits(coverage: Tensor, has_previous: Tensor) -> Tensor:
-    """Which patches positives (row 0) and negatives (row 1) may see: (N, 2, W) int32 bits.
+    """The patches that positive (row 0) and negative slots (row 1) may attend to, as packed bits.
 
-    coverage (N, gh, gw) uint8, has_previous (N) bool. The rule of `order.blocked_keys`: patches
-    with any foreground of the previous mask, patches with any background; a row that would see
-    nothing, and an object without a previous mask, see all.
+    coverage (N, gh, gw) uint8, has_previous (N) bool -> (N, 2, W) int32. As in
+    `order.blocked_keys`: patches with any foreground of the previous mask, and patches with any
+    background. All patches, if there would be none or the object has no previous mask.
     """
     cover = coverage.flatten(1)
     visible = torch.stack((cover > 0, cover < 255), dim=1)  # (N, 2, K)
@@ -54,10 +54,11 @@ def visible_bits(coverage: Tensor, has_previous: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """The patches that an object's disks touch (rewrite R6), each once.
+    """The patches that the disks of an object touch (rewrite R6).
 
-    index (N, P) int32: a patch, 0 where unused. fresh (N, P) bool: the entry counts; of several
-    that name one patch exactly one does. bits (N, W) int32: the patches that entries count for.
+    index: (N, P) int32, patch numbers; several entries can name one patch. fresh: (N, P) bool,
+    True for exactly one entry per touched patch, the one that counts. bits: (N, W) int32, the
+    touched patches as packed bits.
     """
 
     index: Tensor
@@ -66,10 +67,10 @@ class Touched:
 
     @classmethod
     def of(cls, index: Tensor, embedding: Tensor, keys: int) -> Touched:
-        """From `DensePrompts.local`: index (N, P), embedding (N, P, C).
+        """From the index (N, P) and embedding (N, P, C) of `DensePrompts.local`.
 
-        An entry whose embedding is zero changes nothing, so it does not count: that leaves out
-        unused entries, and all but the first of those that name one patch.
+        Entries with a zero embedding do not count. These are the unused ones, and all but the first
+        of several that name one patch.
         """
         fresh = (embedding != 0).any(2)
         counts = torch.zeros(index.shape[0], keys, dtype=torch.int32, device=index.device)
@@ -79,24 +80,25 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """K or V: base (N or 1, K, C), and part (N, P, C) to be added at `Touched.index`, or None."""
+    """K or V: base (N or 1, K, C), and part (N, P, C) to add at `Touched.index`, or None."""
 
     base: Tensor
     part: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Tensor | Rows) -> Rows:
+        """`rows`, as `Rows` if it is a tensor."""
         return rows if isinstance(rows, Rows) else cls(rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """One click of N objects with Q slots each on K patches.
+    """A click on N objects with Q slots each and `keys` patches.
 
-    labels (N, Q) int32: 1 positive, 0 negative, -1 empty. depth (N or 1, K) and centres (N, Q)
-    float32: relative depth of each patch, and the one each slot's order map is centred on; None
-    where order is ablated. visible (N, 2, W) int32 from `visible_bits`, None where the object
-    masks are ablated. touched: None where the dense prompts are.
+    labels: (N, Q) int32; 1 positive, 0 negative, -1 empty. depth: (N or 1, K) float32, the relative
+    depth of each patch. centres: (N, Q) float32, the depth on which each slot's order map is
+    centred. visible: see `visible_bits`. None means ablated: depth and centres if there are no
+    order maps, visible if there are no object masks, touched if there are no dense prompts.
     """
 
     labels: Tensor
@@ -109,9 +111,9 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class SlotBias:
-    """What one attention adds to its logits: -σ M, or B, or (neither set) nothing.
+    """What an attention adds to its logits: -σ M if `sigma` is set, B if `allow`, or nothing.
 
-    sigma: σ as a tensor of one number or of one for each head, None for no order bias.
+    sigma: σ as a tensor, (1) or (heads).
     """
 
     slots: Slots
@@ -119,5 +121,5 @@ class SlotBias:
     allow: bool = False
 
     def scaled(self, sigma: Tensor) -> SlotBias:
-        """The order bias with this σ; nothing where order is ablated."""
+        """The order bias with this σ; no bias if order is ablated."""
         return SlotBias(self.slots, None if self.slots.depth is None else sigma)

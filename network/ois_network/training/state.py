@@ -74,7 +74,8 @@ def load_state(folder: Path) -> RunState:
             content["skipped"],
         )
     except Exception as error:
+        reason = str(error).split(". ")[0]  # PyTorch adds advice that does not apply here
         raise CheckpointError(
-            f"{path} cannot be read as the state of a training run: {error}; resume it with the "
+            f"{path} cannot be read as the state of a training run: {reason}; resume it with the "
             "version that wrote it, or start a new run in another folder"
         ) from error

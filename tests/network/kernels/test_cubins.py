@@ -28,7 +28,6 @@ from support.kernels.cubin_cases import CASES
 triton = pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
 
 from ois_network.kernels import cubins  # noqa: E402
-from ois_network.kernels.elf import read_cubin  # noqa: E402  (elftools comes with Triton)
 
 if TYPE_CHECKING:
     from ois_network.kernels.cubins import Compiled
@@ -62,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, others: dict[str, Future[Co
     del others  # begun before
     folder = tmp_path_factory.mktemp("cubins")
     variables = environment(tmp_path_factory.mktemp("cache"))
-    arguments = ["-m", "ois_network.kernels.cubins", str(folder), "--dtype", "float16"]
+    arguments = ["-m", "ois_network.kernels.cubins", str(folder), "--dtype", "fp16"]
     run = subprocess.run(
         [sys.executable, *arguments], env=variables, capture_output=True, text=True
     )
@@ -78,7 +77,7 @@ def kernels(folder: Path) -> list[dict[str, Any]]:
 def test_every_architecture_has_both_attentions_and_the_sum(
     folder: Path, kernels: list[dict[str, Any]]
 ) -> None:
-    names = {f"{name}-float16-sm{sm}.cubin" for sm in ARCHITECTURES
+    names = {f"{name}-fp16-sm{sm}.cubin" for sm in ARCHITECTURES
              for name in ("order", "object", "sum")}  # fmt: skip
     assert {kernel["file"] for kernel in kernels} == names
     assert {path.name for path in folder.iterdir()} == names | {"manifest.json"}
@@ -90,7 +89,7 @@ def test_the_manifest_tells_the_truth_of_each_file(
     for kernel in kernels:
         data = (folder / kernel["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == kernel["sha256"]
-        facts = read_cubin(data)
+        facts = cubins.read_cubin(data)
         assert f"sm{facts.architecture}.cubin" == kernel["file"].split("-")[-1]
         assert facts.architecture == kernel["architecture"]
         assert facts.entry == kernel["entry"]
@@ -120,7 +119,7 @@ def test_what_the_launcher_may_ask_for_compiles_too(
     assert facts.parameters == DECLARED[facts.entry] + 2 - len(compiled_in)
     assert 0 < facts.registers * 32 * compiled.variant.warps <= REGISTERS
     assert compiled.shared_bytes <= SHARED_BYTES
-    if case.dtype != "float32":  # whose tiles are twice as large: 64 rows of them spill
+    if case.dtype != "fp32":  # whose tiles are twice as large: 64 rows of them spill
         assert facts.stack_bytes == 0
 
 
@@ -156,7 +155,7 @@ def test_what_is_no_cubin_is_refused(
         "other": Path(sys.executable).resolve().read_bytes(),
     }[damage]
     with pytest.raises(ExportError):
-        read_cubin(broken)
+        cubins.read_cubin(broken)
 
 
 def test_the_command_says_what_is_wrong(
@@ -170,5 +169,5 @@ def test_the_command_says_what_is_wrong(
         cubins.main([str(tmp_path / "out"), "--sm", "70"])
     assert "invalid choice: 70" in capsys.readouterr().err
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert cubins.main([str(tmp_path / "out")]) == 2
+    assert cubins.main([str(tmp_path / "out"), "--dtype", "float16"]) == 2  # the former spelling
     assert "TRITON_INTERPRET is set" in capsys.readouterr().err

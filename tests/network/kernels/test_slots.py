@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,8 +172,17 @@ def test_measurements_survive_a_file(tmp_path: Path) -> None:
 def test_a_damaged_table_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "measured.json"
     path.write_text(text)
-    with pytest.raises(InvalidInput, match="no table of kernel measurements"):
+    with pytest.raises(InvalidInput, match="not a table of kernel measurements"):
         read_measurements(path)
+
+
+def test_a_table_with_the_former_spelling_of_dtypes_is_read(tmp_path: Path) -> None:
+    rows = [measurement(1, 0.5), measurement(1, 0.5, dtype=torch.bfloat16)]
+    former = [row.to_dict() | {"dtype": str(row.call.dtype).removeprefix("torch.")} for row in rows]
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps({"schema": 1, "devices": {"9.0": {"rows": former}}}))
+    assert read_measurements(path) == {"9.0": rows}
+    assert [row.to_dict()["dtype"] for row in rows] == ["fp16", "bf16"]
 
 
 def test_the_committed_table_is_valid_and_leaves_a_cpu_to_pytorch() -> None:
@@ -223,11 +233,11 @@ def spoilt(what: str) -> Attention:
     ("what", "message"),
     [
         ("float64", "queries in torch.float64; expected fp16, bf16 or fp32"),
-        ("transposed", "query must be contiguous"),
+        ("transposed", r"query on cpu with strides .*; expected it contiguous"),
         ("keys of three objects", "keys of 3 and values of 1 objects"),
         ("half a part", "a part of only one of K and V"),
         ("int64 labels", r"labels \(2, 48\) torch.int64"),
-        ("sigma alone", "sigma without depths"),
+        ("sigma alone", "sigma without depth and centres"),
         ("three sigmas", r"sigma \(3,\)"),
         ("short bits", r"visible \(2, 2, 1\)"),
         ("no patches", "without the patches"),

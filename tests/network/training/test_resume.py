@@ -148,7 +148,7 @@ def test_a_damaged_state_is_said(tmp_path: Path, damage: str) -> None:
     run(tmp_path, stop_after=1)
     path = tmp_path / "state.pt"
     path.write_bytes(b"hello" if damage == "text" else path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="not the state of a training run"):
+    with pytest.raises(CheckpointError, match="cannot be read as the state of a training run"):
         run(tmp_path, resume=True)
 
 

@@ -27,20 +27,20 @@ class CubinCase:
 
 
 CASES = {
-    "order bf16": CubinCase("order", "bfloat16"),
-    "object bf16": CubinCase("object", "bfloat16"),
-    "sum bf16": CubinCase("sum", "bfloat16"),
-    "order fp32": CubinCase("order", "float32"),
-    "sum fp32": CubinCase("sum", "float32"),
-    "order, skipping": CubinCase("order", "float16", (("SKIP", True),)),
-    "object, skipping": CubinCase("object", "float16", (("SKIP", True),)),
-    "order, no disks": CubinCase("order", "float16", (_NO_DISKS,)),
-    "order, one share": CubinCase("order", "float16", _ONE_SHARE),
-    "object, one share, skipping": CubinCase("object", "bfloat16", (*_ONE_SHARE, ("SKIP", True))),
-    "object, nothing masked": CubinCase("object", "float16", (("ALLOW", False),)),
+    "order bf16": CubinCase("order", "bf16"),
+    "object bf16": CubinCase("object", "bf16"),
+    "sum bf16": CubinCase("sum", "bf16"),
+    "order fp32": CubinCase("order", "fp32"),
+    "sum fp32": CubinCase("sum", "fp32"),
+    "order, skipping": CubinCase("order", "fp16", (("SKIP", True),)),
+    "object, skipping": CubinCase("object", "fp16", (("SKIP", True),)),
+    "order, no disks": CubinCase("order", "fp16", (_NO_DISKS,)),
+    "order, one share": CubinCase("order", "fp16", _ONE_SHARE),
+    "object, one share, skipping": CubinCase("object", "bf16", (*_ONE_SHARE, ("SKIP", True))),
+    "object, nothing masked": CubinCase("object", "fp16", (("ALLOW", False),)),
     "order, all of each object's own": CubinCase(
         "order",
-        "float16",
+        "fp16",
         (("KEYS_SHARED", False), ("DEPTH_SHARED", False), ("SIGMA_PER_HEAD", True), _NO_DISKS),
     ),
 }
