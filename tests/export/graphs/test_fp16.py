@@ -227,7 +227,7 @@ def test_limits_are_json() -> None:
 
 
 def test_nodes_are_named_after_their_module(half: Path, checkpoint: Checkpoint) -> None:
-    """By these names `kernel_plugin` finds masked attention in a profile, and no other."""
+    """By these names `ois bench plugin` finds masked attention in a profile, and no other."""
     nodes = onnx.load(str(half / "decoder.onnx")).graph.node
     found = [node.name for node in nodes if node.op_type == "Attention"]
     masked = [name for name in found if re.search(LAYERS, name)]
