@@ -204,7 +204,7 @@ def test_the_emulation_rounds_every_bf16_tensor() -> None:
     [
         ("cpu", "fp16", "the target cpu supports fp32"),
         ("cuda", "bf16", "--target tensorrt supports bf16"),
-        ("tensorrt", "int8", "the target tensorrt supports fp32, fp16, bf16"),
+        ("tensorrt", "int8", "expected one of fp32, fp16, bf16"),
         ("tpu", "fp32", "'tpu'"),
     ],
 )
