@@ -1,4 +1,4 @@
-"""Where engines run: what each place takes, and why its graphs look as they do."""
+"""The targets that engines are exported for, and the form of each target's graphs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from ois_export.graphs.lint import Rule
     from ois_network.attention import AttentionOps
 
-#: Kernels of half precision want lengths and strides of 16 bytes.
+#: Half-precision kernels are fast if lengths and strides are multiples of 16 bytes.
 _ALIGNED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GraphForm:
-    """The shape of a target's graphs.
+    """How a target's graphs are exported.
 
-    opset: 20 for ONNX Runtime's CPU kernels and OpenVINO. 23 for the others: the first with an
-    `Attention` operator, and from 22 on convolutions may be bf16.
-    token_multiple: the encoder's tokens are filled up to a multiple of this and masked.
-    key_multiple: the same for the keys of the click engine's attentions.
+    opset: 20 for ONNX Runtime's CPU kernels and OpenVINO, 23 for the others. 23 is the first with
+    an `Attention` operator; bf16 convolutions need 22.
+    token_multiple: the encoder's tokens are padded to a multiple of this, and the padding masked.
+    key_multiple: the same for the keys of the decoder's attentions.
     """
 
     opset: int
@@ -32,7 +32,7 @@ class GraphForm:
 
 
 class Target(StrEnum):
-    """A place to run and the precisions that it has."""
+    """A target and the precisions that it supports."""
 
     precisions: tuple[str, ...]
 
@@ -48,58 +48,59 @@ class Target(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> Target:
-        """Raises `InvalidInput`, naming the known targets, for an unknown name."""
+        """Return the target with this name. Raises `InvalidInput` if there is none."""
         for target in cls:
             if target.value == name:
                 return target
         raise InvalidInput(f"got the target {name!r}; expected one of {', '.join(cls)}")
 
     def check(self, precision: str) -> None:
-        """Raise `InvalidInput` for a precision that the target does not have."""
+        """Raise `InvalidInput` if the target does not support the precision."""
         if precision in self.precisions:
             return
         why = {
             Target.CPU: " (for bf16 on CPU, run the fp32 engines with --backend openvino "
             "--precision bf16)",
-            Target.CUDA: " (ONNX Runtime resizes no bf16 on CUDA; --target tensorrt has bf16)",
+            Target.CUDA: " (ONNX Runtime cannot resize bf16 on CUDA; "
+            "--target tensorrt supports bf16)",
         }.get(self, "")
         raise InvalidInput(
-            f"got precision {precision!r}; the target {self.value} has "
+            f"got precision {str(precision)!r}; the target {self.value} supports "
             f"{', '.join(self.precisions)}{why}"
         )
 
-    def spells_attention_out(self, precision: str) -> bool:
-        """Whether attention is MatMul, Softmax, MatMul in this target's graphs.
+    def decomposes_attention(self, precision: str) -> bool:
+        """Return whether this target's graphs use MatMul, Softmax, MatMul for attention.
 
-        TensorRT runs the operator `Attention` only where it has a fused kernel, which is in half
-        precision, and fails to build otherwise.
+        TensorRT has fused kernels for the operator `Attention` only in half precision; without
+        one, the build fails.
         """
         return self is Target.TENSORRT and precision == "fp32"
 
     def attention(self, precision: str) -> AttentionOps:
-        """The one form of attention in this target's graphs."""
+        """Return the form of attention in this target's graphs."""
         from ois_export.graphs.attention import ContribAttention, PlainAttention, StandardAttention
 
         if self is Target.CPU:
             return ContribAttention()
-        return PlainAttention() if self.spells_attention_out(precision) else StandardAttention()
+        return PlainAttention() if self.decomposes_attention(precision) else StandardAttention()
 
     def form(self, precision: str) -> GraphForm:
-        """The form of this target's graphs.
+        """Return the form of this target's graphs.
 
-        The click engine's attentions have a bias, whose rows kernels want aligned: 5329 keys
-        become 5336. The encoder's self-attention has none: the fused kernels take any number of
-        tokens, ONNX Runtime's flash kernel only without a mask, and a mask of the operator
-        `Attention` would have tokens x tokens numbers. Only where attention is spelled out do
-        its products have T columns, and a mask one row: there the tokens are filled up as well.
+        The decoder's attentions have a bias, and kernels are faster if its rows are aligned: 5329
+        keys become 5336. The encoder's self-attention has no bias, so its tokens are padded only
+        where it is MatMul, Softmax, MatMul. Fused kernels take any number of tokens, and a mask
+        would cost more than it gains: ONNX Runtime's flash kernel does not support one, and the
+        operator `Attention` would need one of tokens x tokens.
         """
         if self is Target.CPU:
             return GraphForm(20)
-        tokens = _ALIGNED if self.spells_attention_out(precision) else 1
+        tokens = _ALIGNED if self.decomposes_attention(precision) else 1
         return GraphForm(23, token_multiple=tokens, key_multiple=_ALIGNED)
 
     def rules(self) -> tuple[Rule, ...]:
-        """The lint rules that this target's graphs must satisfy."""
+        """Return the lint rules that this target's graphs must satisfy."""
         from ois_export.graphs.lint import CPU_RULES, CUDA_RULES
 
         if self is Target.TENSORRT:

@@ -1,1 +1,1 @@
-"""From PyTorch modules to ONNX graphs: tracing, attention forms, precision, lint."""
+"""Exports PyTorch modules to ONNX graphs: tracing, attention, padding, precision, lint."""

@@ -1,4 +1,4 @@
-"""Attention as the operator each ONNX target runs best; weights and maths stay the network's."""
+"""The forms of attention in ONNX graphs: one class per operator, all compute the same result."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ois_network.attention import MASKED_LOGIT
 
 
 class ContribAttention:
-    """`com.microsoft.MultiHeadAttention`, ONNX Runtime's fused kernel on CPU.
+    """`com.microsoft.MultiHeadAttention`, for CPUs: ONNX Runtime has a fused kernel for it.
 
-    The standard `Attention` operator would materialise heads x Q x K logits there: 1.4 GB
-    for ViT-B at 1022 pixels. TensorRT cannot parse this operator, so it is for CPU only.
+    On CPU, ONNX Runtime's `Attention` operator materialises heads x Q x K logits: 1.4 GB for
+    ViT-B at 1022 pixels. TensorRT cannot parse `MultiHeadAttention`.
     """
 
-    # Not -1e4: on this runtime's CPU kernels exp of such logits yields denormals, 3-20 times
-    # slower. e^-60 is 1e-26: nothing leaks, nothing is denormal. The parity gate checks it.
+    # Not -1e4: ONNX Runtime's CPU kernels get denormals from exp of such logits and are 3 to 20
+    # times slower. e^-60 is 1e-26: small enough to mask a key, and not denormal.
     masked_logit = -60.0
 
     def attend(
@@ -41,9 +41,9 @@ class ContribAttention:
 
 
 class PlainAttention:
-    """MatMul, Softmax, MatMul: understood by every runtime, fused by the good ones.
+    """MatMul, Softmax, MatMul: every runtime supports it.
 
-    A bias below the masked logit says no more than that, and could be infinite in fp16.
+    The bias is clamped at the masked logit: lower values mask no more, and are infinite in fp16.
     """
 
     masked_logit = MASKED_LOGIT
@@ -63,11 +63,11 @@ class PlainAttention:
 
 
 class StandardAttention:
-    """ONNX's own `Attention` (opset 23): fused on ONNX Runtime's CUDA provider and, in half
-    precision, by TensorRT 10.14 and newer.
+    """The standard `Attention` operator (opset 23).
 
-    Queries, keys and values are (N, length, channels); the operator splits the heads itself, so
-    the graph holds no transposes. Its scale is 1/√d by default, applied to Q and K alike.
+    ONNX Runtime fuses it on CUDA, and TensorRT from 10.14 on in half precision. Queries, keys
+    and values are (N, length, channels): the operator splits the heads, so the graph needs no
+    transposes. Its default scale is 1/√d.
     """
 
     masked_logit = MASKED_LOGIT

@@ -1,6 +1,6 @@
-"""Lengths that kernels like: keys filled up to a multiple and masked, the result cut again.
+"""Pads tokens and keys to a multiple that kernels run fast, and masks the padding.
 
-Exact: a masked key's weight is e^-10000 = 0, and rows that were added are dropped.
+The result is exact: a masked key has the weight e^-10000 = 0, and added rows are dropped.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from ois_network.kernels.slots import Rows, SlotBias
 from ois_network.network import OISNetwork
 
 
-class FilledFusion(Fusion):
-    """A `Fusion`, with its own layers, that sees a multiple of `multiple` image tokens."""
+class PaddedFusion(Fusion):
+    """A `Fusion` that pads its image tokens to a multiple of `multiple`.
+
+    It uses the layers of the fusion that it is made from.
+    """
 
     def __init__(self, fusion: Fusion, multiple: int) -> None:
         nn.Module.__init__(self)
         self.blocks = fusion.blocks
         self.image_updates = fusion.image_updates
         self.multiple = multiple
-        # Order-aware attention subtracts σ times the map, and σ may be tiny. Where it is not, the
-        # bias falls far below the masked logit, and attention clamps it there.
+        # Order-aware attention subtracts σ times the order map, so the map's padding must mask
+        # with the smallest σ. With a larger σ the bias is lower still, and attention clamps it.
         sigma = min(float(block.sigma) for block in self.block_list())
-        self.far = -self.masked_logit / max(sigma, 1e-20)
+        self.masked_distance = -self.masked_logit / max(sigma, 1e-20)
 
     def forward(
         self,
@@ -41,35 +44,37 @@ class FilledFusion(Fusion):
     ) -> Tensor:
         length = features.shape[1]
         if projected is not None:
-            projected = [[self._fill(each, 1) for each in pairs] for pairs in projected]
-        # Both attentions get a bias, so that neither sees a key that is not there.
+            projected = [[self._pad(each, 1) for each in pairs] for pairs in projected]
+        # Both attentions need a bias to mask the padding.
         if order is None:
             order = features.new_zeros(1, 1, tokens.shape[1], length)
         if allow is None:
             allow = features.new_zeros(1, 1, tokens.shape[1], length)
         fused = super().forward(
             tokens,
-            self._fill(features, 1),
-            self._fill(position, 1),
-            self._fill(order, 3, self.far),
-            self._fill(allow, 3, self.masked_logit),
+            self._pad(features, 1),
+            self._pad(position, 1),
+            self._pad(order, 3, self.masked_distance),
+            self._pad(allow, 3, self.masked_logit),
             projected,
         )
         return fused.narrow(1, 0, length)
 
-    def _fill(self, x: Tensor | Rows | SlotBias, axis: int, value: float = 0.0) -> Tensor:
+    def _pad(self, x: Tensor | Rows | SlotBias, axis: int, value: float = 0.0) -> Tensor:
         if not isinstance(x, Tensor):
-            raise TypeError(f"got {type(x).__name__}; graphs are exported with tensors only")
+            raise TypeError(
+                f"got {type(x).__name__}; expected a Tensor: the kernels' types are not exported"
+            )
         return fill_up(x, axis, self.multiple, value)
 
 
 @contextmanager
-def filled(network: OISNetwork, form: GraphForm) -> Iterator[None]:
-    """While the block runs, `network` computes with lengths as `form` wants them."""
+def padded(network: OISNetwork, form: GraphForm) -> Iterator[None]:
+    """Pad `network`'s tokens and keys as `form` says while the block runs."""
     fusion = network.fusion
     network.encoder.token_multiple = form.token_multiple
     if fusion is not None and form.key_multiple > 1:
-        network.fusion = FilledFusion(fusion, form.key_multiple)
+        network.fusion = PaddedFusion(fusion, form.key_multiple)
     try:
         yield
     finally:

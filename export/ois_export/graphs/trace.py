@@ -1,8 +1,8 @@
-"""PyTorch -> two ONNX graphs, one pair for every image shape and any number of objects.
+"""Exports a network as two ONNX graphs, for every image shape and any number of objects.
 
-Both come from the same network through torch's exporter. Image sides are symbolic multiples
-of the patch size; the only tensor whose size is not a linear function of the grid is the
-mask head's half-resolution level, `(g - 1) // 2 + 1`: that it agrees is left to run time.
+Image sides are symbolic multiples of the patch size. One size is not a linear function of the
+grid: the mask head's half-resolution level has `(g - 1) // 2 + 1` rows. torch cannot prove that
+such sizes agree, so the check is left to run time.
 """
 
 from __future__ import annotations
@@ -22,23 +22,22 @@ from torch.export import Dim
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import ExportError
 from ois_client.contract.prompts import PROMPT_NAMES
-from ois_export.graphs.padding import filled
+from ois_export.graphs.padding import padded
 from ois_export.targets import GraphForm
 from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops
 from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines.pair import DECODER_OUTPUTS, ENCODER_INPUTS
 
-# Tracing needs a grid without special cases; the graph then serves every grid, 1x1 included
-# (the parity gate and the tests run such).
+# A grid without special cases. The exported graph serves every grid, 1x1 included (tested).
 _TRACE_GRID = (6, 9)
-#: The exporter's list of the modules around a node, outermost first, and the node's own name.
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _TRACE_OBJECTS = 2
+#: Metadata of a node: the names of the modules around it, outermost first, and its own name.
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class EncoderGraph(nn.Module):
-    """`ImageEncoder` with a tuple for an output, as graphs have."""
+    """`ImageEncoder` with a tuple as output, because a graph's outputs are ordered."""
 
     def __init__(self, encoder: ImageEncoder, names: tuple[str, ...]) -> None:
         super().__init__()
@@ -58,10 +57,10 @@ def export_graphs(
     rewrites: Rewrites,
     form: GraphForm,
 ) -> dict[str, Path]:
-    """Write encoder.onnx and decoder.onnx, fp32, into `folder`; returns their paths by role.
+    """Write encoder.onnx and decoder.onnx, fp32, to `folder` and return their paths by role.
 
-    The network's parameters stop requiring gradients: a graph with an attention bias that
-    requires them cannot be exported. Raises `ExportError` when torch cannot export it.
+    Switches off the gradients of the network's parameters: an attention bias that requires
+    gradients cannot be exported. Raises `ExportError` if torch cannot export the network.
     """
     network = network.eval().requires_grad_(False)
     paths = {role: folder / f"{role}.onnx" for role in ("encoder", "decoder")}
@@ -74,7 +73,7 @@ def export_graphs(
         state = encoder(*inputs)
         set_attention_ops(network, attention)
         try:
-            with filled(network, form):
+            with padded(network, form):
                 _export_encoder(encoder, inputs, tuple(state), paths["encoder"], form.opset)
                 _export_decoder(decoder, state, paths["decoder"], form.opset)
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
@@ -137,7 +136,7 @@ def _export_decoder(
 
 
 def _free_axes(name: str) -> dict[int, Any]:
-    """Which axes of a state tensor follow the image's shape (see `split`'s table)."""
+    """The axes of a state tensor that depend on the image's shape (see the table in `split.py`)."""
     auto = Dim.AUTO
     if name in ("depth_min", "depth_max"):
         return {}
@@ -165,7 +164,7 @@ def _to_onnx(
             inputs,
             dynamic_shapes=shapes,
             strict=False,
-            # "This size equals that one" becomes a run-time matter instead of a refusal.
+            # Check at run time that two sizes are equal, instead of failing here.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
         exported = torch.onnx.export(
@@ -178,11 +177,13 @@ def _to_onnx(
             verbose=False,
         )
     if exported is None:
-        raise ExportError("torch.onnx.export returned nothing; is onnxscript installed?")
+        raise ExportError(
+            "torch.onnx.export returned no graph. Check that onnxscript is installed: ois doctor"
+        )
     for node in exported.model.graph.all_nodes():
-        # A profiler shows these names: which part of the network a layer is must be in them.
+        # Profilers show a node's name, so it has to say which part of the network the node is.
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-        if len(scopes) > 1 and not scopes[-2].startswith("_"):  # "_empty_...": no module's
+        if len(scopes) > 1 and not scopes[-2].startswith("_"):  # "_empty_...": not a module
             node.name = f"{scopes[-2]}/{node.name}"
         node.metadata_props.clear()  # source paths of this machine, among others
     exported.save(str(path))
@@ -190,7 +191,7 @@ def _to_onnx(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's notes about packages and classes that are none of the user's business."""
+    """Suppress the exporter's warnings about its own internals."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

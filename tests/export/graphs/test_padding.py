@@ -1,4 +1,4 @@
-"""Filling lengths up changes nothing: what is added is masked, whatever a checkpoint's σ."""
+"""Padding does not change results: it is masked for every value of σ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ois_export.graphs.attention import PlainAttention
-from ois_export.graphs.padding import FilledFusion, filled
+from ois_export.graphs.padding import PaddedFusion, padded
 from ois_export.targets import GraphForm
 from ois_network.attention import fill_up, set_attention_ops
 from ois_network.fusion import Fusion
@@ -19,7 +19,7 @@ from support.network_scenes import SMALL, micro
 
 
 class Recording(PlainAttention):
-    """Keeps the biases that reach the logits."""
+    """Records the biases that are added to the logits."""
 
     def __init__(self) -> None:
         self.biases: list[Tensor] = []
@@ -45,7 +45,7 @@ def test_fill_up_appends_up_to_the_next_multiple(length: int, multiple: int, val
 
 @pytest.mark.parametrize("sigmas", [(4.0, 4.0), (64.0, 1e-6), (1e-12, 64.0)])
 @pytest.mark.parametrize("length", [1, 8, 13])
-def test_a_filled_fusion_is_the_fusion(sigmas: tuple[float, ...], length: int) -> None:
+def test_a_padded_fusion_computes_the_same(sigmas: tuple[float, ...], length: int) -> None:
     torch.manual_seed(0)
     fusion = Fusion(SMALL).eval().requires_grad_(False)
     for block, sigma in zip(fusion.block_list(), sigmas, strict=True):
@@ -58,26 +58,26 @@ def test_a_filled_fusion_is_the_fusion(sigmas: tuple[float, ...], length: int) -
     expected = fusion(tokens, features, position, order, allow)
     ops = Recording()
     set_attention_ops(fusion, ops)
-    got = FilledFusion(fusion, 8)(tokens, features, position, order, allow)
+    got = PaddedFusion(fusion, 8)(tokens, features, position, order, allow)
     assert got.shape == features.shape
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     assert {bias.shape[-1] % 8 for bias in ops.biases} == {0}
     for bias in ops.biases:
         assert torch.isfinite(bias.half()).all()
         assert (bias[..., length:] < -9e3).all()
-    got = FilledFusion(fusion, 8)(tokens, features, position, None, None)
+    got = PaddedFusion(fusion, 8)(tokens, features, position, None, None)
     torch.testing.assert_close(
         got, fusion(tokens, features, position, None, None), rtol=1e-5, atol=1e-5
     )
 
 
-def test_a_network_is_itself_again_afterwards() -> None:
+def test_padding_ends_with_its_block() -> None:
     network = micro()
     fusion = network.fusion
 
     def fail() -> None:
-        with filled(network, GraphForm(23, 8, 8)):
-            assert isinstance(network.fusion, FilledFusion)
+        with padded(network, GraphForm(23, 8, 8)):
+            assert isinstance(network.fusion, PaddedFusion)
             assert network.encoder.token_multiple == 8
             raise RuntimeError
 
@@ -87,13 +87,13 @@ def test_a_network_is_itself_again_afterwards() -> None:
     assert network.encoder.token_multiple == 1
 
 
-def test_filled_tokens_do_not_change_the_features() -> None:
+def test_padded_tokens_do_not_change_the_features() -> None:
     network = micro()
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 42, 70, 3), generator=generator, dtype=torch.uint8)
     rows, columns = torch.randn(3, 37), torch.randn(5, 37)
     expected = network.encoder(image, rows, columns)
-    with filled(network, GraphForm(23, token_multiple=8)):
+    with padded(network, GraphForm(23, token_multiple=8)):
         got = network.encoder(image, rows, columns)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
