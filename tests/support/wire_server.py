@@ -1,7 +1,7 @@
-"""A server in this process that speaks the wire over real gRPC and real HTTP, for faults that a
-Triton server does not show on demand: late answers, refusals, cut connections, other contracts.
+"""A server in this process with real gRPC and HTTP, for faults that Triton cannot show on demand.
 
-Its network is `Disks` of test_client_session. `tests/server` has the real one.
+Such faults are late answers, refusals, cut connections and other contracts. Its network is
+`support.disks.Disks`. `tests/scenarios/server` tests the real server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ois_client.contract.errors import OISError, UnknownImage
 from ois_client.transports.tensors import from_bytes, to_bytes
 from support.disks import Disks
 
-#: What an answer may be replaced by: (gRPC status, HTTP status, text).
+#: Replaces an answer: (gRPC status, HTTP status, text).
 Fault = tuple[grpc.StatusCode, int, str]
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, 503, "Exceeds maximum queue size")
@@ -40,7 +40,7 @@ _TRITON = {
 
 
 class WireServer:
-    """A context manager. `urls` by protocol; the rest is for tests to read and to set."""
+    """A context manager. `urls` are by protocol; tests read and set the other attributes."""
 
     def __init__(self, *, credentials: Any = None, mapping: bool = False, port: int = 0) -> None:
         self.disks = Disks()
@@ -142,7 +142,7 @@ class WireServer:
 
 
 class Refused(Exception):
-    """Carries a fault to the protocol's thread."""
+    """Carries a fault to the code of the protocol."""
 
 
 class _Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):

@@ -1,1 +1,1 @@
-"""How requests reach a Triton server: addresses, gRPC, HTTP, retries, deadlines."""
+"""Sends requests to a Triton server: addresses, gRPC, HTTP, retries, deadlines."""

@@ -1,4 +1,4 @@
-"""The blocking transport to a Triton server: performs an `Exchange`'s effects with threads."""
+"""The blocking transport to a Triton server: performs the effects of an `Exchange`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ois_client.wire import Tensors
 
 
 class BlockingIO(Protocol):
-    """One protocol's network. Thread-safe; every error is of the `OISError` tree."""
+    """The I/O of one protocol. Thread-safe; every error is an `OISError`."""
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors: ...
 
@@ -39,13 +39,14 @@ class BlockingIO(Protocol):
     def unshare(self, unshare: Unshare) -> None: ...
 
     def close(self) -> None:
-        """Give up calls under way, where the protocol can; twice is fine."""
+        """Cancel the calls in progress, if the protocol can. Closing twice is fine."""
 
 
 def open_transport(url: str, **options: object) -> TritonTransport:
-    """url: see `Address`; options: see `TritonOptions`. Sends nothing yet.
+    """Return the transport to the server at `url`. Sends nothing yet.
 
-    Raises `InvalidInput` for a wrong address or option.
+    url: see `Address`. options: see `TritonOptions`. Raises `InvalidInput` for a wrong address or
+    option.
     """
     address = Address.parse(url)
     chosen = TritonOptions.of(address, options)
@@ -62,7 +63,7 @@ def open_transport(url: str, **options: object) -> TritonTransport:
 
 
 class TritonTransport:
-    """A `Transport` to a server. Thread-safe."""
+    """A `CancellableTransport` to a server. Thread-safe."""
 
     def __init__(self, exchange: Exchange, io: BlockingIO) -> None:
         self._exchange = exchange
@@ -101,7 +102,7 @@ class TritonTransport:
             case Infer():
                 cancellation.check()
                 tensors = self._io.infer(effect, cancellation)
-                cancellation.check()  # an answer that came all the same is not wanted any more
+                cancellation.check()  # over HTTP the answer comes even so
                 return tensors
             case Pause():
                 cancellation.sleep(effect.seconds)

@@ -1,4 +1,4 @@
-"""The transport to a Triton server on an event loop: performs an `Exchange`'s effects there."""
+"""The asyncio transport to a Triton server: performs the effects of an `Exchange`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CLOSED = "the client was closed before the answer came"
 
 
 class AsyncIO(Protocol):
-    """One protocol's network, of one event loop. Every error is of the `OISError` tree."""
+    """The I/O of one protocol on one event loop. Every error is an `OISError`."""
 
     async def infer(self, infer: Infer) -> Tensors: ...
 
@@ -39,7 +39,7 @@ class AsyncIO(Protocol):
 
 
 def open_async_transport(url: str, **options: object) -> AsyncTritonTransport:
-    """As `triton.open_transport`; to be called on the event loop that will use it."""
+    """`blocking.open_transport` for asyncio. Call it on the event loop that will use it."""
     address = Address.parse(url)
     chosen = TritonOptions.of(address, options)
     io: AsyncIO
@@ -55,7 +55,7 @@ def open_async_transport(url: str, **options: object) -> AsyncTritonTransport:
 
 
 class AsyncTritonTransport:
-    """An `AsyncTransport` to a server. Cancelling a task gives up its call."""
+    """An `AsyncTransport` to a server. Cancelling a task cancels its call."""
 
     def __init__(self, exchange: Exchange, io: AsyncIO) -> None:
         self._exchange = exchange
@@ -103,6 +103,6 @@ class AsyncTritonTransport:
 
 
 def _is_cancelled() -> bool:
-    """Whether it was this task that was cancelled, not the call by the closing channel."""
+    """Whether this task was cancelled, and not only its call because the channel was closed."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,8 +1,8 @@
-"""Talking to a server, without any I/O: what to send, when to try again, what the answer means.
+"""The conversation with a server, without any I/O: messages, retries and replies.
 
 Each operation is a generator that yields effects (`Infer`, `Pause`, ...) and is sent their
-results, or thrown their errors. `triton.py` performs the effects with threads, `triton_async.py`
-on an event loop, so that both do the same.
+results, or thrown their errors. `blocking.py` performs the effects with threads and
+`event_loop.py` with asyncio, so both transports behave alike.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from ois_client.wire import (
     read_info,
 )
 
-#: Safe and worth trying again: the server did nothing, or nothing that matters.
+#: Safe to retry: the server did nothing, or only filled its cache.
 RETRYABLE = (ServerUnavailable, ServerOverloaded)
 
-#: Would be so by network too.
+#: Failures that sending the picture over the network would not avoid.
 _NOT_ABOUT_SHARING = (
     *RETRYABLE,
     DeadlineExceeded,
@@ -59,15 +59,15 @@ _NOT_ABOUT_SHARING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonOptions:
-    """What may be said about a server beside its address.
+    """The options of a connection to a server.
 
-    token: sent with every request, as the server's `--token` wants it.
-    tls: only with `grpcs:` and `https:`; without it, what the system trusts.
-    mask_format: how masks travel. PNG and COCO RLE are smaller than packed bits on slow
-    links, and take more time on both sides.
-    shared_memory: hand pictures to a server on this machine through shared memory. That is what
-    `ois serve --allow-client-shm` takes. A server that refuses gets them by network instead, as
-    every other one of ours does: `ois serve` without that option, and the containers always.
+    token: sent with every request; the value of the server's `--token`.
+    tls: only with `grpcs:` and `https:`. None: verify with the certificates the system trusts.
+    mask_format: encoding of the masks in replies. PNG and COCO RLE are smaller than packed bits,
+    which helps on slow links, but take both sides more time.
+    shared_memory: pass pictures to a server on this machine through shared memory. The server
+    must run with `ois serve --allow-client-shm`; the containers never allow it. If the server
+    refuses, pictures are sent over the network.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -91,16 +91,18 @@ class TritonOptions:
                 raise InvalidInput(f"got {name} of type {type(value).__name__}; expected {kind}")
         token = self.token
         if token is not None and not (token and token.isascii() and token.isprintable()):
-            raise InvalidInput("got a token that no header can carry; expected printable ASCII")
+            raise InvalidInput(
+                "got a token that does not fit in a header; expected printable ASCII, not empty"
+            )
 
     @classmethod
     def of(cls, address: Address, options: Mapping[str, Any]) -> TritonOptions:
-        """Raises `InvalidInput` for an unknown option, or one that the address contradicts."""
+        """Raises `InvalidInput` for an unknown option, or one that does not fit the address."""
         names = [one.name for one in fields(cls)]
         unknown = sorted(options.keys() - set(names))
         if unknown:
             raise InvalidInput(
-                f"got the unknown option {unknown[0]!r}; {address.scheme}: takes {names}"
+                f"got the unknown option {unknown[0]!r}; expected for {address.scheme}: {names}"
             )
         made = cls(**options)
         if made.tls is not None and not address.secure:
@@ -113,10 +115,10 @@ class TritonOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Infer:
-    """Send the message, give back the reply's tensors.
+    """Send the message and return the tensors of the reply.
 
-    shared: tensors that are in shared memory instead. timeout_s: for this try; within_s: for
-    all, which is what a person is told.
+    timeout_s: for this attempt. within_s: for all attempts; error messages show it. shared: the
+    tensors that are in shared memory, by name.
     """
 
     message: Message
@@ -133,7 +135,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """Make the server map the memory."""
+    """Make the server map a region of shared memory."""
 
     memory: SharedBytes
     timeout_s: float
@@ -141,7 +143,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Unshare:
-    """Make the server let go of a region."""
+    """Make the server unmap a region of shared memory."""
 
     region: str
     timeout_s: float
@@ -156,13 +158,13 @@ Steps = Generator[Effect, Any, T]
 
 
 class Exchange:
-    """The operations of one client. Thread-safe: what changes is only about shared memory."""
+    """The operations of one client. Thread-safe: its only state concerns shared memory."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._options = options
         self._sharing = options.shared_memory
-        self._abandoned: list[str] = []  # regions that a call given up left with the server
+        self._abandoned: list[str] = []  # regions that cancelled calls left mapped on the server
 
     def info(self) -> Steps[ModelInfo]:
         within_s = self._options.timeouts.connect_s
@@ -194,10 +196,10 @@ class Exchange:
         return read_click_reply(tensors, request, mask_format=form)
 
     def _send_picture(self, picture: Picture, message: Message, within_s: float) -> Steps[Tensors]:
-        """The message that brings `picture`.
+        """Send `message`, which contains `picture`.
 
-        Through shared memory, if that is wanted; by network when the server refuses it or cannot
-        find it there.
+        Uses shared memory if the options ask for it, and the network if the server refuses or
+        cannot find the region.
         """
         headers = {DIGEST_HEADER: picture.digest}
         if self._sharing:
@@ -206,7 +208,7 @@ class Exchange:
             except _NOT_ABOUT_SHARING:
                 raise
             except OISError:
-                self._sharing = False  # it would be so the next time
+                self._sharing = False  # the next attempt would fail in the same way
         return (yield from self._send(message, headers, within_s))
 
     def _send_shared(
@@ -223,14 +225,14 @@ class Exchange:
             except OISError:
                 yield from self._unshare(memory.region)
                 raise
-            except BaseException:  # given up: nothing more can be asked for just now
+            except BaseException:  # cancelled: no further request can be sent now
                 self._abandoned.append(memory.region)
                 raise
             yield from self._unshare(memory.region)
             return tensors
 
     def _unshare(self, region: str) -> Steps[None]:
-        with suppress(OISError):  # then the server is gone, and the region with it
+        with suppress(OISError):  # the server is gone, and its mapping with it
             yield Unshare(region, self._options.timeouts.connect_s)
 
     def _send(
@@ -245,7 +247,7 @@ class Exchange:
         pauses_s = self._options.retries.pauses_s()
         while True:
             left_s = deadline - time.monotonic()
-            if left_s <= 0:  # a library may still get an answer through, now and then
+            if left_s <= 0:  # with a timeout of 0 some libraries would still send
                 raise error_for("DEADLINE_EXCEEDED", "", url=str(self._address), timeout_s=within_s)
             try:
                 tensors: Tensors = yield Infer(message, headers, left_s, within_s, shared or {})

@@ -1,7 +1,7 @@
-"""What a server, a proxy or the network says went wrong -> an error of our tree.
+"""Turns failures of a server, a proxy or the network into typed errors.
 
-Our own models name the error themselves (`OIS:<CODE>: ...`). The rest, in Triton's, gRPC's or
-HTTP's words, is looked up in one table: the first row whose status and pattern fit counts.
+Our own models name the error themselves (`OIS:<CODE>: ...`). Messages of Triton, gRPC and HTTP are
+looked up in one table; the first row whose status and pattern match decides.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ _ANY = ""
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """statuses: names of gRPC status codes. pattern: what the text must hold, in any case."""
+    """statuses: names of gRPC status codes. pattern: a regular expression, case ignored."""
 
     statuses: tuple[str, ...]
     pattern: str
     kind: type[OISError]
-    #: for a person: {url}, {text} and {timeout} are filled in
+    #: with the placeholders {url}, {text} and {timeout}
     message: str
 
     def fits(self, status: str, text: str) -> bool:
         return status in self.statuses and re.search(self.pattern, text, re.I) is not None
 
 
+_BUSY = "the server at {url} is overloaded ({text}); try again later"
 _NO_ANSWER = (
     "no OIS server answers at {url} ({text}). Start one with `ois serve`, or check the address"
 )
 _OTHER_MODELS = (
-    "the server at {url} is not one this client understands ({text}). Serve the model repository "
-    "that this release's `ois export` writes"
+    "the server at {url} does not serve the models that this client expects ({text}). Serve the "
+    "model repository that `ois export` of the same release writes"
 )
 
 TABLE: tuple[Row, ...] = (
@@ -51,32 +52,32 @@ TABLE: tuple[Row, ...] = (
         ("UNAVAILABLE", "PERMISSION_DENIED", "UNAUTHENTICATED"),
         r"expecting header|restricted",
         AccessDenied,
-        "the server at {url} wants a token ({text}); pass token=..., or another one",
+        "the server at {url} requires a token ({text}); pass token=... with the right one",
     ),
     Row(
         ("PERMISSION_DENIED", "UNAUTHENTICATED"),
         _ANY,
         AccessDenied,
-        "the server at {url} refuses access ({text}); pass token=..., or another one",
+        "the server at {url} refuses access ({text}); pass token=... with the right one",
     ),
     Row(
         ("RESOURCE_EXHAUSTED",),
         r"larger than max|too large|message size|exceeds",
         InvalidImage,
-        "the image is larger than the server at {url} accepts ({text}); scale it down, or raise "
-        "the server's limit",
+        "the image is larger than the server at {url} accepts ({text}); reduce it, or raise the "
+        "server's limit",
     ),
     Row(
         ("UNAVAILABLE", "RESOURCE_EXHAUSTED"),
         r"queue size|request timeout expired|overload|too many|rate limit|^resource_exhausted$",
         ServerOverloaded,
-        "the server at {url} has too much to do ({text}); try again later",
+        _BUSY,
     ),
     Row(
         ("RESOURCE_EXHAUSTED",),
         _ANY,
         ServerOverloaded,
-        "the server at {url} has too much to do ({text}); try again later",
+        _BUSY,
     ),
     Row(
         ("INTERNAL",),
@@ -89,16 +90,16 @@ TABLE: tuple[Row, ...] = (
         ("DEADLINE_EXCEEDED",),
         _ANY,
         DeadlineExceeded,
-        "no answer from {url} within {timeout}; nothing was changed. Raise Timeouts, or ask "
-        "whether the server is busy",
+        "no answer from {url} within {timeout}; nothing was changed. Pass longer Timeouts, or "
+        "check whether the server is overloaded",
     ),
-    Row(("CANCELLED",), _ANY, Cancelled, "the call to {url} was given up; nothing was changed"),
+    Row(("CANCELLED",), _ANY, Cancelled, "the call to {url} was cancelled; nothing was changed"),
     Row(
         ("INTERNAL", "UNAVAILABLE", "NOT_FOUND", "INVALID_ARGUMENT"),
         r"not healthy|stub process|no available versions|not ready|unload",
         ServerUnavailable,
-        "the model at {url} does not run just now ({text}); it is being started, or its log says "
-        "why not",
+        "the model at {url} is not running ({text}); it is being started, or has failed: see the "
+        "server's log",
     ),
     Row(
         ("INTERNAL", "UNKNOWN"),
@@ -115,7 +116,7 @@ TABLE: tuple[Row, ...] = (
     ),
 )
 
-#: HTTP status -> the gRPC status that means the same.
+#: HTTP status -> the gRPC status with the same meaning.
 _OF_HTTP = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -133,14 +134,14 @@ _OF_HTTP = {
 
 
 def status_of_http(status: int) -> str:
-    """The gRPC status name nearest to an HTTP status."""
+    """Return the name of the gRPC status closest to an HTTP status."""
     return _OF_HTTP.get(status, "INTERNAL" if status >= 500 else "UNIMPLEMENTED")
 
 
 def error_for(status: str, text: str, *, url: str, timeout_s: float) -> OISError:
-    """The typed error for a failed call.
+    """Return the typed error for a failed call.
 
-    status: a gRPC status name. text: what came with it, from the server or the network.
+    status: the name of a gRPC status. text: the message of the server or the network.
     """
     ours = error_from_text(text)
     if ours is not None:
@@ -152,6 +153,13 @@ def error_for(status: str, text: str, *, url: str, timeout_s: float) -> OISError
     return OISError(f"the server at {url} failed ({status}: {shown})")
 
 
+def innermost_cause(error: BaseException) -> str:
+    """Type and text of the error that all others were raised from: urllib3 nests several."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
 def _shown(text: str) -> str:
-    """One line, without the traceback that Triton appends to a failing model's message."""
+    """One line, without the traceback that Triton appends when a model fails."""
     return " ".join(text.split("Traceback (most recent")[0].split())[:300]

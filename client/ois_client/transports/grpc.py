@@ -125,7 +125,7 @@ def _credentials(tls: TLS | None) -> Any:
 
 
 class BlockingGrpc:
-    """One channel. Thread-safe. A call given up here is given up on the server too."""
+    """One channel. Thread-safe. A cancelled call is cancelled on the server too."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
@@ -194,7 +194,7 @@ class BlockingGrpc:
 
 
 class AsyncGrpc:
-    """One channel. The call of a cancelled task is given up on the server too."""
+    """One channel. The call of a cancelled task is cancelled on the server too."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address

@@ -25,7 +25,7 @@ from ois_client.contract.errors import IncompatibleServer, OISError
 from ois_client.contract.transport import Cancellation
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
-from ois_client.transports.failures import error_for, status_of_http
+from ois_client.transports.failures import error_for, innermost_cause, status_of_http
 from ois_client.transports.settings import TLS
 from ois_client.transports.tensors import from_bytes, to_bytes
 from ois_client.wire import INPUTS, MODEL, OUTPUTS, TOKEN_HEADER, Tensors
@@ -148,8 +148,8 @@ _KEPT = 32
 class BlockingHttp:
     """A pool of connections. Thread-safe.
 
-    Triton does not notice that an HTTP client went away, so giving a call up would save nothing:
-    it runs until its answer comes, which is then dropped.
+    Triton does not notice that an HTTP client has disconnected, so cancelling a call would save
+    nothing: it waits for the answer, which the transport then drops.
     """
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
@@ -208,13 +208,13 @@ class BlockingHttp:
         except exceptions.ClosedPoolError as error:
             raise self._error("CANCELLED", str(error), within_s) from error
         except exceptions.ConnectTimeoutError as error:
-            raise self._error("UNAVAILABLE", _reason(error), within_s) from error
+            raise self._error("UNAVAILABLE", innermost_cause(error), within_s) from error
         except (exceptions.HTTPError, OSError) as error:
             # An error of any kind at the deadline is a consequence of the deadline.
             if isinstance(error, exceptions.ReadTimeoutError) or time.monotonic() >= deadline:
                 raise self._error("DEADLINE_EXCEEDED", "", within_s) from error
             # Refused, unreachable, TLS, cut off, not HTTP: the caller can treat them alike.
-            raise self._error("UNAVAILABLE", _reason(error), within_s) from error
+            raise self._error("UNAVAILABLE", innermost_cause(error), within_s) from error
         if answer.status != 200:
             reason, url = answer.reason or "", str(self._address)
             raise error_of(answer.status, reason, answer.data, url=url, timeout_s=within_s)
@@ -222,14 +222,6 @@ class BlockingHttp:
 
     def _error(self, status: str, text: str, timeout_s: float) -> OISError:
         return error_for(status, text, url=str(self._address), timeout_s=timeout_s)
-
-
-def _reason(error: BaseException) -> str:
-    """Type and text of the innermost cause: urllib3 wraps the system's error several times."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return f"{type(cause).__name__}: {cause}"
 
 
 # -- one deadline for a whole call ----------------------------------------------------------------

@@ -17,7 +17,7 @@ from ois_client.wire import Tensors
 
 
 class AsyncHttp:
-    """A pool of connections. Triton finishes a cancelled call all the same; nobody reads it."""
+    """A pool of connections. Triton does not stop a cancelled call; its answer is dropped."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
@@ -61,7 +61,7 @@ class AsyncHttp:
                 data=io.BytesIO(request.body),  # in pieces; aiohttp warns about large bytes
                 headers=request.headers,
                 timeout=timeout,
-                allow_redirects=False,  # as over urllib3; a picture is sent to nobody else
+                allow_redirects=False,  # pictures go only to the address that was given
             ) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, OSError) as error:

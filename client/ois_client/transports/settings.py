@@ -1,4 +1,4 @@
-"""How a client talks to a server: deadlines, retries, TLS. Frozen, keyword-only."""
+"""Settings of the connection to a server: timeouts, retries, TLS. Frozen, keyword-only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds until `DeadlineExceeded`, retries and pauses between them included.
+    """Seconds until `DeadlineExceeded`, including retries and the pauses between them.
 
-    connect_s: until the server has described itself (then `ServerUnavailable`).
-    click_s, encode_s: for one click, and to send and encode one image. A click on an image
-    that the server has lost is sent again with it, and then has the sum of both.
-    keepalive_s: pause between pings while a gRPC call waits. Triton closes connections that
-    ping too often; below 60 needs its `--grpc-http2-min-recv-ping-interval-without-data`.
+    connect_s: until the server has answered its first request; raises `ServerUnavailable`.
+    click_s, encode_s: for one click, and to send and encode one image. A click on an image that
+    the server has dropped is sent again together with the image; it then has the sum of both.
+    keepalive_s: interval between pings while a gRPC call waits. Triton closes connections that
+    ping too often; less than 60 s needs its option
+    `--grpc-http2-min-recv-ping-interval-without-data`.
     """
 
     connect_s: float = 5.0
@@ -40,14 +41,14 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """Another try when nothing answers or the server is overloaded, and only then.
+    """When to repeat a request: only if the server does not answer or is overloaded.
 
-    That is safe because clicks and encodes change nothing on the server but its cache. A
-    request that is wrong stays wrong, and a deadline is over: neither is tried again.
+    Repeating is safe because clicks and encodes change nothing on the server but its cache. An
+    invalid request or a missed deadline is not repeated.
 
-    attempts: tries in all; 1 never repeats. backoff_s: the first pause, doubled for each
-    further one up to max_backoff_s; each is shortened at random by up to a half, so that many
-    clients do not come back at once.
+    attempts: the largest number of attempts; 1 means no retries. backoff_s: the first pause. Each
+    further pause is twice as long, up to max_backoff_s, and is shortened at random by up to half,
+    so that many clients do not all return at once.
     """
 
     attempts: int = 4
@@ -64,7 +65,7 @@ class Retries:
             )
 
     def pauses_s(self) -> Iterator[float]:
-        """The pauses between tries, one less than `attempts`."""
+        """Yield the pauses between attempts, one fewer than `attempts`."""
         for retry in range(self.attempts - 1):
             longest = min(self.max_backoff_s, self.backoff_s * 2**retry)
             yield longest * random.uniform(0.5, 1.0)
@@ -74,8 +75,8 @@ class Retries:
 class TLS:
     """PEM files for `grpcs:` and `https:`.
 
-    ca: who may have signed the server's certificate; None for those the system trusts.
-    certificate, key: the client's own, where the server asks for one; both or neither.
+    ca: the authorities that may sign the server's certificate; None: those the system trusts.
+    certificate, key: of the client, if the server asks for them; both or neither.
     """
 
     ca: str | Path | None = None
@@ -87,11 +88,14 @@ class TLS:
             raise InvalidInput("got one of TLS certificate and key; expected both or neither")
 
     def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """The contents of ca, key and certificate. Raises `InvalidInput` for an unreadable one."""
+        """Return the contents of ca, key and certificate, None for each that is not set.
+
+        Raises `InvalidInput` if a file cannot be read.
+        """
         return _read(self.ca), _read(self.key), _read(self.certificate)
 
     def context(self) -> ssl.SSLContext:
-        """For HTTP. Raises `InvalidInput` when a file is unreadable or not PEM."""
+        """Return the context for HTTP. Raises `InvalidInput` if a file is unreadable or not PEM."""
         import ssl
 
         self.read()
@@ -100,7 +104,9 @@ class TLS:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
         except ssl.SSLError as error:
-            raise InvalidInput(f"got TLS files that are not usable PEM: {error}") from error
+            raise InvalidInput(
+                f"got TLS files that cannot be used: {error}; expected PEM"
+            ) from error
         return context
 
 

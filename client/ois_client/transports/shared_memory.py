@@ -1,4 +1,4 @@
-"""A picture in shared memory of this machine, for a server on the same one."""
+"""Passes a picture to a server on the same machine through shared memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ois_client.contract.errors import OISError
 
 
 class SharedBytes:
-    """Bytes that another process can map; gone after the `with` block.
+    """Bytes that another process can map. The `with` block removes them at its end.
 
-    Raises `OISError` when there is no memory left.
+    Raises `OISError` if the memory cannot be allocated.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -20,14 +20,16 @@ class SharedBytes:
         try:
             self._memory = SharedMemory(create=True, size=len(data))
         except OSError as error:
-            raise OISError(f"no shared memory for {len(data)} bytes: {error}") from error
+            raise OISError(
+                f"cannot allocate {len(data)} bytes of shared memory: {error}"
+            ) from error
         buffer = self._memory.buf
         if buffer is not None:  # it is None only after close()
             buffer[: len(data)] = data
         self.size = len(data)
-        #: what the server calls the region
+        #: the name of the region in requests to the server
         self.region = f"ois-{secrets.token_hex(8)}"
-        #: what the operating system calls it
+        #: its name in the operating system
         self.key = f"/{self._memory.name.lstrip('/')}"
 
     def __enter__(self) -> SharedBytes:

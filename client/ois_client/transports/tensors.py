@@ -1,4 +1,4 @@
-"""One tensor's bytes in Triton's form, which is the same for gRPC and binary HTTP."""
+"""Converts between arrays and Triton's binary tensors, which gRPC and HTTP share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _DTYPES = {spec.datatype: spec.dtype for spec in (*INPUTS.values(), *OUTPUTS.val
 
 
 def to_bytes(array: NDArray[Any]) -> bytes:
-    """Little-endian, row-major; each element of a BYTES tensor after its length."""
+    """Return little-endian, row-major bytes. Each element of a BYTES tensor follows its length."""
     if array.dtype == np.object_:
         return b"".join(struct.pack("<I", len(value)) + value for value in array.ravel())
     return array.tobytes()
 
 
 def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes) -> NDArray[Any]:
-    """The inverse, read-only. Raises `IncompatibleServer` when sizes do not agree."""
+    """Return the array in `data`, read-only.
+
+    Raises `IncompatibleServer` if the type is unknown or the size does not match the shape.
+    """
     dtype = _DTYPES.get(datatype)
     try:
         if dtype is None:
@@ -34,7 +37,7 @@ def from_bytes(name: str, datatype: str, shape: Sequence[int], data: bytes) -> N
     except (ValueError, struct.error) as error:
         raise IncompatibleServer(
             f"the server answered with {name} as {datatype} {list(shape)} in {len(data)} bytes, "
-            f"which do not agree ({error})"
+            f"which do not match ({error})"
         ) from error
 
 
@@ -44,6 +47,6 @@ def _elements(data: bytes) -> list[bytes]:
         (length,) = struct.unpack_from("<I", data, start)
         start += 4 + length
         if start > len(data):
-            raise ValueError("an element goes past the end")
+            raise ValueError("an element is longer than the data")
         elements.append(data[start - length : start])
     return elements

@@ -1,4 +1,4 @@
-"""Whatever Triton, gRPC, HTTP or a proxy says went wrong becomes one of our errors."""
+"""Every failure of Triton, gRPC, HTTP or a proxy becomes one of our errors."""
 
 import pytest
 
@@ -23,10 +23,10 @@ URL = "grpc://host:8001"
 @pytest.mark.parametrize(
     ("status", "text", "kind", "said"),
     [
-        # what our models say
+        # of our models
         ("NOT_FOUND", "OIS:UNKNOWN_IMAGE: gone", UnknownImage, "gone"),
         ("INTERNAL", "in ensemble 'x', OIS:ENGINE_ERROR: no", EngineError, "no"),
-        # what Triton 2.51 was seen to say
+        # of Triton 2.51, as observed
         (
             "UNAVAILABLE",
             "This protocol is restricted, expecting header 'triton-grpc-protocol-authorization'",
@@ -52,7 +52,7 @@ URL = "grpc://host:8001"
             IncompatibleServer,
             "IMAGE_SHAPE",
         ),
-        # what gRPC says
+        # of gRPC
         ("UNAVAILABLE", "failed to connect to all addresses", ServerUnavailable, "ois serve"),
         ("UNAVAILABLE", "Socket closed", ServerUnavailable, URL),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerUnavailable, URL),
@@ -66,7 +66,7 @@ URL = "grpc://host:8001"
         ("DATA_LOSS", "{braces}", OISError, "{braces}"),
     ],
 )
-def test_every_failure_has_a_type_and_says_where(status, text, kind, said):
+def test_every_failure_has_a_type_and_names_the_server(status, text, kind, said):
     error = error_for(status, text, url=URL, timeout_s=2.5)
     assert type(error) is kind
     assert said in str(error)
@@ -91,7 +91,7 @@ def test_every_failure_has_a_type_and_says_where(status, text, kind, said):
         (302, IncompatibleServer),
     ],
 )
-def test_a_proxy_s_page_is_known_by_its_status(status, kind):
+def test_an_error_page_of_a_proxy_is_classified_by_its_status(status, kind):
     reasons = {413: "Request Entity Too Large", 429: "Too Many Requests"}
     page = b"<html>nginx</html>"
     error = error_of(status, reasons.get(status, "Reason"), page, url=URL, timeout_s=1)
@@ -100,11 +100,11 @@ def test_a_proxy_s_page_is_known_by_its_status(status, kind):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"error": null}', b"\xff"])
-def test_an_odd_body_of_an_error_is_no_second_error(body):
+def test_a_malformed_error_body_does_not_raise(body):
     assert isinstance(error_of(503, "", body, url=URL, timeout_s=1), ServerUnavailable)
 
 
-def test_a_message_has_neither_traceback_nor_many_lines():
+def test_messages_are_one_short_line_without_a_traceback():
     text = "Failed to process\n\nTraceback (most recent call last):\n File '/srv/x.py'"
     message = str(error_for("INTERNAL", text, url=URL, timeout_s=1))
     assert "Failed to process" in message

@@ -1,4 +1,4 @@
-"""Our gRPC and HTTP messages are those of Triton's own client, byte for byte where it matters."""
+"""Our gRPC and HTTP messages equal those of Triton's own client, tensors byte for byte."""
 
 import json
 
@@ -38,7 +38,7 @@ def messages():
 
 
 def theirs(library, message):
-    """The message through Triton's client's classes."""
+    """The inputs and outputs of `message`, built with the classes of Triton's client."""
     inputs = []
     for name, array in message.tensors.items():
         item = library.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
@@ -143,13 +143,13 @@ def same(left, right):
         (b'{"outputs": []}', "many"),
     ],
 )
-def test_what_is_not_triton_s_is_an_incompatible_server(body, length):
+def test_an_answer_that_is_not_triton_s_is_an_incompatible_server(body, length):
     with pytest.raises(IncompatibleServer, match="not Triton's"):
         http.tensors_of(body, length)
 
 
 @given(elements=st.lists(st.binary(max_size=20), min_size=1, max_size=5))
-def test_bytes_tensors_come_back(elements):
+def test_bytes_tensors_survive_a_round_trip(elements):
     array = np.array(elements, dtype=np.object_)
     back = from_bytes("INFO", "BYTES", [len(elements)], to_bytes(array))
     assert back.tolist() == elements
@@ -160,7 +160,7 @@ def test_bytes_tensors_come_back(elements):
     shape=st.lists(st.integers(-2, 5), max_size=3),
     data=st.binary(max_size=40),
 )
-def test_sizes_that_disagree_are_an_incompatible_server(datatype, shape, data):
+def test_mismatching_sizes_are_an_incompatible_server(datatype, shape, data):
     try:
         array = from_bytes("X", datatype, shape, data)
     except IncompatibleServer:

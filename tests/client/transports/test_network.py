@@ -1,4 +1,4 @@
-"""A client on a server: the same promises over gRPC and HTTP, blocking and on an event loop."""
+"""A client and a server: the same behaviour over gRPC and HTTP, blocking and with asyncio."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ QUICK = Retries(attempts=3, backoff_s=0.01)
 
 
 class OnLoop:
-    """An async object whose coroutines are run to the end on a loop in another thread."""
+    """Wraps an async object: its methods block, and run on an event loop in another thread."""
 
     def __init__(self, loop, target):
         self._loop = loop
@@ -87,7 +87,7 @@ def loop():
 
 @pytest.fixture(params=["blocking", "async"])
 def make(request, loop):
-    """The client's class, both with blocking calls."""
+    """A function that returns a client with blocking calls, whatever its class."""
     if request.param == "blocking":
         return Client
 
@@ -118,7 +118,7 @@ def url(server, protocol):
 
 
 def connected(client):
-    """Blocking clients connect at once; the other kind here, so that tests need not know."""
+    """Connect an async client; a blocking one already is."""
     if isinstance(client, OnLoop):
         client.connect()
     return client
@@ -196,7 +196,7 @@ def test_large_images_and_many_objects_pass(make, url):
 # -- tokens ---------------------------------------------------------------------------------------
 
 
-def test_a_token_opens_a_server_that_wants_one(server, make, url):
+def test_a_server_that_requires_a_token_accepts_only_that_token(server, make, url):
     server.token = "s3cret"
     with make(url, token="s3cret") as client:
         assert client.open(IMAGE).click(20, 20).any()
@@ -218,7 +218,7 @@ def test_a_token_opens_a_server_that_wants_one(server, make, url):
         ((grpc.StatusCode.UNAVAILABLE, 503, "OIS:SERVER_OVERLOADED: 9 wait"), ServerOverloaded),
     ],
 )
-def test_what_may_pass_is_tried_again(server, make, url, fault, kind):
+def test_temporary_faults_are_retried(server, make, url, fault, kind):
     with make(url, retries=QUICK) as client:
         session = client.open(IMAGE)
         server.faults = [fault, fault]
@@ -243,17 +243,17 @@ def test_what_may_pass_is_tried_again(server, make, url, fault, kind):
         ((grpc.StatusCode.UNKNOWN, 500, "what?"), OISError),
     ],
 )
-def test_what_stays_wrong_is_not_tried_again(server, make, url, fault, kind):
+def test_permanent_faults_are_not_retried(server, make, url, fault, kind):
     with make(url, retries=QUICK) as client:
         session = client.open(IMAGE)
         server.faults = [fault]
-        with pytest.raises(kind) as caught:  # a second try would succeed
+        with pytest.raises(kind) as caught:  # a second attempt would succeed
             session.click(20, 20)
         assert not isinstance(caught.value, ServerUnavailable)
         assert session.clicks() == ()
 
 
-def test_a_late_answer_is_a_deadline_and_changes_nothing(server, make, url):
+def test_a_late_answer_exceeds_the_deadline_and_changes_nothing(server, make, url):
     with make(url, timeouts=Timeouts(click_s=0.15), retries=QUICK) as client:
         session = client.open(IMAGE)
         server.delay_s = 5
@@ -267,7 +267,7 @@ def test_a_late_answer_is_a_deadline_and_changes_nothing(server, make, url):
         assert len(server.disks.requests) == 1
 
 
-def test_pauses_between_tries_end_before_the_deadline(server, make, url):
+def test_retries_end_before_the_deadline(server, make, url):
     patient = Retries(attempts=100, backoff_s=0.05)
     with make(url, timeouts=Timeouts(click_s=0.3), retries=patient) as client:
         session = client.open(IMAGE)
@@ -278,7 +278,7 @@ def test_pauses_between_tries_end_before_the_deadline(server, make, url):
         assert time.monotonic() - begin < 1
 
 
-def test_where_nothing_listens_the_address_and_the_command_are_named(make, protocol):
+def test_without_a_server_the_error_names_the_address_and_the_command(make, protocol):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"{protocol}://127.0.0.1:{free.getsockname()[1]}"
@@ -286,7 +286,7 @@ def test_where_nothing_listens_the_address_and_the_command_are_named(make, proto
         pass
 
 
-def test_what_listens_but_says_nothing_is_unavailable(make, protocol):
+def test_a_server_that_never_answers_is_unavailable(make, protocol):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -298,7 +298,7 @@ def test_what_listens_but_says_nothing_is_unavailable(make, protocol):
             pass
 
 
-def test_another_protocol_than_the_address_says_is_unavailable(server, make, protocol):
+def test_the_wrong_protocol_in_the_address_is_a_typed_error(server, make, protocol):
     other = server.urls["http" if protocol == "grpc" else "grpc"].partition("//")[2]
     with (
         pytest.raises((ServerUnavailable, IncompatibleServer)),
@@ -308,7 +308,7 @@ def test_another_protocol_than_the_address_says_is_unavailable(server, make, pro
 
 
 def free_ports():
-    """A port whose follower is free too."""
+    """A free port such that the next one is free too."""
     while True:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
@@ -320,7 +320,7 @@ def free_ports():
             return port
 
 
-def test_a_server_that_comes_back_is_found_again(make, protocol):
+def test_a_client_reconnects_to_a_restarted_server(make, protocol):
     port = free_ports()
     with WireServer(port=port) as first:
         client = connected(make(first.urls[protocol], retries=QUICK))
@@ -356,7 +356,7 @@ def test_a_server_of_another_contract_is_refused_at_once(server, make, url, chan
     assert len(server.headers) == 1
 
 
-def test_a_model_that_changes_under_a_session_is_refused_and_new_sessions_work(server, make, url):
+def test_a_session_refuses_a_replaced_model_and_new_sessions_accept_it(server, make, url):
     with make(url) as client:
         session = client.open(IMAGE)
         session.click(20, 20)
@@ -370,7 +370,7 @@ def test_a_model_that_changes_under_a_session_is_refused_and_new_sessions_work(s
         assert client.open(IMAGE).click(20, 20).any()
 
 
-def test_a_network_of_another_size_under_a_session_is_refused_too(server, make, url):
+def test_a_session_refuses_a_replaced_model_of_another_size(server, make, url):
     with make(url) as client:
         session = client.open(IMAGE)
         session.click(20, 20)
@@ -381,10 +381,10 @@ def test_a_network_of_another_size_under_a_session_is_refused_too(server, make, 
             session.click(30, 20)
 
 
-# -- giving up ------------------------------------------------------------------------------------
+# -- cancelling ----------------------------------------------------------------------------------
 
 
-def test_a_newer_click_supersedes_those_that_wait(server, make, url, protocol):
+def test_a_newer_click_supersedes_the_waiting_ones(server, make, url, protocol):
     with make(url) as client, ThreadPoolExecutor(4) as pool:
         session = client.open(IMAGE)
         session.click(5, 5)
@@ -401,7 +401,7 @@ def test_a_newer_click_supersedes_those_that_wait(server, make, url, protocol):
             assert server.given_up == 1
 
 
-def test_closing_gives_up_what_is_under_way_and_refuses_more(server, make, protocol):
+def test_closing_cancels_calls_in_progress_and_refuses_new_ones(server, make, protocol):
     client = connected(make(server.urls[protocol], retries=QUICK))
     session = client.open(IMAGE)
     server.delay_s = 0.5
@@ -412,7 +412,7 @@ def test_closing_gives_up_what_is_under_way_and_refuses_more(server, make, proto
         if protocol == "grpc":
             with pytest.raises(Cancelled):
                 call.result(10)
-        else:  # an HTTP answer that is on its way is still taken
+        else:  # an HTTP call may still complete
             assert call.exception(10) is None or isinstance(call.exception(), OISError)
     client.close()
     before = session.clicks()
@@ -423,7 +423,7 @@ def test_closing_gives_up_what_is_under_way_and_refuses_more(server, make, proto
     assert session.clicks() == before
 
 
-def test_a_cancelled_task_gives_its_click_up_and_changes_nothing(server, protocol):
+def test_a_cancelled_task_cancels_its_click_and_changes_nothing(server, protocol):
     async def main():
         async with AsyncClient(server.urls[protocol]) as client:
             session = await client.open(IMAGE)
@@ -443,11 +443,11 @@ def test_a_cancelled_task_gives_its_click_up_and_changes_nothing(server, protoco
             assert len(session.clicks()) == 2
 
     asyncio.run(main())
-    if protocol == "grpc":  # how many of the two had reached it is a matter of timing
+    if protocol == "grpc":  # whether both had reached the server depends on timing
         assert server.given_up >= 1
 
 
-def test_undo_while_a_click_is_under_way_drops_that_click(server):
+def test_undo_during_a_click_drops_that_click(server):
     async def main():
         async with AsyncClient(server.urls["grpc"]) as client:
             session = await client.open(IMAGE)
@@ -514,10 +514,10 @@ def test_pictures_may_go_through_shared_memory(make, protocol):
             session = client.open(image)
             np.testing.assert_array_equal(session.click(20, 20), disks(session.clicks()))
         server.disks.images.clear()
-        session.click(30, 20)  # the picture goes with the click
+        session.click(30, 20)  # the picture is sent with the click
         assert server.regions == 3
         assert server.shared == {}
-        # The server forgot the regions (restarted): the picture goes by network.
+        # The server lost the regions, as after a restart: the picture is sent over the network.
         server.input_of = lambda *args, real=server.input_of: (
             server.shared.clear(),
             real(*args),
@@ -527,7 +527,7 @@ def test_pictures_may_go_through_shared_memory(make, protocol):
     assert regions() == before
 
 
-def test_a_server_that_refuses_shared_memory_gets_pictures_by_network(server, make, url):
+def test_if_shared_memory_is_refused_pictures_are_sent_over_the_network(server, make, url):
     with make(url, shared_memory=True) as client:
         assert client.open(IMAGE).click(20, 20).any()
         assert client.open(IMAGE + 1).click(20, 20).any()

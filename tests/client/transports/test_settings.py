@@ -1,4 +1,4 @@
-"""Addresses and settings: checked when they are made, never half understood."""
+"""Addresses and settings are checked completely when they are created."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ def test_an_address_is_read(url, expected):
     assert Address.parse(str(address)) == address
 
 
-def test_what_an_address_means():
+def test_the_properties_of_an_address():
     assert Address.parse("http://[::1]:9").target == "[::1]:9"
     assert Address.parse("grpcs://h").secure
     assert not Address.parse("http://h").secure
@@ -53,7 +53,7 @@ def test_what_an_address_means():
         ("http://[::1", "IPv6"),
     ],
 )
-def test_a_wrong_address_says_why_and_how(url, message):
+def test_a_wrong_address_is_refused_with_a_reason_and_an_example(url, message):
     with pytest.raises(InvalidInput, match=rf"{message}.*grpc://host:8001"):
         Client(url)
 
@@ -98,7 +98,7 @@ def test_pauses_double_up_to_the_longest_and_are_shortened_at_random():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"timeout": 3}, "unknown option 'timeout'; grpc: takes .*timeouts"),
+        ({"timeout": 3}, "unknown option 'timeout'; expected for grpc: .*timeouts"),
         ({"timeouts": 3}, "timeouts of type int"),
         ({"mask_format": "png"}, "mask_format of type str"),
         ({"shared_memory": 1}, "shared_memory of type int"),
@@ -112,7 +112,7 @@ def test_wrong_options_are_refused_before_anything_is_sent(options, message):
         Client("grpc://127.0.0.1:1", **options)
 
 
-def test_tls_files_that_are_not_there_or_no_pem_are_named(tmp_path):
+def test_missing_and_invalid_tls_files_are_named(tmp_path):
     (tmp_path / "no.pem").write_text("not PEM")
     with pytest.raises(InvalidInput, match=r"gone\.pem"):
         Client("grpcs://localhost:1", tls=TLS(ca=tmp_path / "gone.pem"))
@@ -122,5 +122,5 @@ def test_tls_files_that_are_not_there_or_no_pem_are_named(tmp_path):
         Client("https://localhost:1", tls=TLS(ca=tmp_path / "no.pem"))
 
 
-def test_a_token_does_not_show():
+def test_a_token_is_not_in_the_repr():
     assert "s3cret" not in repr(TritonOptions(token="s3cret"))
