@@ -1,8 +1,8 @@
-"""Attention as pluggable arithmetic: modules hold the weights, an `AttentionOps` the maths.
+"""Attention modules that hold the weights, and interchangeable operations that compute.
 
-Every module here calls `self.ops`, by default plain PyTorch. An exporter swaps it (with
-`set_attention_ops`) for one that emits the operator its target runs best: the weights, the
-shapes and the equation stay the same, and the parity gate proves it.
+Every module calls `self.ops`, by default plain PyTorch. An exporter replaces it with
+`set_attention_ops` by one that emits the operator that its target runs best. Weights, shapes and
+equation stay the same, which the parity gate checks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ois_network.kernels.slots import Call, Rows, SlotBias
 
-#: What a blocked key's logit becomes. Finite: -inf turns fully blocked rows into NaN on some
-#: runtimes. Large: nothing a network computes leaks past it.
+#: Added to the logit of a blocked key. Finite, because -inf makes fully blocked rows NaN on some
+#: runtimes; so large that the weight of a blocked key is zero.
 MASKED_LOGIT = -1e4
 
 
@@ -29,16 +29,16 @@ class AttentionOps(Protocol):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
     ) -> Tensor:
-        """query (N, Q, C), key and value (N or 1, K, C), bias (N, 1 or heads, Q, K) or None."""
+        """query (N, Q, C) -> (N, Q, C). key, value (N or 1, K, C); bias (N, 1 or heads, Q, K)."""
         ...
 
 
 @runtime_checkable
 class SlotAttentionOps(AttentionOps, Protocol):
-    """Attention that can also work from what masks and keys are made of (`kernels.slots`)."""
+    """Attention that can also compute from the compact inputs of `kernels.slots`."""
 
     def takes(self, call: Call, device: torch.device) -> bool:
-        """Whether that is worth it for attention of this size."""
+        """Whether to use `attend_slots` for attention of this size."""
         ...
 
     def attend_slots(
@@ -49,7 +49,7 @@ class SlotAttentionOps(AttentionOps, Protocol):
 
 
 class TorchAttention:
-    """PyTorch's fused kernel; the reference in `kernels` reads like the equation."""
+    """PyTorch's fused attention."""
 
     masked_logit = MASKED_LOGIT
 
@@ -65,13 +65,16 @@ class TorchAttention:
             key = key.expand(n, -1, -1, -1)
             value = value.expand(n, -1, -1, -1)
         if bias is not None:
-            bias = bias.to(query.dtype)  # the fused kernels take no other
+            bias = bias.to(query.dtype)  # the fused kernels support no other
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return out.transpose(1, 2).reshape(n, q, c)
 
 
 class EquationAttention:
-    """Equation 3 and 4 letter by letter, for tests: no fused kernel, products are countable."""
+    """Equations 3 and 4 without a fused kernel, so that each product can be counted.
+
+    Its backward pass is also faster on a CPU.
+    """
 
     masked_logit = MASKED_LOGIT
 
@@ -90,9 +93,9 @@ class EquationAttention:
 
 
 def fill_up(x: Tensor, axis: int, multiple: int, value: float = 0.0) -> Tensor:
-    """`x` with `value` appended along `axis` up to the next multiple; nothing when it is one.
+    """`x` with `value` appended along `axis` up to the next multiple of `multiple`.
 
-    Appends a fixed number and cuts: a traced graph then never meets an empty tensor.
+    It appends a fixed number and cuts, so that a traced graph never contains an empty tensor.
     """
     length = x.shape[axis]
     shape = list(x.shape)
@@ -102,7 +105,7 @@ def fill_up(x: Tensor, axis: int, multiple: int, value: float = 0.0) -> Tensor:
 
 
 def set_attention_ops(module: nn.Module, ops: AttentionOps) -> None:
-    """Make every attention inside `module` compute with `ops`."""
+    """Let every attention in `module` compute with `ops`."""
     for child in module.modules():
         if isinstance(child, SelfAttention | CrossAttention):
             child.ops = ops
@@ -125,7 +128,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens look at other tokens. The caller projects K and V, so that they can be cached."""
+    """Attention to other tokens. The caller projects K and V, so that they can be cached."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -143,17 +146,20 @@ class CrossAttention(nn.Module):
         value: Tensor | Rows,
         bias: Tensor | SlotBias | None = None,
     ) -> Tensor:
-        """tokens (N, Q, C); key, value: `self.key` and `self.value` of (N or 1, K, C); bias
-        (N, 1, Q, K), or a `SlotBias` where the ops take it -> (N, Q, C).
+        """tokens (N, Q, C) -> (N, Q, C).
+
+        key, value: the projections `self.key` and `self.value` of (N or 1, K, C). bias:
+        (N, 1, Q, K), or a `SlotBias` if the ops support it. Raises `TypeError` if they do not, or
+        if K and V are `Rows` without a `SlotBias`.
         """
         if isinstance(bias, SlotBias):
             rows = Rows.of(key), Rows.of(value)
             return self.out(self._attend_slots(self.query(tokens), *rows, bias))
         if isinstance(key, Rows) or isinstance(value, Rows):
-            raise TypeError("rows come with a SlotBias, tensors with a tensor or None")
+            raise TypeError("got Rows with a tensor as bias; Rows need a SlotBias")
         return self.out(self.ops.attend(self.query(tokens), key, value, self.heads, bias))
 
     def _attend_slots(self, query: Tensor, key: Rows, value: Rows, bias: SlotBias) -> Tensor:
         if not isinstance(self.ops, SlotAttentionOps):
-            raise TypeError(f"{type(self.ops).__name__} takes no SlotBias")
+            raise TypeError(f"{type(self.ops).__name__} does not support SlotBias; pass a tensor")
         return self.ops.attend_slots(query, key, value, self.heads, bias)

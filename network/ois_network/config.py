@@ -1,7 +1,7 @@
-"""What a network is made of: one frozen dataclass, stored inside every checkpoint.
+"""The config of a network: one frozen dataclass, stored in every checkpoint.
 
-The paper fixes ViT-B, four encoder levels, 48 slots, C-dimensional prompts and three fusion
-blocks. What it leaves open is marked *ours*, and what its ablations switch off is a switch.
+The paper gives ViT-B, four encoder levels, 48 slots, C-dimensional prompts and three fusion
+blocks. Choices that it leaves open are marked *ours*. What its ablations remove is a switch.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ois_client.contract.errors import CheckpointError
 
 
 class FusionOrder(StrEnum):
-    """Which attention comes first in a fusion block. The text and the figure can be read apart."""
+    """Which attention comes first in a fusion block; the paper's text and figure differ."""
 
     ORDER_FIRST = "order_first"
     OBJECT_FIRST = "object_first"
 
 
 class ImageUpdate(StrEnum):
-    """When the image features attend to the prompt tokens (*ours*: the paper is silent)."""
+    """When the image features attend to the prompt tokens (*ours*: the paper does not say)."""
 
     ONCE = "once"
     EACH_BLOCK = "each_block"
@@ -31,10 +31,11 @@ class ImageUpdate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """Dimensions and switches of one OIS network.
+    """Dimensions and switches of an OIS network.
 
-    Encoder and heads follow Depth-Anything-V2's names; `longest` is the network size in
-    pixels of the image's longest side, a multiple of `patch`.
+    longest: the network size, in pixels of the image's longest side; a multiple of `patch`. The
+    fields of encoder and heads have Depth-Anything-V2's names. Raises `CheckpointError` for
+    impossible values.
     """
 
     name: str = "vitb"
@@ -96,7 +97,7 @@ class NetworkConfig:
         if not set(self.fused_levels) <= {1, 2, 3, 4} or not self.fused_levels:
             problems.append(f"fused_levels={self.fused_levels} must be some of 1, 2, 3, 4")
         if not (self.sparse or self.dense):
-            problems.append("sparse and dense are both off: clicks could not reach the mask")
+            problems.append("sparse and dense are both off, so clicks could not change the mask")
         if not 0 < 2 * self.disk_radius < self.patch:
             problems.append(
                 f"disk_radius={self.disk_radius} must be positive and less than half a patch"
@@ -109,10 +110,11 @@ class NetworkConfig:
         return SLOTS_PER_SIGN
 
     def replace(self, **changes: Any) -> NetworkConfig:
+        """A copy with other values for some fields."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """As plain JSON types."""
         plain: dict[str, Any] = {}
         for key, value in dataclasses.asdict(self).items():
             if isinstance(value, tuple):
@@ -122,13 +124,13 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
-        """The inverse of `to_dict`. Raises `CheckpointError` for unknown or ill-typed fields."""
+        """The inverse of `to_dict`. Raises `CheckpointError` for unknown fields and wrong types."""
         known = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
         if unknown:
             raise CheckpointError(
-                f"the network config has unknown fields {unknown}; it was written by a newer "
-                "version of this toolkit, or for another network"
+                f"the network config has unknown fields {unknown}; a newer version of this toolkit "
+                "may have written it: update ois-deploy"
             )
         defaults = cls()
         values: dict[str, Any] = {}
@@ -150,7 +152,7 @@ class NetworkConfig:
         return cls(**values)
 
 
-#: The four sizes. `vits`, `vitb`, `vitl` are Depth-Anything-V2's; `tiny` is ours and ships.
+#: The four sizes. `vits`, `vitb` and `vitl` are Depth-Anything-V2's, `tiny` is ours.
 PRESETS: dict[str, NetworkConfig] = {
     "tiny": NetworkConfig(
         name="tiny",
@@ -185,7 +187,7 @@ PRESETS: dict[str, NetworkConfig] = {
 
 
 def preset(name: str) -> NetworkConfig:
-    """The preset called `name`. Raises `CheckpointError` listing the known ones."""
+    """The preset of this name. Raises `CheckpointError` if there is none."""
     try:
         return PRESETS[name]
     except KeyError:

@@ -1,8 +1,8 @@
 """The DPT head of Depth-Anything-V2: four encoder levels -> one map at full resolution.
 
-OIS has two of the same shape: the frozen depth head and the mask head initialised from it,
-the latter without the final ReLUs so that logits can be negative (paper §4.1). Parameter
-names are Depth-Anything-V2's below `depth_head.`.
+OIS has two of them: the frozen depth head, and the mask head, which is initialised from it and has
+no final ReLU, so that logits can be negative (paper §4.1). Parameter names are those of
+Depth-Anything-V2 below `depth_head.`.
 
     level l: projects (1x1) -> resize -> layer_rn (3x3)      x4, x2, x1, x1/2 of the patch grid
     refinenet4 <- level 4; refinenet3 <- its output + level 3; ... up to refinenet1
@@ -18,7 +18,7 @@ from ois_network.config import NetworkConfig
 
 
 def upsample(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with aligned corners, as every resize in DPT."""
+    """Bilinear resize with aligned corners, as everywhere in DPT."""
     return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
 
 
@@ -35,7 +35,7 @@ class ResidualConvUnit(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """A refinenet: joins the coarser path with a level, refines, upsamples."""
+    """A refinenet: adds a level to the coarser path, refines and upsamples."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -44,14 +44,14 @@ class FeatureFusion(nn.Module):
         self.resConfUnit2 = ResidualConvUnit(features)
 
     def lateral(self, level: Tensor) -> Tensor:
-        """The level's own residual unit: reads nothing but the level (rewrite R1)."""
+        """The residual unit of the level, which depends on nothing else (rewrite R1)."""
         return self.resConfUnit1(level)
 
     def merge(self, x: Tensor, height: int, width: int, *, project_first: bool) -> Tensor:
         """x (B, f, a, b) -> (B, f, height, width).
 
-        `project_first` runs the 1x1 convolution before the upsampling: they commute, because
-        bilinear weights sum to one (rewrite R2).
+        project_first: run the 1x1 convolution before the upsampling (rewrite R2). They commute,
+        because bilinear weights sum to one.
         """
         x = self.resConfUnit2(x)
         if project_first:
@@ -78,7 +78,7 @@ class Scratch(nn.Module):
 
 
 class DPTHead(nn.Module):
-    """Four levels (B, D, gh, gw) -> one map (B, h, w); callers add their own final ReLU."""
+    """Four levels (B, D, gh, gw) -> one map (B, h, w), without the final ReLU."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -96,14 +96,17 @@ class DPTHead(nn.Module):
         self.scratch = Scratch(config)
 
     def reassemble(self, level: int, tokens: Tensor) -> Tensor:
-        """Level 1..4: tokens (B, D, gh, gw) -> (B, f, .., ..); a chain of linear maps only."""
+        """Level 1 to 4: tokens (B, D, gh, gw) -> (B, f, .., ..), by linear layers only."""
         resized = self.resize_layers[level - 1](self.projects[level - 1](tokens))
         return self.layer_rn(level)(resized)
 
     def refine(
         self, reassembled: Tensor, laterals: dict[int, Tensor], *, project_first: bool = False
     ) -> Tensor:
-        """Level 4 reassembled, levels 1..3 through their first residual unit -> (B, f/2, ..)."""
+        """The path through the refinenets: (B, f/2, ..).
+
+        reassembled: level 4 after `reassemble`. laterals: levels 1 to 3, also after `lateral`.
+        """
         path = reassembled
         for level in (4, 3, 2, 1):
             if level < 4:
@@ -116,7 +119,7 @@ class DPTHead(nn.Module):
         return self.scratch.output_conv1(path)
 
     def predict(self, path: Tensor, height: int, width: int) -> Tensor:
-        """(B, f/2, ..) -> (B, height, width)."""
+        """The result of `refine` -> (B, height, width)."""
         return self.scratch.output_conv2(upsample(path, height, width))[:, 0]
 
     def forward(self, levels: list[Tensor], *, project_first: bool = False) -> Tensor:

@@ -1,14 +1,14 @@
-"""Fusion of clicks and image: order-aware, then object-aware attention (paper §3.2, §3.3).
+"""Fusion of clicks and image by order-aware and object-aware attention (paper §3.2, §3.3).
 
-Three blocks on the 48 tokens T; in each, every step is residual + LayerNorm:
+Three blocks on the 48 tokens T. Each step is followed by LayerNorm:
 
     T <- T + softmax(Q Kᵀ/√d - σ M) V       order-aware    (Eq. 3), σ >= 0 learnable
     T <- T + softmax(Q Kᵀ/√d + B) V         object-aware   (Eq. 4, 5)
     T <- T + FFN(T)
 
-K and V come from the image features F. Keys also carry the position of their patch, as in
-SAM (*ours*): attention can then find "near the click" and not only "looks like the click".
-Then the image looks at the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or every block).
+K and V come from the image features F. Keys also contain the position of their patch, as in SAM
+(*ours*), so that attention can find what is near a click and not only what looks like it. Then the
+image attends to the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or in every block).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ois_network.kernels.slots import Call, Rows, SlotBias
 
 
 class FusionBlock(nn.Module):
-    """One block; the attention inputs come ready so that callers decide what is cached."""
+    """One block. The caller projects K and V, so that they can be cached."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -39,16 +39,16 @@ class FusionBlock(nn.Module):
             nn.Linear(dim, config.fusion_ffn), nn.ReLU(), nn.Linear(config.fusion_ffn, dim)
         )
         self.ffn_norm = nn.LayerNorm(dim)
-        # σ = softplus(raw) stays positive whatever the optimiser does.
+        # σ = softplus(raw) is positive for every value that the optimiser can reach.
         self.raw_sigma = nn.Parameter(torch.tensor(math.log(math.expm1(config.sigma_init))))
 
     @property
     def sigma(self) -> Tensor:
-        """How strongly a depth difference pushes attention away; scalar, >= 0."""
+        """σ of Eq. 3: how much a depth difference reduces attention; a scalar >= 0."""
         return F.softplus(self.raw_sigma)
 
     def project(self, key_source: Tensor, value_source: Tensor) -> list[Tensor]:
-        """Image features (N or 1, K, C) -> [K, V] of order-aware, [K, V] of object-aware."""
+        """[K, V] of the order-aware, then of the object-aware attention, each (N or 1, K, C)."""
         return [
             self.order_attention.key(key_source),
             self.order_attention.value(value_source),
@@ -63,9 +63,10 @@ class FusionBlock(nn.Module):
         order: Tensor | SlotBias | None,
         allow: Tensor | SlotBias | None,
     ) -> Tensor:
-        """tokens (N, 48, C); order: M (N, 1, 48, K) or None; allow: B, same shape, or None.
+        """tokens (N, 48, C) -> (N, 48, C). projected: see `project`.
 
-        Both can come unwritten, as `SlotBias`, where the attention takes that.
+        order: M (N, 1 or heads, 48, K) or None. allow: B of the same shape, or None. Both can be a
+        `SlotBias` if `Fusion.takes_slots`.
         """
         order_key, order_value, object_key, object_value = projected
 
@@ -98,16 +99,16 @@ class Fusion(nn.Module):
         )
 
     def block_list(self) -> list[FusionBlock]:
-        """The blocks in order (a ModuleList forgets its members' type)."""
+        """The blocks with their type, which `ModuleList` does not keep."""
         return [block for block in self.blocks if isinstance(block, FusionBlock)]
 
     @property
     def masked_logit(self) -> float:
-        """The logit that blocks a key, as the attention in use wants it."""
+        """The logit that blocks a key for the attention operations in use."""
         return self.block_list()[0].object_attention.ops.masked_logit
 
     def takes_slots(self, tokens: Tensor, keys: int) -> bool:
-        """Whether order and allow should come as `SlotBias` for these tokens (N, 48, C)."""
+        """Whether order and allow should be a `SlotBias` for these tokens (N, 48, C)."""
         attention = self.block_list()[0].object_attention
         n, queries, channels = tokens.shape
         dtype = attention.query.weight.dtype
@@ -126,8 +127,8 @@ class Fusion(nn.Module):
     ) -> Tensor:
         """tokens (N, 48, C), features F (N, K, C), position (1, K, C) -> F' (N, K, C).
 
-        `projected`: each block's K and V if the caller has them (rewrite R4); not possible
-        when the image features change between blocks.
+        order, allow: see `FusionBlock.forward`. projected: K and V of each block, if they are
+        cached (rewrite R4); impossible if the image features change between blocks.
         """
         each_block = len(self.image_updates) > 1
         for number, block in enumerate(self.block_list()):

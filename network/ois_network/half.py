@@ -1,13 +1,13 @@
-"""Half precision where the network bears it, fp32 where it does not.
+"""Half precision for matrix products and convolutions; fp32 for everything else.
 
-Whole-graph half precision ruins clicks: in bfloat16 a coordinate of 443 becomes 444, a phase of a
-few hundred radians becomes noise. So only products run in half precision (accumulated in fp32
-by every library), and around them stay in fp32:
+Half precision for the whole graph would spoil clicks: in bf16 a coordinate of 443 becomes 444, and
+a phase of a few hundred radians becomes noise. So only products run in half precision (every
+library accumulates them in fp32). These stay in fp32:
 
-    coordinates, Fourier phases, disks      what a click is
+    coordinates, Fourier phases, disks      they describe the clicks
     depth, its min and max, D, M, B         differences of nearly equal depths (Eq. 1, 2)
     LayerNorm and the residual streams      sums over many layers
-    the last convolution of both heads      depth and logits come out unrounded
+    the last convolution of both heads      depth and logits are not rounded
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from ois_network.split import ClickDecoder, ImageEncoder, PromptPath
 
 
 def lower_precision(encoder: ImageEncoder, decoder: ClickDecoder, dtype: torch.dtype) -> None:
-    """Make both halves of one network multiply in `dtype` (torch.float16 or torch.bfloat16).
+    """Let both halves of a network multiply in `dtype` (torch.float16 or torch.bfloat16).
 
-    In place, and not undone: the weights are rounded. Inputs and outputs keep their types, but
-    for the image state's features and levels, which become `dtype` (half the memory). Raises
-    `ValueError` when the two are not halves of one network, or it was lowered before.
+    It changes the network in place and cannot be undone, because weights are rounded. Inputs and
+    outputs keep their dtypes, except the features and levels of the image state, which become
+    `dtype`. Raises `ValueError` if the halves are of different networks, or were lowered before.
     """
     network = encoder.network
     if decoder.network is not network:
-        raise ValueError("encoder and decoder are not of one network")
+        raise ValueError("encoder and decoder are of different networks; pass two halves of one")
     if network.project.weight.dtype is not torch.float32:
-        raise ValueError(f"the network is in {network.project.weight.dtype} already")
+        raise ValueError(
+            f"the network is already in {network.project.weight.dtype}; load it again to lower it"
+        )
     kept = set(_fp32_islands(network))
     for module in (*network.modules(), *decoder.prompt_paths.values()):
         products = isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | PromptPath)
@@ -40,7 +42,7 @@ def lower_precision(encoder: ImageEncoder, decoder: ClickDecoder, dtype: torch.d
             continue
         into = torch.float32 if module in kept else dtype
         module.to(into).register_forward_pre_hook(_cast_inputs(into))
-    # The levels leave the encoder once and enter six convolutions: cast once.
+    # The levels enter six convolutions: cast them once, where they leave the encoder.
     network.encoder.norm.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
 
 

@@ -1,4 +1,4 @@
-"""Weights for a network that was never trained: deterministic, and alive in every branch."""
+"""Initial weights of a network, and random weights for tests; both are deterministic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ois_network.network import OISNetwork
 
 
 def build(config: NetworkConfig, seed: int = 0) -> OISNetwork:
-    """A new network. The mask head starts as a copy of the depth head (paper §4.1)."""
+    """A new network in eval mode. Its mask head is a copy of its depth head (paper §4.1)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = OISNetwork(config)
@@ -20,7 +20,7 @@ def build(config: NetworkConfig, seed: int = 0) -> OISNetwork:
 
 
 def start_mask_head(network: OISNetwork) -> None:
-    """Copy the depth head into the mask head and silence the injections."""
+    """Copy the depth head into the mask head, and set the injections to zero."""
     network.mask_head.load_state_dict(network.depth_head.state_dict())
     for parameter in network.inject.parameters():
         nn.init.zeros_(parameter)
@@ -36,17 +36,17 @@ def _initialise(network: OISNetwork) -> None:
     if network.sparse is not None:
         nn.init.normal_(network.sparse.type_embedding)
         nn.init.normal_(network.sparse.empty_embedding)
-    # A positive bias keeps the depth head's final ReLU alive before training.
+    # With a positive bias the final ReLU of the depth head has a gradient before training.
     last = network.depth_head.scratch.output_conv2[2]
     if isinstance(last, nn.Conv2d) and last.bias is not None:
         nn.init.constant_(last.bias, 0.5)
 
 
 def randomise(network: OISNetwork, seed: int = 0) -> OISNetwork:
-    """Random values for *every* parameter, zero-initialised ones included, in place.
+    """Set every parameter to random values, in place, and return the network in eval mode.
 
-    For parity tests and benchmarks: a zero injection would hide the whole prompt path. Scales
-    keep activations near one, so that relative errors mean something.
+    For parity tests and benchmarks: with the initial zero injection, clicks would not change the
+    mask. The scales keep activations near one, so that relative errors are meaningful.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,10 +1,10 @@
-"""Order maps and object masks: what a slot may see of the image (paper §3.2, §3.3).
+"""Order maps and object masks: to which patches a slot may attend (paper §3.2, §3.3).
 
-D is the relative depth, near 0 and far 1: the depth head's inverse depth after min-max over
-the image, inverted. Equations 1 and 2 do not notice the inversion.
+D is the relative depth, 0 near and 1 far: the depth head's inverse depth after min-max over the
+image, inverted. Equations 1 and 2 give the same with and without the inversion.
 
     M⁺   = | D - mean_j D(p_j⁺) |      one map, shared by all positive clicks   (Eq. 1)
-    M⁻_i = | D - D(p_i⁻) |             one map for each negative click          (Eq. 2)
+    M⁻_i = | D - D(p_i⁻) |             one map per negative click               (Eq. 2)
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ _SMALLEST_RANGE = 1e-6  # a flat depth map becomes all zeros instead of 0/0
 
 
 def relative_depth(depth: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
-    """Inverse depth (B, ...) with its min and max (B,) -> D in [0, 1], near 0, far 1."""
+    """Inverse depth (B, ...) with its min and max (B,) -> D in [0, 1], 0 near and 1 far."""
     shape = (-1,) + (1,) * (depth.dim() - 1)
     span = (highest - lowest).clamp(min=_SMALLEST_RANGE)
     return (highest.view(shape) - depth) / span.view(shape)
 
 
 def pool_to_grid(depth: Tensor, patch: int) -> Tensor:
-    """(B, h, w) -> (B, gh, gw): the mean over each patch; linear, so it commutes with D."""
+    """The mean over each patch: (B, h, w) -> (B, gh, gw)."""
     return F.avg_pool2d(depth.unsqueeze(1), patch)[:, 0]
 
 
 def sample_bilinear(image: Tensor, points: Tensor) -> Tensor:
-    """image (B, h, w), points (N, P, 2) as (x, y), pixel centres at integers -> (N, P).
+    """Values of image (B, h, w) at points (N, P, 2): (N, P), interpolated bilinearly.
 
-    B is N, or 1 and shared. Built from gathers, because TensorRT 11 reads GridSample of
-    newer opsets as nearest. Coordinates outside are clamped to the border.
+    points: (x, y) with pixel centres at integers; points outside are clamped to the border. B is N,
+    or 1 for an image that all objects share. Uses gathers, because TensorRT 11 runs GridSample of
+    newer opsets as nearest neighbour.
     """
     height, width = image.shape[-2:]
     flat = image.flatten(1)
@@ -57,10 +58,10 @@ def sample_bilinear(image: Tensor, points: Tensor) -> Tensor:
 
 
 def slot_depths(depths: Tensor, labels: Tensor) -> Tensor:
-    """Depth at each slot's click (N, 48) -> the depth its order map is centred on (N, 48).
+    """The depth on which each slot's order map is centred, from the depth at its click; (N, 48).
 
-    Positive slots share the mean over the positive clicks (Eq. 1); negative slots keep
-    their own (Eq. 2). Values of empty slots mean nothing and are masked by the caller.
+    Positive slots get the mean over all positive clicks (Eq. 1), negative slots their own depth
+    (Eq. 2). The values of empty slots mean nothing; `order_maps` ignores them.
     """
     positive = (labels[:, :SLOTS_PER_SIGN] >= 0).to(depths.dtype)
     total = (depths[:, :SLOTS_PER_SIGN] * positive).sum(1, keepdim=True)
@@ -69,22 +70,22 @@ def slot_depths(depths: Tensor, labels: Tensor) -> Tensor:
 
 
 def order_maps(grid_depth: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
-    """grid_depth (B, K), centres and labels (N, 48) -> M (N, 48, K); empty slots have M = 0."""
+    """M (N, 48, K) from grid_depth (B, K), centres and labels (N, 48); 0 for empty slots."""
     distance = (grid_depth.unsqueeze(1) - centres.unsqueeze(2)).abs()
     return distance * (labels >= 0).unsqueeze(2).to(distance.dtype)
 
 
 def blocked_keys(coverage: Tensor, has_previous: Tensor, labels: Tensor) -> Tensor:
-    """Which patches each slot may *not* see: (N, 48, K) bool, True = blocked (Eq. 4, 5).
+    """The patches to which a slot may not attend: (N, 48, K) bool, True = blocked (Eq. 4, 5).
 
-    coverage (N, gh, gw) uint8, has_previous (N) bool, labels (N, 48). Positive slots see
-    patches with any foreground of the previous mask, negative slots patches with any
-    background. Without a previous mask, for empty slots, and where a slot would see nothing
-    at all, nothing is blocked.
+    coverage (N, gh, gw) uint8, has_previous (N) bool, labels (N, 48). Positive slots attend to
+    patches with any foreground of the previous mask, negative slots to patches with any background.
+    Nothing is blocked for empty slots, without a previous mask, and for slots whose patches would
+    all be blocked.
     """
-    # Comparisons run on int32: ONNX Runtime has no uint8 comparison on every provider.
+    # int32, because not every provider of ONNX Runtime compares uint8.
     cover = coverage.flatten(1).to(torch.int32)
-    foreground, background = cover > 0, cover < 255  # (N, K), 1 = may be seen
+    foreground, background = cover > 0, cover < 255  # (N, K)
     block_positive = ~foreground & foreground.any(1, keepdim=True)
     block_negative = ~background & background.any(1, keepdim=True)
     active = (labels >= 0) & has_previous.unsqueeze(1)  # (N, 48)
@@ -94,9 +95,9 @@ def blocked_keys(coverage: Tensor, has_previous: Tensor, labels: Tensor) -> Tens
 
 
 def coverage_of_logits(logits: Tensor, patch: int) -> Tensor:
-    """logits (N, h, w) -> the new mask's coverage (N, gh, gw) uint8, 1 = object is logits > 0.
+    """The coverage (N, gh, gw) uint8 of the mask logits (N, h, w) > 0.
 
-    0 and 255 are kept for patches with exactly no and exactly all foreground.
+    Only a patch without foreground gets 0, and only a patch without background gets 255.
     """
     share = pool_to_grid((logits > 0).to(torch.float32), patch)
     inner = (share * 255).round().clamp(min=1, max=254)

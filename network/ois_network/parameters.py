@@ -1,8 +1,8 @@
-"""How many parameters a network has, part by part, beside the paper's 107.88 M (Table 3).
+"""The number of parameters of a network and its parts, to compare with the paper's 107.88 M.
 
-The paper does not say how it counts: its encoder and two whole heads alone are 108.36 M.
-So several counts are given, each with its rule; none is called the right one. Networks are
-built on the meta device: nothing is allocated.
+The paper (Table 3) does not say how it counts: its encoder and two complete heads alone have
+108.36 M. So there are several counts, each with its rule. Networks are built on the meta device,
+which allocates no memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ois_network.network import OISNetwork
 
 PAPER_VITB = 107_880_000  # Table 3, OIS with ViT-B
 
-#: Part -> the name prefixes of its parameters.
+#: Part -> the prefixes of its parameters' names.
 PARTS: dict[str, tuple[str, ...]] = {
     "encoder": ("encoder.",),
     "depth head": ("depth_head.",),
@@ -28,12 +28,12 @@ PARTS: dict[str, tuple[str, ...]] = {
     "depth encoder": ("depth_encoder.",),
     "injection": ("inject.",),
 }
-_UNUSED = ".scratch.refinenet4.resConfUnit1."  # Depth-Anything-V2 has it and never runs it
+_UNUSED = ".scratch.refinenet4.resConfUnit1."  # in Depth-Anything-V2, but never run
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """parameters: how many. rule: what is counted, in words."""
+    """A number of parameters, and the rule by which it was counted."""
 
     rule: str
     parameters: int
@@ -41,9 +41,9 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class ParameterReport:
-    """parts: name -> parameters, absent parts left out. totals: the same network, other rules.
+    """parts: name -> parameters, without absent parts. totals: of the network, by several rules.
 
-    buffers: fixed numbers stored beside the parameters, in no total but the one that says so.
+    buffers: constants that are stored with the parameters; only one of the totals includes them.
     """
 
     config: NetworkConfig
@@ -53,22 +53,23 @@ class ParameterReport:
 
     @property
     def total(self) -> int:
+        """All parameters, without buffers."""
         return sum(self.parts.values())
 
 
 def meta_network(config: NetworkConfig) -> OISNetwork:
-    """A network with shapes and no numbers."""
+    """A network on the meta device: shapes without values."""
     with torch.device("meta"):
         return OISNetwork(config)
 
 
 def state_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in a network's state dict."""
+    """Name -> shape of every tensor in the state dict of a network."""
     return {name: tuple(t.shape) for name, t in meta_network(config).state_dict().items()}
 
 
 def count_parameters(config: NetworkConfig) -> ParameterReport:
-    """Counts of a network of `config`, without building it."""
+    """Count the parameters of a network of `config`, without allocating it."""
     network = meta_network(config)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     parts = {

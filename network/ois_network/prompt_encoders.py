@@ -1,8 +1,8 @@
-"""Clicks as the network sees them: dense disks and sparse tokens (paper §3.4, §4.1).
+"""Prompt encoders: clicks as dense disks and as sparse tokens (paper §3.4, §4.1).
 
 Dense: two maps, positive and negative, with a disk of radius 5 px around each click; one
-convolution brings them to the patch grid. Sparse: 48 slots of C numbers, random-Fourier
-position plus a type embedding as in SAM; empty slots hold one learned embedding.
+convolution brings them to the patch grid. Sparse: one token per slot, a random Fourier position
+plus a type embedding as in SAM; all empty slots have the same learned embedding.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ois_network.config import NetworkConfig
 
 
 class FourierPosition(nn.Module):
-    """Random Fourier features of a point, as SAM's: sin and cos of 2π G (2p - 1).
+    """Random Fourier features of a point as in SAM: sin and cos of 2π G (2p - 1).
 
-    p is (x + 0.5, y + 0.5) over the network's *longest* side on both axes, so that a pixel
-    of distance means the same in every image shape.
+    p is (x + 0.5, y + 0.5) divided by the network's longest side on both axes, so that a distance
+    in pixels has the same effect in every image shape.
     """
 
     gaussian: Tensor
@@ -28,9 +28,9 @@ class FourierPosition(nn.Module):
     def __init__(self, dim: int, longest: int) -> None:
         super().__init__()
         self.longest = longest
-        # A buffer: drawn once, never trained, but part of the checkpoint.
-        # Drawn on the CPU: to draw on the meta device, where checkpoints are checked, PyTorch
-        # imports its compiler or SymPy, for seconds.
+        # A buffer, because it is not trained but belongs to the checkpoint. Drawn on the CPU,
+        # because PyTorch imports its compiler or SymPy to draw on the meta device, which takes
+        # seconds. (Checkpoints are checked on the meta device.)
         drawn = torch.randn(2, dim // 2, device="cpu")
         self.register_buffer("gaussian", drawn.to(torch.get_default_device()))
 
@@ -72,7 +72,7 @@ class SparsePrompts(nn.Module):
 
 
 class DensePrompts(nn.Module):
-    """Disks around the clicks -> an embedding of the patch grid."""
+    """An embedding of the patch grid, from disks around the clicks."""
 
     reach: Tensor
 
@@ -80,10 +80,11 @@ class DensePrompts(nn.Module):
         super().__init__()
         self.patch = config.patch
         self.radius = config.disk_radius
-        # No bias: where no click is near, the embedding is exactly zero.
+        # Without bias, so that the embedding is exactly zero in patches without a disk.
         self.conv = nn.Conv2d(2, config.prompt_dim, config.patch, stride=config.patch, bias=False)
-        # The patches a disk can reach from its first, as (column, row). A buffer: a constant made
-        # in `forward` would be sent to the device on every click, which no CUDA graph can hold.
+        # Offsets (column, row) from the first patch that a disk reaches to all that it can reach.
+        # A buffer, because a constant in `forward` would be copied to the device on every click,
+        # which a CUDA graph cannot contain.
         reach = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
         self.register_buffer("reach", reach, persistent=False)
 
@@ -93,7 +94,7 @@ class DensePrompts(nn.Module):
         return self.conv(disks).flatten(2).transpose(1, 2)
 
     def disk_maps(self, points: Tensor, labels: Tensor, height: int, width: int) -> Tensor:
-        """(N, 2, height, width): 1 within `radius` of a positive / negative click, else 0."""
+        """(N, 2, height, width): 1 within `radius` of a positive or negative click, else 0."""
         x = torch.arange(width, device=points.device, dtype=points.dtype)
         y = torch.arange(height, device=points.device, dtype=points.dtype)
         maps = []
@@ -112,16 +113,17 @@ class DensePrompts(nn.Module):
     def local(
         self, points: Tensor, labels: Tensor, rows: int, columns: int
     ) -> tuple[Tensor, Tensor]:
-        """The same embedding, only where it is not zero (rewrite R6).
+        """The same embedding, only for the patches that a disk touches (rewrite R6).
 
-        A disk is narrower than a patch, so a click touches at most 2x2 patches. Returns
-        `index (N, 192) int64`, the patches touched, and `embedding (N, 192, C)` to be *added*
-        there; a patch that several entries name has its embedding in the first and zeros in
-        the others.
+        A disk is narrower than a patch, so a click touches at most 2x2 patches. Returns the touched
+        patches, (N, 192) int64, and the embedding (N, 192, C) to add there. If several entries name
+        the same patch, the first has its embedding and the others have zeros.
         """
         n, patch = points.shape[0], self.patch
         filled = labels >= 0
-        corner = torch.floor((points + 0.5 - self.radius) / patch)  # the first patch reached
+        corner = torch.floor(
+            (points + 0.5 - self.radius) / patch
+        )  # the first patch that it reaches
         cell = (corner.unsqueeze(2) + self.reach).view(n, 4 * SLOTS, 2)  # (column, row)
         owner = filled.unsqueeze(2).expand(-1, -1, 4).reshape(n, 4 * SLOTS)
         column, row = cell[..., 0], cell[..., 1]
@@ -142,7 +144,7 @@ class DensePrompts(nn.Module):
             slots = slice(first, first + SLOTS_PER_SIGN)
             dx = x.unsqueeze(3) - points[:, None, None, slots, 0]  # (N, 192, patch, 24)
             dy = y.unsqueeze(3) - points[:, None, None, slots, 1]
-            # Empty slots are moved out of reach instead of masked: one comparison does both.
+            # Empty slots are moved far away, so that one comparison is enough.
             far = (~filled[:, None, None, slots]).to(points.dtype) * 1e6
             distance = (dx * dx).unsqueeze(2) + (dy * dy + far).unsqueeze(3)
             signs.append(distance.amin(4) <= self.radius**2)  # (N, 192, patch y, patch x)

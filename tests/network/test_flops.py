@@ -1,4 +1,4 @@
-"""Counts of parameters and FLOPs are those of the real network, and of published figures."""
+"""Counts of parameters and FLOPs agree with the real network and with published figures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from support.network_scenes import (
     ("side", "vit", "head"), [(1022, 1957.5e9, 301.4e9), (518, 303.2e9, 77.6e9)]
 )
 def test_vitb_costs_what_was_measured(side: int, vit: float, head: float) -> None:
-    """Depth-Anything-V2's own code, counted with naive attention."""
+    """The expected FLOPs are those of Depth-Anything-V2's own code with naive attention."""
     counted = {part.name: part.flops for part in encoder_flops(PRESETS["vitb"], side, side)}
     assert counted["ViT"] == pytest.approx(vit, rel=0.01)
     assert counted["one DPT head"] == pytest.approx(head, rel=0.01)
 
 
 def test_the_unrewritten_row_is_the_networks_own_count() -> None:
-    """Shapes on the meta device count as numbers do."""
+    """Counting on the meta device gives the FLOPs of a run with real numbers."""
     network = random_network()
     set_attention_ops(network, EquationAttention())
     image = random_image(SMALL, 5, 7).unsqueeze(0)
@@ -45,7 +45,7 @@ def test_the_unrewritten_row_is_the_networks_own_count() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny", "vits"])
-def test_no_rewrite_makes_a_click_dearer(name: str) -> None:
+def test_no_rewrite_makes_a_click_more_expensive(name: str) -> None:
     rows = click_flops(PRESETS[name], 252, 448)
     assert len(rows) == 1 + len(STEPS)
     clicks = [row.click_flops for row in rows]
@@ -55,7 +55,7 @@ def test_no_rewrite_makes_a_click_dearer(name: str) -> None:
 
 
 def test_a_click_of_vitb_gets_cheaper_as_the_design_says() -> None:
-    """One head is 301 GF; levels 1 and 2 hold 98.7 GF of it, the two 1x1 moves save 11.1."""
+    """One head takes 301 GF: levels 1 and 2 take 98.7 of it, and moving two 1x1 saves 11.1."""
     naive, laterals, project_first, split, *_, last = click_flops(PRESETS["vitb"], 1022, 1022)
     giga = 1e9
     assert naive.click_flops - laterals.click_flops == pytest.approx(98.7 * giga, rel=0.01)
@@ -64,13 +64,13 @@ def test_a_click_of_vitb_gets_cheaper_as_the_design_says() -> None:
     assert last.click_flops < 0.56 * naive.click_flops
 
 
-def test_the_cache_of_keys_is_left_out_where_it_cannot_be() -> None:
+def test_the_key_cache_is_left_out_where_it_is_impossible() -> None:
     rows = click_flops(SMALL.replace(image_update=ImageUpdate.EACH_BLOCK), 70, 98)
     assert not any("R4" in row.name for row in rows)
 
 
 @pytest.mark.parametrize("size", [(1000, 1022), (0, 14), (7, 7)])
-def test_a_size_that_is_no_grid_is_refused(size: tuple[int, int]) -> None:
+def test_a_size_that_is_not_a_multiple_of_the_patch_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidInput, match="multiples of the patch size 14"):
         click_flops(SMALL, *size)
 
@@ -94,6 +94,6 @@ def test_parameters_of_vitb_are_those_of_depth_anything() -> None:
 
 
 def test_counting_allocates_nothing() -> None:
-    """A ViT-L at full size fits a laptop only because nothing is built."""
+    """ViT-L is counted on the meta device, which allocates no memory."""
     assert count_parameters(PRESETS["vitl"]).total > 3e8
     assert torch.get_default_device().type == "cpu"

@@ -94,7 +94,7 @@ def mask_prompts() -> tuple[torch.Tensor, torch.Tensor]:
     return labels, torch.tensor([True])
 
 
-def test_positive_slots_see_foreground_and_negative_slots_background() -> None:
+def test_positive_slots_attend_to_foreground_and_negative_slots_to_background() -> None:
     labels, previous = mask_prompts()
     coverage = torch.tensor([[[0, 1, 128, 254, 255]]], dtype=torch.uint8)
     blocked = blocked_keys(coverage, previous, labels)
@@ -116,10 +116,10 @@ def test_without_a_previous_mask_nothing_is_blocked() -> None:
     previous=st.tuples(st.booleans(), st.booleans()),
     seed=st.integers(0, 99),
 )
-def test_no_slot_is_ever_blind(
+def test_every_slot_may_attend_to_some_patch(
     coverage: NDArray[np.uint8], previous: tuple[bool, bool], seed: int
 ) -> None:
-    """Also for an empty previous mask, and one that covers the whole image."""
+    """Even with an empty previous mask, and with one that covers the whole image."""
     prompts = random_prompts(3, 4, [(2, 1), (0, 3)], previous=list(previous), seed=seed)
     for cover in (coverage, np.zeros_like(coverage), np.full_like(coverage, 255)):
         blocked = blocked_keys(torch.from_numpy(cover), prompts.has_previous, prompts.labels)
@@ -132,7 +132,7 @@ def test_no_slot_is_ever_blind(
 def test_coverage_of_logits_is_the_clients_coverage(
     mask: NDArray[np.bool_], whole: bool, one: int
 ) -> None:
-    """The two must agree, above all on what is exactly none and exactly all."""
+    """Above all, both must agree on which patches have no foreground and no background."""
     if whole:
         mask = np.ones_like(mask)
         mask.flat[one] = False

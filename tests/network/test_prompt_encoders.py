@@ -1,4 +1,4 @@
-"""Clicks reach the network as disks and tokens, and empty slots as nothing at all."""
+"""Prompt encoders: disks and tokens represent the clicks, and empty slots have no effect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_disks_hold_the_pixels_within_the_radius() -> None:
 @given(
     clicks=st.lists(
         st.tuples(
-            # Half steps and patch borders are where rounding could lose a row of pixels.
+            # Half pixels and patch borders, where rounding could lose a row of pixels.
             st.integers(0, 2 * (COLUMNS * 14 - 1)).map(lambda v: v / 2)
             | st.floats(0, COLUMNS * 14 - 1, width=32),
             st.integers(0, 2 * (ROWS * 14 - 1)).map(lambda v: v / 2)
@@ -55,7 +55,7 @@ def test_disks_hold_the_pixels_within_the_radius() -> None:
 def test_local_disks_are_the_whole_map(
     clicks: list[tuple[float, float, bool]], radius: float
 ) -> None:
-    """Rewrite R6: where no disk is, the embedding is exactly zero; elsewhere the same."""
+    """Rewrite R6: the embedding is exactly zero without a disk, and the same elsewhere."""
     size = Geometry(COLUMNS * 14, ROWS * 14, COLUMNS, ROWS)
     objects = [[Click(*click) for click in clicks], []]
     points, labels = (torch.from_numpy(array) for array in fill_slots(objects, size))
@@ -93,8 +93,8 @@ def test_tokens_carry_their_sign_and_empty_slots_one_embedding() -> None:
 
 
 @pytest.mark.parametrize("sign", [0, SLOTS_PER_SIGN])
-def test_clicks_count_as_a_set(sign: int) -> None:
-    """The order in which clicks of one sign sit in their slots changes nothing."""
+def test_the_order_of_clicks_does_not_matter(sign: int) -> None:
+    """Clicks of one sign can be in any order in their slots."""
     prompts = random_prompts(ROWS, COLUMNS, [(5, 5)], previous=[False])
     whole = dense()(prompts.points, prompts.labels, ROWS, COLUMNS)
     swapped = prompts.points.clone()

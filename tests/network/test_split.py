@@ -1,4 +1,4 @@
-"""The cut is exact: each rewrite alone, and all together, equal the unrewritten network."""
+"""The two halves are exact: with any rewrite, and with all, they equal the unrewritten network."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ REWRITES: dict[str, Rewrites] = {
     "default": Rewrites(),
     "all": Rewrites(cached_kv=True),
 }
-#: Odd and even rows, portrait and landscape; one object and three, full slots among them.
+#: Odd and even rows, portrait and landscape, one object and three, full and empty slots.
 SCENES: dict[str, tuple[int, int, list[tuple[int, int]], list[bool]]] = {
     "5x7, first click": (5, 7, [(1, 0)], [False]),
     "6x3, full slots": (6, 3, [(24, 24)], [True]),
@@ -90,7 +90,7 @@ def test_a_rewritten_network_is_the_network(name: str, rewrite: str, scene: str)
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_clicks_reach_the_logits(name: str) -> None:
-    """Otherwise the agreement above would prove nothing about the prompt path."""
+    """Otherwise the test above would not test the prompt path."""
     network = network_of(name)
     _, features, prompts, expected = scene_of(name, "5x7, first click")
     moved = prompts.points + torch.tensor([20.0, 11.0])

@@ -13,10 +13,10 @@ from ois_network.config import NetworkConfig
 from ois_network.initialise import randomise
 from ois_network.network import OISNetwork
 
-# These networks are so small that threads only wait for each other; pytest-xdist adds its own.
+# These networks are so small that more threads only wait; pytest-xdist adds its own processes.
 torch.set_num_threads(1)
 
-#: Every dimension differs from every other, so that a swapped axis cannot go unnoticed.
+#: All dimensions differ, so that a swapped axis is an error.
 SMALL = NetworkConfig(
     name="small",
     longest=126,
@@ -33,7 +33,7 @@ SMALL = NetworkConfig(
     position_table=7,
 )
 
-#: Small enough to export in seconds, with every branch alive.
+#: Small enough to export in seconds, with every branch in use.
 MICRO = SMALL.replace(name="micro", longest=112, position_table=37)
 
 
@@ -45,7 +45,7 @@ def random_network(config: NetworkConfig = SMALL, seed: int = 0) -> OISNetwork:
 
 
 def micro(**changes: object) -> OISNetwork:
-    """A randomised network: nothing is zero, so nothing can hide."""
+    """A network with random weights, none of them zero, so that every branch has an effect."""
     return random_network(MICRO.replace(**changes), seed=1)
 
 
@@ -68,10 +68,11 @@ def position_matrices(
 def random_prompts(
     rows: int, columns: int, counts: list[tuple[int, int]], *, previous: list[bool], seed: int = 0
 ) -> Prompts[Tensor]:
-    """counts: (positive, negative) clicks of each object; previous: which have an old mask.
+    """Random clicks and coverage.
 
-    The second to fifth click lie in the image's corners, the next on each other; coverage has
-    whole, empty and partly covered patches.
+    counts: (positive, negative) clicks of each object. previous: which objects have a previous
+    mask. The second to fifth clicks are in the image's corners, and the next two overlap. Some
+    patches are covered fully, some partly, some not at all.
     """
     rng = np.random.default_rng(seed)
     n, width, height = len(counts), columns * 14, rows * 14
@@ -82,7 +83,9 @@ def random_prompts(
         for first, count, label in ((0, positive, 1), (SLOTS_PER_SIGN, negative, 0)):
             clicks = rng.uniform((0, 0), (width - 1, height - 1), (count, 2))
             clicks[1:5] = corners[: max(0, min(4, count - 1))]
-            clicks[5:7] = clicks[:1] + 3.0  # overlapping disks, twice the same click
+            clicks[5:7] = (
+                clicks[:1] + 3.0
+            )  # twice the same, overlapping a disk
             clicks = clicks.clip(0, (width - 1, height - 1))
             points[number, first : first + count] = clicks
             labels[number, first : first + count] = label
@@ -101,6 +104,6 @@ def objects(prompts: Prompts[Tensor], *numbers: int) -> Prompts[Tensor]:
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest value."""
+    """The largest difference, divided by the largest expected value."""
     assert got.shape == expected.shape
     return float((got - expected).abs().max() / expected.abs().max())

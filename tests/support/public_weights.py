@@ -10,12 +10,12 @@ from torch import Tensor
 from ois_network.network import OISNetwork
 from support.network_scenes import SMALL
 
-#: Small, but with the 64-channel attention heads and a depth that DINOv2 has.
+#: Small, but with DINOv2's 64 channels per attention head and the depth of a preset.
 SLIM = SMALL.replace(embed_dim=64, heads=1, depth=6, out_layers=(1, 2, 4, 5), position_table=37)
 
 
 def depth_anything_names(network: OISNetwork) -> dict[str, Tensor]:
-    """The 239 (for depth 12) tensors of a public file."""
+    """The tensors of a public file under their names there (239 for depth 12)."""
     state = {
         name.replace("encoder.", "pretrained.", 1): tensor
         for name, tensor in network.state_dict().items()

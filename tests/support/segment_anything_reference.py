@@ -1,7 +1,7 @@
-"""The real `segment-anything` package around a small SAM with random weights.
+"""The real `segment-anything` package, and a small SAM with random weights.
 
-It wants three functions of torchvision, whose wheels must match torch's build and need not be here.
-Where torchvision cannot be imported, these three stand in for it; the rest is Meta's code.
+The package needs three functions of torchvision, whose wheels must match PyTorch's build. If
+torchvision cannot be imported, this module provides the three; everything else is Meta's code.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ CHANNELS = 32
 
 
 def segment_anything() -> Any:
-    """The package. Raises `ImportError` when it is not installed."""
+    """Import the package. Raises `ImportError` if it is not installed."""
     try:
         import torchvision  # noqa: F401
-    except Exception:  # of another torch: it raises RuntimeError
+    except Exception:  # for another build of PyTorch it raises RuntimeError
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        _stand_in()
+        _provide_torchvision()
     import segment_anything
 
     return segment_anything
 
 
 def small_sam() -> Any:
-    """A SAM of SAM's input and embedding sizes, and hardly any weights."""
+    """A SAM with the real input and embedding sizes, but few weights."""
     segment_anything()
     from segment_anything import modeling
 
@@ -64,7 +64,7 @@ def small_sam() -> Any:
     ).eval()
 
 
-def _stand_in() -> None:
+def _provide_torchvision() -> None:
     names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.boxes")
     modules = {name: ModuleType("torchvision" + name) for name in names}
     functional: Any = modules[".transforms.functional"]
@@ -84,7 +84,7 @@ def _areas(boxes: torch.Tensor) -> torch.Tensor:
 def _nms(
     boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:
-    """Of a single group; boxes are corners."""
+    """Non-maximum suppression for one group. boxes: (N, 4), two corners."""
     assert len(np.unique(groups)) <= 1
     kept: list[int] = []
     areas = _areas(boxes)

@@ -1,4 +1,4 @@
-"""A recipe of seconds and how tests run it."""
+"""A recipe that takes seconds, and functions to run it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RECIPE = TrainConfig(
 
 CACHED = RECIPE.replace(frozen=("encoder", "depth_head"), loss=LossConfig())
 
-#: Few enough branches that two processes and one are comparable.
+#: Simple enough that one process and two give comparable results.
 ONE_ROUND = RECIPE.replace(
     stages=(Stage(longest=56, images=2, objects=2, steps=4, coarse=True, rounds=0),), ema=0.0
 )
@@ -71,7 +71,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Ten(SceneSource):
-    """The first ten scenes, again and again."""
+    """A data set of ten scenes."""
 
     def __len__(self) -> int:
         return 10

@@ -1,1 +1,1 @@
-"""Checkpoint files: reading, writing, converting weights of other projects."""
+"""Checkpoint files: reading, writing, and converting weights of other projects."""

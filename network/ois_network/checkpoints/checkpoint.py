@@ -1,18 +1,18 @@
-"""Checkpoints that describe themselves: nothing else is needed to rebuild the network.
+"""Checkpoint files, which describe the network that their weights belong to.
 
-A `.safetensors` file whose metadata has one entry, `ois`, a JSON object:
+A checkpoint is a `.safetensors` file whose metadata has one entry, `ois`, a JSON object:
 
     schema       1
     config       `NetworkConfig.to_dict()`
-    trained      false for random weights: their masks mean nothing
+    trained      false for random weights, whose masks mean nothing
     created      UTC time
-    dtype        fp32 or fp16: how parameters are stored; buffers always stay fp32
-    training     what the trainer wants to remember: data, steps, scores
+    dtype        fp32 or fp16, the precision of stored parameters; buffers are always fp32
+    training     notes of the trainer: data, steps, scores
     parent       sha256 of the file these weights were made from, or null
-    parts_only   true: without encoder and depth head, see `depth_anything.assemble`
-    base         sha256 over the encoder's and depth head's values (`base_sha256`)
+    parts_only   true if encoder and depth head are missing, see `depth_anything.assemble`
+    base         sha256 of the values of encoder and depth head (`base_sha256`)
 
-PyTorch files with `{"config": ..., "state_dict": ...}` load too, without running their code.
+PyTorch files with `{"config": ..., "state_dict": ...}` can be loaded too; code in them is not run.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ from ois_network.network import OISNetwork
 from ois_network.parameters import state_shapes
 
 SCHEMA = 1
-#: The parts that the paper freezes and that a public Depth-Anything-V2 file provides.
+#: The parts that the paper freezes. A public Depth-Anything-V2 file contains them.
 BASE_PARTS = ("encoder.", "depth_head.")
-_LISTED = 5  # how many wrong tensors a message names
+_LISTED = 5  # a message names at most this many wrong tensors
 
 
 class StoredDtype(StrEnum):
+    """The precision in which parameters are stored."""
+
     FP32 = "fp32"
     FP16 = "fp16"
 
@@ -73,9 +75,9 @@ def save_checkpoint(
 ) -> str:
     """Write `network` to `path` (.safetensors) in one step and return the file's sha256.
 
-    notes: JSON values, stored as `training`. parent: sha256 of the checkpoint it came from.
-    parts_only: leave out the encoder and the depth head. Raises `CheckpointError` for weights
-    that are not finite (in fp16: that do not fit), `OutputError` when it cannot be written.
+    notes: JSON values, stored as `training`. parent: sha256 of the checkpoint it was made from.
+    parts_only: leave out the encoder and the depth head. Raises `CheckpointError` if weights are
+    not finite or too large for fp16, and `OutputError` if the file cannot be written.
     """
     dtype = StoredDtype(dtype)
     parameters = {name for name, _ in network.named_parameters()}
@@ -84,7 +86,7 @@ def save_checkpoint(
         if parts_only and name.startswith(BASE_PARTS):
             continue
         tensor = tensor.detach().cpu().float()
-        # Buffers stay exact: a rounded Fourier matrix would move every position embedding.
+        # Buffers stay exact: a rounded Fourier matrix would change every position embedding.
         tensors[name] = tensor.to(dtype.torch) if name in parameters else tensor
     hint = "store it as fp32" if dtype is StoredDtype.FP16 else "training has diverged"
     _check_finite(tensors, f"the network cannot be saved as {dtype}", hint)
@@ -103,13 +105,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Rebuild the network of a checkpoint file; raises `CheckpointError` for any other file."""
+    """Load a checkpoint. Raises `CheckpointError` if `path` is not one, or without encoder."""
     weights = read_weights(path)
     header = read_header(weights)
     if header["parts_only"]:
         raise CheckpointError(
-            f"{weights.path} holds trained parts only, without encoder and depth head; join it "
-            "with its Depth-Anything-V2 file: `ois checkpoint assemble DEPTH_ANYTHING.pth "
+            f"{weights.path} contains trained parts only, without encoder and depth head; join "
+            "it with its Depth-Anything-V2 file: `ois checkpoint assemble DEPTH_ANYTHING.pth "
             f"--parts {weights.path} -o OUT.safetensors`"
         )
     config = config_of(header, str(weights.path))
@@ -118,26 +120,33 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def read_header(weights: WeightsFile) -> dict[str, Any]:
-    """The checkpoint's own description, every field of it checked and present."""
+    """The header of a checkpoint, with `config`, `trained` and `parts_only` checked.
+
+    Raises `CheckpointError` if the file is not a checkpoint of this schema.
+    """
     where = weights.path
     header: Any
     if "ois" in weights.header:
         try:
             header = json.loads(weights.header["ois"])
         except (ValueError, TypeError):
-            raise CheckpointError(f"{where} has damaged OIS metadata; it is not JSON") from None
+            raise CheckpointError(
+                f"{where} has damaged OIS metadata (not JSON); download it again"
+            ) from None
     elif isinstance(weights.header.get("config"), Mapping):
         header = {"schema": SCHEMA, **weights.header}
     else:
         raise CheckpointError(f"{where} {_not_ours(weights.tensors)}")
     if not isinstance(header, dict) or not isinstance(header.get("config"), Mapping):
-        raise CheckpointError(f"{where} has OIS metadata without a network config")
+        raise CheckpointError(
+            f"{where} has OIS metadata without a network config; use another checkpoint"
+        )
     schema = header.get("schema")
     if schema != SCHEMA:
         raise CheckpointError(
             f"{where} has schema {schema!r}; this version reads {SCHEMA}. Update ois-deploy"
         )
-    # Anything but a plain true counts as untrained: weights are trusted only when they say so.
+    # Anything but true counts as untrained.
     header["trained"] = header.get("trained") is True
     header["parts_only"] = header.get("parts_only") is True
     header["config"] = dict(header["config"])
@@ -145,30 +154,32 @@ def read_header(weights: WeightsFile) -> dict[str, Any]:
 
 
 def config_of(header: Mapping[str, Any], source: str) -> NetworkConfig:
-    """The header's network config; `CheckpointError` names `source` when it is impossible."""
+    """The network config of a header. Raises `CheckpointError`, naming `source`, if invalid."""
     try:
         return NetworkConfig.from_dict(header["config"])
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     except (ArithmeticError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{source}: impossible network config: {error}") from None
+        raise CheckpointError(f"{source}: invalid network config: {error}") from None
 
 
 def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str) -> OISNetwork:
-    """A network of `config` with exactly these tensors, fp32 on the CPU, in eval mode.
+    """A network of `config` with exactly these tensors, in fp32 on the CPU, in eval mode.
 
-    `source` names the tensors in messages. Raises `CheckpointError` when names or shapes
-    differ from the network's, or a value is NaN or infinite.
+    source: where the tensors come from, for messages. Raises `CheckpointError` if names or shapes
+    are not those of the network, or a value is NaN or infinite.
     """
     try:
-        # Shapes first: a damaged config could ask for more memory than there is.
+        # Shapes only: a damaged config could need more memory than the machine has.
         expected = state_shapes(config)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
-        raise CheckpointError(f"{source}: no network can be built of its config: {error}") from None
+        raise CheckpointError(
+            f"{source}: no network can be built from its config: {error}"
+        ) from None
     problems = differences(expected, tensors)
     if problems:
         raise CheckpointError(
-            f"{source} does not hold the network that its config describes "
+            f"{source} does not contain the network that its config describes "
             f"({config.name}): " + "; ".join(problems)
         )
     _check_finite(tensors, f"{source} is damaged", "use another checkpoint")
@@ -180,7 +191,7 @@ def network_of(config: NetworkConfig, tensors: Mapping[str, Tensor], source: str
 def differences(
     expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> list[str]:
-    """What keeps `tensors` from having the expected names and shapes, one line a kind."""
+    """How names and shapes differ from the expected ones, one line per kind of difference."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     misshaped = [
@@ -193,10 +204,9 @@ def differences(
 
 
 def base_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and values of encoder and depth head.
+    """sha256 of the names, shapes and values of encoder and depth head.
 
-    Values are rounded to fp16 first, so that a base stored as fp16 and the fp32 file it came
-    from count as the same.
+    Values are rounded to fp16 first, so that an fp32 file and its fp16 copy have the same sha256.
     """
     digest = hashlib.sha256()
     for name in sorted(name for name in tensors if name.startswith(BASE_PARTS)):
@@ -207,7 +217,7 @@ def base_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 _ASSEMBLE = (
-    "it holds the encoder and the depth head only: make a whole network of it with "
+    "it contains the encoder and the depth head only: make a whole network from it with "
     "`ois checkpoint assemble FILE --parts TRAINED.safetensors -o OUT.safetensors`"
 )
 _OTHER = "OIS cannot run its weights"
@@ -215,14 +225,14 @@ _OTHER = "OIS cannot run its weights"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A family of checkpoints: every prefix in `prefixes` starts some tensor's name."""
+    """A family of checkpoints. Each of `prefixes` is the beginning of some tensor's name."""
 
     family: str
     prefixes: tuple[str, ...]
     advice: str = _OTHER
 
 
-#: In order: the first that fits wins, so a family comes before the one it extends.
+#: The first that matches counts, so a family comes before the one that it extends.
 SIGNATURES = (
     Signature("Depth-Anything-V2", ("pretrained.patch_embed.", "depth_head.projects."), _ASSEMBLE),
     Signature(
@@ -238,13 +248,13 @@ SIGNATURES = (
     Signature(
         "DINOv2",
         ("patch_embed.proj.", "blocks.0.ls1.gamma"),
-        "OIS also needs a depth head: use a Depth-Anything-V2 file, which contains DINOv2",
+        "OIS also needs a depth head: use a Depth-Anything-V2 file, which contains both",
     ),
 )
 
 
 def recognise(names: Iterable[str]) -> Signature | None:
-    """The family whose tensors have these names; None for an unknown one."""
+    """The family of a checkpoint whose tensors have these names, or None if unknown."""
     names = list(names)
     for signature in SIGNATURES:
         if all(any(name.startswith(p) for name in names) for p in signature.prefixes):
@@ -257,13 +267,13 @@ def _not_ours(tensors: Mapping[str, Tensor]) -> str:
     if known is not None:
         return f"looks like a checkpoint of {known.family}, not of OIS; {known.advice}"
     return (
-        "has no OIS metadata; a checkpoint of another OIS implementation can be brought in with "
+        "has no OIS metadata; convert a checkpoint of another OIS implementation with "
         "`ois checkpoint convert FILE --mapping MAP.toml -o OUT.safetensors`"
     )
 
 
 def _check_finite(tensors: Mapping[str, Tensor], what: str, hint: str) -> None:
-    # The extremes are NaN where any value is; `isfinite` of every value takes ten times as long.
+    # Minimum and maximum are NaN if any value is. `isfinite` on every value is ten times slower.
     bad = [
         name
         for name, tensor in tensors.items()

@@ -1,12 +1,12 @@
 """Public Depth-Anything-V2 weights as OIS's encoder and depth head (paper §4.1).
 
-`depth_anything_v2_vit{s,b,l}.pth` is a flat state dict of `pretrained.*` and `depth_head.*`.
-Its tensors are ours under the same names, `pretrained.` being our `encoder.`; only DINOv2's
-`mask_token`, which no inference uses, is left out. The sizes come from the tensors' shapes.
+`depth_anything_v2_vit{s,b,l}.pth` is a flat state dict of `pretrained.*` and `depth_head.*`. The
+names are ours, except that `pretrained.` is our `encoder.`. Only DINOv2's `mask_token` is left
+out, because inference does not use it. The network's sizes are inferred from the tensors' shapes.
 
-Two relatives have the same names and shapes and cannot be told apart: Depth-Anything V1 (its
-head expects other layers) and the metric V2 models (their output is depth, not inverse depth).
-Neither works here.
+Two other families have the same names and shapes and cannot be recognised: Depth-Anything V1,
+whose head reads other layers, and the metric V2 models, which output depth instead of inverse
+depth. Neither works with OIS.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork
 
 _DROPPED = "pretrained.mask_token"
-_HEAD_WIDTH = 64  # channels an attention head in every DINOv2
+_HEAD_WIDTH = 64  # channels per attention head, in every DINOv2
 
 
 @dataclass(frozen=True, slots=True)
 class BaseWeights:
-    """tensors: `encoder.*` and `depth_head.*`. config: a network around them."""
+    """Encoder and depth head of a Depth-Anything-V2 file.
+
+    config: of a network with them. tensors: `encoder.*` and `depth_head.*`. sha256: of the file.
+    """
 
     config: NetworkConfig
     tensors: dict[str, Tensor]
@@ -49,7 +52,7 @@ class BaseWeights:
 
 
 def read_depth_anything(path: str | Path) -> BaseWeights:
-    """Raises `CheckpointError` when `path` is not a Depth-Anything-V2 file we can use."""
+    """Read a Depth-Anything-V2 file. Raises `CheckpointError` for any other file."""
     weights = read_weights(path)
     tensors = _strip(weights)
     config = infer_config(tensors, str(weights.path))
@@ -62,12 +65,13 @@ def read_depth_anything(path: str | Path) -> BaseWeights:
 
 
 def load_depth_anything(path: str | Path) -> OISNetwork:
-    """A network with this encoder and depth head; mask head started from the depth head.
+    """A network with this encoder and depth head, and a mask head initialised from the depth head.
 
-    Prompts and fusion are random (seed 0): it must be trained before its masks mean anything.
+    Prompt encoders and fusion are random (seed 0), so its masks mean nothing before training.
+    Raises `CheckpointError` if `path` is not a Depth-Anything-V2 file.
     """
     base = read_depth_anything(path)
-    return _around(base, str(path))
+    return _network_with(base, str(path))
 
 
 def assemble(
@@ -77,28 +81,29 @@ def assemble(
     *,
     dtype: StoredDtype | str = StoredDtype.FP32,
 ) -> str:
-    """Write a whole checkpoint of a Depth-Anything-V2 file and our trained parts; its sha256.
+    """Join a Depth-Anything-V2 file and trained parts into a checkpoint; returns its sha256.
 
-    parts_path: a checkpoint saved with `parts_only`; None makes an untrained network to start
-    training from. Raises `CheckpointError` when the parts were trained on another base.
+    parts_path: a checkpoint saved with `parts_only`; None writes an untrained network, to start
+    training from. Raises `CheckpointError` if the parts were trained with another base, and
+    `OutputError` if `out` cannot be written.
     """
     base = read_depth_anything(depth_anything_path)
     if parts_path is None:
-        network = _around(base, str(depth_anything_path))
+        network = _network_with(base, str(depth_anything_path))
         return save_checkpoint(network, out, dtype=dtype, trained=False, parent=base.sha256)
     parts = read_weights(parts_path)
     header = read_header(parts)
     if not header["parts_only"]:
         raise CheckpointError(
-            f"{parts.path} is a whole checkpoint already and needs no Depth-Anything-V2 file; "
-            "expected one that was saved with parts_only"
+            f"{parts.path} is a whole checkpoint; expected one that was saved with parts_only. "
+            "Use it as it is, it needs no Depth-Anything-V2 file"
         )
     found = base_sha256(base.tensors)
     if header.get("base") != found:
         raise CheckpointError(
-            f"{parts.path} was trained on another encoder and depth head: got a base of sha256 "
+            f"{parts.path} was trained with another encoder and depth head: got a base of sha256 "
             f"{found[:12]} from {depth_anything_path}, expected {str(header.get('base'))[:12]}. "
-            "Use the Depth-Anything-V2 file it was trained with"
+            "Use the Depth-Anything-V2 file with which it was trained"
         )
     config = config_of(header, str(parts.path))
     network = network_of(
@@ -115,10 +120,11 @@ def assemble(
 
 
 def infer_config(tensors: Mapping[str, Tensor], source: str = "the state dict") -> NetworkConfig:
-    """The network whose encoder and depth head have these shapes.
+    """The config of a network whose encoder and depth head have these shapes.
 
-    A preset with the same width and depth gives what shapes cannot tell (the four output
-    layers, the prompt's sizes); another width takes them from the preset of its depth.
+    Fields that shapes do not determine, such as the four output layers, come from the preset of the
+    same width and depth, or else of the same depth. Raises `CheckpointError` if there is none, or
+    tensors are missing.
     """
     try:
         dim = tensors["pretrained.cls_token"].shape[-1]
@@ -156,7 +162,10 @@ def infer_config(tensors: Mapping[str, Tensor], source: str = "the state dict") 
 
 
 def _strip(weights: WeightsFile) -> dict[str, Tensor]:
-    """The state dict without a `module.` or `model.` before every name."""
+    """The state dict, without a prefix `module.` or `model.` that all names have.
+
+    Raises `CheckpointError` if it is not Depth-Anything-V2's.
+    """
     tensors = weights.tensors
     for prefix in ("module.", "model."):
         if all(name.startswith(prefix) for name in tensors):
@@ -173,13 +182,15 @@ def _strip(weights: WeightsFile) -> dict[str, Tensor]:
     return tensors
 
 
-def _around(base: BaseWeights, source: str) -> OISNetwork:
+def _network_with(base: BaseWeights, source: str) -> OISNetwork:
     network = build(base.config)
     own = network.state_dict()
     expected = {name: tuple(t.shape) for name, t in own.items() if name.startswith(BASE_PARTS)}
     problems = differences(expected, base.tensors)
     if problems:
-        raise CheckpointError(f"{source} is not a whole Depth-Anything-V2: " + "; ".join(problems))
+        raise CheckpointError(
+            f"{source} is not a complete Depth-Anything-V2: " + "; ".join(problems)
+        )
     network = network_of(base.config, {**own, **base.tensors}, source)
     start_mask_head(network)
     return network

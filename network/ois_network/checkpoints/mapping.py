@@ -1,20 +1,20 @@
-"""Other implementations' OIS checkpoints, renamed into ours by a small mapping file.
+"""Converts checkpoints of other OIS implementations, by a mapping file that renames tensors.
 
-    preset = "vitb"                      # or a table [config] with our config's fields
-    drop = ['^criterion\\.']              # regexes of tensors left out on purpose
+    preset = "vitb"                      # or a table [config] with fields of `NetworkConfig`
+    drop = ['^criterion\\.']              # regexes of tensors to leave out
 
-    [prefix]                             # the longest prefix that fits wins
+    [prefix]                             # the longest matching prefix is used
     "backbone." = "encoder."
 
-    [regex]                              # tried first, in the file's order; whole name
+    [regex]                              # tried first, in this order, on the whole name
     'blk\\.(\\d+)\\.cross\\.in_proj_weight' = [      # a list: split evenly along axis 0
       'fusion.blocks.\\1.order_attention.query.weight',
       'fusion.blocks.\\1.order_attention.key.weight',
       'fusion.blocks.\\1.order_attention.value.weight',
     ]
 
-A tensor that no rule names keeps its name. Shapes that differ by axes of length 1 only (a
-linear layer and a 1x1 convolution) are reshaped. JSON with the same structure works too.
+A tensor that matches no rule keeps its name. Tensors are reshaped if their shape differs only by
+axes of length 1, such as a linear layer and a 1x1 convolution. A mapping file can also be JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _KEYS = {"preset", "config", "drop", "prefix", "regex"}
 
 @dataclass(frozen=True, slots=True)
 class KeyMapping:
-    """Rules from foreign names to ours; `regex` holds (pattern, targets)."""
+    """Rules that turn foreign names into ours. regex: (pattern, our names)."""
 
     prefix: dict[str, str] = field(default_factory=dict)
     regex: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = ()
@@ -48,7 +48,7 @@ class KeyMapping:
     config: NetworkConfig | None = None
 
     def targets(self, name: str) -> tuple[str, ...]:
-        """Our names for the foreign tensor `name`; none when it is dropped on purpose."""
+        """Our names for the foreign tensor `name`; none if it is to be dropped."""
         if any(pattern.search(name) for pattern in self.drop):
             return ()
         for pattern, targets in self.regex:
@@ -62,10 +62,10 @@ class KeyMapping:
 
 @dataclass(slots=True)
 class MappingReport:
-    """Everything about one conversion at once, so that a mapping file is written in few rounds.
+    """All problems of a conversion at once, so that a mapping file needs few attempts.
 
-    unmapped: foreign names that lead to no tensor of ours. missing: ours without a source.
-    misshaped, collisions: lines of text. dropped, reshaped: names; these two are no errors.
+    unmapped: foreign names that become no tensor of ours. missing: our names without a source.
+    misshaped, collisions: descriptions. dropped, reshaped: names; these two are not errors.
     """
 
     unmapped: list[str] = field(default_factory=list)
@@ -77,13 +77,14 @@ class MappingReport:
 
     @property
     def complete(self) -> bool:
+        """Whether the conversion has no errors."""
         return not (self.unmapped or self.missing or self.misshaped or self.collisions)
 
     def text(self) -> str:
-        """All that is wrong, one name a line."""
+        """All errors, one name per line."""
         sections = (
-            ("foreign tensors that lead to none of ours (map them, or `drop` them)", self.unmapped),
-            ("tensors of ours that nothing maps to", self.missing),
+            ("foreign tensors that become none of ours (map or `drop` them)", self.unmapped),
+            ("of our tensors that no foreign tensor maps to", self.missing),
             ("wrong shapes", self.misshaped),
             ("mapped more than once", self.collisions),
         )
@@ -95,13 +96,15 @@ class MappingReport:
 
 
 def read_mapping(path: str | Path) -> KeyMapping:
-    """Read a mapping file, .toml or .json. Raises `CheckpointError` naming the wrong entry."""
+    """Read a mapping file, .toml or .json. Raises `CheckpointError` that names the wrong entry."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
-        raise CheckpointError(f"cannot read the mapping {path}: {error.strerror}") from None
+        raise CheckpointError(
+            f"cannot read the mapping {path}: {error.strerror}; check the name"
+        ) from None
     except ValueError as error:  # UnicodeDecodeError and both parsers' errors
         raise CheckpointError(f"the mapping {path} is not valid: {error}") from None
     if not isinstance(data, dict) or set(data) - _KEYS:
@@ -136,7 +139,11 @@ def read_mapping(path: str | Path) -> KeyMapping:
 def apply_mapping(
     tensors: Mapping[str, Tensor], mapping: KeyMapping, config: NetworkConfig
 ) -> tuple[dict[str, Tensor], MappingReport]:
-    """Rename foreign tensors into the state dict of a network of `config`."""
+    """Rename foreign tensors to those of a network of `config`.
+
+    Returns the renamed tensors and what is wrong with them. Raises `CheckpointError` if a rule of
+    the mapping is invalid.
+    """
     expected = state_shapes(config)
     report = MappingReport()
     renamed: dict[str, Tensor] = {}
@@ -175,10 +182,10 @@ def convert(
     config: NetworkConfig | None = None,
     dtype: StoredDtype | str = StoredDtype.FP32,
 ) -> MappingReport:
-    """Write a foreign checkpoint as one of ours. `config` overrides the mapping file's.
+    """Convert a foreign checkpoint into one of ours. config: overrides the mapping file's.
 
-    Raises `CheckpointError` with the whole report when a tensor is left over, missing or of
-    another shape; then nothing is written.
+    Raises `CheckpointError` with the whole report if a tensor is left over, missing or has another
+    shape; then nothing is written. Raises `OutputError` if `out` cannot be written.
     """
     mapping = read_mapping(mapping_path)
     config = config or mapping.config
@@ -190,7 +197,9 @@ def convert(
     weights = read_weights(path)
     renamed, report = apply_mapping(weights.tensors, mapping, config)
     if not report.complete:
-        raise CheckpointError(f"{weights.path} does not become {config.name}\n{report.text()}")
+        raise CheckpointError(
+            f"{weights.path} cannot be converted to {config.name}\n{report.text()}"
+        )
     network = network_of(config, renamed, str(weights.path))
     notes: dict[str, Any] = {
         "converted_from": weights.path.name,

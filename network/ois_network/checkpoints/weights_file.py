@@ -1,22 +1,20 @@
-"""Files of named tensors, read whole or refused with a reason, written whole or not at all.
+"""Files of named tensors: reads safetensors and PyTorch files, writes safetensors.
 
-Reading looks at the content, never at the suffix:
+The format is recognised by the content, not by the suffix:
 
     safetensors   8 bytes of header length, a JSON header, the tensors
-    PyTorch       a zip archive or an old pickle, only through `torch.load(weights_only=True)`
+    PyTorch       a zip archive or an old pickle, read with `torch.load(weights_only=True)`
 
-This module knows nothing about OIS; `checkpoint.py` says what the tensors mean.
+`checkpoint.py` knows what the tensors mean.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,19 +23,20 @@ import torch
 from torch import Tensor
 
 from ois_client.contract.errors import CheckpointError, OutputError
+from ois_client.contract.files import write_file
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-#: What `torch.load` raises for cut and damaged files.
+#: The errors that `torch.load` raises for truncated and damaged files.
 _DAMAGED = (RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError)
-#: Under which names published files nest their state dict.
+#: The keys under which published files store their state dict.
 _NESTED = ("state_dict", "model", "model_state_dict")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """tensors: name -> CPU tensor as stored. header: what the file says beside them.
+    """The content of a file. tensors: name -> CPU tensor as stored. sha256: of the file.
 
-    For safetensors `header` is its metadata (strings); for PyTorch files every entry beside
+    header: the metadata of a safetensors file (strings), or all entries of a PyTorch file except
     the state dict.
     """
 
@@ -48,7 +47,7 @@ class WeightsFile:
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Raises `CheckpointError` when `path` is not a readable file of tensors."""
+    """Read all tensors of a file. Raises `CheckpointError` if it is not a file of tensors."""
     path = Path(path)
     try:
         if path.is_dir():
@@ -69,7 +68,7 @@ def read_weights(path: str | Path) -> WeightsFile:
         else:
             raise CheckpointError(f"{path} {_what_else(start)}; expected .safetensors or .pth")
         if not tensors:
-            raise CheckpointError(f"{path} holds no tensor; expected a network's weights")
+            raise CheckpointError(f"{path} contains no tensors; expected the weights of a network")
         return WeightsFile(path, _sha256(path), tensors, header)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; check the name") from None
@@ -80,10 +79,9 @@ def read_weights(path: str | Path) -> WeightsFile:
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> str:
-    """Write the file in one step and return its sha256.
+    """Write a file in one step, see `write_file`, and return its sha256.
 
-    A temporary file beside `path` is written, flushed to the disk and renamed, so no other
-    process ever sees half a file. Raises `OutputError`; then nothing was changed.
+    Raises `OutputError` if `path` is not a .safetensors file or cannot be written.
     """
     from safetensors.torch import save
 
@@ -93,24 +91,7 @@ def write_safetensors(
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file in it")
     data = save({name: t.contiguous() for name, t in tensors.items()}, dict(metadata))
-    # A rename would replace a link itself, so what it points to is written.
-    place = path.resolve()
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            # Some file systems report a full disk only here; after it the rename is safe.
-            os.fsync(file.fileno())
-        part.replace(place)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; nothing was left half-written. "
-            "Free space or choose another folder"
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_file(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -121,7 +102,7 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
         length = int.from_bytes(file.read(8), "little")
         if 8 + length > size:
             raise CheckpointError(
-                f"{path} is cut off: its header needs {8 + length} bytes, the file has {size}; "
+                f"{path} is truncated: its header needs {8 + length} bytes, the file has {size}; "
                 "download it again"
             )
         raw = file.read(length)
@@ -134,9 +115,9 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
         ) from None
     expected = 8 + length + max(ends, default=0)
     if expected != size:
-        problem = "is cut off" if expected > size else "has bytes after its last tensor"
+        problem = "is truncated" if expected > size else "has bytes after its last tensor"
         raise CheckpointError(
-            f"{path} {problem}: the header promises {expected} bytes, the file has {size}; "
+            f"{path} {problem}: its header describes {expected} bytes, the file has {size}; "
             "download it again"
         )
     try:
@@ -144,7 +125,9 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is a damaged safetensors file: {error}") from None
+        raise CheckpointError(
+            f"{path} is a damaged safetensors file ({error}); download it again"
+        ) from None
 
 
 def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -152,15 +135,15 @@ def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     try:
         with warnings.catch_warnings():
-            # About old pickle protocols: the file loads or is refused below, with a reason.
+            # Warnings about old pickle protocols: the file either loads, or is refused below.
             warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n\n")[0].split("\n")[-1].split(". Please")[0].strip()
         raise CheckpointError(
             f"{path} can only be opened by running code stored in it, which is refused "
-            f"({_shorten(reason)}). Where you trust the file, open it with its own project and "
-            "save its state_dict alone: torch.save(model.state_dict(), 'weights.pth')"
+            f"({_shorten(reason)}). If you trust the file, load it with the project it comes from "
+            "and save only its state_dict: torch.save(model.state_dict(), 'weights.pth')"
         ) from None
     except (*_DAMAGED, SafetensorError) as error:  # torch.load tries safetensors too
         reason = _shorten(str(error).split("\n")[0])
@@ -169,7 +152,7 @@ def _read_pytorch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(
-            f"{path} holds a {type(content).__name__}; expected a dict of tensors (a state_dict)"
+            f"{path} contains a {type(content).__name__}; expected a dict of tensors (a state_dict)"
         )
     header: dict[str, Any] = {}
     weights: Mapping[Any, Any] = content
@@ -185,9 +168,9 @@ def _what_else(start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the weights (run `git lfs pull`)"
     if start.lstrip()[:1] == b"<":
-        return "is a web page, not weights (the download was answered by a page)"
+        return "is a web page, not weights (the download was answered with a page)"
     try:
-        # The last character may be cut in the middle.
+        # The last character may be incomplete.
         start[: max(1, len(start) - 3)].decode("utf-8")
     except UnicodeDecodeError:
         return f"is not a file of tensors (it starts with {start[:8].hex(' ')})"

@@ -1,4 +1,4 @@
-"""What training minimises: focal loss on masks, absolute error on depth, grouping of patches."""
+"""Losses: focal loss and soft IoU on masks, errors of depth, grouping of patches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SMALLEST = 1e-6
 def normalised_focal_loss(
     logits: Tensor, target: Tensor, *, alpha: float = 0.5, gamma: float = 2.0
 ) -> Tensor:
-    """RITM's NFL, used by SimpleClick, SegNext and OIS: focal loss whose weights sum to one.
+    """RITM's NFL, which SimpleClick, SegNext and OIS use: a focal loss with normalised weights.
 
-    logits (N, h, w), target (N, h, w) 0/1 -> (N,), averaged over each object's pixels. With
-    p_t the probability of the true class and beta = (1 - p_t)^gamma:
-    -alpha_t * beta * (pixels / sum(beta)) * log(p_t), alpha_t being alpha on the object and
-    1 - alpha off it. The factor is a constant to the gradient.
+    logits (N, h, w), target (N, h, w) 0/1 -> (N,), the mean over the pixels of each object of
+    -alpha_t * beta * (pixels / sum(beta)) * log(p_t). p_t is the probability of the true class,
+    beta = (1 - p_t)^gamma, and alpha_t is alpha on the object and 1 - alpha outside. No gradient
+    flows through sum(beta).
     """
     logits, target = logits.float().flatten(1), target.float().flatten(1)
     inside = target > 0.5
@@ -30,21 +30,22 @@ def normalised_focal_loss(
 
 
 def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - soft IoU: (N, h, w) twice -> (N,). Small objects count as much as large ones."""
+    """1 - soft IoU of logits and target (N, h, w): (N,). All objects have the same weight."""
     p, target = logits.float().sigmoid().flatten(1), target.float().flatten(1)
     both = (p * target).sum(1)
     return 1 - (both + 1) / (p.sum(1) + target.sum(1) - both + 1)
 
 
 def depth_l1_loss(depth: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error: predicted and exact inverse depth, (B, h, w) -> (B,)."""
+    """Mean absolute error of the inverse depth (B, h, w): (B,)."""
     return (depth.float() - target).abs().mean((1, 2))
 
 
 def depth_ssi_loss(depth: Tensor, target: Tensor) -> Tensor:
-    """Scale-and-shift-invariant error (MiDaS): both maps with median 0 and mean deviation 1.
+    """MiDaS's scale-and-shift-invariant error of the inverse depth (B, h, w): (B,).
 
-    For data whose inverse depth is known up to scale and shift only. (B, h, w) -> (B,).
+    Both maps are normalised to median 0 and mean absolute deviation 1. For data whose inverse depth
+    is known only up to scale and shift.
     """
 
     def standardise(x: Tensor) -> Tensor:
@@ -55,23 +56,24 @@ def depth_ssi_loss(depth: Tensor, target: Tensor) -> Tensor:
     return (standardise(depth) - standardise(target)).abs().mean(1)
 
 
-#: How many of the projected features say which object a patch belongs to; and the cosine between
-#: two patches as a logit: 1 -> +5, 0.5 -> 0, 0 -> -5.
+#: The grouping loss compares this many features of two patches. It turns their cosine into a
+#: logit: 1 -> +5, 0.5 -> 0, 0 -> -5.
 _GROUPING_FEATURES = 64
 _COSINE_SCALE, _COSINE_OFFSET = 10.0, 5.0
 
 
 def grouping_loss(features: Tensor, instances: Tensor, patch: int) -> Tensor:
-    """Patches of one object get similar features, all others different ones: -> (B,).
+    """The error of grouping patches by their features: (B,).
 
-    Where all objects of an image are known, it teaches the encoder what a mask can only teach
-    through a click: which patches belong together. (The paper's frozen encoder needs none of it.)
+    It is low if patches of one object have similar features, and patches of different objects have
+    different ones. If all objects of an image are known, it trains the encoder without clicks. (The
+    paper's encoder is frozen and does not need it.)
 
-    features (B, K, C), C >= 64: what the fusion sees of the K = gh x gw patches; the first 64
-    features are compared. instances (B, h, w) uint8, 0 = background: it has no likeness of its
-    own, it is only unlike every object. Every object of an image counts the same: over pairs
-    (a patch of it, another of it) the logistic loss is averaged, over pairs (a patch of it, one
-    of something else) too, with focal weights, for most others are far away and easy.
+    features: (B, K, C), C >= 64, the image features of the K = gh x gw patches; the first 64 are
+    compared. instances: (B, h, w) uint8, 0 = background, which need not be similar to itself. For
+    each object it adds the mean logistic loss over pairs of its patches and over pairs of one of
+    its patches and any other patch. The latter pairs have focal weights, because most of them are
+    easy. All objects of an image have the same weight.
     """
     shares = patch_shares(instances, patch)[..., 1:]  # (B, K, objects)
     if not shares.shape[-1]:
@@ -90,8 +92,10 @@ def grouping_loss(features: Tensor, instances: Tensor, patch: int) -> Tensor:
 
 
 def patch_shares(instances: Tensor, patch: int) -> Tensor:
-    """The share of each patch's pixels that an instance covers: (B, h, w) uint8 ->
-    (B, gh * gw, 1 + the highest instance), rows summing to one."""
+    """The share of each patch that each instance covers.
+
+    instances (B, h, w) uint8 -> (B, gh * gw, 1 + highest instance); rows sum to one.
+    """
     count = int(instances.max()) + 1
     cells = instances.unflatten(1, (-1, patch)).unflatten(3, (-1, patch))  # (B, gh, p, gw, p)
     cells = cells.transpose(2, 3).flatten(3).flatten(1, 2).long()  # (B, K, p * p)

@@ -13,18 +13,18 @@ from ois_network.training.config import OptimiserConfig, TrainConfig
 
 
 def freeze(network: OISNetwork, config: TrainConfig) -> None:
-    """Switch gradients off in the parts the recipe freezes."""
+    """Switch off the gradients of the parts that the recipe freezes."""
     for name in config.frozen:
         part = getattr(network, name)
         if part is not None:
             part.requires_grad_(False)
-    # Never used by the DPT head (Depth-Anything-V2 carries it all the same).
+    # Depth-Anything-V2 has this unit, but the DPT head does not use it.
     for head in (network.depth_head, network.mask_head):
         head.refinenet(4).resConfUnit1.requires_grad_(False)
 
 
 def build_optimisers(network: OISNetwork, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
-    """Adam or AdamW; with `muon`, the matrices of attention and MLP go to Muon instead."""
+    """Adam or AdamW. With `muon`, Muon trains the matrices of attention and MLP."""
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     matrices = []
     if config.kind == "muon":
@@ -61,7 +61,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def learning_rate(config: OptimiserConfig, step: int, total: int) -> float:
-    """The rate of step `step` of `total`, counted from 0."""
+    """The learning rate of step `step` of `total`; the first step is 0."""
     share = step / max(total, 1)
     if config.schedule == "steps":
         rate = config.lr * config.factor ** sum(share >= mark for mark in config.milestones)
@@ -73,13 +73,14 @@ def learning_rate(config: OptimiserConfig, step: int, total: int) -> float:
 
 
 def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of all parameters."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
 
 
 class Average:
-    """Exponential moving average of the weights; young averages forget faster."""
+    """Exponential moving average of the weights, with a smaller decay in the first steps."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -89,6 +90,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
+        """Add the weights after `step` steps."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         state = network.state_dict()
         floating = [name for name, value in self.weights.items() if value.is_floating_point()]

@@ -1,8 +1,8 @@
-"""The training loop: steps, checkpoints, resume, several processes.
+"""The training loop: steps, checkpoints, resuming, several processes.
 
-A run lives in a folder: `state.pt` to go on from, `metrics.jsonl`, and `last.safetensors`,
-the (averaged) weights as a checkpoint. With the same recipe, data and number of processes a
-run that was interrupted and resumed ends with the same weights as one that was not.
+A run writes into a folder: `state.pt`, from which it resumes; `metrics.jsonl`; `last.safetensors`,
+a checkpoint with the averaged weights. With the same recipe, data and number of processes, a run
+that was interrupted and resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from ois_network.training.state import STATE_FILE, RunState, load_state
 
 WEIGHTS_FILE = "last.safetensors"
 
-#: Features of a batch's images if they are already known (a frozen encoder's cache).
+#: The features of a batch, from the cache of a frozen encoder.
 Features = Callable[[OISNetwork, Batch], EncodedBatch]
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What does not change the result; `data` names what it was trained on."""
+    """Options that do not change the result. data: the name of the data, for reports."""
 
     folder: Path
     resume: bool = False
     workers: int = 1
-    threads: int = 0  # 0: PyTorch's own choice
+    threads: int = 0  # 0: PyTorch's default
     data: str = "procedural scenes"
     stop_after: int = 0  # steps; 0: run to the end
     say: Callable[[str], None] = print
 
 
 class _Step(nn.Module):
-    """Loss of a batch as a module, which is what data parallelism wraps."""
+    """The loss of a batch as a module, because data parallelism wraps modules."""
 
     def __init__(self, network: OISNetwork, config: TrainConfig, features: Features | None) -> None:
         super().__init__()
@@ -73,7 +73,10 @@ class _Step(nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         encoded = self.features(self.network, batch) if self.features else None
         losses = batch_losses(self.network, batch, self.config, rounds, rng, encoded, coarse=coarse)
-        return losses.total, losses.values  # a tuple: data parallelism looks for tensors in it
+        return (
+            losses.total,
+            losses.values,
+        )  # a tuple, because data parallelism searches it for tensors
 
 
 def train(
@@ -84,11 +87,11 @@ def train(
     start: OISNetwork | None = None,
     features: Features | None = None,
 ) -> Path:
-    """Train and return the checkpoint's path. `start`: the network to begin with.
+    """Train, and return the path of the checkpoint. start: the network to start from.
 
-    Raises `InvalidInput` for a recipe that cannot work with this data or start, `OutputError`
-    when a file cannot be written, `CheckpointError` for a folder whose run does not fit, and
-    `KeyboardInterrupt` after saving when interrupted.
+    Raises `InvalidInput` if the recipe does not suit the data or `start`, `OutputError` if a file
+    cannot be written, `CheckpointError` if the run in the folder cannot be resumed or the loss is
+    not finite, and `KeyboardInterrupt` if it was interrupted, after saving.
     """
     with Processes.join() as processes:
         return _Run(config, source, options, start, features, processes).run()
@@ -114,13 +117,13 @@ class _Run:
         }  # fmt: skip
         if start is None and not options.resume and {"encoder", "depth_head"} & {*config.frozen}:
             raise InvalidInput(
-                f"the recipe freezes {', '.join(config.frozen)}, which would stay random; give "
+                f"the recipe freezes {', '.join(config.frozen)}, which would stay random; load "
                 "their weights (--weights depth_anything_v2_vitb.pth, or a checkpoint)"
             )
         network = start or build(preset(config.network), seed=config.seed)
         self.network = network.to(processes.device).train()
         if processes.device.type == "cpu":
-            # PyTorch's fused kernel is slower backwards than the plain products on a CPU.
+            # On a CPU the backward pass of PyTorch's fused kernel is slower than plain products.
             set_attention_ops(self.network, EquationAttention())
         freeze(self.network, config)
         self.optimisers = build_optimisers(self.network, config.optimiser)
@@ -128,7 +131,7 @@ class _Run:
         self.plan = BatchPlan(
             source, network.config, config, self.stages, processes.rank, processes.world
         )
-        # "reason: name" -> how often; in all processes, and in this one since they were added up
+        # "reason: name" -> how often: in all processes, and in this one since the last report
         self.skipped: Counter[str] = Counter()
         self.lately_skipped: Counter[str] = Counter()
         self.done = self._resume() if options.resume else self._fresh()
@@ -166,7 +169,7 @@ class _Run:
                     self._save()
                     saved = time.monotonic()
                 if stopping:
-                    say(f"interrupted; step {self.done} is saved, go on with --resume")
+                    say(f"interrupted; step {self.done} is saved, continue with --resume")
                     raise KeyboardInterrupt
         if progress is not None:
             if self.skipped:
@@ -175,12 +178,12 @@ class _Run:
         return options.folder / WEIGHTS_FILE
 
     def _report_skipped(self, say: Callable[[str], None]) -> None:
-        """Add what all processes skipped since the last time; say so if there are new ones."""
+        """Add up what all processes skipped since the last report, and report new pairs."""
         before = len(self.skipped)
         self.skipped += self.processes.total(self.lately_skipped)
         self.lately_skipped = Counter()
         if len(self.skipped) > before:
-            say(f"{len(self.skipped)} pairs could not be used so far, the last one "
+            say(f"{len(self.skipped)} pairs could not be used so far, the last of them "
                 f"{list(self.skipped)[-1]}")  # fmt: skip
 
     def _step(self, batches: Iterator[Batch], rate: float) -> dict[str, float]:
@@ -191,7 +194,7 @@ class _Run:
         for part in range(config.accumulate):
             batch = next(batches).to(self.processes.device)
             self.lately_skipped.update(batch.skipped)
-            # All processes do the same number of rounds, or they would wait for the longest.
+            # The same number of rounds in all processes, because they wait for each other.
             most = config.clicks.rounds if stage.rounds < 0 else stage.rounds
             chance = np.random.default_rng([config.seed, self.done, 4, part])
             rounds = int(chance.integers(0, most + 1))
@@ -232,13 +235,13 @@ class _Run:
         folder = self.options.folder
         if (folder / STATE_FILE).exists():
             raise OutputError(
-                f"{folder} already holds a training run; go on with --resume, or choose another "
-                "folder"
+                f"{folder} already contains a training run; continue it with --resume, or choose "
+                "another folder"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"could not create {folder}: {error}") from error
+            raise OutputError(f"cannot create {folder}: {error}; choose another folder") from error
         return 0
 
     def _resume(self) -> int:
@@ -250,17 +253,17 @@ class _Run:
         ]
         if differences:
             raise CheckpointError(
-                f"the run in {self.options.folder} was begun differently (there, now): "
-                f"{'; '.join(differences[:6])}. Go on with the recipe, data and number of "
-                f"processes it had, or begin a new folder with --weights "
+                f"the run in {self.options.folder} was started with other settings (there, now): "
+                f"{'; '.join(differences[:6])}. Resume it with its recipe, data and number of "
+                f"processes, or start a run in a new folder with --weights "
                 f"{self.options.folder / WEIGHTS_FILE}"
             )
         try:
             self.network.load_state_dict(state.network)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{self.options.folder} holds a run of a network of other dimensions: "
-                f"{str(error).splitlines()[1].strip()} ..."
+                f"{self.options.folder} contains a run of a network with other dimensions: "
+                f"{str(error).splitlines()[1].strip()} ... Resume it with the version that wrote it"
             ) from None
         for optimiser, content in zip(self.optimisers, state.optimisers, strict=True):
             optimiser.load_state_dict(content)
@@ -294,7 +297,7 @@ class _Run:
         )
 
     def _averaged(self) -> OISNetwork:
-        """A copy of the network with the averaged weights."""
+        """A copy of the network with the averaged weights, in eval mode."""
         network = OISNetwork(self.network.config)
         weights = self.average.weights if self.average is not None else self.network.state_dict()
         network.load_state_dict(weights)
@@ -318,4 +321,4 @@ class _Run:
 
 def _quiet_worker(_number: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to stop

@@ -1,4 +1,4 @@
-"""A checkpoint rebuilds its network from the file alone; every other file says what it is."""
+"""A checkpoint rebuilds its network from the file alone; other files get an error that says why."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def header_of(path: Path) -> dict[str, Any]:
 
 
 def rewrite(saved: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The same tensors under a changed header."""
+    """Write the same tensors with a changed header."""
     header = header_of(saved)
     change(header)
     save_file(load_file(saved), target, {"ois": json.dumps(header)})
@@ -100,7 +100,7 @@ def test_a_pytorch_file_with_config_and_state_dict_loads(
     torch.save({"config": config, "state_dict": network.state_dict()}, path)
     loaded = load_checkpoint(path)
     assert loaded.config == SMALL
-    assert not loaded.trained, "weights are trusted only when they say that they are trained"
+    assert not loaded.trained, "weights count as trained only if the header says so"
     assert torch.equal(loaded.network.project.weight, network.project.weight)
 
 
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_old_file(network: OISNetwork, tmp_path: Path) ->
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match="nothing was left half-written"):
+        with pytest.raises(OutputError, match="no file was changed"):
             save_checkpoint(network, path, trained=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -166,14 +166,12 @@ def test_weights_that_do_not_fit_are_not_saved(
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not a file of tensors"),
         (b"PK\x03\x04" + bytes(300), "is a damaged PyTorch file"),
-        (b"\x80\x02}q\x00.", "holds no tensor|damaged"),
-        ((200).to_bytes(8, "little") + b"{" + b" " * 50, "is cut off"),
+        (b"\x80\x02}q\x00.", "contains no tensors|damaged"),
+        ((200).to_bytes(8, "little") + b"{" + b" " * 50, "is truncated"),
         ((50).to_bytes(8, "little") + b"{" + b"x" * 80, "header is damaged"),
     ],
 )
-def test_other_files_are_named_for_what_they_are(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_the_error_says_what_other_files_are(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
@@ -219,7 +217,7 @@ def test_a_cut_or_extended_file_is_refused(saved: Path, tmp_path: Path, data: An
     size = data.draw(st.integers(0, len(whole) + 9).filter(lambda n: n != len(whole)))
     path = tmp_path / "cut.safetensors"
     path.write_bytes((whole + bytes(9))[:size])
-    with pytest.raises(CheckpointError, match=r"cut off|empty|last tensor|tensors|text file"):
+    with pytest.raises(CheckpointError, match=r"truncated|empty|last tensor|tensors|text file"):
         load_checkpoint(path)
 
 
@@ -240,7 +238,7 @@ def test_a_damaged_header_loads_or_is_refused_with_a_reason(
         load_checkpoint(path)
 
 
-def test_missing_unexpected_and_misshaped_tensors_are_told_together(
+def test_missing_unexpected_and_misshaped_tensors_are_reported_together(
     saved: Path, tmp_path: Path
 ) -> None:
     tensors = load_file(saved)
@@ -301,7 +299,7 @@ def test_only_a_plain_true_means_trained(saved: Path, tmp_path: Path) -> None:
     assert load_checkpoint(path).trained is False
 
 
-# --- other people's files --------------------------------------------------------------------
+# --- files of other projects -------------------------------------------------------------------
 
 FOREIGN = {
     "Depth-Anything-V2": ["pretrained.patch_embed.proj.weight", "depth_head.projects.0.bias"],
@@ -335,13 +333,13 @@ def test_foreign_checkpoints_are_recognised(tmp_path: Path, family: str, suffix:
         load_checkpoint(path)
 
 
-def test_depth_anything_is_told_what_to_do_with_it() -> None:
+def test_depth_anything_files_get_advice() -> None:
     known = recognise(FOREIGN["Depth-Anything-V2"])
     assert known is not None
     assert "ois checkpoint assemble" in known.advice
 
 
-def test_unknown_tensors_are_told_about_conversion(tmp_path: Path) -> None:
+def test_unknown_tensors_get_advice_on_conversion(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="ois checkpoint convert"):
         load_checkpoint(tmp_path / "x.safetensors")

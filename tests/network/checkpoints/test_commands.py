@@ -1,4 +1,4 @@
-"""`ois checkpoint` and `ois bench flops` say in the terminal what the network package knows."""
+"""`ois checkpoint` and `ois bench flops` in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public Depth-Anything-V2 files become our encoder and depth head, tensor for tensor."""
+"""Public Depth-Anything-V2 files become our encoder and depth head, with the same tensors."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_other_checkpoints_are_not_taken_for_depth_anything(
 
 
 def trained_parts(source: OISNetwork, config: NetworkConfig = SLIM) -> OISNetwork:
-    """Another network's trained parts around the source's encoder and depth head."""
+    """A network with the source's encoder and depth head, and other weights elsewhere."""
     network = random_network(config, seed=5)
     network.encoder.load_state_dict(source.encoder.state_dict())
     network.depth_head.load_state_dict(source.depth_head.state_dict())
@@ -135,7 +135,7 @@ def trained_parts(source: OISNetwork, config: NetworkConfig = SLIM) -> OISNetwor
 def test_parts_and_a_public_file_make_the_whole(
     source: OISNetwork, public: Path, tmp_path: Path, through_fp16: bool
 ) -> None:
-    """Also for parts that were trained on a base that had been stored as fp16."""
+    """Also for parts that were trained with a base stored as fp16."""
     whole = trained_parts(source)
     if through_fp16:
         save_checkpoint(whole, tmp_path / "half.safetensors", dtype="fp16", trained=True)
@@ -157,7 +157,7 @@ def test_parts_and_a_public_file_make_the_whole(
 def test_parts_of_another_base_are_refused(public: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts.safetensors"
     save_checkpoint(random_network(SLIM, seed=9), parts, trained=True, parts_only=True)
-    with pytest.raises(CheckpointError, match="trained on another encoder and depth head"):
+    with pytest.raises(CheckpointError, match="trained with another encoder and depth head"):
         assemble(public, parts, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -171,7 +171,7 @@ def test_parts_alone_say_that_they_need_a_base(source: OISNetwork, tmp_path: Pat
 
 def test_a_whole_checkpoint_is_not_parts(source: OISNetwork, public: Path, tmp_path: Path) -> None:
     save_checkpoint(source, tmp_path / "whole.safetensors", trained=True)
-    with pytest.raises(CheckpointError, match="is a whole checkpoint already"):
+    with pytest.raises(CheckpointError, match="is a whole checkpoint; expected"):
         assemble(public, tmp_path / "whole.safetensors", tmp_path / "out.safetensors")
 
 

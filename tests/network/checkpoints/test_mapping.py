@@ -1,4 +1,4 @@
-"""Foreign checkpoints become ours by a mapping file, or all that is wrong is told at once."""
+"""A mapping file converts foreign checkpoints into ours; all errors are reported at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ois_network.checkpoints.mapping import apply_mapping, convert, read_mapping
 from ois_network.network import OISNetwork
 from support.network_scenes import SMALL, random_network
 
-#: The cross-attentions are fused, the encoder is a backbone, the projection a convolution.
+#: The foreign network has fused cross-attentions, a `backbone`, and a convolution as projection.
 TOML = r"""
 drop = ['^criterion\.', 'num_batches_tracked$']
 
@@ -34,7 +34,7 @@ drop = ['^criterion\.', 'num_batches_tracked$']
 
 
 def foreign_names(network: OISNetwork) -> dict[str, Tensor]:
-    """The network as somebody else might have saved it."""
+    """The network's tensors as another project might have named them."""
     state = dict(network.state_dict())
     foreign = {"criterion.weight": torch.ones(3)}
     for block in range(network.config.fusion_blocks):
@@ -72,7 +72,7 @@ def test_a_foreign_checkpoint_becomes_ours(tmp_path: Path, rules: Path) -> None:
         assert torch.equal(loaded.network.state_dict()[name], tensor), name
 
 
-def test_json_says_the_same_and_can_carry_the_config(tmp_path: Path, rules: Path) -> None:
+def test_a_json_mapping_works_and_can_contain_the_config(tmp_path: Path, rules: Path) -> None:
     network = random_network()
     torch.save(foreign_names(network), tmp_path / "foreign.pth")
     toml = read_mapping(rules)
@@ -88,7 +88,7 @@ def test_json_says_the_same_and_can_carry_the_config(tmp_path: Path, rules: Path
     assert load_checkpoint(tmp_path / "out.safetensors").config == SMALL
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path, rules: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path, rules: Path) -> None:
     foreign = foreign_names(random_network())
     foreign["teacher.w"] = torch.zeros(1)
     foreign["backbone.extra"] = torch.zeros(1)
@@ -147,7 +147,7 @@ def test_a_missing_mapping_file_and_a_missing_network(tmp_path: Path, rules: Pat
         convert(tmp_path / "foreign.pth", rules, tmp_path / "out.safetensors")
 
 
-def test_a_rule_that_names_a_group_it_has_not(tmp_path: Path) -> None:
+def test_a_rule_with_an_unknown_group_is_refused(tmp_path: Path) -> None:
     (tmp_path / "map.toml").write_text(r"""regex = {'a\.(.*)' = 'b.\2'}""")
     with pytest.raises(CheckpointError, match=r"the mapping's rule for a\.c is wrong"):
         apply_mapping({"a.c": torch.zeros(1)}, read_mapping(tmp_path / "map.toml"), SMALL)

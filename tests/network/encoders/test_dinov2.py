@@ -1,4 +1,4 @@
-"""Encoder and depth head are Depth-Anything-V2: transformers computes the same numbers."""
+"""Encoder and depth head compute what Depth-Anything-V2 in transformers computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.network_scenes import (
 
 transformers = pytest.importorskip("transformers")
 
-#: Table 37 and image sizes as in the real model, everything else small.
+#: Position table and image sizes of the real model, everything else small.
 SLIM = SMALL.replace(position_table=37)
 
 _BLOCK = {
@@ -56,7 +56,7 @@ def transformers_names(network: OISNetwork) -> dict[str, Tensor]:
         head[f"projects.{index}"] = f"neck.reassemble_stage.layers.{index}.projection"
         head[f"resize_layers.{index}"] = f"neck.reassemble_stage.layers.{index}.resize"
         head[f"scratch.layer{index + 1}_rn"] = f"neck.convs.{index}"
-        fusion = f"neck.fusion_stage.layers.{3 - index}"  # theirs run from coarse to fine
+        fusion = f"neck.fusion_stage.layers.{3 - index}"  # theirs are in order from coarse to fine
         refinenet = f"scratch.refinenet{index + 1}"
         head[f"{refinenet}.out_conv"] = f"{fusion}.projection"
         for unit in (1, 2):
@@ -139,16 +139,16 @@ def test_positions_are_interpolated_as_dinov2_does(rows: int, columns: int) -> N
     network = random_network(SLIM)
     table = network.encoder.pos_embed[:, 1:].reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
     expected = table
-    if (rows, columns) != (37, 37):  # DINOv2 keeps its table then
+    if (rows, columns) != (37, 37):  # then DINOv2 uses its table unchanged
         scale = ((rows + 0.1) / 37, (columns + 0.1) / 37)
         expected = F.interpolate(table, scale_factor=scale, mode="bicubic", align_corners=False)
     assert expected.shape[-2:] == (rows, columns)
     got = network.encoder._positions(*position_matrices(SLIM, rows, columns))
-    # torch computes the sampling positions in float32, we in float64.
+    # PyTorch computes the sampling positions in fp32, we in fp64.
     torch.testing.assert_close(got, expected.flatten(2).transpose(1, 2), rtol=0, atol=3e-5)
 
 
-def test_images_of_a_batch_do_not_meet() -> None:
+def test_images_of_a_batch_do_not_affect_each_other() -> None:
     network = random_network()
     images = torch.stack([random_image(SMALL, 4, 5, seed) for seed in range(3)])
     matrices = position_matrices(SMALL, 4, 5)

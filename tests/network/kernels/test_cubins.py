@@ -1,7 +1,7 @@
 """The kernels compile ahead of time for every architecture, on a machine without a GPU.
 
-The compiler runs in processes of its own, through its command and for what the launcher asks for
-beside what is written to files: nothing that other tests import or set can reach it.
+The compiler runs in its own processes, so that no import or setting of other tests affects it: one
+runs the command, another compiles further variants that the launcher uses.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 DECLARED = {"masked_attention": 21, "add_shares": 5}
-#: What one block may take on the smallest of these (sm_86, 89, 120), and a multiprocessor has.
+#: Shared memory of a block on the smallest of these (sm_86, 89, 120); registers per multiprocessor.
 SHARED_BYTES, REGISTERS = 99 * 1024, 65536
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """This process's, with nothing set for Triton but an empty cache."""
+    """The environment of this process, with only an empty cache set for Triton."""
     variables = {name: v for name, v in os.environ.items() if not name.startswith("TRITON_")}
     return variables | {"TRITON_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Compiled]]]:
-    """Of `CASES`, under way beside what is compiled to `folder`."""
+    """The variants of `CASES`, compiled at the same time as those of `folder`."""
     variables = environment(tmp_path_factory.mktemp("cache"))
     context = multiprocessing.get_context("spawn")
     with (
@@ -58,7 +58,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futur
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, others: dict[str, Future[Compiled]]) -> Path:
-    del others  # begun before
+    del others  # started first
     folder = tmp_path_factory.mktemp("cubins")
     variables = environment(tmp_path_factory.mktemp("cache"))
     arguments = ["-m", "ois_network.kernels.cubins", str(folder), "--dtype", "fp16"]
@@ -83,9 +83,7 @@ def test_every_architecture_has_both_attentions_and_the_sum(
     assert {path.name for path in folder.iterdir()} == names | {"manifest.json"}
 
 
-def test_the_manifest_tells_the_truth_of_each_file(
-    folder: Path, kernels: list[dict[str, Any]]
-) -> None:
+def test_the_manifest_describes_each_file(folder: Path, kernels: list[dict[str, Any]]) -> None:
     for kernel in kernels:
         data = (folder / kernel["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == kernel["sha256"]
@@ -93,7 +91,7 @@ def test_the_manifest_tells_the_truth_of_each_file(
         assert f"sm{facts.architecture}.cubin" == kernel["file"].split("-")[-1]
         assert facts.architecture == kernel["architecture"]
         assert facts.entry == kernel["entry"]
-        # Triton adds two pointers behind those that the source declares.
+        # Triton adds two pointers after the declared parameters.
         assert facts.parameters == DECLARED[facts.entry] + 2 == len(kernel["parameters"])
         assert [name for name, _ in kernel["parameters"][-2:]] == [
             "global_scratch",
@@ -109,7 +107,7 @@ def test_nothing_is_spilled_and_a_block_fits(kernels: list[dict[str, Any]]) -> N
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_the_launcher_may_ask_for_compiles_too(
+def test_other_variants_that_the_launcher_uses_compile(
     others: dict[str, Future[Compiled]], name: str
 ) -> None:
     case, compiled = CASES[name], others[name].result(timeout=120)
@@ -119,11 +117,11 @@ def test_what_the_launcher_may_ask_for_compiles_too(
     assert facts.parameters == DECLARED[facts.entry] + 2 - len(compiled_in)
     assert 0 < facts.registers * 32 * compiled.variant.warps <= REGISTERS
     assert compiled.shared_bytes <= SHARED_BYTES
-    if case.dtype != "fp32":  # whose tiles are twice as large: 64 rows of them spill
+    if case.dtype != "fp32":  # its tiles are twice as large, and 64 rows spill registers
         assert facts.stack_bytes == 0
 
 
-def test_nvidias_own_tool_reads_the_same(folder: Path, kernels: list[dict[str, Any]]) -> None:
+def test_cuobjdump_reads_the_same_values(folder: Path, kernels: list[dict[str, Any]]) -> None:
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     if not tool.exists():
         pytest.skip("this Triton carries no cuobjdump")
@@ -144,7 +142,7 @@ def test_nvidias_own_tool_reads_the_same(folder: Path, kernels: list[dict[str, A
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "other"])
-def test_what_is_no_cubin_is_refused(
+def test_a_file_that_is_not_a_cubin_is_refused(
     folder: Path, kernels: list[dict[str, Any]], damage: str
 ) -> None:
     data = (folder / kernels[0]["file"]).read_bytes()

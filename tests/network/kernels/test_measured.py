@@ -1,6 +1,6 @@
-"""K and V are cached (rewrite R4) where a measurement lets the kernels run, and nowhere else.
+"""K and V are cached (rewrite R4) only where a measurement lets the kernels run.
 
-The table and the name of the GPU are made up; what reads them is real.
+The measurements and the name of the GPU are invented; the code that reads them is real.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VITB, TINY = preset("vitb"), preset("tiny")
 def use_table(
     monkeypatch: pytest.MonkeyPatch, folder: Path, rows: list[Measurement], here: str = "9.0"
 ) -> None:
-    """As if this were a GPU of capability `here`, and `rows` had been measured on a 9.0."""
+    """Pretend that this is a GPU of capability `here`, and that `rows` were measured on a 9.0."""
     path = folder / "measured.json"
     path.write_text('{"schema": 1, "devices": {}}')
     write_measurements("9.0", {"device": "made up"}, rows, path)
@@ -40,7 +40,7 @@ def use_table(
 
 
 def of_vitb(ratio: float = 0.5, **changes: object) -> list[Measurement]:
-    """Between 1 and 8 objects."""
+    """Measurements of ViT-B with 1 and 8 objects."""
     return [measurement(n, ratio, **changes) for n in (1, 8)]
 
 
@@ -55,10 +55,10 @@ def of_vitb(ratio: float = 0.5, **changes: object) -> list[Measurement]:
         (VITB.replace(prompt_dim=128, fusion_heads=4), torch.float16, False),
         (VITB.replace(longest=518), torch.float16, False),  # at most 1369 patches
         (VITB.replace(longest=756), torch.float16, True),  # the square has 2916
-        (VITB.replace(dense=False), torch.float16, False),  # its decoder never asks
+        (VITB.replace(dense=False), torch.float16, False),  # its decoder does not use the kernels
     ],
 )
-def test_a_network_caches_where_its_own_size_and_dtype_were_measured(
+def test_a_network_caches_if_its_own_size_and_dtype_were_measured(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     config: NetworkConfig,
@@ -72,7 +72,7 @@ def test_a_network_caches_where_its_own_size_and_dtype_were_measured(
 
 
 def asked_everywhere(config: NetworkConfig, dtype: torch.dtype) -> bool:
-    """Whether the attention itself takes some click: any grid of patches, 1 to 64 objects."""
+    """Whether the kernels run for some click, with any patch grid and 1 to 64 objects."""
     ops = KernelAttention()
     side = config.longest // config.patch
     return any(
@@ -92,7 +92,7 @@ def asked_everywhere(config: NetworkConfig, dtype: torch.dtype) -> bool:
     ],
     ids=["another GPU", "not faster", "nothing measured", "other queries"],
 )
-def test_a_network_does_not_cache_for_what_was_not_faster_here(
+def test_a_network_does_not_cache_if_the_kernels_were_not_faster_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rows: list[Measurement], here: str
 ) -> None:
     use_table(monkeypatch, tmp_path, rows, here)
@@ -104,7 +104,7 @@ def test_a_network_does_not_cache_for_what_was_not_faster_here(
     ("precision", "heads", "on"),
     [("fp16", 4, True), ("bf16", 4, False), ("fp32", 4, False), ("fp16", 2, False)],
 )
-def test_the_engine_caches_in_the_measured_precision_alone(
+def test_the_engine_caches_only_in_the_measured_precision(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, heads: int, on: bool
 ) -> None:
     use_table(monkeypatch, tmp_path, of_vitb(channels=32, keys=64, heads=4))

@@ -1,6 +1,6 @@
-"""The kernels compute the paper's equations: every mask, every share, every precision.
+"""The kernels compute the paper's equations with every kind of mask, share and precision.
 
-They run in Triton's interpreter, on the CPU, in a process of their own: it is chosen in the
+They run in Triton's interpreter on the CPU. It needs its own process, because it is chosen in the
 environment before Triton is imported, and other tests import Triton without it.
 """
 
@@ -21,10 +21,10 @@ from support.kernels.cases import CASES, NETWORKS, RANDOM_CASES, Case
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is for Linux")
 
-#: Of |difference| / |output|. The inputs are rounded before both; what is left is the rounding
-#: of weights and outputs. The interpreter cuts bf16 off where GPUs round: twice the error.
+#: Limits of |difference| / |output|. Both get the same rounded inputs, so only weights and outputs
+#: are rounded differently. The interpreter truncates bf16 where GPUs round: twice the error.
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 1.5e-2}
-#: Of a whole click's logits; in half precision two roundings of the same click.
+#: Limits for the logits of a whole click. In half precision both results are rounded.
 CLICK_LIMIT = {torch.float32: 1e-5, torch.float16: 5e-3}
 
 
@@ -48,7 +48,7 @@ def test_every_case_is_the_equations(interpreter: ProcessPoolExecutor, name: str
     assert error(interpreter, case) < TOLERANCE[case.dtype]
 
 
-def test_a_slot_that_sees_nothing_gives_zero(interpreter: ProcessPoolExecutor) -> None:
+def test_a_slot_without_visible_keys_gives_zero(interpreter: ProcessPoolExecutor) -> None:
     largest, others_finite = interpreter.submit(kernel_cases.run_blind).result(timeout=120)
     assert largest == 0.0
     assert others_finite
@@ -56,7 +56,7 @@ def test_a_slot_that_sees_nothing_gives_zero(interpreter: ProcessPoolExecutor) -
 
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(case=RANDOM_CASES)
-def test_any_combination(interpreter: ProcessPoolExecutor, case: Case) -> None:
+def test_any_combination_is_the_equations(interpreter: ProcessPoolExecutor, case: Case) -> None:
     assert error(interpreter, case) < TOLERANCE[torch.float32]
 
 
@@ -72,7 +72,7 @@ def test_a_click_through_the_kernels_is_a_click_through_pytorch(
     assert run.result(timeout=120) < CLICK_LIMIT[dtype]
 
 
-def test_the_gpu_benchmark_compares_two_ways_to_the_same_result(
+def test_both_ways_of_the_gpu_benchmark_give_the_same_result(
     interpreter: ProcessPoolExecutor,
 ) -> None:
     by_torch, by_kernels = interpreter.submit(kernel_cases.run_benchmark).result(timeout=120)

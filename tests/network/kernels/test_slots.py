@@ -1,4 +1,4 @@
-"""What masks and keys are made of says the same as masks and keys written out."""
+"""The compact inputs of masks and keys describe the same masks and keys as the tensors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ois_network.kernels.slots import (
 )
 from ois_network.order import blocked_keys, order_maps
 from ois_network.split import add_at
-from support.kernels.cases import Attention, Case, expected, make, unpack_bits, written
+from support.kernels.cases import Attention, Case, as_tensor, expected, make, unpack_bits
 from support.kernels.measured import measurement
 from support.network_scenes import SMALL, random_network, random_prompts
 
@@ -47,9 +47,9 @@ def test_packed_bits_come_back(flags: list[bool]) -> None:
     assert torch.equal(unpack_bits(words, len(flags)), row)
 
 
-def test_masks_from_bits_are_the_networks() -> None:
+def test_masks_from_bits_are_those_of_the_network() -> None:
     prompts = random_prompts(5, 7, [(6, 2), (1, 0), (0, 3)], previous=[True, True, False])
-    prompts.coverage[1] = 255  # no background: negatives would see nothing
+    prompts.coverage[1] = 255  # no background: without the rule, negatives could attend to nothing
     visible = unpack_bits(visible_bits(prompts.coverage, prompts.has_previous), 35)  # (3, 2, 35)
     labels = prompts.labels.unsqueeze(2)
     blocked = (labels == 1) & ~visible[:, :1] | (labels == 0) & ~visible[:, 1:]
@@ -61,7 +61,7 @@ def test_masks_from_bits_are_the_networks() -> None:
     assert not blocked[2].any()
 
 
-def test_keys_with_their_disks_are_the_networks() -> None:
+def test_keys_with_their_disks_are_those_of_the_network() -> None:
     network = random_network()
     assert network.dense is not None
     prompts = random_prompts(5, 7, [(7, 4), (1, 0)], previous=[False, False])
@@ -83,7 +83,7 @@ def test_the_reference_is_the_equation_term_by_term() -> None:
     )
     order = torch.rand(2, 3, 5, generator=draw, dtype=torch.float64)
     blocked = torch.rand(2, 3, 5, generator=draw) < 0.4
-    blocked[1, 2] = True  # blocked everywhere: looks everywhere
+    blocked[1, 2] = True  # blocked everywhere counts as not blocked
     sigma = torch.tensor([0.5, 3.0])
     got = masked_attention(query, key, value, 2, order=order, sigma=sigma, blocked=blocked)
     for item in range(2):
@@ -112,7 +112,7 @@ def test_the_reference_agrees_with_the_networks_attention() -> None:
     order = order_maps(slots.depth, slots.centres, slots.labels)
     blocked = blocked_keys(made.coverage, made.has_previous, slots.labels)
     bias = torch.where(blocked, -1e4, 0.0) - 4.0 * order
-    tensors = made.query, written(made.key, slots.touched), written(made.value, slots.touched)
+    tensors = made.query, as_tensor(made.key, slots.touched), as_tensor(made.value, slots.touched)
     for ops in (TorchAttention(), EquationAttention()):
         got = ops.attend(*tensors, 2, bias.unsqueeze(1))
         assert torch.allclose(got.double(), expected(made), rtol=1e-4, atol=1e-6)
@@ -137,12 +137,12 @@ def test_kernels_run_between_sizes_where_both_were_faster(objects: int, splits: 
     "other",
     [{"dtype": torch.bfloat16}, {"heads": 4}, {"channels": 128}, {"queries": 16}, {"keys": 1000}],
 )
-def test_a_measurement_speaks_for_its_own_network(other: dict[str, object]) -> None:
+def test_a_measurement_applies_only_to_its_own_network(other: dict[str, object]) -> None:
     assert choose([measurement(1, 0.5, **other)], CALL) is None
     assert choose([measurement(1, 0.5, **other), measurement(1, 0.5)], CALL) == Blocks(64, 64, 1)
 
 
-def test_the_nearest_number_of_keys_speaks() -> None:
+def test_the_nearest_number_of_keys_decides() -> None:
     rows = [measurement(1, 0.5, keys=2993), measurement(1, 1.2, keys=5329)]
     assert choose(rows, CALL) is None
     assert choose(rows, Call(1, 48, 256, 3000, 8, torch.float16)) == Blocks(64, 64, 1)
@@ -209,7 +209,7 @@ def test_impossible_blocks_are_refused(fields: dict[str, int], message: str) -> 
 
 
 def spoilt(what: str) -> Attention:
-    """An attention that the kernels could run, but for one thing."""
+    """An attention that the kernels could run, except for one error."""
     made = make(Case(touched=4))
     slots, bias = made.bias.slots, made.bias
     assert slots.visible is not None

@@ -1,4 +1,4 @@
-"""Augmentations move image and mask together and never lose the object."""
+"""Augmentation changes image and mask together and never loses the object."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_image_and_mask_move_together(seed: int) -> None:
     assert image.shape[:2] == mask.shape
     assert mask.any()
     disagree = (image[..., 0] > 127) != mask
-    assert disagree.sum() <= 2 * 4 * np.sqrt(mask.sum())  # a pixel along the outline
+    assert disagree.sum() <= 2 * 4 * np.sqrt(mask.sum())  # one pixel along the outline
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""Simulated clicks fall where RITM's sampler and error regions say."""
+"""Simulated clicks fall where RITM's sampler puts them, and later ones on errors."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_number_of_points_follows_the_geometric_law() -> None:
 
 
 def test_without_other_objects_their_share_falls_on_the_background() -> None:
-    """An image with one object, as in HQSeg44K, gets as many negatives as any other."""
+    """An image with one object, as in HQSeg44K, gets as many negative clicks as any other."""
     target = np.zeros((60, 60), dtype=bool)
     target[20:40, 20:40] = True
     some, none = target.copy(), np.zeros_like(target)

@@ -74,13 +74,13 @@ def test_train_on_pairs_with_cached_features(
     ("more", "message"),
     [
         (["--data", "coco"], "hqseg44k:ROOT"),
-        (["--data", "davis:/nowhere"], "not there"),
+        (["--data", "davis:/nowhere"], "do not exist"),
         (["--data", "hqseg44k:/nowhere"], "lacks"),
         (["--resume"], "no run to resume"),
         (["--cache-features", "cache"], "no scene is seen twice"),
     ],
 )
-def test_mistakes_are_said(
+def test_mistakes_are_reported(
     folder: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command(folder, *more)) == 2
@@ -110,8 +110,8 @@ def test_weights_of_another_size_are_refused(
     assert "is a network of the size micro; the recipe" in capsys.readouterr().err
 
 
-def test_torchrun_leaves_our_options_alone() -> None:
-    """It parses the whole line, and takes an abbreviation of its own options for itself."""
+def test_no_option_is_taken_for_one_of_torchrun() -> None:
+    """It parses the whole command line, and accepts abbreviations of its own options."""
     import typer
     from torch.distributed.run import get_args_parser
 

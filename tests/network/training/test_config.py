@@ -1,4 +1,4 @@
-"""Recipes: shipped ones load, files round-trip, and mistakes are named."""
+"""Recipes: the shipped ones load, files can be written and read, and errors name the mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets on disk: exact layouts, and nothing missing goes unreported."""
+"""Data sets on disk: their layouts are found, and missing files are reported."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
         hqseg44k(tmp_path, "test")
 
 
-def test_missing_halves_are_counted(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_counted(tmp_path: Path) -> None:
     write_image(tmp_path / "img/a.jpg")
     write_mask(tmp_path / "gt/a.png")
     write_image(tmp_path / "img/only_image.jpg")
@@ -94,7 +94,7 @@ def test_missing_halves_are_counted(tmp_path: Path) -> None:
     assert [pair.name for pair in collection.pairs] == ["a"]
     assert collection.skipped == {"image without mask": 1, "mask without image": 2}
     assert collection.report().endswith(
-        "1 pairs where the published data set has 345, "
+        "1 pairs (the published data set has 345), "
         "1 skipped (image without mask), 2 skipped (mask without image)"
     )
     assert not collection.complete
@@ -109,7 +109,7 @@ def test_files_of_the_same_name_are_counted(tmp_path: Path) -> None:
     assert collection.skipped == {"image of the same name": 1}
 
 
-def test_pairs_cannot_teach_what_every_pixel_tells(tmp_path: Path) -> None:
+def test_pairs_are_refused_by_a_recipe_that_needs_depth(tmp_path: Path) -> None:
     write_image(tmp_path / "x/a.jpg")
     write_mask(tmp_path / "y/a.png")
     with pytest.raises(InvalidInput, match=r"objects = 0.*Train on `scenes`"):
@@ -118,14 +118,14 @@ def test_pairs_cannot_teach_what_every_pixel_tells(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "img/a.jpg")
-    with pytest.raises(InvalidInput, match="gt is not there"):
+    with pytest.raises(InvalidInput, match="gt does not exist"):
         davis(tmp_path)
 
 
 def test_folders_without_a_pair_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "x/a.jpg")
     write_mask(tmp_path / "y/b.png")
-    with pytest.raises(InvalidInput, match="holds no image with a mask"):
+    with pytest.raises(InvalidInput, match="has no image with a mask"):
         folders(tmp_path / "x", tmp_path / "y")
 
 
@@ -139,18 +139,18 @@ def test_masks_may_carry_a_suffix(tmp_path: Path) -> None:
 def test_any_non_zero_channel_is_object(tmp_path: Path, mode: str) -> None:
     image = write_image(tmp_path / "a.jpg")
     values = np.zeros((8, 12), dtype=np.uint8)
-    values[2:6, 3:9] = 1  # class index 1, nearly black: still an object
+    values[2:6, 3:9] = 1  # class index 1: nearly black, but an object
     if mode == "P":
         picture = Image.new("P", (12, 8))
         picture.frombytes(values.tobytes())
-        picture.putpalette([0, 0, 0] * 256)  # every index is shown black
+        picture.putpalette([0, 0, 0] * 256)  # every index is black
     elif mode == "1":
         picture = Image.fromarray(values * 255).convert("1")
     elif mode in ("RGB", "RGBA"):
         layers = np.zeros((8, 12, len(mode)), dtype=np.uint8)
         layers[..., 2] = values
         if mode == "RGBA":
-            layers[..., 3] = 255  # opaque everywhere: alpha is not the mask
+            layers[..., 3] = 255  # opaque everywhere; alpha is not the mask
         picture = Image.fromarray(layers)
     else:
         picture = Image.fromarray(values)
@@ -199,7 +199,7 @@ def test_an_unusable_pair_is_replaced_and_reported(tmp_path: Path) -> None:
     assert sample.masks[0].shape == (42, 56)
 
 
-def test_only_unusable_pairs_are_an_error(tmp_path: Path) -> None:
+def test_a_data_set_of_unusable_pairs_is_an_error(tmp_path: Path) -> None:
     write_image(tmp_path / "img/a.jpg")
     write_mask(tmp_path / "gt/a.png", value=0)
     source = PairSource(davis(tmp_path), MICRO, RECIPE)

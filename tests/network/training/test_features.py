@@ -1,4 +1,4 @@
-"""Features of a frozen encoder on disk, and pairs that cannot be used."""
+"""Features of a frozen encoder on disk, and the report of pairs that cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training pass is the network: shared work changes nothing but the time."""
+"""The forward pass of training computes what the network computes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_training_batch_is_the_network_on_each_object(changes: dict[str, objec
     assert float((found - logits).abs().max() / logits.abs().max()) < 1e-5
 
 
-def test_masks_do_not_pull_on_the_depth_that_orders_them() -> None:
+def test_no_gradient_flows_from_masks_into_depth() -> None:
     network = micro().requires_grad_(True).train()
     picture, prompts = inputs()
     click_batch(network, encode_batch(network, *picture), OWNER, prompts).sum().backward()

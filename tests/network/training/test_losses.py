@@ -1,4 +1,4 @@
-"""The losses agree with their formulas, written again in NumPy."""
+"""The losses agree with their formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGET = rng.random((3, 8, 9)) < 0.4
 
 
 def numpy_nfl(logits: np.ndarray, target: np.ndarray, alpha: float, gamma: float) -> np.ndarray:
-    """RITM's `NormalizedFocalLossSigmoid`, from the formula."""
+    """The formula of RITM's `NormalizedFocalLossSigmoid`."""
     p = 1 / (1 + np.exp(-logits))
     p_t = 1 - np.abs(target - p)
     beta = (1 - p_t) ** gamma
@@ -60,7 +60,7 @@ def test_the_normalisation_is_a_constant_to_the_gradient() -> None:
     np.testing.assert_allclose(logits.grad, free.grad, rtol=1e-4, atol=1e-8)
 
 
-def test_a_perfect_and_confident_mask_costs_nothing_and_stays_finite() -> None:
+def test_a_perfect_and_confident_mask_has_no_loss_and_a_finite_gradient() -> None:
     target = torch.tensor(TARGET)
     logits = torch.where(target, 200.0, -200.0).requires_grad_()
     loss = normalised_focal_loss(logits, target).sum() + soft_iou_loss(logits, target).sum()
@@ -70,7 +70,7 @@ def test_a_perfect_and_confident_mask_costs_nothing_and_stays_finite() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_soft_iou_of_certain_masks_is_the_iou() -> None:
+def test_soft_iou_of_confident_masks_is_the_iou() -> None:
     predicted = rng.random((3, 8, 9)) < 0.5
     logits = torch.where(torch.tensor(predicted), 50.0, -50.0)
     both = (predicted & TARGET).sum((1, 2)) + 1
@@ -112,7 +112,7 @@ def test_patch_shares_are_means_over_patches() -> None:
 
 
 def numpy_grouping(features: np.ndarray, shares: np.ndarray) -> float:
-    """The docstring in loops."""
+    """The docstring of `grouping_loss`, as loops."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     total = []
     for k in range(1, shares.shape[1]):
@@ -126,19 +126,19 @@ def numpy_grouping(features: np.ndarray, shares: np.ndarray) -> float:
     return float(np.mean(total))
 
 
-def test_grouping_is_its_docstring() -> None:
+def test_grouping_loss_is_what_its_docstring_says() -> None:
     features = rng.normal(size=(12, 6))
     shares = patch_shares(INSTANCES, PATCH)[0].double().numpy()
     found = grouping_loss(torch.tensor(features[None]), INSTANCES, PATCH)
     np.testing.assert_allclose(found, [numpy_grouping(features, shares)], rtol=1e-5)
 
 
-def test_grouping_wants_objects_alike_and_asks_nothing_of_the_background() -> None:
+def test_grouping_is_low_for_similar_objects_whatever_the_background() -> None:
     majority = patch_shares(WHOLE, PATCH)[0].argmax(1)
     ideal = torch.nn.functional.one_hot(majority, 70).float()
     ideal[majority == 0] = 0
     for number, patch in enumerate((majority == 0).nonzero()[:, 0]):
-        ideal[patch, 10 + number] = 1  # every patch of it on its own
+        ideal[patch, 10 + number] = 1  # each background patch is like no other
     loss = grouping_loss(ideal[None], WHOLE, PATCH)
     assert loss < 0.02
     merged = ideal.clone()
@@ -146,7 +146,7 @@ def test_grouping_wants_objects_alike_and_asks_nothing_of_the_background() -> No
     assert grouping_loss(merged[None], WHOLE, PATCH) > loss + 2
 
 
-def test_an_image_without_objects_costs_nothing() -> None:
+def test_an_image_without_objects_has_no_grouping_loss() -> None:
     features = torch.ones(2, 12, 6, requires_grad=True)
     nothing = torch.zeros(1, 12, 16, dtype=torch.uint8)
     loss = grouping_loss(features, torch.cat([nothing, INSTANCES]), PATCH)

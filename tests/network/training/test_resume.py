@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on to the same result, and survives what goes wrong."""
+"""An interrupted run resumes to the same result, and failures leave the last good state."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def interrupted_save(folder: Path) -> None:
-    """Ctrl-C while `state.pt` is being written; see `interrupted_run`."""
+    """Press Ctrl-C while `state.pt` is being written; in its own process, see `interrupted_run`."""
     fsync = os.fsync
 
     def interrupt(number: int) -> None:
@@ -67,7 +67,7 @@ def test_ctrl_c_in_the_middle_of_saving_leaves_a_whole_state(tmp_path: Path) -> 
 
 
 def interrupted_run(folder: Path) -> None:
-    """In a process of its own: a real signal must not meet what other tests have loaded."""
+    """In its own process, so that the signal does not reach what other tests have loaded."""
 
     def interrupt(text: str) -> None:
         if text.startswith("step 2/"):
@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_the_last_good_state(
     assert not list(tmp_path.glob(".*part"))
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     for suffix in ("4242.tmp", "4242.139.part"):
         (tmp_path / f".state.pt.{suffix}").write_bytes(b"half")
     run(tmp_path, stop_after=1)
@@ -121,15 +121,15 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
         ({"frozen": ("encoder",)}, "frozen"),
     ],
 )
-def test_another_recipe_does_not_go_on_with_a_run(
+def test_another_recipe_does_not_resume_a_run(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     run(tmp_path, stop_after=1)
-    with pytest.raises(CheckpointError, match=rf"begun differently.*{said}.*--weights"):
+    with pytest.raises(CheckpointError, match=rf"started with other settings.*{said}.*--weights"):
         run(tmp_path, RECIPE.replace(**changes), resume=True)
     with pytest.raises(CheckpointError, match=r"data: procedural scenes, others"):
         run(tmp_path, data="others", resume=True)
-    run(tmp_path, RECIPE.replace(log_every=2), resume=True, stop_after=2)  # only what it says
+    run(tmp_path, RECIPE.replace(log_every=2), resume=True, stop_after=2)  # only its reports differ
 
 
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
         run(tmp_path)
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
         run(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated"])
-def test_a_damaged_state_is_said(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_reported(tmp_path: Path, damage: str) -> None:
     run(tmp_path, stop_after=1)
     path = tmp_path / "state.pt"
     path.write_bytes(b"hello" if damage == "text" else path.read_bytes()[:1000])
@@ -152,7 +152,7 @@ def test_a_damaged_state_is_said(tmp_path: Path, damage: str) -> None:
         run(tmp_path, resume=True)
 
 
-def test_a_state_of_another_network_is_said(tmp_path: Path) -> None:
+def test_a_state_of_another_network_is_reported(tmp_path: Path) -> None:
     run(tmp_path, stop_after=1)
     with pytest.raises(CheckpointError, match="other dimensions"):
         train(

@@ -1,4 +1,4 @@
-"""The robot user clicks where SegNext's does, checked against a search over all pixels."""
+"""The robot user clicks where SegNext's does; an exhaustive search over all pixels agrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ois_network.training.clicks.robot import (
 
 
 def brute_force_distance(region: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Padded by one pixel, distance of every pixel to every pixel outside."""
+    """The distance to the nearest outside pixel, after padding by one pixel, by trying them all."""
     padded = np.pad(region, 1)
     outside = np.argwhere(~padded)
     distance = np.zeros(region.shape)
@@ -74,7 +74,7 @@ def test_the_first_click_is_the_deepest_point_of_the_object() -> None:
     assert click == Click(12.0, 10.0, True)
 
 
-def test_a_tie_of_both_errors_is_a_negative_click() -> None:
+def test_equally_deep_errors_give_a_negative_click() -> None:
     target = np.zeros((5, 12), dtype=np.int8)
     target[1:4, 1:4] = 1
     predicted = np.zeros_like(target, dtype=bool)

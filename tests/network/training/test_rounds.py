@@ -1,4 +1,4 @@
-"""The iterative simulation: rounds without gradient, clicks where the mask is wrong, one with."""
+"""Simulated clicks: rounds without gradient, with clicks where the mask is wrong; then one with."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def a_batch(config: TrainConfig = CONFIG) -> Batch:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What each round gave the network, and what came back."""
+    """The prompts and the logits of each round."""
     seen: list[dict[str, Any]] = []
     real = module.click_batch
 
@@ -99,7 +99,7 @@ def test_each_round_adds_a_click_and_feeds_the_mask_back(calls: list[dict[str, A
 def test_errors_are_looked_for_at_a_probability_of_049(
     monkeypatch: pytest.MonkeyPatch, probability: float, label: int
 ) -> None:
-    """SegNext's threshold: a mask of 0.495 everywhere is a mask of everything."""
+    """SegNext's threshold: with a probability of 0.495, every pixel counts as object."""
     batch = a_batch()
     seen: list[Tensor] = []
     logits = torch.full(batch.target.shape, float(np.log(probability / (1 - probability))))

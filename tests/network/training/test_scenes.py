@@ -1,4 +1,4 @@
-"""Procedural scenes are a function of two integers, and their masks and depth are exact."""
+"""Procedural scenes depend on two integers alone, and their masks and depth are exact."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_object_lies_exactly_in_one_plane(index: int) -> None:
 
 @pytest.mark.parametrize("index", range(5))
 def test_objects_are_in_front_of_the_background_they_cover(index: int) -> None:
-    """Background depth is monotone along rows or a plane, so its own pixels bound it."""
+    """Where the background of a row is flat, every object in that row must be nearer."""
     scene = render(TRAIN_SEED, index, SIZE)
     background = np.where(scene.instances == 0, scene.depth, -np.inf)
     nearest_of_row = background.max(1, keepdims=True)
@@ -73,8 +73,8 @@ def test_targets_are_the_objects_that_are_large_enough() -> None:
     assert scene.targets(1.0) == []
 
 
-def test_the_family_contains_what_order_aware_segmentation_is_about() -> None:
-    """Over some scenes: thin shapes, holes, occlusion, objects at the same and other depths."""
+def test_scenes_contain_occlusion_holes_and_thin_shapes() -> None:
+    """Among 40 scenes: thin shapes, holes, touching objects, objects at different depths."""
     kinds: set[str] = set()
     spans, touching = [], 0
     for index in range(40):

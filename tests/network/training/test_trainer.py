@@ -1,4 +1,4 @@
-"""A training run: it learns, in one process or several, and says how it goes."""
+"""A training run learns, in one process or several, and reports its progress."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_frozen_parts_keep_their_weights(tmp_path: Path) -> None:
     assert any(name.startswith("inject.") for name in changed)
 
 
-def test_a_stage_without_objects_trains_what_every_pixel_tells(tmp_path: Path) -> None:
+def test_a_stage_without_objects_trains_depth_and_grouping(tmp_path: Path) -> None:
     loss = LossConfig(depth_weight=1.0, grouping_weight=0.3)
     stages = (Stage(longest=56, images=2, objects=0, steps=40),)
     optimiser = OptimiserConfig(kind="adamw", lr=1e-3)
@@ -97,7 +97,7 @@ def test_a_stage_without_objects_trains_what_every_pixel_tells(tmp_path: Path) -
 
 
 def test_accumulated_batches_make_one_step_of_their_mean_gradient(tmp_path: Path) -> None:
-    """A step of plain descent on two batches, by hand."""
+    """The expected weights come from one step of gradient descent on both batches."""
     config = RECIPE.replace(
         accumulate=2, stages=(Stage(longest=56, images=1, objects=2, steps=1, rounds=0),),
         optimiser=OptimiserConfig(kind="adamw", lr=1e-3), ema=0.0,
@@ -130,7 +130,7 @@ def test_bf16_trains_and_the_weights_stay_fp32(tmp_path: Path) -> None:
     assert all(np.isfinite(record["mask"]) for record in metrics(tmp_path))
 
 
-def test_epochs_need_data_with_an_end() -> None:
+def test_epochs_need_a_finite_data_set() -> None:
     with pytest.raises(InvalidInput, match=r"counts epochs, .*--data hqseg44k:ROOT"):
         plan_stages(RECIPE.replace(stages=(Stage(epochs=15),)), 0, 1)
 
@@ -177,7 +177,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
     assert points == pytest.approx(expected, abs=1e-6)
 
 
-def test_progress_says_how_long_it_takes(tmp_path: Path) -> None:
+def test_progress_reports_the_remaining_time(tmp_path: Path) -> None:
     said: list[str] = []
     run(tmp_path, say=said.append)
     assert said[0].startswith("step 1/6  mask ")
@@ -206,7 +206,7 @@ run(Path(sys.argv[1]), ONE_ROUND)
 
 
 def test_two_processes_train_together(tmp_path: Path) -> None:
-    """Two processes with a batch each end where one with two batches a step does."""
+    """Two processes with one batch each end with the weights of one with two batches per step."""
     script = tmp_path / "script.py"
     tests = str(Path(__file__).parents[2])
     script.write_text(SCRIPT.format(paths=[tests, *sys.path]), encoding="utf-8")
@@ -228,7 +228,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     assert max(far.values()) < 1e-4, far
 
 
-def test_a_batch_moves_whole() -> None:
+def test_every_tensor_of_a_batch_moves() -> None:
     plan = BatchPlan(SceneSource(MICRO, RECIPE), MICRO, RECIPE, plan_stages(RECIPE, 0, 1)[0])
     moved = plan[0].to(torch.device("meta"))
     tensors = [getattr(moved, name) for name in Batch.__slots__]

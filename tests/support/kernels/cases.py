@@ -1,8 +1,8 @@
-"""One attention of random numbers by the kernels and by the equations, in whichever process.
+"""Attention on random numbers by the kernels and by the equations.
 
-The cases are those of the interpreter on a CPU (`test_kernels_parity.py`) and of a GPU
-(`test_gpu_kernels.py`). Imports Triton only inside the functions that run kernels: the
-interpreter must be chosen in the environment before that.
+`tests/network/kernels/test_parity.py` runs these cases in the interpreter on a CPU,
+`tests/gpu/test_kernels.py` on a GPU. Only the functions that run kernels import Triton, because the
+interpreter must be chosen in the environment before the import.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ BLOCKS = Blocks(64, 32, 2)
 class Case:
     """An attention with 24 positive and 24 negative slots, of which some are empty.
 
-    sigma: None for no order bias, one number, or one a head. covered: share of the patches
-    that the previous mask covers wholly, None for no object mask; the others it leaves empty.
-    touched: entries of disks an object, of which one is unused and one names a patch twice.
+    sigma: None for no order bias, or one number, or one per head. covered: share of the patches
+    that the previous mask covers completely, the others are empty; None for no object mask.
+    touched: entries of disks per object; one of them is unused, and one names a patch again.
     """
 
     objects: int = 2
@@ -82,7 +82,7 @@ def _every_strength_of_order_with_and_without_masks() -> Iterator[tuple[str, Cas
 
 
 def _a_mask_of_nothing_and_a_mask_of_everything() -> Iterator[tuple[str, Case]]:
-    # One sign would be blocked everywhere: its slots see everything instead.
+    # One sign would be blocked everywhere, so its slots attend to everything.
     for covered in (0.0, 1.0):
         case = Case(objects=1, heads=1, covered=covered, clicks=(24, 24), touched=5)
         yield f"all-covered-{covered}", case
@@ -96,8 +96,8 @@ def _one_image_for_all_objects_or_one_each() -> Iterator[tuple[str, Case]]:
                 yield f"{objects}-objects-shared-{shared}-touched-{touched}", case
 
 
-def _every_way_to_cut_the_work() -> Iterator[tuple[str, Case]]:
-    # 24 positives on few patches: whole tiles that no slot of a tile of 16 sees.
+def _every_way_to_divide_the_work() -> Iterator[tuple[str, Case]]:
+    # With 24 positives and few covered patches, no slot of some tiles attends to a whole key tile.
     case = Case(objects=1, heads=1, clicks=(24, 24), covered=0.02, keys=130)
     ways = (16, 1, True), (16, 3, False), (32, 7, True), (64, 1, False), (64, 7, True)
     for queries, splits, skip in ways:
@@ -113,7 +113,7 @@ CASES = {
         _every_strength_of_order_with_and_without_masks,
         _a_mask_of_nothing_and_a_mask_of_everything,
         _one_image_for_all_objects_or_one_each,
-        _every_way_to_cut_the_work,
+        _every_way_to_divide_the_work,
     )
     for name, case in some()
 }
@@ -139,7 +139,7 @@ RANDOM_CASES = st.builds(
     ),
 )
 
-#: Whole clicks: with order, with masks, order first, in which precision.
+#: Whole clicks: (with order, with masks, order first, precision).
 NETWORKS = (
     (True, True, True, torch.float32),
     (False, True, False, torch.float32),
@@ -150,7 +150,7 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Attention:
-    """The tensors of a case: K and V with their disks' part, D, the old mask."""
+    """The tensors of a case: Q, K, V, the inputs of M and B, and the previous mask."""
 
     case: Case
     query: Tensor
@@ -162,7 +162,7 @@ class Attention:
 
 
 def make(case: Case) -> Attention:
-    """On the CPU, so that every device gets the same numbers."""
+    """Random tensors, drawn on the CPU so that every device gets the same numbers."""
     draw = torch.Generator().manual_seed(case.seed)
     n, channels = case.objects, case.heads * case.dim
 
@@ -208,7 +208,7 @@ def make(case: Case) -> Attention:
 
 
 def on(value: T, device: str) -> T:
-    """A dataclass with all tensors in it, at any depth, on the device."""
+    """A copy of a dataclass with all its tensors, at any depth, on the device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if not is_dataclass(value):
@@ -223,8 +223,8 @@ def unpack_bits(words: Tensor, count: int) -> Tensor:
     return flags.flatten(-2)[..., :count].bool()
 
 
-def written(rows: Rows, touched: Touched | None) -> Tensor:
-    """K or V of every object, (N or 1, K, C)."""
+def as_tensor(rows: Rows, touched: Touched | None) -> Tensor:
+    """K or V of every object as one tensor, (N or 1, K, C)."""
     if rows.part is None or touched is None:
         return rows.base
     part = rows.part * touched.fresh.unsqueeze(2)
@@ -232,7 +232,7 @@ def written(rows: Rows, touched: Touched | None) -> Tensor:
 
 
 def expected(made: Attention) -> Tensor:
-    """float64, by the equations and by the network's own rules for M and B."""
+    """The result in float64, by the equations and the network's rules for M and B."""
     slots, case = made.bias.slots, made.case
     order = blocked = None
     sigma = made.bias.sigma
@@ -242,8 +242,8 @@ def expected(made: Attention) -> Tensor:
         blocked = blocked_keys(made.coverage, made.has_previous, slots.labels)
     return equation(
         made.query.double(),
-        written(made.key, slots.touched).double(),
-        written(made.value, slots.touched).double(),
+        as_tensor(made.key, slots.touched).double(),
+        as_tensor(made.value, slots.touched).double(),
         case.heads,
         order=order,
         sigma=0.0 if sigma is None else sigma.double(),
@@ -252,7 +252,7 @@ def expected(made: Attention) -> Tensor:
 
 
 def run(case: Case, device: str = "cpu") -> float:
-    """|kernel - equation| / |equation|, norms over all outputs; the equation on the CPU."""
+    """|kernel - equation| / |equation|, norms over all outputs; the equation runs on the CPU."""
     made = make(case)
     got = _by_kernels(made, case.blocks, device)
     want = expected(made)
@@ -260,7 +260,10 @@ def run(case: Case, device: str = "cpu") -> float:
 
 
 def run_blind(device: str = "cpu") -> tuple[float, bool]:
-    """Bits that show nothing to positives: (largest output of theirs, all others are finite)."""
+    """A run whose positive slots may attend to no key.
+
+    Returns their largest output, and whether all other outputs are finite.
+    """
     made = make(Case(clicks=(24, 24)))
     visible = made.bias.slots.visible
     assert visible is not None
@@ -280,7 +283,7 @@ def _by_kernels(made: Attention, blocks: Blocks, device: str) -> Tensor:
 def run_network(
     order: bool, masks: bool, order_first: bool, dtype: torch.dtype, device: str = "cpu"
 ) -> float:
-    """A whole click through the kernels and through PyTorch: relative difference of logits."""
+    """The relative difference between the logits of a click by the kernels and by PyTorch."""
     from ois_network.kernels.operations import KernelAttention
 
     config = SMALL.replace(
@@ -310,13 +313,13 @@ def run_network(
         want, _ = decoder(state, *clicks)
         set_attention_ops(decoder, KernelAttention(always))
         got, _ = decoder(state, *clicks)
-    # Once for the click, then for each of its attentions: the kernels did run.
+    # Asked once for the click, and then for each of its attentions: the kernels have run.
     assert asked == [Call(2, 48, 32, 35, 2, dtype)] * (1 + 2 * config.fusion_blocks)
     return relative_error(got, want)
 
 
 def run_benchmark() -> tuple[list[float], list[float]]:
-    """The GPU benchmark's click on a CPU, PyTorch's and the kernels' outputs: their errors."""
+    """The errors of the GPU benchmark's click on a CPU: by PyTorch, and by the kernels."""
     from ois_benchmarks.gpu.click import ClickAttention
 
     call = Call(2, 48, 32, 14 * 15, 2, torch.float16)

@@ -1,6 +1,6 @@
-"""Kernels as the launcher asks for them, compiled for one architecture in whichever process.
+"""Variants of the kernels that the launcher uses, to be compiled for one architecture.
 
-Imports the compiler only inside `compiled`: what is set in the environment before that holds.
+Only `compiled` imports the compiler, so that a test can set the environment before.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = 90
 _NO_DISKS = ("PARTS", False)
-#: One share of the keys: Triton compiles an argument that is 1 in, as the launcher's is then.
+#: One share of the keys. Triton compiles in an argument that is 1, as in the launcher.
 _ONE_SHARE = (("DIRECT", True), _NO_DISKS, ("splits", 1))
 
 
 @dataclass(frozen=True)
 class CubinCase:
-    """kernel: order, object or sum; changes: of the constants that are written to files."""
+    """A variant. kernel: order, object or sum. changes: other constants than `cubins.variants`."""
 
     kernel: str
     dtype: str
@@ -47,7 +47,7 @@ CASES = {
 
 
 def compiled(case: CubinCase) -> Compiled:
-    """Raises `ExportError` as `cubins.compile_kernel`."""
+    """Compile a case. Raises the `ExportError` of `cubins.compile_kernel`."""
     from ois_network.kernels import cubins
 
     name = f"{case.kernel}-{case.dtype}"

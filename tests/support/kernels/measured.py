@@ -1,4 +1,4 @@
-"""Measurements of kernels, made up."""
+"""Invented measurements of the kernels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Simulated clicks: the training sampler and the robot user of evaluation."""
+"""Simulated clicks: the sampler of training and the robot user of evaluation."""

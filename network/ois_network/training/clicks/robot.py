@@ -1,8 +1,8 @@
-"""The robot user of RITM, SimpleClick and SegNext, to the letter; NumPy and SciPy only.
+"""The robot user of RITM, SimpleClick and SegNext, reproduced exactly with NumPy and SciPy.
 
-Every click goes to the deepest point of the region where the prediction is wrong: of the
-missing and the wrongly added pixels, whichever reaches deeper. See SegNext
-`isegm/inference/clicker.py`; the image's border counts as an edge.
+Every click goes to the deepest point of a wrong region: of the missing or of the wrongly added
+pixels, whichever reaches deeper. The image's border counts as an edge. See SegNext
+`isegm/inference/clicker.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def next_robot_click(
 ) -> Click:
     """The robot's next click on an object.
 
-    target: (H, W), 1 = object, 0 = not, -1 = ignored; predicted: (H, W) bool, 1 = object (all
-    zero before the first click); clicks: those already made, whose pixels are not clicked
-    again. The first pixel in row-major order that attains the largest depth is taken. Raises
-    `InvalidInput` when the shapes differ.
+    target: (H, W), 1 = object, 0 = background, -1 = ignored. predicted: (H, W) bool, 1 = object;
+    all zero before the first click. clicks: the earlier ones; their pixels are not clicked again.
+    Of several deepest pixels the first in row-major order is taken. Raises `InvalidInput` if the
+    shapes differ.
     """
     if target.shape != predicted.shape or target.ndim != 2:
         raise InvalidInput(
@@ -50,21 +50,21 @@ def next_robot_click(
 
 
 def inner_distance(region: Mask) -> NDArray[np.float32]:
-    """Precise L2 distance of each pixel to the nearest one outside `region` (H, W).
+    """Exact L2 distance of each pixel to the nearest pixel outside `region` (H, W).
 
-    Outside the image is outside the region, as after OpenCV's padding by one pixel.
+    Pixels outside the image are outside the region, as with OpenCV after padding by one pixel.
     """
     depth = np.zeros(region.shape, dtype=np.float32)
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     if rows.size:
-        # The frame around the region's bounding box holds an outside pixel nearest to each.
+        # The nearest outside pixel is in the bounding box or in the frame of one pixel around it.
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         depth[box] = ndimage.distance_transform_edt(np.pad(region[box], 1))[1:-1, 1:-1]
     return depth
 
 
 def intersection_over_union(target: NDArray[np.generic], predicted: NDArray[np.generic]) -> float:
-    """IoU over pixels that are not ignored (-1). Two empty masks agree: 1."""
+    """IoU over the pixels that are not ignored (-1). It is 1 for two empty masks."""
     valid = target != -1
     wanted, found = (target == 1) & valid, predicted.astype(bool) & valid
     union = int((wanted | found).sum())
@@ -72,5 +72,5 @@ def intersection_over_union(target: NDArray[np.generic], predicted: NDArray[np.g
 
 
 def clicks_to_reach(ious: Sequence[float], threshold: float, most: int = MOST_CLICKS) -> int:
-    """NoC: how many clicks until IoU >= threshold; `most` if it never is."""
+    """NoC: the number of clicks until IoU >= threshold, or `most` if it stays below."""
     return next((n for n, iou in enumerate(ious[:most], 1) if iou >= threshold), most)

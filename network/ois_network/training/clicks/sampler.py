@@ -1,7 +1,7 @@
-"""Simulated clicks for training: RITM's sampler, as SegNext uses it (all NumPy, SciPy).
+"""Simulated clicks for training: RITM's sampler as SegNext uses it, with NumPy and SciPy.
 
-First clicks come from the multi-point sampler; later ones from the region where the
-prediction is wrong. Masks are at network size; points are (x, y) in network pixels.
+The first clicks come from the multi-point sampler, later ones from a region where the prediction
+is wrong. Masks have network size; points are (x, y) in network pixels.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_P
 
 Mask = NDArray[np.bool_]
 
-#: Thinner objects keep their positives anywhere (SegNext: where erosion leaves 10 pixels or less).
+#: Positives fall anywhere on an object of which erosion leaves at most this many pixels (SegNext).
 _WORTH_ERODING = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ClickConfig:
-    """Defaults: SegNext's (MultiPointSampler and trainer of its `plainvit_base1024` models)."""
+    """Defaults are SegNext's: MultiPointSampler and trainer of its `plainvit_base1024` models."""
 
-    most: int = SLOTS_PER_SIGN  # points a sign, SegNext max_num_points=24
-    gamma: float = 0.80  # each further point is this much less likely, SegNext prob_gamma
-    erode: int = 3  # pixels positives stay away from the border, with `erode_share`
+    most: int = SLOTS_PER_SIGN  # points per sign, SegNext max_num_points=24
+    gamma: float = 0.80  # each further point is less likely by this factor, SegNext prob_gamma
+    erode: int = 3  # positives keep this distance from the outline, in `erode_share` of objects
     erode_share: float = 0.9
-    background: float = 0.1  # where negatives fall: anywhere off the object,
+    background: float = 0.1  # shares of negatives: anywhere outside the object,
     other: float = 0.4  # on other objects,
     border: float = 0.5  # or near its outline
-    border_reach: float = 0.1  # times sqrt(area)
-    single_share: float = 0.0  # share of objects that begin with one click at their deepest
-    rounds: int = 3  # at most so many rounds without gradient before the one with
-    stride: int = 1  # error regions are measured on every stride-th pixel
+    border_reach: float = 0.1  # near: at most this far, times sqrt(area)
+    single_share: float = 0.0  # share of objects that start with one click, deep inside
+    rounds: int = 3  # most rounds without gradient before the one with
+    stride: int = 1  # error regions are measured on every n-th pixel
 
     def __post_init__(self) -> None:
         from ois_client.contract.errors import InvalidInput
@@ -51,9 +51,10 @@ class ClickConfig:
 def first_clicks(
     target: Mask, others: Mask, rng: np.random.Generator, config: ClickConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """target, others: (h, w), 1 = the object / other objects -> points (48, 2), labels (48).
+    """The first clicks on an object: points (48, 2) and labels (48).
 
-    `target` must not be empty: its first positive click always lies on it.
+    target, others: (h, w), 1 = the object and 1 = other objects. `target` must not be empty: the
+    first positive click is always on it.
     """
     points = np.zeros((SLOTS, 2), dtype=np.float32)
     labels = np.full(SLOTS, EMPTY, dtype=np.int32)
@@ -67,7 +68,7 @@ def first_clicks(
     negatives = int(rng.choice(config.most + 1, p=weights / weights.sum()))
     inner = target
     if rng.random() < config.erode_share:
-        # The chessboard distance counts the same pixels as repeated 3x3 erosion.
+        # The chessboard distance gives the same pixels as repeated 3x3 erosion.
         eroded = ndimage.distance_transform_cdt(target, metric="chessboard") > config.erode
         if eroded.sum() > _WORTH_ERODING:
             inner = eroded
@@ -81,7 +82,7 @@ def first_clicks(
 def deepest_region_click(
     region: Mask, rng: np.random.Generator, stride: int = 1
 ) -> NDArray[np.float32]:
-    """A random pixel more than half as deep inside `region` as its deepest one; (x, y)."""
+    """A random pixel (x, y) of `region`, more than half as deep inside it as its deepest pixel."""
     depth = _depth_inside(region, stride)
     return _random_pixel(depth > depth.max() / 2, rng, stride, region)
 
@@ -89,10 +90,10 @@ def deepest_region_click(
 def next_click(
     target: Mask, predicted: Mask, rng: np.random.Generator, stride: int = 1
 ) -> tuple[NDArray[np.float32], int] | None:
-    """The next simulated click and its label; None where the prediction is already right.
+    """The next simulated click (x, y) and its label, or None if the prediction is right.
 
-    Of the missing and the wrongly added regions the one that reaches deeper is corrected, at
-    a random pixel deeper than half its depth (RITM `get_next_points`).
+    Of the missing and the wrongly added pixels, it corrects those that reach deeper, at a random
+    pixel deeper than half their depth (RITM `get_next_points`).
     """
     missing, added = target & ~predicted, predicted & ~target
     missing_depth, added_depth = _depth_inside(missing, stride), _depth_inside(added, stride)
@@ -109,7 +110,7 @@ def next_click(
 def add_click(
     points: NDArray[np.float32], labels: NDArray[np.int32], point: NDArray[np.float32], label: int
 ) -> None:
-    """Put a click into the first empty slot of its sign, or over the last; in place."""
+    """Put a click into the first empty slot of its sign, or else into the last, in place."""
     first = 0 if label == POSITIVE else SLOTS_PER_SIGN
     half = labels[first : first + SLOTS_PER_SIGN]
     empty = np.flatnonzero(half == EMPTY)
@@ -118,12 +119,12 @@ def add_click(
 
 
 def _depth_inside(region: Mask, stride: int) -> NDArray[np.float64]:
-    """Euclidean distance to the region's outside; the image's border counts as outside."""
+    """Euclidean distance to the outside of the region; outside the image is outside."""
     sampled = region[::stride, ::stride]
     depth = np.zeros(sampled.shape, dtype=np.float64)
     rows, columns = np.flatnonzero(sampled.any(1)), np.flatnonzero(sampled.any(0))
     if rows.size:
-        # Everything outside the bounding box is outside the region: one pixel of it is enough.
+        # The bounding box and a frame of one pixel around it are enough.
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         depth[box] = ndimage.distance_transform_edt(np.pad(sampled[box], 1))[1:-1, 1:-1]
     return depth
@@ -140,7 +141,7 @@ def _random_pixel(
 
 
 def _draw(region: Mask, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """`count` random pixels of `region` as (count, 2), (x, y); none if it is empty."""
+    """`count` random pixels of `region`, (count, 2) as (x, y); none if the region is empty."""
     flat = np.flatnonzero(region)
     if not flat.size or not count:
         return np.zeros((0, 2), dtype=np.float32)
@@ -157,7 +158,7 @@ def _negatives(
     outside = ~target
     kinds = rng.choice(3, size=count, p=[config.background, config.other, config.border])
     other = others & outside
-    # Where the image has no other object, SegNext draws these from the background.
+    # If the image has no other object, SegNext draws these from the background.
     regions: list[Mask] = [outside, other if other.any() else outside, outside]
     if (kinds == 2).any() and outside.any():
         reach = int(np.ceil(config.border_reach * np.sqrt(target.sum())))

@@ -1,1 +1,1 @@
-"""Training data: pairs on disk, augmentation, batches, cached features."""
+"""Training data: pairs on disk, sources of samples, augmentation, batches, cached features."""

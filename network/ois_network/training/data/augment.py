@@ -1,4 +1,4 @@
-"""Augmentations of one image and its mask: SegNext's list for HQSeg44K, on Pillow and NumPy."""
+"""Augmentation of an image and its mask: SegNext's for HQSeg44K, with Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Mask = NDArray[np.bool_]
 def augment(
     image: Picture, mask: Mask, rng: np.random.Generator, config: AugmentConfig
 ) -> tuple[Picture, Mask]:
-    """image (H, W, 3), mask (H, W) -> the same kinds, maybe of another size.
+    """Augment image (H, W, 3) and mask (H, W); the size may change.
 
-    The mask stays exact 0/1 (nearest). An object that would leave the picture stays as it is.
+    The mask is resampled with nearest neighbour. An object that would leave the image is not moved.
     """
     if not config.on:
         return image, mask
@@ -72,7 +72,7 @@ def _colour(image: Picture, rng: np.random.Generator, config: AugmentConfig) -> 
 def fit_to(
     image: Picture, mask: Mask, shape: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Picture, Mask]:
-    """Cut out the aspect of `shape` (width, height), keeping some of the object, and resize."""
+    """Crop to the aspect ratio of `shape` (width, height), with part of the object, and resize."""
     height, width = mask.shape
     aspect = shape[0] / shape[1]
     cut_width, cut_height = min(width, round(height * aspect)), min(height, round(width / aspect))
@@ -92,7 +92,7 @@ def fit_to(
 
 
 def squash_to(image: Picture, mask: Mask, shape: tuple[int, int]) -> tuple[Picture, Mask]:
-    """All of the image at `shape` (width, height); an object that vanishes leaves an empty mask."""
+    """Resize to `shape` (width, height). The mask becomes empty if its object is too small."""
     resized = np.array(Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC))
     return resized, _resize_mask(mask, shape)
 

@@ -1,4 +1,4 @@
-"""Image + mask pairs on disk: HQSeg44K, DAVIS, or any two folders.
+"""Pairs of an image and a mask on disk: HQSeg44K, DAVIS, or any two folders.
 
     HQSeg44K (SegNext `hqseg44k.py`; root is sam-hq's data folder), images .jpg, masks .png
       train   DIS5K/DIS-TR/{im,gt}                                              44,320 pairs
@@ -11,8 +11,8 @@
     DAVIS (345 frames)   img/*.* + gt/*.*, same stem
     folders              two folders, same stem
 
-An object is where any channel of its mask is not zero; one object an image. What is missing
-is counted and reported, never passed over in silence.
+Each image has one object: the pixels where any channel of the mask is not zero. Files without a
+partner and missing folders are counted and reported.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ois_client.contract.images import load_image
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 _THIN = "thin_object_detection"
-#: split -> (image folder, mask folder); equal folders hold image.jpg and mask.png side by side
+#: split -> (image folder, mask folder); if both are the same, it has x.jpg and x.png of each pair
 _HQSEG44K = {
     "train": (
         ("DIS5K/DIS-TR/im", "DIS5K/DIS-TR/gt"),
@@ -53,7 +53,7 @@ _DAVIS_PAIRS = 345
 
 
 class SkippedPair(InvalidInput):
-    """A pair that cannot be used; `reason` is a short name to count it by."""
+    """A pair that cannot be used. reason: short, to count such pairs by."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class SkippedPair(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """name: unique within its collection."""
+    """An image file and its mask file. name: unique within the collection."""
 
     name: str
     image: Path
@@ -71,8 +71,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Pairs in a fixed order; skipped: why and how many files were left out; expected: how many
-    pairs the data set has where it is complete (0: not known).
+    """Pairs in a fixed order. skipped: reason -> number of files that were left out.
+
+    expected: the number of pairs in the complete data set, 0 if unknown.
     """
 
     name: str
@@ -82,21 +83,24 @@ class Collection:
 
     @property
     def complete(self) -> bool:
+        """Whether it has as many pairs as the published data set."""
         return not self.expected or len(self.pairs) == self.expected
 
     def report(self) -> str:
+        """The number of pairs and of skipped files, as one line of text."""
         text = f"{self.name}: {len(self.pairs)} pairs"
         if not self.complete:
-            text += f" where the published data set has {self.expected}"
+            text += f" (the published data set has {self.expected})"
         for reason, count in sorted(self.skipped.items()):
             text += f", {count} skipped ({reason})"
         return text
 
 
 def hqseg44k(root: str | Path, split: str = "train", *, partial: bool = False) -> Collection:
-    """HQSeg44K's `train` or `val`. With `partial`, missing parts are counted instead of refused.
+    """The pairs of HQSeg44K `train` or `val`.
 
-    Raises `InvalidInput` for a missing root, an unknown split, or missing parts (all listed).
+    partial: count missing folders instead of raising. Raises `InvalidInput` for an unknown split,
+    for missing folders (all are listed), and if there are no pairs.
     """
     root = Path(root)
     if split not in _HQSEG44K:
@@ -116,20 +120,26 @@ def hqseg44k(root: str | Path, split: str = "train", *, partial: bool = False) -
     if missing and not partial:
         raise InvalidInput(
             f"HQSeg44K {split} at {root} lacks {', '.join(missing)}; expected the folders of "
-            "sam-hq's training data. Complete it, or accept the rest explicitly (partial)"
+            "sam-hq's training data. Add them, or use what is there (`partial`)"
         )
     collection = Collection(f"HQSeg44K {split}", tuple(pairs), skipped, _HQSEG44K_PAIRS[split])
     return _checked(collection, root)
 
 
 def davis(root: str | Path) -> Collection:
-    """The 345 frames of DAVIS: `img/` and `gt/`, matched by stem."""
+    """The 345 frames of DAVIS: `img/` and `gt/`, matched by stem.
+
+    Raises `InvalidInput` if a folder is missing or there are no pairs.
+    """
     root = Path(root)
     return _folder_pair(f"DAVIS at {root}", root / "img", root / "gt", _DAVIS_PAIRS)
 
 
 def folders(images: str | Path, masks: str | Path) -> Collection:
-    """Any two folders whose files match by stem (mask files may also be called <stem>_mask)."""
+    """Two folders whose files match by stem; a mask may also have the stem <stem>_mask.
+
+    Raises `InvalidInput` if a folder is missing or there are no pairs.
+    """
     return _folder_pair(f"{images} + {masks}", Path(images), Path(masks))
 
 
@@ -137,7 +147,7 @@ def _folder_pair(name: str, images: Path, masks: Path, expected: int = 0) -> Col
     absent = [str(path) for path in (images, masks) if not path.is_dir()]
     if absent:
         raise InvalidInput(
-            f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not there; expected a "
+            f"{' and '.join(absent)} {'do' if len(absent) > 1 else 'does'} not exist; expected a "
             "folder of images and a folder of masks with the same file stems"
         )
     pairs, skipped = _match(images, masks, "", _PICTURES, _PICTURES)
@@ -145,9 +155,9 @@ def _folder_pair(name: str, images: Path, masks: Path, expected: int = 0) -> Col
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """image (H, W, 3) uint8 RGB after EXIF orientation, mask (H, W) bool, 1 = object.
+    """Read image (H, W, 3) uint8 RGB in EXIF orientation and mask (H, W) bool, 1 = object.
 
-    Raises `SkippedPair` when a file is unreadable, the sizes differ, or the mask is empty.
+    Raises `SkippedPair` if a file is not readable, the sizes differ, or the mask is empty.
     """
     try:
         image = load_image(pair.image).pixels()
@@ -156,7 +166,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     try:
         with Image.open(pair.mask) as picture:
             if picture.mode in ("P", "1", "I", "F", "I;16"):
-                # A palette's indices say what is an object, its colours do not.
+                # With a palette the indices mark the object, not the colours.
                 values = np.asarray(picture)
             else:
                 values = np.asarray(picture.convert("RGB" if "A" in picture.mode else picture.mode))
@@ -166,7 +176,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     if mask.shape != image.shape[:2]:
         raise SkippedPair(
             "mask of another size",
-            f"mask {pair.mask} is {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+            f"mask {pair.mask} has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
             f"{image.shape[1]}x{image.shape[0]}",
         )
     if not mask.any():
@@ -190,7 +200,7 @@ def _match(
         Pair(f"{prefix}/{stem}" if prefix else stem, found[stem], targets[stem])
         for stem in sorted(set(found) & set(targets))
     ]
-    return pairs, +skipped  # + drops the zeros
+    return pairs, +skipped  # + removes zeros
 
 
 def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
@@ -200,7 +210,7 @@ def _files(folder: Path, kinds: tuple[str, ...]) -> list[Path]:
 def _checked(collection: Collection, root: Path) -> Collection:
     if not collection.pairs:
         raise InvalidInput(
-            f"{collection.name} holds no image with a mask ({collection.report()}); expected "
-            f"files with the same stem below {root}"
+            f"{collection.name} has no image with a mask ({collection.report()}); expected "
+            f"files with the same stem in {root}"
         )
     return collection

@@ -1,11 +1,11 @@
-"""Procedural scenes: layered objects with exact masks and exact depth, from two integers.
+"""Procedural scenes: layered objects with exact masks and exact depth.
 
-`render(seed, index)` always gives the same scene. What it contains is what order-aware
-segmentation is about: objects in front of each other, similar surfaces at different depths,
-different surfaces at the same depth, holes, bars and fences, slanted planes, a background
-whose depth changes. Depth is inverse depth, larger = nearer, as Depth-Anything-V2's.
+`render(seed, index)` always draws the same scene. Scenes contain what matters for order-aware
+segmentation: objects in front of each other, similar surfaces at different depths, different
+surfaces at the same depth, holes, bars and fences, slanted planes, and a background whose depth
+changes. Depth is inverse depth, larger = nearer, as in Depth-Anything-V2.
 
-Visibility is decided by a z-buffer, so a mask is exactly the visible part of its object.
+A z-buffer decides visibility, so a mask is exactly the visible part of its object.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from ois_network.training.scenes.shapes import Shape, draw_shape
 from ois_network.training.scenes.textures import Image32, Texture
 
-#: Seeds of the two halves: nothing that is evaluated was ever trained on.
+#: Seeds of disjoint sets of scenes: none that is evaluated is trained on.
 TRAIN_SEED = 1
-VALIDATION_SEED = 1_000_033  # what training and ablations look at, and decide by
-HELD_OUT_SEED = 1_000_003  # what results are reported on
+VALIDATION_SEED = 1_000_033  # for decisions during training and in ablations
+HELD_OUT_SEED = 1_000_003  # for reported results
 
-#: An object smaller than this share of the image is scenery, not a target.
+#: An object that covers less than this share of the image is not a target.
 SMALLEST_TARGET = 0.005
 
 _ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3)
@@ -32,9 +32,11 @@ _ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """image (H, W, 3) uint8 RGB; depth (H, W) float32 inverse depth, larger = nearer;
-    instances (H, W) uint8, 0 = background, k = the visible part of object k;
-    kinds: the shape's name of object 1, 2, ...
+    """A drawn scene.
+
+    image: (H, W, 3) uint8 RGB. depth: (H, W) float32 inverse depth, larger = nearer. instances:
+    (H, W) uint8, 0 = background, k = the visible part of object k. kinds: names of the shapes of
+    objects 1, 2, ...
     """
 
     image: NDArray[np.uint8]
@@ -58,12 +60,12 @@ class _Object:
     inverse_depth: float
     slant: tuple[float, float]
     textures: tuple[Texture, ...]
-    split: float  # where the second texture begins, in radii
+    split: float  # where the second texture begins, in units of the radius
 
 
 @dataclass(frozen=True, slots=True)
 class _Background:
-    horizon: float | None  # share of the height; None: one slanted plane
+    horizon: float | None  # as a share of the height; None: one slanted plane
     far: float
     near: float
     tilt: float
@@ -71,7 +73,7 @@ class _Background:
 
 
 def scene_size(seed: int, index: int) -> tuple[int, int]:
-    """(width, height) in pixels that scene `index` has unless the caller wants another."""
+    """The own size of scene `index`: (width, height) in pixels."""
     rng = np.random.default_rng([seed, index, 1])
     longest = int(rng.integers(384, 641))
     aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
@@ -81,7 +83,7 @@ def scene_size(seed: int, index: int) -> tuple[int, int]:
 
 
 def render(seed: int, index: int, size: tuple[int, int] | None = None) -> Scene:
-    """Scene `index` of the family `seed`, at `size` (width, height) or its own size."""
+    """Draw scene `index` of a seed, at `size` (width, height) or at its own size."""
     width, height = size or scene_size(seed, index)
     rng = np.random.default_rng([seed, index])
     background = _draw_background(rng)
@@ -129,18 +131,18 @@ def _draw_objects(rng: np.random.Generator, background: _Background) -> list[_Ob
         inverse_depth = float(rng.uniform(0.3, 1.0))
         if objects and rng.random() < 0.2:  # another surface at the same depth
             inverse_depth = objects[int(rng.integers(len(objects)))].inverse_depth
-        # Nearer things look larger; the spread keeps size from giving depth away.
+        # Nearer objects look larger, with a spread, so that size does not determine depth.
         radius = (0.06 + 0.16 * inverse_depth) * float(np.exp(rng.normal(0, 0.35)))
         radius = float(np.clip(radius * (1.35 if thin else 1.0), 0.06, 0.34))
         turn = float(rng.uniform(0, 2 * np.pi)) if rng.random() < 0.6 else 0.0
         centre_x, centre_y = (float(v) for v in rng.uniform(0.05, 0.95, 2))
         if background.horizon is not None and rng.random() < 0.75:
-            # Standing on the ground: its foot is where the ground is as near as it is.
+            # It stands on the ground: its foot is where the ground has the same depth.
             foot = background.horizon + (1 - background.horizon) * (
                 (inverse_depth - background.far) / (background.near - background.far)
             )
             centre_y = float(np.clip(foot - radius, 0.05, 1.0))
-        if objects and rng.random() < 0.35:  # beside another: occlusion is the rule
+        if objects and rng.random() < 0.35:  # near another object, so that many overlap
             other = objects[int(rng.integers(len(objects)))]
             centre_x = float(np.clip(other.centre[0] + rng.normal(0, 0.13), 0.03, 0.97))
             if background.horizon is None:
@@ -171,14 +173,14 @@ def _draw_objects(rng: np.random.Generator, background: _Background) -> list[_Ob
 def _paint_background(
     background: _Background, x: Image32, y: Image32
 ) -> tuple[Image32, NDArray[np.float32]]:
-    """-> the picture (h, w, 3) and its inverse depth (h, w)."""
+    """The background's picture (h, w, 3) and inverse depth (h, w)."""
     far, near = background.far, background.near
     if background.horizon is None:
         along = np.cos(background.tilt) * x + np.sin(background.tilt) * y
         low, high = along.min(), along.max()
         depth = far + (near - far) * (along - low) / (high - low)
         return background.textures[0].paint(x, y), depth.astype(np.float32)
-    # A ground plane's inverse depth is linear in the image row.
+    # The inverse depth of a ground plane is linear in the image row.
     rows = (y - y[0, 0]) / max(float(np.ptp(y)), 1e-6)
     below = (rows - background.horizon) / (1 - background.horizon)
     depth = far + (near - far) * np.clip(below, 0, None) + 0 * x
@@ -240,7 +242,7 @@ def _paint_object(
 def _cast_shadow(
     picture: Image32, canvas: Image.Image, corner: tuple[int, int], reach: float, strength: float
 ) -> None:
-    """Darken what lies behind the object, a little below and beside it."""
+    """Darken the picture behind the object, slightly below and to the right."""
     pad = int(2 * reach) + 1
     soft = Image.new("L", (canvas.width + 2 * pad, canvas.height + 2 * pad), 0)
     soft.paste(canvas.point(lambda value: 255 * value), (pad, pad))

@@ -1,7 +1,7 @@
-"""Outlines of procedural objects: solids, holes, and things thinner than a patch.
+"""Outlines of procedural objects: solid, with holes, and thinner than a patch.
 
-A shape is a list of `(polygon, value)` painted in order: 1 adds, 0 cuts a hole. Polygons are
-(n, 2) float, (x, y), in units of the object's radius around (0, 0), y down.
+A shape is a list of (polygon, value) that is painted in order: 1 adds the polygon, 0 cuts it out.
+Polygons are (n, 2) float (x, y) around (0, 0), in units of the object's radius, y down.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _fork(rng: np.random.Generator) -> Shape:
             (rectangle(width, 0.55, 0.0, 0.45), 1)]  # fmt: skip
 
 
-#: name -> (generator, relative frequency, is it thin?)
+#: name -> (generator, relative frequency, whether it is thin)
 SHAPES: dict[str, tuple[Callable[[np.random.Generator], Shape], float, bool]] = {
     "blob": (_blob, 5.0, False),
     "ellipse": (_ellipse, 2.5, False),

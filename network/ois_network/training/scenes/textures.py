@@ -1,4 +1,4 @@
-"""Surfaces of procedural objects: a pattern between two colours, plus grain."""
+"""Surfaces of procedural objects: a pattern of two colours, plus noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEIGHTS = np.array([0.25, 0.2, 0.17, 0.1, 0.18, 0.1])
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """What a surface looks like, independent of its size. Colours are RGB in 0..255."""
+    """The look of a surface, independent of its size. Colours are RGB in 0..255."""
 
     kind: str
     first: tuple[float, float, float]
@@ -29,6 +29,7 @@ class Texture:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Texture:
+        """A random texture."""
         first = _colour(rng)
         second = _near(first, rng, 45.0) if rng.random() < 0.6 else _colour(rng)
         return cls(
@@ -42,7 +43,7 @@ class Texture:
         )
 
     def lookalike(self, rng: np.random.Generator) -> Texture:
-        """The same surface again, a little off in colour: only depth and edges tell it apart."""
+        """A texture with slightly different colours, which only depth and edges distinguish."""
         return Texture(
             self.kind,
             _near(self.first, rng, 10.0),
@@ -54,7 +55,7 @@ class Texture:
         )
 
     def paint(self, x: Image32, y: Image32) -> Image32:
-        """x (1, w) and y (h, 1) in units of the image's longest side -> (h, w, 3)."""
+        """The picture (h, w, 3) at x (1, w) and y (h, 1), in units of the image's longest side."""
         rng = np.random.default_rng(self.seed)
         blend = self._pattern(x, y, rng)[..., None]
         first = np.array(self.first, dtype=np.float32)
@@ -65,7 +66,7 @@ class Texture:
         return picture
 
     def _pattern(self, x: Image32, y: Image32, rng: np.random.Generator) -> Image32:
-        """How much of the second colour, 0..1, (h, w)."""
+        """The share of the second colour, 0..1, (h, w)."""
         shape = (y.shape[0], x.shape[1])
         if self.kind == "flat":
             return np.zeros(shape, dtype=np.float32)
