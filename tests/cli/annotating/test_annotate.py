@@ -342,7 +342,7 @@ def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_done(
         assert annotate() == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "what it holds stays. Free space" in capsys.readouterr().err
+    assert "its earlier lines are kept. Free space" in capsys.readouterr().err
     assert journal.read_bytes() == run + first  # nothing of the line that did not fit
     write(LINES)
     assert annotate() == 0
