@@ -113,6 +113,14 @@ def read_log(path: Path) -> Log:
     return _parse(path, data)
 
 
+def with_present_precision(model: Mapping[str, Any]) -> dict[str, Any]:
+    """`model` with fp32 and fp16 in "engine", where earlier versions wrote f32 and f16."""
+    renamed = dict(model)
+    if "engine" in renamed:
+        renamed["engine"] = re.sub(r"\bf(?=(32|16)\b)", "fp", renamed["engine"])
+    return renamed
+
+
 class LogWriter:
     """Appends records to a log. When `append` returns, the record is written to the file."""
 
@@ -179,13 +187,6 @@ class LogWriter:
         return log
 
 
-def _with_present_precision(model: dict[str, Any]) -> dict[str, Any]:
-    """Earlier versions wrote f32 and f16 for fp32 and fp16 in the engine's description."""
-    if "engine" in model:
-        model["engine"] = re.sub(r"\bf(?=(32|16)\b)", "fp", model["engine"])
-    return model
-
-
 def _parse(path: Path, data: bytes) -> Log:
     header: dict[str, Any] | None = None
     records: dict[str, Record] = {}
@@ -197,7 +198,7 @@ def _parse(path: Path, data: bytes) -> Log:
                     raise _not_a_log(path)
                 header = {key: fields[key] for key in (*_IDENTITY, *fields)}
                 header["dataset"] = with_present_fingerprint(dict(header["dataset"]))
-                header["model"] = _with_present_precision(dict(header["model"]))
+                header["model"] = with_present_precision(header["model"])
             else:
                 record = _record(fields)
                 records[record.name] = record

@@ -13,7 +13,7 @@ from ois_benchmarks.quality.metrics import (
     summarise,
     summarise_difference,
 )
-from ois_benchmarks.quality.records import Log
+from ois_benchmarks.quality.records import Log, with_present_precision
 from ois_benchmarks.statistics import CONFIDENCE, Estimate
 from ois_client.contract.errors import InvalidInput
 
@@ -105,7 +105,7 @@ def curves_of(document: dict[str, Any]) -> list[Curve]:
 
 def model_name(model: dict[str, Any]) -> str:
     """The name of a model in tables and charts."""
-    return f"{model['network']}, {model['engine']}"
+    return f"{model['network']}, {with_present_precision(model)['engine']}"
 
 
 def _summary(summary: Summary) -> dict[str, Any]:

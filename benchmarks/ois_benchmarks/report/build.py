@@ -1,8 +1,8 @@
 """`ois bench report`: all results on one page.
 
-    files ─► Inputs ─► Report (findings, sections of pictures and tables) ─► HTML, Markdown
+    files ─► Inputs ─► Report (findings, sections of charts and tables) ─► HTML, Markdown
 
-No result is dropped. Rows that failed give their reason, and the title of a picture names the
+No result is dropped. Rows that failed give their reason, and the title of a chart names the
 peers that are faster as well as those that are slower.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from ois_benchmarks.latency.result import Benchmark, Definition
 from ois_benchmarks.report import gpu
-from ois_benchmarks.report.inputs import Inputs, Latency, Source, describe_machine
+from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, describe_machine
 from ois_benchmarks.report.latency import engines_section, latency_section, sizes
 from ois_benchmarks.report.load import load_section
-from ois_benchmarks.report.page import Block, Picture, Report, Section
+from ois_benchmarks.report.page import Block, Chart, Report, Section
 from ois_benchmarks.report.quality import quality_section
 from ois_benchmarks.report.roofline import roofline_section
 from ois_benchmarks.report.stages import stage_section
@@ -64,19 +64,19 @@ def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report
 
 
 def _findings(sections: Sequence[Section]) -> list[str]:
-    """The title of the first picture of each section."""
+    """The title of the first chart of each section."""
     found = []
     for section in sections:
-        pictures = [block for block in section.blocks if isinstance(block, Picture)]
+        charts = [block for block in section.blocks if isinstance(block, Chart)]
         # A click matters more than the encode, which comes before it.
-        pictures.sort(key=lambda one: one.title.startswith("An encode"))
-        found += [one.title for one in pictures[:1]]
+        charts.sort(key=lambda one: one.title.startswith("An encode"))
+        found += [one.title for one in charts[:1]]
     return found
 
 
 def _table_3_section(inputs: Inputs, published: Sequence[Mapping[str, Any]]) -> Section:
     """One table per machine and image size."""
-    machines: dict[tuple[Any, ...], list[Latency]] = {}
+    machines: dict[tuple[Any, ...], list[LatencyRun]] = {}
     for one in inputs.latency:
         machines.setdefault(machine_key(one.result), []).append(one)
     quality = [source.document for source in inputs.quality]

@@ -1,4 +1,4 @@
-"""Result files -> what a report is made of. Every kind of `ois bench` result is known here."""
+"""Reading result files for a report: every kind of result that `ois bench` writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ois_client.contract.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file: its name, its document, and the machine it was measured on."""
+    """One result file: its name, its JSON document, and the machine it was measured on."""
 
     name: str
     document: Mapping[str, Any] = field(repr=False)
@@ -30,25 +30,32 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
+class LatencyRun:
+    """A result of `ois bench spc` or `sat`."""
+
     source: Source
     result: LatencyResult
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadRun:
+    """A result of `ois bench load`."""
+
     source: Source
     steps: Sequence[StepResult]
 
 
 @dataclass(slots=True)
 class Inputs:
-    """By kind, in the order of the files. skipped: files of a folder that are no results."""
+    """Results by kind, in the order of the files.
 
-    latency: list[Latency] = field(default_factory=list)
+    skipped: name and reason of each file in a folder that could not be used.
+    """
+
+    latency: list[LatencyRun] = field(default_factory=list)
     engines: list[Source] = field(default_factory=list)
     quality: list[Source] = field(default_factory=list)
-    load: list[Load] = field(default_factory=list)
+    load: list[LoadRun] = field(default_factory=list)
     overhead: list[Source] = field(default_factory=list)
     gpu_engine: list[Source] = field(default_factory=list)
     kernels: list[Source] = field(default_factory=list)
@@ -58,9 +65,10 @@ class Inputs:
 
 
 def read_inputs(paths: Sequence[Path]) -> Inputs:
-    """paths: result files, or folders of them, whose results of `_ELSEWHERE` are passed over.
+    """Read result files, and the results in folders.
 
-    Raises `InvalidInput` for a named file that is no result, and when there is none at all.
+    Raises `InvalidInput` if a named file is not a result, or if there is no result at all. In
+    folders, other files are skipped, and results of `_ELSEWHERE` are ignored.
     """
     found = Inputs()
     for path in paths:
@@ -84,7 +92,7 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
 
 
 def describe_machine(machine: Mapping[str, Any]) -> str:
-    """A result's machine in a few words."""
+    """The processor, cores, threads and memory of a result's machine as one phrase."""
     parts = [
         str(machine.get("gpu", "")),
         str(machine.get("cpu", "a machine that is not described")),
@@ -104,7 +112,7 @@ def _add(found: Inputs, path: Path, document: Any) -> None:
     add = _KINDS.get(kind)
     if add is None:
         raise InvalidInput(
-            f"{path} is not a result that a report knows: got the benchmark {kind!r}; expected "
+            f"{path} cannot be part of a report: got the benchmark {kind!r}; expected one of "
             f"{', '.join(_KINDS)}"
         )
     source = Source(path.name, document)
@@ -120,14 +128,16 @@ def _add(found: Inputs, path: Path, document: Any) -> None:
 
 
 def _latency(found: Inputs, source: Source) -> None:
-    found.latency.append(Latency(source, LatencyResult.from_dict(source.document)))
+    found.latency.append(LatencyRun(source, LatencyResult.from_dict(source.document)))
 
 
 def _load(found: Inputs, source: Source) -> None:
     if source.document["schema"] != LOAD_SCHEMA:
-        raise InvalidInput(f"of schema {source.document['schema']}, expected {LOAD_SCHEMA}")
+        raise InvalidInput(
+            f"got schema {source.document['schema']}; expected {LOAD_SCHEMA}, measure it again"
+        )
     steps = [StepResult.from_dict(step) for step in source.document["steps"]]
-    found.load.append(Load(source, steps))
+    found.load.append(LoadRun(source, steps))
 
 
 def _engines(found: Inputs, source: Source) -> None:
@@ -162,7 +172,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
     found.ceilings.append(Ceilings.from_dict(source.document))
 
 
-#: Results with a table or a page of their own.
+#: Results that have their own table and are not part of the report.
 _ELSEWHERE = ("ablation", "cold-start", "switched-off")
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ois_benchmarks import plotting
 from ois_benchmarks.load.result import StepResult, describe_saturation
-from ois_benchmarks.report.inputs import Load, describe_machine
-from ois_benchmarks.report.page import Block, Picture, Section
+from ois_benchmarks.report.inputs import LoadRun, describe_machine
+from ois_benchmarks.report.page import Block, Chart, Section
 from ois_benchmarks.statistics import Estimate
 from ois_benchmarks.table import Column, Table, TableRow
 
@@ -20,7 +20,7 @@ _HEIGHT, _LEFT, _RIGHT, _AXIS = 410, 84, 110, 50
 _QUANTILES = {"p50": "50 %", "p95": "95 %", "p99": "99 %"}
 
 
-def load_section(loads: Sequence[Load]) -> Section:
+def load_section(loads: Sequence[LoadRun]) -> Section:
     """Each run: its conditions, the chart of its arrivals where it has some, and its steps."""
     blocks: list[Block] = []
     for load in loads:
@@ -37,7 +37,7 @@ def load_section(loads: Sequence[Load]) -> Section:
             )
             svg = plotting.to_svg(draw_arrivals(load.steps, saturation), description)
             caption = "Bands are 95 % intervals. The vertical line is the highest sustained rate."
-            blocks.append(Picture(svg, title, caption))
+            blocks.append(Chart(svg, title, caption))
         blocks.append(steps_table(load.steps, document["plan"]["limit_ms"]))
     return Section("Many users at once", blocks)
 
@@ -110,7 +110,7 @@ def steps_table(steps: Sequence[StepResult], limit_ms: float) -> Table:
     return Table("Every step", columns, rows, notes).without_empty_columns()
 
 
-def _describe(load: Load) -> str:
+def _describe(load: LoadRun) -> str:
     document, plan = load.source.document, load.source.document["plan"]
     target, think = document["target"], plan["think"]
     sentences = [

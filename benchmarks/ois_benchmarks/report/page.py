@@ -12,10 +12,8 @@ from ois_benchmarks.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """svg: an inline element. title: what the picture shows, one finding. caption: what was
-    measured.
-    """
+class Chart:
+    """svg: an inline element. title: the finding that it shows. caption: what was measured."""
 
     svg: str = field(repr=False)
     title: str
@@ -23,7 +21,7 @@ class Picture:
 
 
 #: A text is a paragraph.
-Block = Picture | Table | str
+Block = Chart | Table | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +73,14 @@ class Report:
 """
 
     def markdown(self) -> str:
-        """Findings, tables and paragraphs; of a picture, its title."""
+        """Findings, tables and paragraphs. Of a chart, only its title."""
         lines = [f"# {self.title}", "", *(f"- {finding}" for finding in self.findings)]
         for section in self.sections:
             lines += ["", f"## {section.title}", ""]
             for block in section.blocks:
                 if isinstance(block, Table):
                     lines.append(block.markdown())
-                elif isinstance(block, Picture):
+                elif isinstance(block, Chart):
                     lines.append(f"- {block.title}")
                 else:
                     lines += [block, ""]
@@ -101,6 +99,6 @@ def _block_html(block: Block) -> str:
         return f"<p>{escape(block)}</p>"
     caption = f'<p class="note">{escape(block.caption)}</p>' if block.caption else ""
     return (
-        f'<figure class="picture"><figcaption>{escape(block.title)}</figcaption>'
+        f'<figure class="chart"><figcaption>{escape(block.title)}</figcaption>'
         f"{themed(block.svg)}{caption}</figure>"
     )

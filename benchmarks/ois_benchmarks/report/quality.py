@@ -9,16 +9,16 @@ from ois_benchmarks import plotting
 from ois_benchmarks.quality.curves import curves_svg
 from ois_benchmarks.quality.result import curves_of, model_name
 from ois_benchmarks.report.inputs import Source
-from ois_benchmarks.report.page import Block, Picture, Section
+from ois_benchmarks.report.page import Block, Chart, Section
 
 _CAPTION = (
-    "The robot user clicks the wrong pixel that is deepest inside an error region. Bands are "
-    "95 % bootstrap intervals over objects."
+    "The robot user clicks the wrong pixel that lies farthest from the edge of its region. Bands "
+    "are 95 % bootstrap intervals over objects."
 )
 
 
 def quality_section(sources: Sequence[Source]) -> Section:
-    """The curves of each data set, as many in one chart as there are colours."""
+    """The curves of each data set, in one chart or as many as the number of colours requires."""
     blocks: list[Block] = []
     by_dataset: dict[str, list[dict[str, Any]]] = {}
     for source in sources:
@@ -33,7 +33,7 @@ def quality_section(sources: Sequence[Source]) -> Section:
                 f"one click and {best.points[-1].value:.3f} after {len(best.points)}"
             )
             svg = curves_svg(shown, f"{dataset}: mean IoU per click")
-            blocks.append(Picture(svg, title, _CAPTION))
+            blocks.append(Chart(svg, title, _CAPTION))
         blocks += [
             f"{model_name(document['model'])}: the weights are random, so its quality means "
             "nothing."

@@ -1,8 +1,8 @@
-"""The roofline of a machine with every contestant's click, or encode, below it.
+"""The roofline of a machine, and every contestant's click or encode below it.
 
-Across: FLOPs for each byte that must move. Up: FLOPs a second. A network under the sloping roof
-waits for memory, one under the flat roof for arithmetic; how far below the roof it lies is what
-its engine leaves unused.
+The x axis is FLOPs per byte moved, the y axis FLOPs per second. A network below the sloping roof is
+bound by memory, one below the flat roof by arithmetic. The distance to the roof is what its engine
+leaves unused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ois_benchmarks import plotting
 from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult
-from ois_benchmarks.report.inputs import Inputs, Latency, describe_machine
+from ois_benchmarks.report.inputs import Inputs, LatencyRun, describe_machine
 from ois_benchmarks.report.latency import device, is_ours, label, rows_at, sizes
-from ois_benchmarks.report.page import Block, Picture, Section
+from ois_benchmarks.report.page import Block, Chart, Section
 from ois_benchmarks.report.times import duration
 from ois_benchmarks.roofline import PRECISIONS, Ceilings
 from ois_benchmarks.table import Column, Table, TableRow, format_number
@@ -51,14 +51,14 @@ def roofline_section(inputs: Inputs) -> Section:
                 chosen = [each for each in work if each.what == what]
                 if chosen:
                     title = headline(chosen, ceilings, f"on {size[0]}x{size[1]}")
-                    blocks.append(Picture(roofline_svg(chosen, ceilings), title, _CAPTION))
+                    blocks.append(Chart(roofline_svg(chosen, ceilings), title, _CAPTION))
             blocks.append(work_table(work, ceilings))
     return Section("How much of the machine is used", blocks)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Something that ran: `what` is "click" or "encode"."""
+    """A click or an encode of one contestant. what: "click" or "encode"."""
 
     label: str
     what: str
@@ -70,27 +70,28 @@ class Work:
 
     @property
     def intensity(self) -> float:
-        """FLOPs a byte."""
+        """FLOPs per byte."""
         return self.flops / self.bytes_moved
 
     @property
     def rate(self) -> float:
-        """FLOP/s reached."""
+        """FLOPs per second."""
         return self.flops / self.seconds
 
     def share(self, ceilings: Ceilings) -> float:
-        """Of the roof above it, what it reaches."""
+        """The share of the roof that was reached."""
         return ceilings.floor_s(self.flops, self.bytes_moved, self.precision) / self.seconds
 
 
 def ran_on_gpu(engine: str) -> bool:
-    """Of `Identity.engine`, which names the device where it is not the CPU."""
+    """Whether an `Identity.engine` names a GPU; engines on the CPU name no device."""
     return "cuda" in engine or engine.startswith("tensorrt")
 
 
 def work_of(result: LatencyResult, size: tuple[int, int]) -> list[Work]:
-    """Clicks and encodes in process, whose FLOPs and bytes were counted, on the run's device: what
-    ran on the CPU beside a GPU's contestants lies under another roof.
+    """Clicks and encodes on images of one size whose FLOPs and bytes were counted.
+
+    Only contestants on the run's device count: on a GPU run, what ran on the CPU has another roof.
     """
     found = []
     on_gpu = device(result) != "cpu"
@@ -118,20 +119,23 @@ def work_of(result: LatencyResult, size: tuple[int, int]) -> list[Work]:
 
 
 def headline(work: Sequence[Work], ceilings: Ceilings, where: str) -> str:
-    """work: all of one kind. where: said after it, as "on 854x480"."""
+    """Say what share of the roof the fastest of ours reaches.
+
+    work: all clicks or all encodes, at least one. where: the image size, as "on 854x480".
+    """
     what = "A click" if work[0].what == "click" else "An encode"
     ours = [one for one in work if one.ours]
     if not ours:
-        return f"{what} {where}: how near each network comes to what this machine can do"
+        return f"{what} {where}: the share of the machine's limit that each network reaches"
     best = min(ours, key=lambda one: one.seconds)
     floor = ceilings.floor_s(best.flops, best.bytes_moved, best.precision)
-    waits = (
+    bound = (
         "arithmetic"
         if best.flops / ceilings.peak(best.precision) >= best.bytes_moved / ceilings.bytes_per_s
         else "memory"
     )
     return (
-        f"{what} {where}: {best.label} takes {duration(best.seconds)}, {waits} alone would take "
+        f"{what} {where}: {best.label} takes {duration(best.seconds)}, {bound} alone would take "
         f"{duration(floor)}: {best.share(ceilings):.0%} of the roof"
     )
 
@@ -164,7 +168,7 @@ def roofline_svg(work: Sequence[Work], ceilings: Ceilings) -> str:
 def work_table(work: Sequence[Work], ceilings: Ceilings) -> Table:
     columns = [
         Column("contestant", number=False),
-        Column("of", number=False),
+        Column("work", number=False),
         Column("arithmetic", number=False),
         Column("GFLOP"),
         Column("GB moved"),
@@ -192,11 +196,16 @@ def work_table(work: Sequence[Work], ceilings: Ceilings) -> Table:
         f"Ceilings measured on {ceilings.where}: "
         + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in ceilings.peaks().items())
         + f", {ceilings.bytes_per_s / 1e9:.1f} GB/s. FLOPs are 2 x multiply-adds of matrix "
-        "products and convolutions; bytes are what these read and write if each operand crosses "
-        "memory once, nothing for what engines fuse. So a floor is a bound for this way to "
-        "compute, not a prediction.",
+        "products and convolutions. Bytes are what these read and write if each operand crosses "
+        "memory once; operations that engines fuse are not counted. So a floor is a lower bound, "
+        "not a prediction.",
     ]
-    return Table("What was computed, and the least time it could take here", columns, rows, notes)
+    return Table(
+        "Work per click and encode, and the least time it can take on this machine",
+        columns,
+        rows,
+        notes,
+    )
 
 
 def _ceilings_for(
@@ -206,7 +215,7 @@ def _ceilings_for(
     return next((one for one in every if one.holds_for(machine, device) and not one.noisy), None)
 
 
-def _without_ceilings(latency: Latency) -> str:
+def _without_ceilings(latency: LatencyRun) -> str:
     where = device(latency.result)
     advice = (
         "were not measured while it was idle. Run `ois bench report` there."

@@ -1,4 +1,4 @@
-"""What a click's time is made of: stacked bars of the server's stages and of the loop's parts."""
+"""The parts of a click's time: stacked bars of the server's stages and of the loop's parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ois_benchmarks import plotting
 from ois_benchmarks.latency.result import Definition
 from ois_benchmarks.report.inputs import Inputs
 from ois_benchmarks.report.latency import loop_parts
-from ois_benchmarks.report.page import Block, Picture, Section
+from ois_benchmarks.report.page import Block, Chart, Section
 from ois_benchmarks.statistics import STAGES
 from ois_benchmarks.table import format_number
 
@@ -35,14 +35,14 @@ def stage_section(inputs: Inputs) -> Section:
             "postprocess: logits to a mask of the image's size; encode mask: to bytes; rest: "
             "protocol, copies and the client."
         )
-        title = f"Where a click's time goes: {_largest(*served[0])}"
-        blocks.append(Picture(_svg(served), title, caption))
+        title = f"A click through a server: {_largest(*served[0])}"
+        blocks.append(Chart(_svg(served), title, caption))
     for one in inputs.latency:
         loops = _timed(loop_parts(one.result))
         if loops:
-            title = f"What a click of the evaluation loop is made of: {_largest(*loops[0])}"
+            title = f"A click of the evaluation loop: {_largest(*loops[0])}"
             caption = f"loop: {Definition.LOOP.meaning}."
-            blocks.append(Picture(_svg(loops), title, caption))
+            blocks.append(Chart(_svg(loops), title, caption))
     return Section("Where the time goes", blocks)
 
 
@@ -123,7 +123,7 @@ def _served_clicks(inputs: Inputs) -> Iterator[Bar]:
 
 def _largest(label: str, parts: Mapping[str, float]) -> str:
     part = max(parts, key=lambda one: parts[one])
-    return f"{parts[part] / sum(parts.values()):.0%} of {label} is {_plain(part)}"
+    return f"{_plain(part)} takes {parts[part] / sum(parts.values()):.0%} of the time ({label})"
 
 
 def _plain(name: str) -> str:

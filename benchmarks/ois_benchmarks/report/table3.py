@@ -9,27 +9,29 @@ SPC at 448 and its SAT at 1024 pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ois_benchmarks.latency.result import Benchmark, Definition, Figure, LatencyResult, Row
 from ois_benchmarks.quality.metrics import Kind, Metric
 from ois_benchmarks.quality.result import model_name
-from ois_benchmarks.report.inputs import Latency
+from ois_benchmarks.report.inputs import LatencyRun
 from ois_benchmarks.report.latency import device, is_ours, label
 from ois_benchmarks.table import Column, Table, TableRow, format_number
 
 _CITE = (
-    "Paper: order-aware interactive segmentation, Table 3. Its device and its definition of SPC "
-    "are not stated. Ratios are given where only they could be read; empty: not read."
+    "Paper: order-aware interactive segmentation, Table 3. It does not state its device or its "
+    "definition of SPC. A ratio is given where only the ratio could be read; empty cells could "
+    "not be read."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """contestant: the measured row that the paper's numbers stand beside, if its label has
-    `network` in it. The rest are texts, as printed.
+    """One method of the paper, with its numbers as printed.
+
+    contestant: the measured row beside it, if that row's label contains `network`.
     """
 
     method: str
@@ -63,10 +65,10 @@ _COLUMNS = (
     Column(_PAPER, "parameters, M"),
     Column(_HERE, "parameters, M"),
     Column(_HERE, "encode, s"),
-    Column(_PAPER, "SPC, ms a click"),
-    Column("click, here", "SPC, ms a click"),
-    Column("loop, here", "SPC, ms a click"),
-    Column("session, here", "SPC, ms a click"),
+    Column(_PAPER, "SPC, ms per click"),
+    Column("click, here", "SPC, ms per click"),
+    Column("loop, here", "SPC, ms per click"),
+    Column("session, here", "SPC, ms per click"),
     Column(_PAPER, "SAT, s"),
     Column("sequential, here", "SAT, s"),
     Column("batched, here", "SAT, s"),
@@ -76,7 +78,7 @@ _COLUMNS = (
 
 
 def machine_key(result: LatencyResult) -> tuple[Any, ...]:
-    """Results stand in one table only if these agree: processor, cores, threads, device."""
+    """Processor, cores, threads and device. Only results that agree in these share a table."""
     machine, where = result.machine, device(result)
     if where != "cpu":
         where = machine.get("gpu", where)
@@ -84,12 +86,16 @@ def machine_key(result: LatencyResult) -> tuple[Any, ...]:
 
 
 def table_3(
-    results: Sequence[Latency],
+    results: Sequence[LatencyRun],
     size: tuple[int, int],
     quality: Sequence[Mapping[str, Any]] = (),
     published: Sequence[Mapping[str, Any]] = (),
 ) -> Table:
-    """results: SPC and SAT runs of one machine; size: of the picture, in pixels."""
+    """The paper's rows, measured rows and quality rows in one table.
+
+    results: SPC and SAT runs of one machine. size: (width, height) of the image in pixels.
+    quality: results of `ois bench quality`. published: see `quality.table.read_published`.
+    """
     rows: dict[str, dict[Benchmark, Row]] = {}
     for one in results:
         for row in one.result.rows:
@@ -106,24 +112,26 @@ def table_3(
     lines += [_published(row) for row in published]
     notes = [
         _CITE,
-        "Here: medians with 95 % intervals; what click, loop, session, sequential, batched and "
-        "automatic mean is said below. ≈: projected from fewer clicks. *: other programs used "
-        "the machine. Parameters here are elements of all parameters.",
+        "Here: medians with 95 % intervals. The terms click, loop, session, sequential, batched "
+        "and automatic are defined below. ≈: projected from fewer clicks. *: other programs used "
+        "the machine. Parameters here count the elements of all parameters.",
     ]
-    warned = [
-        f"{label(row)}: {warning}"
-        for by_benchmark in rows.values()
-        for row in by_benchmark.values()
-        if row.identity
-        for warning in row.identity.warnings
-    ]
-    notes += list(dict.fromkeys(warned))
-    title = f"Table 3 of the paper, and the same on this machine, a picture of {size[0]}x{size[1]}"
+    notes += _warnings(row for by_benchmark in rows.values() for row in by_benchmark.values())
+    title = f"Table 3 of the paper and the same on this machine, image of {size[0]}x{size[1]}"
     return Table(title, _COLUMNS, lines, notes).without_empty_columns()
 
 
+def _warnings(rows: Iterable[Row]) -> list[str]:
+    """Each warning once, followed by the contestants that it is about."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for warning in row.identity.warnings if row.identity else ():
+            found.setdefault(warning, {})[label(row)] = None
+    return [f"{warning}: {'; '.join(labels)}." for warning, labels in found.items()]
+
+
 def _ordered(rows: Mapping[str, Mapping[Benchmark, Row]]) -> list[str]:
-    """Ours first, then peers; each from the fastest click to the slowest, failures last."""
+    """Ours first, then peers. In each group the fastest click comes first, failures last."""
 
     def place(name: str) -> tuple[bool, bool, float]:
         every = list(rows[name].values())
@@ -163,7 +171,7 @@ def _measured(by_benchmark: Mapping[Benchmark, Row], paper: PaperRow | None) -> 
 
 
 def _paper_only(row: PaperRow) -> TableRow:
-    """A row of the paper that nobody measured here."""
+    """A row of the paper without a measured row beside it."""
     blank = [""] * len(_COLUMNS)
     blank[0], blank[1], blank[4], blank[8] = (
         f"{row.method}, paper",

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ois_benchmarks import plotting
-from ois_benchmarks.report.inputs import Inputs, Load, Source
+from ois_benchmarks.report.inputs import Inputs, LoadRun, Source
 from ois_benchmarks.report.load import draw_arrivals, load_section
 from ois_benchmarks.report.roofline import Work, draw_roofline
 from ois_benchmarks.report.stages import draw_stages, stage_section
@@ -145,7 +145,7 @@ def test_arrivals_are_drawn_to_scale_with_limit_and_sustained_rate() -> None:
 
 
 def test_a_run_without_arrivals_has_a_table_and_no_chart() -> None:
-    load = Load(Source("load.json", {**load_document(), "saturation": None}), [])
+    load = LoadRun(Source("load.json", {**load_document(), "saturation": None}), [])
     blocks = load_section([load]).blocks
     assert [type(block).__name__ for block in blocks] == ["str", "Table"]
 

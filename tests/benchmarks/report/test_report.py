@@ -19,9 +19,9 @@ from ois_benchmarks.latency.result import (
     LatencyResult,
 )
 from ois_benchmarks.report.build import build
-from ois_benchmarks.report.inputs import Inputs, Latency, Source, read_inputs
-from ois_benchmarks.report.latency import latency_pictures
-from ois_benchmarks.report.page import Picture
+from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, read_inputs
+from ois_benchmarks.report.latency import latency_charts
+from ois_benchmarks.report.page import Chart
 from ois_benchmarks.report.roofline import Work
 from ois_benchmarks.report.table3 import TABLE_3, table_3
 from ois_benchmarks.roofline import Ceilings
@@ -39,9 +39,9 @@ from support.results import (
 )
 
 
-def latency(result: LatencyResult, name: str = "spc.json") -> Latency:
+def latency(result: LatencyResult, name: str = "spc.json") -> LatencyRun:
     document = json.loads(json.dumps(result.to_dict()))
-    return Latency(Source(name, document), LatencyResult.from_dict(document))
+    return LatencyRun(Source(name, document), LatencyResult.from_dict(document))
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -108,17 +108,17 @@ def test_table_3_has_paper_and_measured_side_by_side() -> None:
     table = table_3([latency(spc()), latency(sat(), "sat.json")], SIZE)
     peer = cells(table, "HQ-SAM")
     assert (peer["parameters, M: paper"], peer["parameters, M: here"]) == ("94.81", "94.81")
-    assert (peer["SPC, ms a click: paper"], peer["SPC, ms a click: click, here"]) == (
+    assert (peer["SPC, ms per click: paper"], peer["SPC, ms per click: click, here"]) == (
         "10",
         "300\n294 to 306",
     )
     assert peer["SAT, s: sequential, here"] == "≈ 77.0\n75.5 to 78.5"
     ours = cells(table, "OIS bf16")
-    assert ours["SPC, ms a click: click, here"].startswith("150\n")
-    assert ours["SPC, ms a click: loop, here"].startswith("300\n")
+    assert ours["SPC, ms per click: click, here"].startswith("150\n")
+    assert ours["SPC, ms per click: loop, here"].startswith("300\n")
     assert ours["SAT, s: sequential, here"].startswith("40.0\n")
     assert ours["SAT, s: batched, here"].startswith("30.0\n")
-    assert cells(table, "SAM")["SPC, ms a click: click, here"].startswith("50.0*")
+    assert cells(table, "SAM")["SPC, ms per click: click, here"].startswith("50.0*")
     assert any(r.cells[0] == "segnext-sax2: not measured, no checkout" for r in table.rows)
     assert cells(table, "SimpleClick (1024), paper")["SAT, s: paper"] == "81.3"
     assert table.rows[0].cells[0] == "OIS bf16"
@@ -160,14 +160,14 @@ def test_results_of_two_machines_are_never_in_one_table() -> None:
 
 
 def test_each_definition_has_a_picture_of_its_own_with_its_meaning() -> None:
-    made = list(latency_pictures(spc()))
+    made = list(latency_charts(spc()))
     assert [picture.caption.split(":")[0] for picture in made] == ["encode", "click", "loop"]
     assert made[1].caption == f"click: {Definition.CLICK.meaning}."
     assert made[1].title == (
         "A click on 854x480: OIS bf16 takes 150 ms: 2.0x faster than HQ-SAM, 3.0x slower than SAM"
     )
     assert "segnext-sax2: not measured, no checkout" in made[1].svg
-    assert [p.caption.split(":")[0] for p in latency_pictures(sat())] == ["sequential", "batched"]
+    assert [p.caption.split(":")[0] for p in latency_charts(sat())] == ["sequential", "batched"]
 
 
 def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -256,7 +256,7 @@ def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
         "Machines",
     ]
     for picture in (b for section in report.sections for b in section.blocks):
-        if isinstance(picture, Picture):
+        if isinstance(picture, Chart):
             ElementTree.fromstring(picture.svg)
     # Every colour that a text asks for is in the style sheet, in both themes.
     style = page[page.index("<style>") : page.index("</style>")]
@@ -327,7 +327,7 @@ def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
     # 1e11 FLOP at 7.1e14 a second, less than 2e9 bytes at 3e12.
     assert floors == [pytest.approx(0.667, rel=0.01)]
     assert "OIS bf16" not in table.markdown()  # it ran on the CPU
-    picture = next(block for block in section.blocks if isinstance(block, Picture))
+    picture = next(block for block in section.blocks if isinstance(block, Chart))
     assert "bf16, fp16: 710000 GFLOP/s" in picture.svg
     assert "H100, Test CPU" in text
 
