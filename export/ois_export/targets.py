@@ -65,7 +65,7 @@ class Target(StrEnum):
             "--target tensorrt supports bf16)",
         }.get(self, "")
         raise InvalidInput(
-            f"got precision {str(precision)!r}; the target {self.value} supports "
+            f"got the precision {str(precision)!r}; the target {self.value} supports "
             f"{', '.join(self.precisions)}{why}"
         )
 

@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(checkpoint: Path, tmp_path:
 
 
 def test_precisions_that_are_not_there_say_so(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="got precision 'fp16'"):
+    with pytest.raises(InvalidInput, match="got the precision 'fp16'"):
         export_engines(checkpoint, tmp_path / "e", precision="fp16")
 
 

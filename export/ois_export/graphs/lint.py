@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 
 from ois_client.contract.errors import InvalidInput, UnsupportedGraph
-from ois_export.graphs.precision import ISLAND_OPERANDS, last_convolutions
+from ois_export.graphs.precision import is_fp32_product, last_convolutions
 
 Rule = Callable[[onnx.ModelProto], Iterator[str]]
 
@@ -130,10 +130,9 @@ def one_half_type(model: onnx.ModelProto) -> Iterator[str]:
         yield "the graph holds fp16 and bf16"
     if not present:
         return
-    maps = last_convolutions(model.graph)
+    last = last_convolutions(model.graph)
     for node in nodes_of(model, "Conv", "ConvTranspose", "MatMul", "Gemm"):
-        island = node.name in maps or any(name.endswith(ISLAND_OPERANDS) for name in node.input)
-        if types.get(node.output[0]) == TensorProto.FLOAT and not island:
+        if types.get(node.output[0]) == TensorProto.FLOAT and not is_fp32_product(node, last):
             yield f"node {node.name!r} ({node.op_type}) is fp32 in a half graph"
 
 

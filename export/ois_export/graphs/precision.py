@@ -1,21 +1,21 @@
-"""An fp32 graph -> the same graph typed in half precision, with fp32 islands.
+"""Converts an fp32 graph to half precision (fp16 or bf16), with fp32 islands.
 
-TensorRT 11 has no precision flags: what the graph says is what is built. So the graph says it,
-node by node, by the three lists that mixed precision in PyTorch uses as well:
+TensorRT 11 has no precision flags: it builds the types of the graph. So every node is typed, by
+the same three lists as in PyTorch's mixed precision:
 
-    half      convolutions, matrix products and attention: the multiplications worth it
-    followers cheap arithmetic and data movement: half where all their inputs are, else fp32
-    fp32      everything else: LayerNorm, softmax, sin and cos, division, reductions
+    half       convolutions, matrix products and attention
+    followers  cheap arithmetic and data movement: half if all inputs are half, else fp32
+    fp32       everything else: LayerNorm, softmax, sin and cos, division, reductions
 
-What follows from them are the islands. The residual stream of the ViT and of the click tokens
-is fp32 (a half and an fp32 operand add up in fp32). Coordinates, Fourier phases, depths, order
-maps and the attention biases are fp32 because nothing on their way is a product; the exceptions
-(the Fourier matrix, the position matrices) are kept out by name. The last convolution before a
-map that leaves the engine (logits, depth) is fp32 too.
+This leaves fp32 islands. The residual streams of the ViT and of the click tokens are fp32,
+because a sum with an fp32 operand is fp32. Coordinates, Fourier phases, depths, order maps and
+attention biases are fp32, because no product is involved in computing them; the two exceptions
+(the Fourier matrix, the position matrices) are excluded by name. The last convolution before the
+logits and the depth is fp32 as well.
 
-Inputs and outputs that users see keep their types. In fp16 the image state between the engines
-is fp16 except for the depths, half the memory an image; in bf16 it stays fp32, because neither
-NumPy nor the server's Python models have bf16 arrays.
+The inputs and outputs of the two engines that users see keep their types. In fp16, the image
+state between the engines is fp16 except for the depths, which halves the memory per image. In
+bf16 it stays fp32, because neither NumPy nor Triton's Python backend has bf16 arrays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ONNX_TYPES = {
     Precision.BF16: int(TensorProto.BFLOAT16),
 }
 
-#: Which inputs of these operators are typed; the others are shapes, scales and indices.
+#: Operator -> the positions of its float inputs.
 HALF: dict[str, tuple[int, ...]] = {
     "Conv": (0, 1, 2),
     "ConvTranspose": (0, 1, 2),
@@ -49,52 +49,58 @@ FOLLOWERS = {
     *("Concat", "Expand", "Gather", "GatherElements", "Identity", "Pad", "Reshape", "Slice"),
     *("ScatterElements", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 }
-#: Operands that make a product fp32: coordinates and what positions are interpolated with.
+#: Operands that keep a product fp32: coordinates, and the matrices that interpolate positions.
 ISLAND_OPERANDS = ("pos_rows", "pos_cols", ".gaussian")
-#: Maps that leave an engine and are computed in fp32 from their last convolution on.
+#: Outputs that are computed in fp32 from their last convolution on.
 FP32_MAPS = ("logits", "depth")
-#: Tensors between the engines that stay fp32 in every precision.
+#: Tensors of the image state that stay fp32 in every precision.
 FP32_STATE = ("depth", "depth_min", "depth_max", "grid_depth")
-#: What callers give and get.
+#: Inputs and outputs that callers see.
 _FP32_CALLER = ("pos_rows", "pos_cols", "points", "logits")
 
 
 def typed(model: onnx.ModelProto, precision: Precision) -> onnx.ModelProto:
-    """A copy of the fp32 `model` typed as the module says.
+    """Return a copy of the fp32 `model` in `precision`.
 
-    Raises `UnsupportedGraph` when a weight does not fit into fp16.
+    Raises `UnsupportedGraph` if a weight is too large for the precision, or if the type of a
+    tensor is unknown.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     if precision is Precision.FP32:
         return copy
-    _Typing(copy.graph, precision).run()
-    del copy.graph.value_info[:]  # their types changed; runtimes infer them anyway
+    _Converter(copy.graph, precision).run()
+    del copy.graph.value_info[:]  # outdated types; runtimes infer them
     return copy
 
 
-def crosses_in_half(name: str, precision: Precision) -> bool:
-    """Whether the engines' input or output `name` is stored in half precision."""
+def is_fp32_product(node: onnx.NodeProto, last: set[str]) -> bool:
+    """Return whether a product belongs to an fp32 island. last: see `last_convolutions`."""
+    return node.name in last or any(name.endswith(ISLAND_OPERANDS) for name in node.input)
+
+
+def _is_half_outside(name: str, precision: Precision) -> bool:
+    """Whether the input or output `name` of an engine is fp16."""
     return precision is Precision.FP16 and name not in (*FP32_STATE, *_FP32_CALLER)
 
 
 @dataclass
-class _Typing:
-    """One walk through a graph, front to back."""
+class _Converter:
+    """Types a graph in one pass over its nodes, from inputs to outputs."""
 
     graph: onnx.GraphProto
     precision: Precision
-    types: dict[str, int] = field(default_factory=dict)  # of every float tensor met so far
+    types: dict[str, int] = field(default_factory=dict)  # of every float tensor so far
     casts: dict[tuple[str, int], str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
     def run(self) -> None:
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.late = last_convolutions(self.graph)
+        self.last = last_convolutions(self.graph)
         known = _element_types(self.graph)
         for value in self.graph.input:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                self.types[value.name] = self._outside(value)
+                self.types[value.name] = self._type_outside(value)
         for node in self.graph.node:
             self._node(node, known)
         for value in self.graph.output:
@@ -107,9 +113,9 @@ class _Typing:
         del self.graph.initializer[:]
         self.graph.initializer.extend(kept)
 
-    def _outside(self, value: onnx.ValueInfoProto) -> int:
-        """Give an input or output the type that it has outside, and return that."""
-        half = crosses_in_half(value.name, self.precision)
+    def _type_outside(self, value: onnx.ValueInfoProto) -> int:
+        """Set the type that an input or output of the engine has outside, and return it."""
+        half = _is_half_outside(value.name, self.precision)
         kind = ONNX_TYPES[self.precision] if half else int(TensorProto.FLOAT)
         value.type.tensor_type.elem_type = kind
         return kind
@@ -135,10 +141,7 @@ class _Typing:
     def _kind(self, node: onnx.NodeProto, floats: list[int]) -> int:
         half = ONNX_TYPES[self.precision]
         if node.op_type in HALF:
-            island = node.name in self.late or any(
-                name.endswith(ISLAND_OPERANDS) for name in node.input
-            )
-            return int(TensorProto.FLOAT) if island else half
+            return int(TensorProto.FLOAT) if is_fp32_product(node, self.last) else half
         if node.op_type in FOLLOWERS:
             carried = [
                 self.types[node.input[n]] for n in floats if node.input[n] not in self.constants
@@ -148,7 +151,7 @@ class _Typing:
         return int(TensorProto.FLOAT)
 
     def _cast(self, name: str, kind: int) -> str:
-        """The name of `name` as `kind`; constants are converted, other tensors cast once."""
+        """The name of tensor `name` converted to `kind`; a cast is added once per tensor."""
         if name in self.constants:
             return name if kind == TensorProto.FLOAT else self._constant(name)
         if self.types[name] == kind:
@@ -174,8 +177,8 @@ class _Typing:
         return new
 
     def _output(self, value: onnx.ValueInfoProto) -> None:
-        """The graph's output keeps its name, in the type that it has outside."""
-        wanted = self._outside(value)
+        """Cast an output to its outside type, if needed, and keep its name."""
+        wanted = self._type_outside(value)
         if self.types[value.name] == wanted:
             return
         inner = f"{value.name}_inner"
@@ -190,7 +193,7 @@ class _Typing:
 
 
 def last_convolutions(graph: onnx.GraphProto) -> set[str]:
-    """Names of the convolutions that FP32_MAPS come from, with nothing but moves between."""
+    """Return the names of the last convolutions before `FP32_MAPS`."""
     made = {name: node for node in graph.node for name in node.output}
     found = set()
     for output in FP32_MAPS:
@@ -203,23 +206,23 @@ def last_convolutions(graph: onnx.GraphProto) -> set[str]:
 
 
 def half_tensor(array: NDArray[np.generic], name: str, precision: Precision) -> TensorProto:
-    """An fp32 array as a half tensor. Raises `UnsupportedGraph` when a value does not fit."""
+    """Convert an fp32 array to a half tensor. Raises `UnsupportedGraph` if a value is too large."""
     largest = float(np.abs(array).max(initial=0))
     if largest > precision.largest:
         raise UnsupportedGraph(
-            f"the weight {name!r} holds {largest:.3g}; {precision} ends at "
+            f"the weight {name!r} contains {largest:.3g}; the largest {precision} number is "
             f"{precision.largest:.5g}. Use --precision bf16 or fp32"
         )
     if precision is Precision.FP16:
         return numpy_helper.from_array(array.astype(np.float16), name)
     bits = array.astype(np.float32).reshape(-1).view(np.uint32)
-    # Round to nearest, ties to even, as processors do.
+    # Round to nearest, ties to even, as hardware does.
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return helper.make_tensor(name, TensorProto.BFLOAT16, array.shape, rounded.tobytes(), raw=True)
 
 
 def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
-    """Element type by tensor name, as the fp32 graph has them."""
+    """Element type by tensor name. Raises `UnsupportedGraph` if a type is unknown."""
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         types[value.name] = value.type.tensor_type.elem_type
@@ -228,7 +231,7 @@ def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
     )
     if missing:
         raise UnsupportedGraph(
-            f"the graph does not say the type of {len(missing)} tensor(s), first {missing[0]!r}; "
-            "expected the type of each, as torch's exporter writes them"
+            f"{len(missing)} tensor(s) of the graph have no type, the first is {missing[0]!r}; "
+            "expected a type for each. Export the graph with torch.onnx.export(dynamo=True)"
         )
     return types

@@ -1,1 +1,1 @@
-"""The parity gate: an exported engine must compute what the network computes."""
+"""The parity gates: engines whose results differ from the network's are not written."""

@@ -1,4 +1,4 @@
-"""How far one pair of engines is from another computation of the same thing, and how far it may.
+"""Compares a pair of engines with a reference, and checks the differences against limits.
 
 Errors are max |difference| over max |reference|. Masks are compared at network size. Needs no
 torch.
@@ -23,22 +23,28 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far engines may be from the reference."""
+    """The largest allowed differences from the reference.
+
+    coverage_changed: share of patches whose coverage differs by more than 2/255.
+    row_difference: between the logits of identical objects in one call.
+    """
 
     depth_error: float = 1e-4
     logit_error: float = 1e-4
     mask_iou: float = 0.999
-    coverage_changed: float = 0.02  # share of patches whose coverage differs by more than 2/255
+    coverage_changed: float = 0.02
     row_difference: float = 1e-5
 
     @classmethod
     def of(cls, precision: Precision) -> Limits:
-        """What a precision may cost."""
+        """Return the limits of a precision."""
         return _LIMITS[precision]
 
     def of_random_weights(self) -> Limits:
-        """Wider: logits of a network that was never trained stay near the threshold everywhere, so
-        the same rounding moves more of a mask. Rows must agree with each other as before.
+        """Return wider limits for an untrained network.
+
+        Its logits are near the threshold everywhere, so the same rounding changes more of a mask.
+        The limit between identical rows stays.
         """
         return replace(
             self,
@@ -49,10 +55,10 @@ class Limits:
         )
 
 
-# Half precision: some times what ois-tiny measures on the sample photographs (depth in bf16: 0.17
-# at worst). A mask's border is where logits cross zero, so small masks lose more than their logits
-# say: in bf16 the worst of sixteen random objects in a panorama comes to 0.935, where bf16 without
-# fp32 islands leaves 0.45 of it.
+# The limits of half precision are a small multiple of what ois-tiny measures on the sample
+# photographs (the largest depth error in bf16 is 0.17). Rounding moves a mask's border, which
+# costs small masks more IoU than large ones: in bf16 the worst of 16 random objects in a panorama
+# has 0.935. Without the fp32 islands it has 0.45.
 _LIMITS = {
     Precision.FP32: Limits(),
     Precision.FP16: Limits(depth_error=5e-3, logit_error=3e-3, mask_iou=0.995, row_difference=1e-3),
@@ -68,7 +74,7 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one case measured; JSON-ready, part of the manifest."""
+    """The differences in one case, in JSON types, as the manifest records them."""
 
     sample: str
     network_size: tuple[int, int]
@@ -84,7 +90,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the other computation gives: depth (1, h, w), logits (N, h, w), coverage (N, gh, gw)."""
+    """The reference's results: depth (1, h, w), logits (N, h, w), coverage (N, gh, gw)."""
 
     depth: NDArray[np.float32]
     logits: NDArray[np.float32]
@@ -99,7 +105,10 @@ def compare(
     prompts: HostPrompts,
     reference: Callable[[], Reference],
 ) -> Measurement:
-    """Run `engines` on one request, twice: once as it is, once with its last object N times."""
+    """Run `engines` on one request and measure the differences from the reference.
+
+    The request runs a second time with its last object repeated N times, for `row_difference`.
+    """
     count = len(prompts.labels)
     state = engines.encode(image, geometry)
     logits, coverage = engines.decode(state, prompts)
@@ -125,12 +134,12 @@ def compare(
     )
 
 
-def judge(
+def check_limits(
     measured: Sequence[Measurement], limits: Limits, *, engines: str, reference: str
 ) -> dict[str, Any]:
-    """The manifest's record of a comparison.
+    """Return the manifest's record of a comparison.
 
-    Raises `ParityError` naming each case and number that is out of its limit.
+    Raises `ParityError` naming each value that exceeds its limit.
     """
     broken = [text for result in measured for text in _complaints(result, limits)]
     if broken:
@@ -147,10 +156,12 @@ def judge(
 
 
 def relative_error(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """Return max |got - want| over max |want|."""
     return float(np.abs(got - want).max()) / max(float(np.abs(want).max()), 1e-12)
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return the intersection over union; 1 if both masks are empty."""
     union = int((a | b).sum())
     return 1.0 if union == 0 else int((a & b).sum()) / union
 
@@ -162,6 +173,7 @@ def _complaints(result: Measurement, limits: Limits) -> list[str]:
         value, limit = getattr(result, name), getattr(limits, name)
         if not value <= limit:  # also true for NaN
             found.append(f"{where}: {name} is {value:.3g}; the limit is {limit:g}")
-    if not result.mask_iou >= limits.mask_iou:
-        found.append(f"{where}: mask IoU is {result.mask_iou:.5f}; at least {limits.mask_iou:g}")
+    iou, limit = result.mask_iou, limits.mask_iou
+    if not iou >= limit:
+        found.append(f"{where}: mask IoU is {iou:.5f}; the limit is {limit:g}")
     return found

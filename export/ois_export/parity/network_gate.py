@@ -1,9 +1,9 @@
-"""The parity gate: an engine that does not compute what the network computes is not written.
+"""The parity gate of `ois export`: compares exported engines with the PyTorch network.
 
-Every case runs the exported pair, through the very runtime that users get, on a crop of a
-real photograph and compares it with the *unrewritten* PyTorch network in fp32, object by
-object. So one gate covers the rewrites, the export and the runtime at once. N identical rows
-must also agree with each other: that needs no reference, and open compiler bugs fail there.
+Every case runs both engines, in the runtime that users get, on a crop of a photograph. The
+reference is the *unrewritten* network in fp32, one object at a time. So one gate covers the
+rewrites, the export and the runtime. N identical objects must also get equal rows, which needs
+no reference and finds known compiler bugs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from ois_export.parity.cases import CASES, Case, make_prompts, one_object
-from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
+from ois_export.parity.comparison import (
+    Limits,
+    Measurement,
+    Progress,
+    Reference,
+    check_limits,
+    compare,
+)
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_runtime.engines.pair import EnginePair, HostPrompts
@@ -31,9 +38,9 @@ def run_gate(
     cases: Sequence[Case] = CASES,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure every case; returns the manifest's record (see `comparison.judge`).
+    """Run every case and return the manifest's record of the comparison.
 
-    Raises `ParityError` naming each case and number that is out of its limit.
+    limits: default those of fp32. Raises `ParityError` naming each value that exceeds its limit.
     """
     measured = []
     for number, case in enumerate(cases, start=1):
@@ -42,7 +49,7 @@ def run_gate(
             f"up to {case.clicks} click(s)"
         )
         measured.append(measure(network, engines, case, seed=number))
-    return judge(
+    return check_limits(
         measured,
         limits or Limits(),
         engines=engines.description,
@@ -51,7 +58,7 @@ def run_gate(
 
 
 def measure(network: OISNetwork, engines: EnginePair, case: Case, *, seed: int) -> Measurement:
-    """Run one case on both sides."""
+    """Run one case on the engines and the network, and return the differences."""
     config = network.config
     image, geometry = preprocess(case.sample.pixels(), longest=config.longest, patch=config.patch)
     prompts = make_prompts(case, geometry, seed)
@@ -69,7 +76,7 @@ def measure(network: OISNetwork, engines: EnginePair, case: Case, *, seed: int) 
 def _reference(
     network: OISNetwork, features: ImageFeatures, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Object by object: rows are independent, and memory stays that of one."""
+    """Logits and coverage from the network, one object at a time to save memory."""
     logits, coverage = [], []
     for row in range(len(prompts.labels)):
         one = network.click(features, one_object(prompts, row).map(torch.from_numpy))

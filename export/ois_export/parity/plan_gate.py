@@ -1,9 +1,8 @@
-"""The parity gate on built engines: TensorRT against the ONNX graphs they were built from.
+"""The parity gate of `ois build`: compares TensorRT engines with the graphs they are built from.
 
-Those graphs were compared with the PyTorch network when they were exported, so the reference
-is at hand wherever engines are built: ONNX Runtime on CPU, no torch. The minimum, optimum and
-maximum of every profile run, because kernels are chosen by shape and TensorRT's open defects
-appear at some batch sizes only.
+`ois export` compared those graphs with the PyTorch network, so the reference needs no torch: it
+is ONNX Runtime on CPU. The minimum, optimum and maximum of every profile are run, because
+TensorRT chooses kernels by shape and its known bugs appear at some batch sizes only.
 """
 
 from __future__ import annotations
@@ -16,22 +15,29 @@ from PIL import Image
 
 from ois_client.contract.geometry import Geometry
 from ois_export.parity.cases import SQUARE, Case, make_prompts, one_object
-from ois_export.parity.comparison import Limits, Measurement, Progress, Reference, compare, judge
-from ois_export.tensorrt.profiles import Grid
+from ois_export.parity.comparison import (
+    Limits,
+    Measurement,
+    Progress,
+    Reference,
+    check_limits,
+    compare,
+)
 from ois_runtime.engines.pair import EnginePair
 
 
 def run_plan_gate(
     plans: EnginePair,
     onnx: EnginePair,
-    points: list[tuple[Grid, int]],
+    points: list[tuple[tuple[int, int], int]],
     *,
     limits: Limits,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Compare at every point (patch grid, N); returns the manifest's record.
+    """Compare at every point and return the manifest's record of the comparison.
 
-    Raises `ParityError` naming each point and number that is out of its limit.
+    points: patch grids (rows, columns) with a number of objects.
+    Raises `ParityError` naming each value that exceeds its limit.
     """
     measured = []
     for number, (grid, objects) in enumerate(points, start=1):
@@ -42,7 +48,7 @@ def run_plan_gate(
             f"{geometry.network_height}, {objects} object(s)"
         )
         measured.append(_measure(plans, onnx, geometry, objects, seed=number))
-    return judge(
+    return check_limits(
         measured, limits, engines=plans.description, reference=f"ONNX ({onnx.description})"
     )
 
@@ -56,7 +62,7 @@ def _measure(
     def reference() -> Reference:
         state = onnx.encode(image, geometry)
         depth = np.asarray(state.arrays["depth"], dtype=np.float32)
-        # Object by object: rows are independent, and memory stays that of one.
+        # One object at a time, to save memory.
         rows = [onnx.decode(state, one_object(prompts, row)) for row in range(objects)]
         logits, coverage = (np.concatenate(arrays) for arrays in zip(*rows, strict=True))
         return Reference(depth, logits, coverage)
@@ -71,5 +77,5 @@ def _picture(geometry: Geometry) -> NDArray[np.uint8]:
 
 
 def _case(objects: int) -> Case:
-    """N objects with one to four clicks, every second with a previous mask."""
+    """N objects with one to four clicks, every second one with a previous mask."""
     return Case(SQUARE, tuple((1 + n % 2, n % 3, n % 2 == 1) for n in range(objects)))

@@ -1,1 +1,1 @@
-"""ONNX graphs to TensorRT plans: rewrites, profiles, lint, build, parity."""
+"""Builds TensorRT plans from ONNX graphs: lint rules, changes to graphs, profiles, build."""

@@ -1,8 +1,8 @@
-"""Rewrites of a graph that TensorRT needs and other runtimes do not; values stay the same.
+"""Adapts a graph to TensorRT, without changing what it computes.
 
-uint8         TensorRT knows it only as an engine's input or output: a cast comes first
-scatter-add   its importer hands `ScatterElements` with a reduction to a plugin; a product with a
-              0/1 matrix does the same in a kernel that every version has, in a fixed order
+uint8         TensorRT supports it only for inputs and outputs, so inputs are cast to fp32 first
+scatter-add   TensorRT runs `ScatterElements` with a reduction as a plugin; a product with a 0/1
+              matrix needs no plugin and has a fixed order of sums
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ois_client.contract.errors import UnsupportedGraph
 
 
 def for_tensorrt(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of `model` with the rewrites above.
+    """Return a copy of `model` with the changes above.
 
-    Raises `UnsupportedGraph` for a scatter whose indices are not one row number a value.
+    Raises `UnsupportedGraph` if a scatter does not add whole rows along axis 1.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _cast_inputs_first(copy.graph)
-    _products_for_scatters(copy.graph)
+    _replace_scatters(copy.graph)
     return copy
 
 
 def _cast_inputs_first(graph: onnx.GraphProto) -> None:
-    """Whoever reads a uint8 input reads its fp32 copy; later casts to fp32 then change nothing."""
+    """Cast every uint8 input to fp32 and let its readers read the result."""
     casts = []
     for value in graph.input:
         if value.type.tensor_type.elem_type != TensorProto.UINT8:
@@ -45,7 +45,7 @@ def _cast_inputs_first(graph: onnx.GraphProto) -> None:
         shape = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         shape.type.tensor_type.shape.CopyFrom(value.type.tensor_type.shape)
         graph.value_info.append(shape)
-        for node in graph.node:  # what only moved uint8 moves fp32 now
+        for node in graph.node:  # nodes that moved uint8 now move fp32
             if name in node.input and node.op_type not in ("Cast", "Shape"):
                 _retype(graph, node)
     nodes = [*casts, *graph.node]
@@ -54,7 +54,7 @@ def _cast_inputs_first(graph: onnx.GraphProto) -> None:
 
 
 def _retype(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """The recorded uint8 type of what `node` makes, and of what is moved from there, is fp32."""
+    """Change the recorded type of `node`'s outputs from uint8 to fp32, and of what reads them."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for reader in graph.node:
         for name in reader.input:
@@ -68,7 +68,8 @@ def _retype(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
                 waiting += readers.get(name, [])
 
 
-def _products_for_scatters(graph: onnx.GraphProto) -> None:
+def _replace_scatters(graph: onnx.GraphProto) -> None:
+    """Replace every scatter-add of rows by a product with a 0/1 matrix."""
     made = {name: node for node in graph.node for name in node.output}
     nodes: list[onnx.NodeProto] = []
     number = 0
@@ -82,7 +83,8 @@ def _products_for_scatters(graph: onnx.GraphProto) -> None:
         if reduction != b"add" or axis != 1 or index is None or index.op_type != "Expand":
             raise UnsupportedGraph(
                 f"node {node.name!r} scatters with {reduction.decode()} along axis {axis}; "
-                "TensorRT gets sums of whole rows along axis 1 only"
+                "expected a sum of whole rows along axis 1. Write it as a product, or export for "
+                "another target"
             )
         nodes += _product(graph, node, index.input[0], f"rows{number}")
         number += 1
@@ -107,7 +109,7 @@ def _product(
     def node(kind: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, [output], name=f"{output}_node", **attributes)
 
-    def say(output: str, kind: int, shape: list[int | str] | None = None) -> None:
+    def declare(output: str, kind: int, shape: list[int | str] | None = None) -> None:
         graph.value_info.append(helper.make_tensor_value_info(output, kind, shape))
 
     yield node("Shape", [base], f"{name}_length", start=1, end=2)
@@ -120,7 +122,7 @@ def _product(
     yield node("MatMul", [f"{name}_matrix", values], f"{name}_sum")
     yield node("Add", [base, f"{name}_sum"], scatter.output[0])
     for output in ("length", "count", "all", "k", "row"):
-        say(f"{name}_{output}", TensorProto.INT64)
-    say(f"{name}_hit", TensorProto.BOOL)
+        declare(f"{name}_{output}", TensorProto.INT64)
+    declare(f"{name}_hit", TensorProto.BOOL)
     for output in ("matrix", "sum"):
-        say(f"{name}_{output}", TensorProto.FLOAT)
+        declare(f"{name}_{output}", TensorProto.FLOAT)

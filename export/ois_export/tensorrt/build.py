@@ -1,10 +1,10 @@
-"""`ois build`: exported graphs -> TensorRT engines for this machine's GPU. *Not run on a GPU yet.*
+"""`ois build`: builds TensorRT engines from exported graphs, for this machine's GPU.
 
     <plans>/<GPU>-sm<NN>-tensorrt<version>-<model>/
         encoder.plan  decoder.plan  manifest.json  repository/
 
-The folder appears when the engines were built, their precision was inspected and the gate has
-passed; until then there is nothing.
+A plan is TensorRT's name for a serialised engine. The folder is written only if the engines have
+the expected precision and pass the parity gate. *Not run on a GPU yet.*
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The shapes and counts to build for, as a user writes them."""
+    """The image shapes and numbers of objects to build for, as text (see `profiles.py`)."""
 
     shapes: tuple[str, ...] = DEFAULT_SHAPES
     objects: tuple[str, ...] = DEFAULT_OBJECTS
@@ -66,11 +66,13 @@ def build_engines(
     rebuild: bool = False,
     progress: Progress = lambda _: None,
 ) -> Path:
-    """Build the graphs of `engines` into a folder of their own below `plans`; returns it.
+    """Build the graphs in `engines` into a new folder inside `plans`, and return that folder.
 
-    Engines that are there already are kept, unless `rebuild`. Raises `EngineError` when driver,
-    GPU, TensorRT or the graphs are missing or do not fit, `InvalidInput` for impossible ranges,
-    `ExportError` and its kinds when the engines are not right: then nothing is written.
+    rebuild: build even if the folder exists; otherwise existing engines are kept.
+
+    Raises `EngineError` if the driver, the GPU, TensorRT or the graphs are missing or do not fit,
+    `InvalidInput` if the ranges are invalid, `ExportError` (`UnsupportedGraph`, `ParityError`) if
+    the engines are not correct. Nothing is written then.
     """
     manifest = read_source(engines)
     library, gpu = load_tensorrt()
@@ -90,7 +92,10 @@ def build_engines(
 
 
 def read_source(engines: Path) -> Manifest:
-    """The manifest of graphs that TensorRT can take. Raises `EngineError` or `InvalidInput`."""
+    """Load the manifest of graphs for TensorRT.
+
+    Raises `EngineError` if there is none, `InvalidInput` if the graphs are for another target.
+    """
     manifest = Manifest.load(engines)
     if manifest.target != "tensorrt" or not manifest.encoder.file.endswith(".onnx"):
         raise InvalidInput(
@@ -114,11 +119,11 @@ def build_with(
     rebuild: bool,
     progress: Progress,
 ) -> Path:
-    """`build_engines` with the machine's parts given."""
+    """Build as `build_engines` does, with this TensorRT (`library`), GPU and memory."""
     profiles, where = plan_profiles(manifest, ranges)
     output = plans / plan_key(gpu, library.__version__, manifest.model_sha256)
     if not rebuild and (output / "manifest.json").is_file():
-        progress(f"{output} is there already")
+        progress(f"{output} exists already")
         return output
     check_output(output)
     machine = machine_key(gpu, library.__version__)
@@ -156,9 +161,14 @@ def build_with(
 def plan_profiles(
     manifest: Manifest, ranges: Ranges
 ) -> tuple[dict[str, list[Profile]], list[tuple[tuple[int, int], int]]]:
-    """Profiles by role, and the points that the gate runs. Raises `InvalidInput`."""
+    """Return the profiles by role, and the points (patch grid, N) for the parity gate.
+
+    Raises `InvalidInput` if a range is invalid.
+    """
     if not ranges.shapes or not ranges.objects:
-        raise InvalidInput("got no shapes or no objects to build for; expected at least one each")
+        raise InvalidInput(
+            "got no shapes or no objects to build for; expected at least one of each"
+        )
     shapes = [Shapes.parse(text, manifest) for text in ranges.shapes]
     objects = [Objects.parse(text) for text in ranges.objects]
     profiles = {
@@ -169,7 +179,7 @@ def plan_profiles(
 
 
 def trtexec_commands(engines: Path, plans: Path, ranges: Ranges, options: BuildOptions) -> str:
-    """Shell commands that build the same engines; needs neither a GPU nor TensorRT."""
+    """Return shell commands that build the same engines. Needs neither a GPU nor TensorRT."""
     manifest = read_source(engines)
     profiles, _ = plan_profiles(manifest, ranges)
     return "\n".join(
@@ -191,7 +201,7 @@ def _manifest(
     profiles: dict[str, list[Profile]],
     layers: dict[str, dict[str, int]],
 ) -> Manifest:
-    """The source's manifest with the plans in place of the graphs."""
+    """The manifest of the plans: that of the graphs, with the plans' files and options."""
     options = {
         **source.options,
         "gpu": gpu.name,

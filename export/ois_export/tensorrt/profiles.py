@@ -1,8 +1,8 @@
-"""Optimisation profiles: the shapes that one TensorRT engine is built and tuned for.
+"""Optimisation profiles: the shapes that a TensorRT engine is built and tuned for.
 
-The longest side of every image is the network's, so a grid is (gh, G) or (k, G) lying or
-standing: two thin ranges instead of one square box full of shapes that never come. The click
-engine has each of them once for every range of N.
+The longer side of every image has the network's size, so a patch grid is (rows, G) or (G,
+columns). One profile for landscape and one for portrait cover exactly these shapes. The decoder
+has both profiles once per range of N.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
 Shape = tuple[int, ...]
 Grid = tuple[int, int]
 
-#: The engines' graphs were traced for grids from 3 patches on; smaller sides work, but an
-#: image of 1:25 deserves no kernels of its own.
+#: In patches. Narrower images (1:25) are too rare to tune kernels for.
 SMALLEST_SIDE = 3
 
 
@@ -33,7 +32,7 @@ class Objects:
 
     @classmethod
     def parse(cls, text: str) -> Objects:
-        """Raises `InvalidInput` for anything else."""
+        """Parse a range. Raises `InvalidInput` if the text is not a range."""
         parts = text.split(":")
         if len(parts) == 1:
             parts *= 3
@@ -56,12 +55,12 @@ class Shapes:
 
     @classmethod
     def parse(cls, text: str, manifest: Manifest) -> Shapes:
-        """`"landscape"`, `"portrait"`, or one network size as `"1022x574"` (width x height).
+        """Parse `"landscape"`, `"portrait"`, or one network size, `"1022x574"` (width x height).
 
-        Raises `InvalidInput` for anything else.
+        Raises `InvalidInput` if the text is something else, or a size that images cannot have.
         """
         largest, patch = manifest.longest // manifest.patch, manifest.patch
-        # 16:9 is what most cameras and screens make.
+        # Tune for 16:9, the most common shape of photographs and screens.
         best = max(SMALLEST_SIDE, int(largest * 9 / 16 + 0.5))
         low = min(SMALLEST_SIDE, largest)
         if text == "landscape":
@@ -76,8 +75,8 @@ class Shapes:
         grid = int(height) // patch, int(width) // patch
         if max(grid) != largest or (grid[1] * patch, grid[0] * patch) != (int(width), int(height)):
             raise InvalidInput(
-                f"got the shape {text}; expected multiples of {patch}, the longer one "
-                f"{manifest.longest}"
+                f"got the shape {text}; expected multiples of {patch}, the longer "
+                f"side {manifest.longest}"
             )
         return cls(text, grid, grid, grid)
 
@@ -88,28 +87,28 @@ DEFAULT_OBJECTS = ("1", "2:8:32")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The shapes of an engine's inputs that are not fixed: name -> (min, opt, max)."""
+    """One profile. inputs: name -> (min, opt, max) shape, for inputs whose shape is not fixed."""
 
     name: str
     inputs: dict[str, tuple[Shape, Shape, Shape]]
 
 
 def encoder_profiles(manifest: Manifest, shapes: list[Shapes]) -> list[Profile]:
-    """One profile a range of shapes."""
+    """One profile per range of shapes."""
     return [_profile(manifest, manifest.encoder, each, Objects(1, 1, 1)) for each in shapes]
 
 
 def decoder_profiles(
     manifest: Manifest, shapes: list[Shapes], objects: list[Objects]
 ) -> list[Profile]:
-    """One profile for each range of shapes and each range of N."""
+    """One profile per range of shapes and range of N."""
     return [
         _profile(manifest, manifest.decoder, shape, count) for shape in shapes for count in objects
     ]
 
 
 def points(shapes: list[Shapes], objects: list[Objects]) -> list[tuple[Grid, int]]:
-    """Minimum, optimum and maximum of every profile, each once: what the gate runs."""
+    """Minimum, optimum and maximum of every profile, without repeats, for the parity gate."""
     found: dict[tuple[Grid, int], None] = {}
     for shape in shapes:
         for count in objects:
@@ -158,9 +157,10 @@ def _profile(manifest: Manifest, engine: EngineFile, shapes: Shapes, objects: Ob
 
 
 def input_shape(spec: TensorSpec, grid: Grid, objects: int, patch: int) -> Shape:
-    """The shape of an engine's input for one patch grid and N; see `ois_network.split`'s table.
+    """Return the shape of an engine's input for one patch grid and N objects.
 
-    Raises `EngineError` for an input that no engine of this version has.
+    The table in `ois_network/split.py` lists the tensors. Raises `EngineError` if the input is
+    unknown.
     """
     rows, columns = grid
     pixels = rows * patch, columns * patch
@@ -198,7 +198,10 @@ def _level_shape(name: str, grid: Grid) -> Shape:
     if form == "tokens" and level.isdecimal():
         return grid
     if form not in ("image", "lateral") or level not in ("1", "2", "3", "4"):
-        raise EngineError(f"the engines have an input {name!r} that this version does not know")
+        raise EngineError(
+            f"got the engine input {name!r}, which this version does not have. "
+            "Export the engines again"
+        )
     if level == "4":  # a convolution of stride 2 with padding
         return tuple((side - 1) // 2 + 1 for side in grid)
     return tuple(side * {"1": 4, "2": 2, "3": 1}[level] for side in grid)
