@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ois_client.contract.errors import EngineError, OutputError
+from ois_client.contract.files import write_file
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -141,21 +140,15 @@ class Manifest:
         return manifest
 
     def save(self, folder: str | Path) -> Path:
-        """Write `folder/manifest.json` in one step. Raises `OutputError` when that fails."""
+        """Write `folder/manifest.json` whole, or raise `OutputError` and leave it unchanged."""
         path = Path(folder) / MANIFEST_FILE
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        temporary = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
         except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            raise OutputError(f"could not write {path}: {error}") from error
+            raise OutputError(
+                f"cannot create the folder {path.parent}: {error.strerror}; choose another folder"
+            ) from error
+        write_file(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
         return path
 
     def verify(self, folder: str | Path) -> None:

@@ -134,5 +134,5 @@ def test_verify_finds_one_changed_byte(folder: Path) -> None:
 
 
 def test_a_manifest_that_cannot_be_written_is_an_output_error(folder: Path) -> None:
-    with pytest.raises(OutputError, match="could not write"):
+    with pytest.raises(OutputError, match="cannot create the folder"):
         Manifest.load(folder).save(folder / MANIFEST_FILE / "below-a-file")
