@@ -1,14 +1,14 @@
-"""Click on objects in images: order-aware interactive segmentation, the client's side.
+"""Order-aware interactive segmentation: the client.
 
 with Client("grpc://host:8001") as client:              # or "http://host:8000", "local:"
     session = client.open("photo.jpg")
     mask = session.click(512, 300)                      # (H, W) uint8, 1 = object
     mask = session.click(80, 40, positive=False)
 
-`AsyncClient` is the same on an event loop, `OISPredictor(client)` has the names of SAM's
-predictor, `OISAutomaticMaskGenerator(client)` those of its mask generator. Importing this loads
-NumPy and Pillow only; what reaches a server or runs the engines is loaded when an address asks
-for it.
+`AsyncClient` is the same on an event loop. `OISPredictor(client)` has the interface of SAM's
+predictor, `OISAutomaticMaskGenerator(client)` that of its mask generator. Importing this package
+loads only NumPy and Pillow. Code that talks to a server or runs engines is imported when an
+address needs it. `ois_client.contract.errors` draws the tree of all errors.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -17,22 +17,18 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import (
     AccessDenied,
     Cancelled,
-    CheckpointError,
     DeadlineExceeded,
     EngineError,
-    ExportError,
     IncompatibleServer,
     InvalidClick,
     InvalidImage,
     InvalidInput,
     OISError,
     OutputError,
-    ParityError,
     ServerOverloaded,
     ServerUnavailable,
     TooManyClicks,
     UnknownImage,
-    UnsupportedGraph,
 )
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import ImageLimits, Picture, load_image
@@ -62,7 +58,6 @@ __all__ = [
     "AsyncSession",
     "AsyncTransport",
     "Cancelled",
-    "CheckpointError",
     "Click",
     "ClickReply",
     "ClickRequest",
@@ -70,7 +65,6 @@ __all__ = [
     "DeadlineExceeded",
     "EncodeReply",
     "EngineError",
-    "ExportError",
     "Geometry",
     "ImageLimits",
     "IncompatibleServer",
@@ -83,7 +77,6 @@ __all__ = [
     "OISError",
     "OISPredictor",
     "OutputError",
-    "ParityError",
     "Picture",
     "Retries",
     "ServerOverloaded",
@@ -93,19 +86,18 @@ __all__ = [
     "TooManyClicks",
     "Transport",
     "UnknownImage",
-    "UnsupportedGraph",
     "decode_mask",
     "encode_mask",
     "load_image",
 ]
 
-_OF_EVENT_LOOPS = {"AsyncClient": "sessions.async_client", "AsyncSession": "sessions.async_session"}
+_ASYNC = {"AsyncClient": "sessions.async_client", "AsyncSession": "sessions.async_session"}
 
 
 def __getattr__(name: str) -> Any:
-    """asyncio is a third of the import's time: only who uses it pays."""
-    if name not in _OF_EVENT_LOOPS:
+    """Import the async classes on first use: asyncio is a third of the import time."""
+    if name not in _ASYNC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_OF_EVENT_LOOPS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_ASYNC[name]}"), name)
