@@ -1,6 +1,6 @@
-"""A contestant that anyone can check: the mask is a disk around each click, minus the negative.
+"""A contestant with known masks: a disk around each positive click, without the negative ones.
 
-`ois bench spc --contestant support.disk_contestant:open_disk` measures it as it would a peer.
+`ois bench spc --contestant support.disk_contestant:open_disk` measures it like a peer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RADIUS = 20
 
 
 class Disk:
-    """calls: what was asked of it, in order: ("image", shape), ("click", how many), ..."""
+    """calls: all calls in order: ("image", shape), ("click", number of clicks), and so on."""
 
     encodes = True
     served = False
@@ -89,7 +89,7 @@ def open_with_a_defect(_place: Place) -> Disk:
 
 
 def open_and_wait(place: Place) -> Disk:
-    """For somebody who kills the benchmark meanwhile; ends by itself after a minute."""
+    """Wait for a minute, so that a test can kill the benchmark."""
     (place.weights or place.scratch / "pid").write_text(str(os.getpid()))
     time.sleep(60)
     return Disk(place)

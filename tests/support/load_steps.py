@@ -1,19 +1,16 @@
-"""Results of load steps, made up."""
+"""Invented results of load steps."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from ois_benchmarks.load.result import (
-    Latency,
-    StepResult,
-)
+from ois_benchmarks.load.result import Latency, StepResult
 from ois_benchmarks.statistics import Estimate
 
 
 def step_result(level: float, **changes: Any) -> StepResult:
-    """Of an arrivals step of 10 s that went well."""
+    """An arrivals step of 10 s without problems; `changes` replace its fields."""
     due = round(10 * level)
     fast = Estimate(30.0, 29.0, 31.0)
     made = StepResult(

@@ -1,4 +1,4 @@
-"""The text chart of a load run: rows of what was measured, and the step under way.
+"""The text chart of a load run: one row per finished step, and the current step.
 
    users without a pause      clicks/s  p50 ms  p95 ms   ms, log scale to the limit of 500
 1  ...                            31.8      31      34   █████████▌
@@ -27,7 +27,7 @@ _SHORTEST_MS = 1.0
 
 
 def bar(ms: float, limit_ms: float, width: int = BAR) -> str:
-    """A bar of `ms` on a logarithmic scale from 1 ms to the limit; `▶` where it goes beyond."""
+    """A bar on a logarithmic scale from 1 ms to the limit; it ends in `▶` beyond the limit."""
     if ms > limit_ms:
         return "█" * (width - 1) + "▶"
     share = math.log(max(ms, _SHORTEST_MS)) / math.log(max(limit_ms, math.e))
@@ -36,7 +36,7 @@ def bar(ms: float, limit_ms: float, width: int = BAR) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One character a value, from 0 to the largest."""
+    """One character per value, scaled from 0 to the largest."""
     top = max(values, default=0.0)
     if top <= 0:
         return _LEVELS[0] * len(values)
@@ -44,7 +44,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def table(results: Sequence[StepResult], limit_ms: float) -> Table:
-    """One row a step, latencies in ms; the bar is p95, or p50 where there are too few clicks."""
+    """One row per step, latencies in ms. The bar shows p95, or p50 if there are too few clicks."""
     made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     made.add_column("step", no_wrap=True)
     for column in ("clicks/s", "p50", "p95", "p99"):
@@ -68,10 +68,10 @@ def table(results: Sequence[StepResult], limit_ms: float) -> Table:
 def live(
     results: Sequence[StepResult], step: Step, meter: Meter, limit_ms: float
 ) -> RenderableType:
-    """The table so far and the step under way."""
+    """The table so far, and the current step."""
     seconds = int(meter.now)
     ended = np.array([timed.ended for timed in meter.clicks])
-    a_second = np.histogram(ended, bins=max(1, seconds), range=(0, max(1, seconds)))[0]
+    per_second = np.histogram(ended, bins=max(1, seconds), range=(0, max(1, seconds)))[0]
     of = f" of {meter.seconds:g}" if math.isfinite(meter.seconds) else ""
     recent = [timed.ms for timed in meter.clicks if timed.ended > meter.now - 3]
     middle = f", p50 of the last 3 s: {np.median(recent):.0f} ms" if recent else ""
@@ -80,14 +80,14 @@ def live(
         table(results, limit_ms),
         Text(f"▸ {step.label}, second {seconds}{of}", "bold"),
         Text(
-            f"  clicks a second {sparkline([*a_second[-40:]])}  {len(meter.clicks)} answered, "
-            f"{meter.in_flight} under way{middle}{f', {failed} failed' if failed else ''}"
+            f"  clicks/s {sparkline([*per_second[-40:]])}  {len(meter.clicks)} answered, "
+            f"{meter.in_flight} in flight{middle}{f', {failed} failed' if failed else ''}"
         ),
     )
 
 
 def line(result: StepResult) -> str:
-    """A step as one line, for a log."""
+    """A step as one line for a log."""
     latency = result.latency_ms
     parts = ", ".join(
         f"{name} {_ms(estimate)} ms"
@@ -108,7 +108,7 @@ def _ms(estimate: Estimate | None) -> str:
 
 
 def _remark(result: StepResult) -> str:
-    """What is not as it should be, and what only a cold store has."""
+    """Failures of a step, and the encodes of a cold store."""
     parts = []
     if result.encodes and result.open_ms.p50:
         parts.append(f"{result.encodes} encoded, {_ms(result.open_ms.p50)} ms to open")

@@ -1,4 +1,4 @@
-"""Counts every click of a step from the moment it was due until its end, whatever that is."""
+"""Count and time every click of a step, from when it was due until it ended."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ois_client.contract.images import ImageSource
 from ois_client.sessions.async_client import AsyncClient
 from ois_client.sessions.async_session import AsyncSession
 
-#: So many failures without a click answered between them are the server's doing: the step ends.
-MOST_FAILURES = 20
+#: After this many failures in a row the step ends, because the server does not work.
+MAX_FAILURES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds on the step's clock."""
+    """One operation. due, began, ended: seconds since the step began."""
 
     due: float
     began: float
@@ -37,11 +37,12 @@ class Timed:
 
 @dataclass(slots=True)
 class Meter:
-    """Of one step and one event loop.
+    """The measurements of one step, in one event loop.
 
-    seconds: after which nothing more falls due; infinite where the users' work ends by itself.
-    stopped: why users should not begin anything more. strays: clicks that a session's history
-    has too many or too few of.
+    seconds: after these nothing more falls due; infinite if the number of pictures ends the step.
+    due: clicks that fell due. encodes: images that were encoded when opened. recovered: clicks
+    before which the image was encoded again. strays: clicks that are missing in or extra to the
+    history of a session. stopped: why users must not begin anything new; None while they may.
     """
 
     seconds: float
@@ -60,7 +61,7 @@ class Meter:
     _failures_in_a_row: int = 0
 
     def start(self) -> None:
-        """Now is the step's second 0."""
+        """Start the step's clock."""
         self._started = time.perf_counter()
 
     @property
@@ -74,13 +75,13 @@ class Meter:
         return self.due - len(self.clicks) - self.failed.total()
 
     def goes_on(self, due: float) -> bool:
-        """Whether something due then is still part of the step."""
+        """Whether an operation due at this time is still part of the step."""
         return self.stopped is None and due < self.seconds
 
     async def open(
         self, client: AsyncClient, image: ImageSource, due: float
     ) -> AsyncSession | None:
-        """An image opened and encoded; None when that failed."""
+        """Open and encode an image. None if that failed."""
         began = self.now
         try:
             session = await client.open(image)
@@ -93,8 +94,10 @@ class Meter:
         return session
 
     async def click(self, session: AsyncSession, place: tuple[float, float], due: float) -> None:
-        """One click on the session's newest object, already counted in `due` by whoever drew
-        its time; a failure is counted, not raised."""
+        """Click on the session's newest object. The caller has already counted it in `due`.
+
+        A failure is counted, not raised.
+        """
         before = len(session.clicks())
         began = self.now
         try:
@@ -111,11 +114,11 @@ class Meter:
             stages_ms = {} if reply is None else reply.timings_ms
             self.stages_ms.append(stages_ms)
             self.recovered += "encode" in stages_ms
-            # The session's history is what a user would go on from: exactly one click more.
+            # The session's history must have exactly one click more.
             self.strays += abs(len(session.clicks()) - before - 1)
 
     def result(self, step: Step, *, others_share: float) -> StepResult:
-        """For when all that fell due has ended."""
+        """The result of the step, once everything that fell due has ended."""
         elapsed = max((timed.ended for timed in self.clicks + self.opens), default=0.0)
         seconds = self.seconds if math.isfinite(self.seconds) else elapsed
         late = [timed.began - timed.due for timed in self.clicks]
@@ -145,8 +148,8 @@ class Meter:
     def _fail(self, counter: Counter[str], error: OISError) -> None:
         counter[error.code] += 1
         self._failures_in_a_row += 1
-        if self._failures_in_a_row >= MOST_FAILURES and self.stopped is None:
-            self.stopped = f"{MOST_FAILURES} failures in a row, the last: {error}"
+        if self._failures_in_a_row >= MAX_FAILURES and self.stopped is None:
+            self.stopped = f"{MAX_FAILURES} failures in a row, the last: {error}"
 
 
 def _latency(timed: Sequence[Timed]) -> Latency:

@@ -1,18 +1,18 @@
-"""What a load run does: paces, think time, and which step comes after those that are done.
+"""The plan of a load run: paces, think time, and the order of the steps.
 
-    cold       one user opens pictures that the server has never seen, and clicks once on each
-    warm       the same user and pictures again: the features are there
-    fast       K users, the next click as soon as the mask is there (closed loop)
+    cold       one user opens pictures that are new to the server, and clicks once on each
+    warm       the same user and pictures again, with the features in the store
+    fast       K users, each clicking as soon as the mask arrives (closed loop)
     human      K users who look at the mask before they click again (closed loop)
     arrivals   clicks that arrive whether or not the server keeps up (open loop, Poisson)
 
-In a closed loop a slow server slows its users down, so it never looks overloaded; what a
-server sustains is read from arrivals. There, a click's time counts from the moment at which it
-was due: one that had to wait because earlier ones were slow counts with its wait, which load
-generators that wait for answers leave out (coordinated omission).
+In a closed loop a slow server slows its users down, so it never looks overloaded. The sustained
+rate is therefore read from arrivals. There, the time of a click counts from the moment it was due,
+so it includes waiting for slower clicks before it. Load generators that wait for answers leave this
+out (coordinated omission).
 
-`next_step` is a function of the plan and of what was measured, and of nothing else, so an
-interrupted run goes on where it stopped.
+`next_step` depends only on the plan and on the results so far, so an interrupted run can be
+resumed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ois_client.contract.errors import InvalidInput
 
 
 class Pace(StrEnum):
-    """A kind of step, and what its level counts."""
+    """A kind of step. level_unit: what the level of such a step counts."""
 
     level_unit: str
 
@@ -50,9 +50,9 @@ class Pace(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ThinkTime:
-    """Seconds between seeing a mask and the next click: lognormal.
+    """Seconds between seeing a mask and the next click, lognormally distributed.
 
-    The defaults are an assumption about people who annotate, not a measurement of them.
+    The defaults are an assumption about annotators, not a measurement.
     """
 
     median_s: float = 1.5
@@ -75,12 +75,12 @@ class ThinkTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """Raises `InvalidInput` for what cannot be run.
+    """What to run. Raises `InvalidInput` for values out of range.
 
-    seconds: of each step but cold and warm. fast_users, human_users: how many, a step each.
-    rates: clicks per second, a step each; empty for the ramp that finds the saturation.
-    limit_ms: the p95 that users still accept. clicks_an_image: by each user, before the next
-    image. seed: of think times, arrivals and where the clicks go.
+    seconds: of each step except cold and warm. cold_images: pictures of the cold step. fast_users,
+    human_users: numbers of users, one step each. rates: clicks per second, one step each; empty for
+    a ramp that finds the saturation. limit_ms: the largest acceptable p95. clicks_an_image: clicks
+    by each user before the next image. seed: of think times, arrivals and click positions.
     """
 
     paces: tuple[Pace, ...] = tuple(Pace)
@@ -99,7 +99,7 @@ class LoadPlan:
             ("seconds", self.seconds, 0.1, 3600),
             ("cold images", self.cold_images, 1, 10_000),
             ("the limit in ms", self.limit_ms, 1, 60_000),
-            ("clicks an image", self.clicks_an_image, 1, SLOTS_PER_SIGN),
+            ("clicks per image", self.clicks_an_image, 1, SLOTS_PER_SIGN),
             *(("users", users, 1, 2000) for users in self.fast_users + self.human_users),
             *(("clicks per second", rate, 0.01, 10_000) for rate in self.rates),
         ):
@@ -114,7 +114,7 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """level: see `Pace.level_unit`."""
+    """One step of a run. level: see `Pace.level_unit`."""
 
     pace: Pace
     level: float
@@ -135,9 +135,9 @@ class Step:
                 return f"{self.level:.3g} clicks/s arriving"
 
     def seconds(self, plan: LoadPlan) -> float:
-        """During which clicks fall due; infinite where the pictures end the step.
+        """The seconds in which clicks fall due; infinite if the number of pictures ends the step.
 
-        Few arrivals say nothing about a rate, so a low one goes on for longer than the plan's.
+        A low arrival rate runs longer than the plan says, to have enough clicks.
         """
         if self.pace in (Pace.COLD, Pace.WARM):
             return math.inf
@@ -148,17 +148,17 @@ class Step:
 
 _LEAST_ARRIVALS, _LONGEST_S = 30, 60.0
 
-#: The ramp: its first rate as a share of what one user without a pause gets, and its growth.
-#: Then the gap between the last sustained and the first unsustained rate is halved until they
-#: are this close.
+#: The ramp starts at this share of the rate of one user without a pause, and grows by this factor.
+#: Then the interval between the highest sustained and the lowest unsustained rate is bisected until
+#: their ratio is at most the precision.
 RAMP_START, RAMP_GROWTH, RAMP_PRECISION = 0.25, 1.5, 1.06
 _MOST_RAMP_STEPS, _LOWEST_RATE = 24, 0.05
 
 
 def next_step(plan: LoadPlan, done: Sequence[StepResult], click_s: float) -> Step | None:
-    """What to do after `done`; None: the run is complete.
+    """The step after `done`; None if the run is complete.
 
-    click_s: how long one click takes when nobody else clicks; where the ramp begins.
+    click_s: the time of one click without load, from which the ramp starts.
     """
     finished = {(result.pace, result.level) for result in done}
     for step in _fixed(plan):
@@ -191,7 +191,7 @@ def _next_rate(ramp: Sequence[StepResult], limit_ms: float, first: float) -> flo
         return None
     if not bad:
         return _rounded(max(good) * RAMP_GROWTH)
-    # The lowest unsustained rate counts, even where chance let a higher one pass.
+    # The lowest unsustained rate counts, even if a higher one passed by chance.
     top = min(bad)
     low = max((rate for rate in good if rate < top), default=None)
     if low is None:
@@ -200,5 +200,5 @@ def _next_rate(ramp: Sequence[StepResult], limit_ms: float, first: float) -> flo
 
 
 def _rounded(rate: float) -> float:
-    """Three digits: what a person reads is what was offered."""
+    """Rounded to three digits, so that the printed rate is the exact rate."""
     return float(f"{rate:.3g}")

@@ -1,12 +1,13 @@
-"""What a load run found: one row a step, and the saturation read from the arrivals.
+"""The result of a load run: one entry per step, and the saturation found from the arrivals.
 
     {"benchmark": "load", "schema": 1, "complete": true, "target": ..., "model": ...,
      "plan": ..., "images": [...], "machine": ..., "click_s": 0.031,
      "steps": [{"pace": "fast", "level": 4, "latency_ms": {"p50": {...}, ...}, ...}, ...],
      "saturation": {"rate": 31.2, "first_above": 33.0, "reason": "...", ...}}
 
-Times are milliseconds from when a click was due to when its mask was there, unpacked. Failed
-clicks are counted by code and are in no quantile; a step in which any failed sustains nothing.
+Times are in milliseconds, from when a click was due until its mask was received and unpacked.
+Failed clicks are counted by error code and are not in any quantile. A step with a failed click
+counts as not sustained.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import Any
 from ois_benchmarks.statistics import Estimate
 
 SCHEMA = 1
-#: Of what arrives, how much must be answered in time for throughput to count as growing.
+#: The share of the offered rate that must be answered for the server to keep up.
 KEEPS_UP = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """ms. A quantile is None where there are too few clicks to state it."""
+    """Milliseconds. A quantile is None if there are too few clicks for it."""
 
     count: int
     p50: Estimate | None = None
@@ -45,16 +46,16 @@ class Latency:
 class StepResult:
     """One step.
 
-    seconds: during which clicks fell due; elapsed_s: until the last answer. due, answered:
-    clicks. failed: clicks by error code; failed_opens: images that could not be opened. lost:
-    clicks that were due and neither answered nor failed, or that are not in their session's
-    history afterwards; anything but 0 is a defect. latency_ms: of answered clicks; open_ms: of
-    images opened, from when the user wanted it; first_click_ms: of the first click on each.
-    encodes: images that were really encoded when they were opened. recovered: clicks before
-    which the image had to be encoded again, because its features were gone. late_ms: p99 of how
-    late this load generator itself began a click. stages_ms: medians by stage; `rest` is wire,
-    client, and waiting outside the server's own clocks. others_share: of all cores, used by
-    others before the step. stopped: why the step ended early.
+    seconds: in which clicks fell due. elapsed_s: until the last answer. due, answered: clicks.
+    failed: clicks by error code. failed_opens: images that could not be opened, by error code.
+    lost: clicks that were due but neither answered nor failed, or that are missing in the history
+    of their session; anything but 0 is a defect. latency_ms: of answered clicks. open_ms: of opened
+    images, from when they were due. first_click_ms: of the first click on each image. encodes:
+    images that were encoded when opened. recovered: clicks before which the image was encoded
+    again, because its features were no longer stored. late_ms: p99 of the delay with which this
+    load generator began a click. stages_ms: medians by stage; `rest` is protocol, client and
+    waiting that the server does not measure. others_share: share of all cores that other programs
+    used before the step. stopped: why the step ended early.
     """
 
     pace: str
@@ -84,7 +85,7 @@ class StepResult:
 
     @property
     def throughput(self) -> float:
-        """Clicks answered per second, the time to answer the last ones included."""
+        """Clicks answered per second, including the time to answer the last ones."""
         return self.answered / max(self.seconds, self.elapsed_s)
 
     @property
@@ -93,14 +94,16 @@ class StepResult:
 
     @property
     def _keeps_up(self) -> float:
-        """The share of what was offered that was answered as fast as it came. The last clicks
-        take their time without any queue; the median stands for it."""
+        """The share of the offered clicks that was answered as fast as they arrived.
+
+        The last clicks take time even without a queue, so one median is subtracted.
+        """
         usual_s = self.latency_ms.p50.value / 1e3 if self.latency_ms.p50 else 0.0
         seconds = max(self.seconds, self.elapsed_s - usual_s)
         return self.answered / seconds / self.offered if self.due else 1.0
 
     def problem(self, limit_ms: float) -> str | None:
-        """Why this step is more than the server sustains; None when it is not."""
+        """Why the server does not sustain this step; None if it does."""
         if self.failures:
             return f"{self.failures} of {self.due} clicks failed"
         if self.stopped:
@@ -108,7 +111,7 @@ class StepResult:
         if self._keeps_up < KEEPS_UP:
             return f"{self.throughput:.3g} of {self.offered:.3g} clicks/s were answered"
         slowest = self.latency_ms.p95
-        # A short step has no p95; then the slowest click stands for it.
+        # A short step has no p95; use the slowest click.
         value = slowest.value if slowest else self.latency_ms.max
         if value is not None and value > limit_ms:
             return f"{'p95' if slowest else 'the slowest click'} is {value:.0f} ms"
@@ -122,7 +125,7 @@ class StepResult:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> StepResult:
-        """Raises `KeyError` and `TypeError` when `fields` are not a step."""
+        """Raises `KeyError` or `TypeError` if `fields` are not a step."""
         given = {key: value for key, value in fields.items() if key != "throughput"}
         for name in ("latency_ms", "open_ms", "first_click_ms"):
             given[name] = Latency.from_dict(given[name])
@@ -132,10 +135,10 @@ class StepResult:
 def saturation(
     steps: Sequence[StepResult], limit_ms: float, cycle_s: float
 ) -> dict[str, Any] | None:
-    """The highest arrival rate that was sustained, and what was wrong with the next.
+    """The highest sustained arrival rate, and why the next higher rate was not sustained.
 
-    cycle_s: mean seconds between a person's mask and next click, for `people`: how many of
-    them click that often together. None when no arrivals were measured.
+    cycle_s: mean seconds between a user's mask and next click; `people` is the number of users who
+    together click at the sustained rate. None if no arrivals were measured.
     """
     ramp = sorted((one for one in steps if one.pace == "arrivals"), key=lambda one: one.level)
     if not ramp:
@@ -150,14 +153,14 @@ def saturation(
         "limit_ms": limit_ms,
         "rate": best.level if best else None,
         "first_above": above.level if above else None,
-        "reason": above.problem(limit_ms) if above else "no rate that was tried was too much",
+        "reason": above.problem(limit_ms) if above else "all rates that were tried were sustained",
         "people": int(best.level * seconds) if best else 0,
         "seconds_between_clicks": round(seconds, 2),
     }
 
 
 def describe_saturation(found: Mapping[str, Any]) -> str:
-    """`saturation` as a sentence."""
+    """The result of `saturation` as a sentence."""
     if found["rate"] is None:
         return f"no rate was sustained: at {found['first_above']:g} clicks/s {found['reason']}"
     text = f"sustained: {found['rate']:g} clicks/s with p95 within {found['limit_ms']:g} ms"

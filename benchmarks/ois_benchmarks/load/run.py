@@ -1,12 +1,12 @@
 """`ois bench load`: many users click on one server, until it no longer keeps up.
 
-    plan ─► next_step ─► users on an event loop ─► one row a step ─► saturation
-               ▲                                       │
-               └───────── what was measured ───────────┘
+    plan ─► next_step ─► users on an event loop ─► one entry per step ─► saturation
+               ▲                                           │
+               └──────────────── results so far ───────────┘
 
-The generator is one process with one event loop. Where it shares its cores with the server, as
-with the embedded one, the result is about the whole machine; `late_ms` tells when the generator
-itself was what could not keep up.
+The load generator is one process with one event loop. If it shares its cores with the server, as
+with an embedded server, the result describes the whole machine. `late_ms` shows whether the
+generator itself could not keep up.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from ois_client.sessions.async_client import AsyncClient
 
 _WARM_UP_CLICKS = 12
 _TICK_S = 0.5
-_THREADS = 64  # of the calls of a transport that has no event loop, as `local:`
+_THREADS = 64  # for calls of transports without an event loop, such as `local:`
 
 
 class Observer(Protocol):
-    """Sees a run while it goes on."""
+    """Is informed about the progress of a run."""
 
     def began(self, step: Step) -> None: ...
 
@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class LoadRun:
-    """One run: `document` holds all that was measured so far, whatever happens."""
+    """One run. `document` always holds everything measured so far, JSON-ready."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LoadRun:
         target: Mapping[str, Any],
         **options: Any,
     ) -> None:
-        """target: what is at `url`, for the result; options: of `AsyncClient`."""
+        """target: description of what is at `url`, for the result. options: for `AsyncClient`."""
         self._url, self._options = url, options
         self._pictures, self._plan = list(pictures), plan
         self._steps: list[StepResult] = []
@@ -77,12 +77,15 @@ class LoadRun:
         }
 
     def resume_from(self, document: Mapping[str, Any]) -> None:
-        """Take the steps of an interrupted run. Raises `InvalidInput` when it was another."""
+        """Keep the steps of an interrupted run.
+
+        Raises `InvalidInput` if its settings differ from this run's, or it is damaged.
+        """
         for key in ("benchmark", "schema", "target", "plan", "images"):
             if document.get(key) != _as_json(self.document[key]):
                 raise InvalidInput(
-                    f"the result to go on from has another {key}: {document.get(key)}, this run "
-                    f"has {self.document[key]}. Give the same options, or name another output"
+                    f"the result to resume has another {key}: {document.get(key)}, this run has "
+                    f"{self.document[key]}. Give the same options, or choose another output"
                 )
         try:
             self._steps = [StepResult.from_dict(step) for step in document["steps"]]
@@ -90,7 +93,7 @@ class LoadRun:
             self.document["model"] = dict(document["model"])
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
-                f"the result to go on from is damaged ({type(error).__name__}: {error}); name "
+                f"the result to resume is damaged ({type(error).__name__}: {error}); choose "
                 "another output"
             ) from error
         self._summarise(complete=False)
@@ -100,11 +103,11 @@ class LoadRun:
         return list(self._steps)
 
     def run(self, observer: Observer, save: Callable[[Mapping[str, Any]], None]) -> None:
-        """Until the plan is done; `save` gets the document after every step.
+        """Run until the plan is complete. `save` gets the document after every step.
 
-        Raises what the client raises while nothing was measured yet, `InvalidInput` when the
-        server's model is not the one that the run began with, and `ServerUnavailable` when it
-        no longer answers at all.
+        Before the first step, raises what the client raises. Raises `InvalidInput` if the server's
+        model is not the one that the run began with, and `ServerUnavailable` if the server no
+        longer answers.
         """
         asyncio.run(self._run(observer, save))
 
@@ -136,12 +139,15 @@ class LoadRun:
         }
         if self.document.setdefault("model", model) != model:
             raise InvalidInput(
-                f"the run began with {self.document['model']}, the server now has {model}; name "
+                f"the run began with {self.document['model']}, the server now has {model}; choose "
                 "another output"
             )
 
     async def _warm_up(self, client: AsyncClient) -> float:
-        """Every picture encoded, connections and engines warm -> median seconds of a click."""
+        """Encode every picture and warm up connections and engines.
+
+        Returns the median seconds of a click.
+        """
         took = []
         for picture in self._pictures:
             session = await client.open(picture.data)
@@ -163,14 +169,14 @@ class LoadRun:
         return meter.result(step, others_share=others)
 
     def _chosen(self, step: Step) -> list[LoadPicture]:
-        """The pictures of a step: for the cold one, as many as it needs, under new digests."""
+        """The pictures of a step. Those of the cold step get new digests."""
         if step.pace not in (Pace.COLD, Pace.WARM):
             return self._pictures
         count = len(self._pictures)
         chosen = [self._pictures[number % count] for number in range(int(step.level))]
         if step.pace is Pace.WARM:
             return chosen
-        mark = secrets.token_hex(8)  # another one each time, or a server would know them
+        mark = secrets.token_hex(8)  # random, so that the pictures are new to any server
         return [one.unseen(f"ois bench load {mark} {n}") for n, one in enumerate(chosen)]
 
     def _summarise(self, *, complete: bool) -> None:
@@ -183,12 +189,12 @@ class LoadRun:
 
 
 def _check_alive(result: StepResult) -> None:
-    """Raise `ServerUnavailable` when nothing was answered: that is no load any more."""
+    """Raise `ServerUnavailable` if no click of the step was answered."""
     if result.failures and not result.answered:
         codes = ", ".join(sorted({*result.failed, *result.failed_opens}))
         raise ServerUnavailable(
-            f"no click of the step {result.label!r} was answered ({codes}); the step is dropped. "
-            "Look at the server's log, then go on with --resume"
+            f"no click of the step {result.label!r} was answered ({codes}); the step is discarded. "
+            "Check the server's log, then continue with --resume"
         )
 
 
@@ -199,5 +205,5 @@ async def _tick(observer: Observer, step: Step, meter: Meter) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    """As it looks after it was written and read: lists for tuples, strings for enums."""
+    """The value as read back from JSON: lists for tuples, strings for enums."""
     return json.loads(json.dumps(value))

@@ -1,7 +1,7 @@
 """The users of a load run, as tasks of one event loop.
 
-A user opens a picture, clicks on one object of it, and goes on to the next picture. Pauses and
-places come from the seed, so two runs of one plan ask for the same.
+A user opens a picture, clicks on one object in it, and continues with the next picture. Pauses and
+click positions come from the seed, so two runs of one plan make the same requests.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ois_benchmarks.load.pictures import LoadPicture
 from ois_client.sessions.async_client import AsyncClient
 from ois_client.sessions.async_session import AsyncSession
 
-#: More clicks under way than this and the step ends: nobody would ever catch up.
-MOST_IN_FLIGHT = 512
-#: Sessions that are there before arrivals begin; more are made when all have a click under way.
+#: The step ends if more clicks are in flight, because the server would never catch up.
+MAX_IN_FLIGHT = 512
+#: Sessions that are opened before arrivals begin. More are opened when all are busy.
 _SESSIONS = 32
 
 
 async def perform(
     step: Step, plan: LoadPlan, client: AsyncClient, pictures: Sequence[LoadPicture], meter: Meter
 ) -> None:
-    """Returns when all clicks of the step have ended.
+    """Run one step until all its clicks have ended.
 
-    pictures: for the cold step ones that the server has not seen, otherwise ones it has.
+    pictures: new to the server for the cold step, known to it for the others.
     """
     if step.pace is Pace.ARRIVALS:
         await _arrivals(step, plan, client, pictures, meter)
@@ -56,12 +56,12 @@ async def _user(
     meter: Meter,
     think: ThinkTime | None = None,
 ) -> None:
-    """One user, until the pictures or the step's time are over. think: None for no pause."""
+    """One user, until the pictures or the time of the step run out. think: None for no pause."""
 
     def pause() -> float:
         return think.draw(generator) if think else 0.0
 
-    due = pause() * generator.uniform()  # people do not all begin at once
+    due = pause() * generator.uniform()  # users do not all start at once
     for picture in pictures:
         if not await _reached(due, meter):
             return
@@ -96,8 +96,8 @@ async def _arrivals(
         await meter.click(session, (where * picture.width, height * picture.height), due)
         free.append((session, picture))
 
-    # A Poisson process of which the number of events is given has uniform times: bursts and
-    # gaps as they come, and yet exactly the rate that the step is called by.
+    # Given the number of events, the times of a Poisson process are uniform. This keeps its bursts
+    # and gaps, and the rate is exactly that of the step.
     count = max(1, round(step.level * meter.seconds))
     times = np.sort(generator.uniform(0, meter.seconds, count))
     places = generator.uniform(0.1, 0.9, (count, 2))
@@ -106,15 +106,15 @@ async def _arrivals(
         for due, place in zip(times.tolist(), places, strict=True):
             if not await _reached(due, meter):
                 return
-            if meter.in_flight >= MOST_IN_FLIGHT:
-                meter.stopped = f"{MOST_IN_FLIGHT} clicks were waiting"
+            if meter.in_flight >= MAX_IN_FLIGHT:
+                meter.stopped = f"{MAX_IN_FLIGHT} clicks were waiting"
                 return
             meter.due += 1
             under_way.create_task(click(due, *place))
 
 
 async def _reached(due: float, meter: Meter) -> bool:
-    """Wait until then; False when the step is over before."""
+    """Wait until `due`; False if the step ends before."""
     if not meter.goes_on(due):
         return False
     await asyncio.sleep(max(0.0, due - meter.now))
@@ -124,7 +124,7 @@ async def _reached(due: float, meter: Meter) -> bool:
 def _places(
     picture: LoadPicture, count: int, generator: np.random.Generator
 ) -> Iterator[tuple[float, float]]:
-    """(x, y) in pixels of the picture, away from its border."""
+    """Random (x, y) in pixels of the picture, away from its border."""
     for x, y in generator.uniform(0.1, 0.9, (count, 2)):
         yield x * picture.width, y * picture.height
 

@@ -1,4 +1,4 @@
-"""`ois bench load`: clicks are timed from when they were due, counted to the last, and resumed."""
+"""`ois bench load`: clicks are timed from when they were due; none is lost; runs can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 
 from ois_benchmarks.load.chart import BAR, bar, line, live, sparkline, table
-from ois_benchmarks.load.meter import MOST_FAILURES, Meter
+from ois_benchmarks.load.meter import MAX_FAILURES, Meter
 from ois_benchmarks.load.pacing import LoadPlan, Pace, Step, ThinkTime, next_step
 from ois_benchmarks.load.pictures import LoadPicture, read_pictures
 from ois_benchmarks.load.result import (
@@ -73,7 +73,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[LoadPicture]:
 
 
 class Silent:
-    """An observer. interrupt_at: the step that is cut off by Ctrl-C, counted from 0."""
+    """An observer. interrupt_at: the step that Ctrl-C interrupts, counted from 0."""
 
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.steps: list[Step] = []
@@ -92,14 +92,14 @@ class Silent:
 
 
 class Slow:
-    """A real transport that answers one click at a time, and fails when told to."""
+    """A real transport that answers one click at a time, and can be made to fail."""
 
     def __init__(self, engines: Path, seconds: float = 0.0, fail_every: int = 0) -> None:
         self.inner = open_transport(str(engines))
         self.seconds, self.fail_every = seconds, fail_every
         self.one = threading.Lock()
         self.clicks = 0
-        self.free = 20  # clicks of the warm-up, which must not fail
+        self.free = 20  # clicks of the warm-up, which do not fail
 
     def info(self) -> ModelInfo:
         return self.inner.info()
@@ -121,10 +121,10 @@ class Slow:
 
 
 def measured(run: LoadRun, observer: Silent | None = None) -> dict[str, StepResult]:
-    """The steps by their pace."""
+    """The steps, by pace."""
     saved: list[Mapping[str, Any]] = []
     run.run(observer or Silent(), saved.append)
-    assert len(saved) == len(run.steps) + 1  # after each step, and when complete
+    assert len(saved) == len(run.steps) + 1  # after each step and at the end
     return {step.pace: step for step in run.steps}
 
 
@@ -158,7 +158,7 @@ def test_a_plan_that_cannot_be_run_is_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("median_s", [0, math.inf, math.nan])
-def test_a_think_time_that_cannot_be_is_refused(median_s: float) -> None:
+def test_an_impossible_think_time_is_refused(median_s: float) -> None:
     with pytest.raises(InvalidInput, match="think time"):
         ThinkTime(median_s=median_s)
 
@@ -177,7 +177,7 @@ def test_steps_come_in_order_and_done_ones_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("capacity", [0.4, 3.0, 9.7, 31.0, 400.0])
-def test_the_ramp_brackets_what_a_server_sustains(capacity: float) -> None:
+def test_the_ramp_brackets_the_sustained_rate(capacity: float) -> None:
     plan = LoadPlan(paces=(Pace.ARRIVALS,))
     steps: list[StepResult] = []
     while step := next_step(plan, steps, click_s=0.1):
@@ -190,7 +190,7 @@ def test_the_ramp_brackets_what_a_server_sustains(capacity: float) -> None:
     assert len(steps) < 24
 
 
-def test_few_arrivals_take_longer_and_pictures_as_long_as_they_take() -> None:
+def test_low_rates_run_longer_and_pictures_without_a_time_limit() -> None:
     plan = LoadPlan(seconds=10)
     assert Step(Pace.ARRIVALS, 100).seconds(plan) == 10
     assert Step(Pace.ARRIVALS, 1).seconds(plan) == 30
@@ -198,10 +198,10 @@ def test_few_arrivals_take_longer_and_pictures_as_long_as_they_take() -> None:
     assert Step(Pace.COLD, 3).seconds(plan) == math.inf
 
 
-# -- what a step says -------------------------------------------------------------------------
+# -- the result of a step ----------------------------------------------------------------------
 
 
-def test_what_makes_a_rate_too_much() -> None:
+def test_the_reasons_why_a_step_is_not_sustained() -> None:
     slow = Latency(100, Estimate(300, 1, 1), Estimate(700, 1, 1), None, 900.0)
     assert step_result(10).problem(500) is None
     assert step_result(10, latency_ms=slow).problem(500) == "p95 is 700 ms"
@@ -242,7 +242,7 @@ def test_saturation_in_words() -> None:
 # -- statistics -------------------------------------------------------------------------------
 
 
-def test_quantiles_are_stated_only_where_something_lies_beyond_them() -> None:
+def test_quantiles_are_stated_only_if_a_sample_lies_beyond() -> None:
     few = quantiles(list(range(19)))
     assert few["p50"] is not None
     assert few["p50"].value == 9
@@ -256,7 +256,7 @@ def test_quantiles_are_stated_only_where_something_lies_beyond_them() -> None:
     assert quantiles(list(range(101))) == enough
 
 
-def test_clicks_that_are_slow_together_make_wide_intervals() -> None:
+def test_clicks_that_are_slow_together_widen_the_interval() -> None:
     generator = np.random.default_rng(1)
     values = generator.exponential(size=900)
     alone = quantiles(values.tolist())["p50"]
@@ -267,7 +267,7 @@ def test_clicks_that_are_slow_together_make_wide_intervals() -> None:
     assert together.high - together.low > 2 * (alone.high - alone.low)
 
 
-def test_what_no_stage_explains_is_the_rest() -> None:
+def test_time_outside_all_stages_is_the_rest() -> None:
     served = {"queue": 1.0, "decode": 5.0, "total": 7.0}
     assert stage_medians([served], [10.0]) == {"queue": 1.0, "decode": 5.0, "rest": 2.0}
     assert stage_medians([{"decode": 5.0, "postprocess": 1.0}], [7.0])["rest"] == 1.0
@@ -287,7 +287,7 @@ def test_an_unseen_copy_has_the_same_pixels_and_another_digest(
         np.testing.assert_array_equal(one.pixels(), loaded[0].pixels())
 
 
-def test_other_formats_become_jpeg_and_damage_is_found_at_once(tmp_path: Path) -> None:
+def test_other_formats_become_jpeg_and_damage_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(path)
     (picture,) = read_pictures([path])
@@ -299,7 +299,7 @@ def test_other_formats_become_jpeg_and_damage_is_found_at_once(tmp_path: Path) -
         read_pictures([broken])
 
 
-def test_without_files_the_shipped_photographs_are_clicked_on() -> None:
+def test_the_shipped_photographs_are_the_default() -> None:
     assert [one.name for one in read_pictures()] == sorted(one.name for one in read_pictures())
     assert len(read_pictures()) >= 3
 
@@ -350,8 +350,8 @@ def test_a_server_that_only_fails_ends_the_step(engines: Path, pictures: list[Lo
     plan = replace(PLAN, paces=(Pace.FAST,), fast_users=(1,), seconds=60)
     step = measured(LoadRun(Slow(engines, fail_every=1), pictures, plan, {}))["fast"]
     assert step.stopped is not None
-    assert step.stopped.startswith(f"{MOST_FAILURES} failures in a row, the last: the queue")
-    assert step.failed["SERVER_OVERLOADED"] >= MOST_FAILURES
+    assert step.stopped.startswith(f"{MAX_FAILURES} failures in a row, the last: the queue")
+    assert step.failed["SERVER_OVERLOADED"] >= MAX_FAILURES
     assert step.lost == 0
 
 
@@ -360,7 +360,7 @@ def test_a_server_that_no_longer_answers_ends_the_run(
 ) -> None:
     plan = replace(PLAN, paces=(Pace.COLD, Pace.FAST, Pace.ARRIVALS))
     server = Slow(engines, fail_every=1)
-    server.free = 12 + 3  # the warm-up's and the cold step's
+    server.free = 12 + 3  # the clicks of the warm-up and of the cold step
     run = LoadRun(server, pictures, plan, {})
     with pytest.raises(ServerUnavailable, match=r"'2 users, no pause' was answered \(SERVER_OVER"):
         run.run(Silent(), lambda _: None)
@@ -368,8 +368,8 @@ def test_a_server_that_no_longer_answers_ends_the_run(
     assert run.document["complete"] is False
 
 
-def test_images_that_the_store_let_go_are_seen(engines: Path, pictures: list[LoadPicture]) -> None:
-    # Room for one picture's features: two sessions take it from each other.
+def test_clicks_on_evicted_images_are_counted(engines: Path, pictures: list[LoadPicture]) -> None:
+    # The store has room for one picture, so two sessions evict each other's features.
     plan = replace(PLAN, paces=(Pace.ARRIVALS,))
     run = LoadRun(f"local:{engines}", pictures, plan, {}, cache_bytes=8_000)
     step = measured(run)["arrivals"]
@@ -377,7 +377,7 @@ def test_images_that_the_store_let_go_are_seen(engines: Path, pictures: list[Loa
     assert (step.answered, step.lost) == (30, 0)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     engines: Path, pictures: list[LoadPicture]
 ) -> None:
     address = f"local:{engines}"
@@ -408,7 +408,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 # -- the chart --------------------------------------------------------------------------------
 
 
-def test_bars_are_logarithmic_and_show_when_they_do_not_fit() -> None:
+def test_bars_are_logarithmic_and_marked_beyond_the_limit() -> None:
     assert bar(100, 100) == "█" * BAR
     assert bar(10, 100) == "█" * (BAR // 2)
     assert bar(0.5, 100) == ""
@@ -417,7 +417,7 @@ def test_bars_are_logarithmic_and_show_when_they_do_not_fit() -> None:
     assert sparkline([0, 0]) == "▁▁"
 
 
-def test_the_table_names_what_went_wrong() -> None:
+def test_the_table_shows_failures() -> None:
     bad = step_result(30.0, failed={"SERVER_OVERLOADED": 4}, lost=1, encodes=2)
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(table([step_result(20.0), bad], 500))
@@ -428,7 +428,7 @@ def test_the_table_names_what_went_wrong() -> None:
     assert "20 clicks/s arriving" in text
     assert "4 click SERVER_OVERLOADED, 1 LOST" in text
     assert "4 users, no pause, second 0 of 10" in text
-    assert "0 answered, 3 under way" in text
+    assert "0 answered, 3 in flight" in text
     assert line(bad).startswith("30 clicks/s arriving: 29.9 clicks/s, p50 30 ms, p95 40 ms, 4 cl")
 
 
@@ -453,7 +453,7 @@ def test_the_command_writes_what_it_prints(
         "50 clicks/s arriving",
     ]
     assert "local:" not in json.dumps(printed["target"])
-    # What is complete is not measured again.
+    # A complete run is not measured again.
     assert main([*argv, "--resume"]) == 0
     assert json.loads(place.read_text())["steps"] == printed["steps"]
     assert "clicks lost: 0" in capsys.readouterr().out
@@ -474,7 +474,7 @@ def test_the_command_writes_what_it_prints(
         (["local:", "--engines", "x"], "expected one of them"),
     ],
 )
-def test_bad_input_is_one_sentence(
+def test_bad_input_is_an_error_message(
     argv: list[str],
     expected: str,
     tmp_path: Path,
@@ -489,7 +489,7 @@ def test_bad_input_is_one_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_load_result_is_gone_on_from(
+def test_only_a_load_result_can_be_resumed(
     engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "other.json"
@@ -501,7 +501,7 @@ def test_only_a_load_result_is_gone_on_from(
         assert place.read_text() == text
 
 
-def test_ctrl_c_keeps_the_steps_that_are_done(engines: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_finished_steps(engines: Path, tmp_path: Path) -> None:
     place = tmp_path / "load.json"
     argv = [
         *(sys.executable, "-m", "ois_cli.main", "bench", "load", f"local:{engines}"),
