@@ -1,4 +1,4 @@
-"""`ois demo` starts a server of its own, and takes it along when it ends."""
+"""`ois demo` starts its own server and ends it at the end."""
 
 from __future__ import annotations
 

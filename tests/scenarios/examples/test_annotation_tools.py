@@ -1,4 +1,4 @@
-"""Annotation tools send the image and every click again; the encoder still runs once an image."""
+"""Annotation tools resend the image with every click; the encoder still runs once per image."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def png(image: np.ndarray) -> bytes:
 
 @contextmanager
 def work_of(server: EmbeddedServer) -> Iterator[dict[str, int]]:
-    """What the block costs the server, by model, once the block is left."""
+    """Yields a dict that holds, after the block, the inferences per model during the block."""
     before, cost = statistics(server), {}
     yield cost
     after = statistics(server)
@@ -54,13 +54,13 @@ def work_of(server: EmbeddedServer) -> Iterator[dict[str, int]]:
 
 
 def masks_of(server: EmbeddedServer, image: bytes) -> list[np.ndarray]:
-    """The mask after each of CLICKS, from a session of our own."""
+    """The mask after each of CLICKS, from a session of `Client`."""
     with Client(server.grpc_url) as client:
         session = client.open(image)
         return [session.click(x, y, positive) for x, y, positive in CLICKS]
 
 
-def test_cvat_s_workers_share_the_features(
+def test_workers_of_cvat_share_the_features(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OIS_URL", server.grpc_url)
@@ -80,7 +80,7 @@ def test_cvat_s_workers_share_the_features(
             replies.append(cvat_interactor.handler(workers[0], event))
         last = cvat_interactor.handler(workers[1], event)
     assert [reply.status_code for reply in (*replies, last)] == [200] * 5
-    # One click each; the worker that had not seen them repeats all four.
+    # The first worker decodes one click per request; the second has to repeat all four.
     assert (cost["ois_encoder"], cost["ois_decoder"]) == (1, 8)
     for reply, mask in zip(replies, masks_of(server, image), strict=True):
         left, top, right, bottom = json.loads(reply.body)["bounds"]
@@ -115,7 +115,7 @@ def label_studio_request(path: str, image: np.ndarray, clicks: list) -> dict[str
 
 @contextmanager
 def files_of(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """A web server for a folder -> its address, the requests so far."""
+    """A web server for a folder. Yields its address and a list of its requests."""
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -134,7 +134,7 @@ def files_of(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 @contextmanager
 def backend(**environment: str) -> Iterator[str]:
-    """The backend as its README starts it -> its address."""
+    """The backend, started as in its README. Yields its address."""
     process = subprocess.Popen(
         [sys.executable, str(BACKEND)],
         env={**os.environ, "PORT": "0", **environment},
@@ -185,7 +185,7 @@ def test_label_studio_s_clicks_fetch_and_encode_the_image_once(
     np.testing.assert_array_equal(masks, masks_of(server, png(image)))
 
 
-def test_a_backend_without_a_server_says_so() -> None:
+def test_a_backend_without_a_server_fails_with_an_error_message() -> None:
     run = subprocess.run(
         [sys.executable, str(BACKEND)],
         env={**os.environ, "OIS_URL": "grpc://127.0.0.1:1"},

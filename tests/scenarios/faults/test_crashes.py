@@ -1,7 +1,7 @@
-"""`kill -9` of what serves, and a restart of all of it, while people click without a pause.
+"""The server's processes are killed, or the whole server restarts, while users keep clicking.
 
-A click is answered or fails with a typed error within its deadline. None that was answered is
-lost, none that failed leaves a trace, and soon all of them are answered again.
+Every click is answered or fails with a typed error within its deadline. Answered clicks are not
+lost, failed clicks leave the session unchanged, and soon all clicks are answered again.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from support.server.calls import eventually
 from support.server.players import Player, pixels, play_while
 
 CLICK_S, ENCODE_S = 4.0, 4.0
-#: A click on an image that was lost is sent again with it, and has the time of both for that.
+#: If the server has lost the image, the click is sent again with it, within the time of both.
 DEADLINE_S = 2 * CLICK_S + ENCODE_S
 TEMPORARY = (ServerUnavailable, ServerOverloaded, DeadlineExceeded)
 OPTIONS = ServerOptions(cache_bytes=16 * 2**20, exit_timeout_s=20)
 
 
 def kill(server: EmbeddedServer, name: str) -> None:
-    """SIGKILL for the server's process, or that of one of its models."""
+    """Send SIGKILL to the server's process or to that of one of its models."""
     if name == "tritonserver":
         pid = server.pid
         assert pid is not None
@@ -43,20 +43,20 @@ def kill(server: EmbeddedServer, name: str) -> None:
 
 
 def answers_again(players: list[Player], within_s: float = 20) -> None:
-    """Each player gets an answer; errors before that are typed, and nothing is lost."""
+    """Every player gets an answer within this time, and no click is lost."""
     for player in players:
         assert eventually(player.click, bool, within_s), player.errors[-1]
         player.check()
 
 
-def nothing_untyped(players: list[Player]) -> None:
+def all_errors_are_typed(players: list[Player]) -> None:
     for player in players:
         assert all(isinstance(error, TEMPORARY) for error in player.errors), player.errors
         assert all("Traceback" not in str(error) for error in player.errors)
         assert player.slowest_s < DEADLINE_S + 1
 
 
-def test_killed_processes_cost_no_click_that_was_answered(engines: Path) -> None:
+def test_killed_processes_lose_no_answered_click(engines: Path) -> None:
     timeouts = Timeouts(click_s=CLICK_S, encode_s=ENCODE_S)
     with (
         EmbeddedServer(engines, OPTIONS) as server,
@@ -68,27 +68,27 @@ def test_killed_processes_cost_no_click_that_was_answered(engines: Path) -> None
             Player(grpc if n % 2 else http, twin, pixels(4000 + n), seed=n) for n in range(4)
         ]
 
-        def disaster(name: str) -> Callable[[], None]:
-            def happen() -> None:
+        def killing(name: str) -> Callable[[], None]:
+            def run() -> None:
                 restarts = server.restarts
                 time.sleep(0.3)
                 kill(server, name)
                 eventually(lambda: server.restarts, lambda n: n > restarts, within_s=30)
                 time.sleep(0.3)
 
-            return happen
+            return run
 
         for name in ("ois_segment", "tritonserver"):
             before = sum(player.answered for player in players)
-            play_while(players, disaster(name))
+            play_while(players, killing(name))
             answers_again(players)
             assert sum(player.answered for player in players) > before + 4
-        nothing_untyped(players)
+        all_errors_are_typed(players)
         assert server.restarts == 2
 
 
-def test_a_server_that_is_stopped_and_started_again_costs_no_click(engines: Path) -> None:
-    """As an upgrade does. Patient clients do not even see an error."""
+def test_clients_that_retry_see_no_error_when_the_server_restarts(engines: Path) -> None:
+    """A restart as in an upgrade."""
     patient = Retries(attempts=40, backoff_s=0.2, max_backoff_s=0.5)
     timeouts = Timeouts(click_s=30, encode_s=30)
     with (

@@ -1,5 +1,6 @@
-"""5,000 malformed requests: each is told what is wrong with it, and after each batch a good click
-works. A third of them go to the models behind `ois_segment`, which a client can reach as well.
+"""5,000 malformed requests: each gets a typed error, and after each batch a good click works.
+
+A third of them go to the models behind `ois_segment`, which clients can reach too.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from ois_client.transports.failures import error_for, status_of_http
 from ois_client.wire import MODEL
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
-from support.server.malformed import Broken, broken
-from support.server.malformed_models import GOOD_INPUTS, broken_models
+from support.server.malformed import RawRequest, malformed
+from support.server.malformed_models import GOOD_INPUTS, malformed_for_models
 from support.server.players import pixels
 
-#: What a wrong request may be told: what is wrong with it. Never that the server was late, is
-#: overloaded or failed inside. `IncompatibleServer` is what Triton's own refusals become.
+#: The errors that a malformed request may get. They say what is wrong with the request, never that
+#: the server was late, overloaded or failed. Triton's own errors become `IncompatibleServer`.
 REFUSALS = (InvalidInput, UnknownImage, IncompatibleServer)
 
 UNREADABLE = re.compile("parse the request JSON|Unable to parse|failed to get request params")
@@ -39,9 +40,9 @@ HTTP_BATCHES = 40
 
 FUZZ = settings(
     deadline=None,
-    derandomize=True,  # CI and a person see the same requests
+    derandomize=True,  # the same requests in every run
     database=None,
-    phases=[Phase.generate],  # `Broken.what` says it already
+    phases=[Phase.generate],  # no shrinking: `RawRequest.description` is clear enough
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -64,12 +65,12 @@ def expected(engines: Path) -> np.ndarray:
         return twin.open(pixels(9000)).click(40, 40)
 
 
-def is_refused(status: str, text: str, what: str) -> None:
+def is_refused(status: str, text: str, fault: str) -> None:
     error = error_for(status, text, url="http://server", timeout_s=30)
-    assert isinstance(error, REFUSALS), f"{what}: {status} {text}"
-    assert "Traceback" not in text, f"{what}: {text}"
-    assert "/site-packages/" not in text, f"{what}: {text}"
-    assert ".py" not in text, f"{what}: {text}"
+    assert isinstance(error, REFUSALS), f"{fault}: {status} {text}"
+    assert "Traceback" not in text, f"{fault}: {text}"
+    assert "/site-packages/" not in text, f"{fault}: {text}"
+    assert ".py" not in text, f"{fault}: {text}"
 
 
 def still_works(target: EmbeddedServer, client: Client, expected: np.ndarray) -> None:
@@ -86,14 +87,14 @@ def test_every_malformed_grpc_request_gets_a_typed_error(
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         @settings(FUZZ, max_examples=BATCHES)
-        @given(batch=st.lists(broken | broken_models, min_size=BATCH, max_size=BATCH))
-        def fuzz(batch: list[Broken]) -> None:
+        @given(batch=st.lists(malformed | malformed_for_models, min_size=BATCH, max_size=BATCH))
+        def fuzz(batch: list[RawRequest]) -> None:
             nonlocal sent
             calls = [stub.ModelInfer.future(one.message(), timeout=30) for one in batch]
             for one, call in zip(batch, calls, strict=True):
                 error = call.exception()
-                assert error is not None, f"{one.what}: was answered as if it were good"
-                is_refused(error.code().name, error.details() or "", one.what)
+                assert error is not None, f"{one.description}: was answered like a good request"
+                is_refused(error.code().name, error.details() or "", one.description)
                 asked[one.model] += 1
             sent += len(batch)
             still_works(target, client, expected)
@@ -135,7 +136,7 @@ headers = st.sampled_from(
 def test_every_malformed_http_request_gets_an_answer_and_no_traceback(
     target: EmbeddedServer, client: Client, expected: np.ndarray
 ) -> None:
-    """Bytes that are no request: what comes back is HTTP's own refusal, never a crash."""
+    """Bodies that are not requests get an HTTP error. The server never crashes."""
     host, _, port = target.http_url.removeprefix("http://").partition(":")
 
     @settings(FUZZ, max_examples=HTTP_BATCHES)
@@ -146,13 +147,13 @@ def test_every_malformed_http_request_gets_an_answer_and_no_traceback(
             connection.request("POST", f"/v2/models/{MODEL}/infer", body, more)
             response = connection.getresponse()
             text = response.read().decode("utf-8", "replace")
-            # An empty request is a good one: it asks the server to describe itself.
+            # An empty request is valid: it asks for the server's description.
             if response.status != http.client.OK:
-                what = str(body[:200])
-                if response.status == 500:  # Triton's status for JSON that it cannot read
-                    assert UNREADABLE.search(text), f"{what}: {text}"
+                fault = str(body[:200])
+                if response.status == 500:  # Triton's status for JSON that it cannot parse
+                    assert UNREADABLE.search(text), f"{fault}: {text}"
                 else:
-                    is_refused(status_of_http(response.status), text, what)
+                    is_refused(status_of_http(response.status), text, fault)
             assert "Traceback" not in text
         connection.close()
         still_works(target, client, expected)

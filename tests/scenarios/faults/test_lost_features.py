@@ -1,4 +1,4 @@
-"""The server may forget an image at any time: by size, by age. No session notices."""
+"""The server drops an image's features for lack of memory or by age; sessions go on unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ois_client.transports.blocking import open_transport
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport
-from support.server.calls import click_request, eventually, get, statistics
+from support.server.calls import click_request, eventually, metrics, statistics
 from support.server.players import Player, pixels, play, play_while
 
 ROOM_FOR = 3
@@ -25,7 +25,7 @@ TTL_S = 1.0
 
 @pytest.fixture(scope="module")
 def forgetful(engines: Path, local: LocalTransport) -> Iterator[EmbeddedServer]:
-    """Room for three images, and no patience."""
+    """A server that keeps three images, and each for one second."""
     before = local.stats().bytes
     local.encode(load_image(pixels(3000)))
     one = local.stats().bytes - before
@@ -34,31 +34,26 @@ def forgetful(engines: Path, local: LocalTransport) -> Iterator[EmbeddedServer]:
         yield server
 
 
-def metric(server: EmbeddedServer, name: str) -> float:
-    lines = get(str(server.metrics_url)).decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
-
-
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_eviction_costs_an_encode_and_never_a_click(
+def test_an_eviction_causes_an_encode_and_never_a_failed_click(
     forgetful: EmbeddedServer, engines: Path, protocol: str
 ) -> None:
     before = statistics(forgetful)["ois_encoder"]
     url = getattr(forgetful, f"{protocol}_url")
     with Client(url) as client, Client(f"local:{engines}") as twin:
         players = [Player(client, twin, pixels(3010 + n), seed=n) for n in range(8)]
-        play(players, clicks=4, threads=1)  # any click that failed would fail here
-    assert statistics(forgetful)["ois_encoder"] - before == 8 * 5  # each was out again in time
-    evictions = eventually(lambda: metric(forgetful, "ois_store_evictions_total"), lambda n: n > 0)
+        play(players, clicks=4, threads=1)  # fails if any click fails
+    # No image was kept until its next click.
+    assert statistics(forgetful)["ois_encoder"] - before == 8 * 5
+    evictions = eventually(lambda: metrics(forgetful)["ois_store_evictions_total"], lambda n: n > 0)
     assert evictions > 0
-    assert metric(forgetful, "ois_store_bytes") <= metric(forgetful, "ois_store_budget_bytes")
-    assert metric(forgetful, "ois_store_images") <= ROOM_FOR
+    store = metrics(forgetful)
+    assert store["ois_store_bytes"] <= store["ois_store_budget_bytes"]
+    assert store["ois_store_images"] <= ROOM_FOR
 
 
-def test_more_people_at_once_than_there_is_room_for(
-    forgetful: EmbeddedServer, engines: Path
-) -> None:
-    """An image may be out again before its next click; that brings it along. No click fails."""
+def test_more_users_at_once_than_images_fit(forgetful: EmbeddedServer, engines: Path) -> None:
+    """An image may be evicted before its next click, which then sends it again."""
     with Client(forgetful.grpc_url) as client, Client(f"local:{engines}") as twin:
         players = [Player(client, twin, pixels(3030 + n), seed=n) for n in range(8)]
         play_while(players, lambda: time.sleep(2))
@@ -66,9 +61,7 @@ def test_more_people_at_once_than_there_is_room_for(
         assert sum(player.answered for player in players) > 8
 
 
-def test_an_image_nobody_clicks_on_is_forgotten_and_sent_again(
-    forgetful: EmbeddedServer, engines: Path
-) -> None:
+def test_an_idle_image_is_dropped_and_sent_again(forgetful: EmbeddedServer, engines: Path) -> None:
     transport = open_transport(forgetful.grpc_url)
     with Client(transport) as client, Client(f"local:{engines}") as twin:
         player = Player(client, twin, pixels(3020), seed=0)

@@ -1,4 +1,4 @@
-"""Who may do what: with a token nothing but health answers, and some doors are always shut."""
+"""Access: with a token only health checks are open, and some APIs are closed to everyone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def guarded(engines: Path) -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_the_token_opens_inference(guarded: EmbeddedServer, protocol: str) -> None:
+def test_requests_with_the_token_are_answered(guarded: EmbeddedServer, protocol: str) -> None:
     image = picture(1)
     message = click_message(click_request(image, [Click(40, 40)]), picture=image)
     assert read_info(infer(guarded, message, protocol=protocol, token=TOKEN)).width == 112
@@ -36,7 +36,7 @@ def test_the_token_opens_inference(guarded: EmbeddedServer, protocol: str) -> No
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("token", [None, "wrong", ""])
-def test_without_the_token_nobody_clicks(
+def test_requests_without_the_token_are_refused(
     guarded: EmbeddedServer, protocol: str, token: str | None
 ) -> None:
     with pytest.raises(InferenceServerException, match="expecting"):
@@ -56,14 +56,14 @@ def test_without_the_token_nobody_clicks(
         "v2/trace/setting",
     ],
 )
-def test_without_the_token_http_tells_nothing(guarded: EmbeddedServer, path: str) -> None:
+def test_without_the_token_http_gives_no_information(guarded: EmbeddedServer, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         get(f"{guarded.http_url}/{path}")
     assert refused.value.code == 403
     refused.value.close()
 
 
-def test_without_the_token_grpc_tells_nothing(guarded: EmbeddedServer) -> None:
+def test_without_the_token_grpc_gives_no_information(guarded: EmbeddedServer) -> None:
     with triton_grpc.InferenceServerClient(guarded.grpc_url.removeprefix("grpc://")) as client:
         for call in (
             client.get_server_metadata,
@@ -86,7 +86,7 @@ def test_health_needs_no_token_and_metrics_are_off(guarded: EmbeddedServer) -> N
     assert guarded.metrics_url is None
 
 
-def test_metrics_beside_a_token_only_when_a_port_is_named(engines: Path) -> None:
+def test_with_a_token_metrics_need_a_port(engines: Path) -> None:
     ports = EmbeddedServer(engines, ServerOptions()).ports
     options = ServerOptions(token=TOKEN, metrics_port=ports.metrics)
     assert EmbeddedServer(engines, options).metrics_url is not None
@@ -111,7 +111,7 @@ def test_without_a_token_statistics_are_open(server: EmbeddedServer) -> None:
     ],
 )
 @pytest.mark.parametrize("which", ["open", "token"])
-def test_model_control_and_shared_memory_are_shut(
+def test_model_control_and_shared_memory_are_closed(
     server: EmbeddedServer, guarded: EmbeddedServer, which: str, path: str, body: dict[str, object]
 ) -> None:
     chosen = server if which == "open" else guarded
@@ -128,7 +128,7 @@ def test_model_control_and_shared_memory_are_shut(
 
 
 @pytest.mark.parametrize("which", ["open", "token"])
-def test_model_control_and_shared_memory_are_shut_over_grpc(
+def test_model_control_and_shared_memory_are_closed_over_grpc(
     server: EmbeddedServer, guarded: EmbeddedServer, which: str
 ) -> None:
     chosen = server if which == "open" else guarded

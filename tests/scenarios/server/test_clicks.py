@@ -1,4 +1,4 @@
-"""`ois_segment` behind a real `tritonserver` answers as the same engines do in process."""
+"""`ois_segment` in a real `tritonserver` gives the same answers as the engines in process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TWO = ([Click(40.5, 40.5), Click(5, 5, positive=False)], [Click(80.5, 20.5)])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_with_nothing_describes_the_server(
+def test_an_empty_request_returns_the_server_s_description(
     server: EmbeddedServer, local: LocalTransport, protocol: str
 ) -> None:
     info = read_info(infer(server, info_message(), protocol=protocol))
@@ -63,7 +63,7 @@ def test_clicks_equal_the_engines_in_process_bit_for_bit(
     assert reply.masks.any()
 
 
-def test_what_was_not_asked_for_does_not_travel(server: EmbeddedServer) -> None:
+def test_only_requested_outputs_are_sent(server: EmbeddedServer) -> None:
     image = picture(1)
     infer(server, encode_message(image))
     tensors = infer(server, click_message(click_request(image, *TWO)))
@@ -83,7 +83,7 @@ def test_masks_come_in_every_format(
     np.testing.assert_array_equal(reply.masks, local.click(request).masks)
 
 
-def test_more_objects_than_one_run_of_the_decoder(
+def test_many_objects_take_several_runs_of_the_decoder(
     server: EmbeddedServer, local: LocalTransport
 ) -> None:
     image = picture(2)
@@ -94,7 +94,7 @@ def test_more_objects_than_one_run_of_the_decoder(
     expected = local.click(request)
     np.testing.assert_array_equal(reply.masks, expected.masks)
     np.testing.assert_array_equal(reply.order, expected.order)
-    assert statistics(server)["ois_decoder"] - before == 4  # 8 objects each
+    assert statistics(server)["ois_decoder"] - before == 4  # 8 objects per run
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "rgb", "grey"])
@@ -121,7 +121,7 @@ def test_an_image_that_was_never_sent_is_unknown(server: EmbeddedServer) -> None
     assert read_click_reply(infer(server, click_message(request)), request).masks.any()
 
 
-def test_an_image_is_encoded_once_however_many_ask_and_click(server: EmbeddedServer) -> None:
+def test_an_image_is_encoded_once_for_concurrent_requests(server: EmbeddedServer) -> None:
     images = [picture(seed) for seed in range(100, 104)]
     before = statistics(server)
 
@@ -136,7 +136,8 @@ def test_an_image_is_encoded_once_however_many_ask_and_click(server: EmbeddedSer
     after = statistics(server)
     assert after["ois_encoder"] - before["ois_encoder"] == len(images)
     assert after["ois_decoder"] - before["ois_decoder"] == 32
-    assert after["ois_segment"] - before["ois_segment"] == 64 + 1  # the last one of `statistics`
+    # 64 requests, and the one that `statistics` makes.
+    assert after["ois_segment"] - before["ois_segment"] == 64 + 1
     assert cached.count(True) > 0
 
 
@@ -163,7 +164,7 @@ def test_sessions_do_not_see_each_others_masks(
 
 def test_metrics_count_what_happened(server: EmbeddedServer) -> None:
     assert server.metrics_url is not None
-    time.sleep(1.2)  # what the tests before did is published twice a second
+    time.sleep(1.2)  # until the requests of earlier tests are published
     before = metrics(server)
     image = picture(300)
     infer(server, encode_message(image))

@@ -1,4 +1,4 @@
-"""The stateless ensembles: a picture in, features or masks out, in one request."""
+"""The stateless ensembles: one request with an image returns its features or masks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_encode_gives_the_encoders_outputs(server: EmbeddedServer, engines: Path
         ("IMAGE", np.zeros(0, np.uint8), InvalidInput),
     ],
 )
-def test_errors_are_typed_here_too(
+def test_wrong_requests_get_typed_errors(
     server: EmbeddedServer, name: str, value: np.ndarray, kind: type[Exception]
 ) -> None:
     message = Message({**request(picture(60)), name: value}, {}, ("MASKS",))

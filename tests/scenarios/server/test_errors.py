@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, the answer is a typed error that gives nothing away."""
+"""Every wrong request gets a typed error without internal details."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def jpeg() -> bytes:
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A complete PNG header for a picture whose pixels never come."""
+    """A PNG whose header is complete but whose pixels are missing."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
@@ -64,7 +64,7 @@ def objects(count: int, clicks: int = 1) -> dict[str, Any]:
     }
 
 
-#: What is changed in a good request (None: left out), and the error that must come back.
+#: Changes to a good request (None: removed), the expected error and a part of its text.
 WRONG: list[tuple[dict[str, Any], type[OISError], str]] = [
     ({"POINTS": np.full((1, 1, 2), np.nan, np.float32)}, InvalidClick, "finite"),
     ({"POINTS": np.full((1, 1, 2), np.inf, np.float32)}, InvalidClick, "finite"),
@@ -78,7 +78,7 @@ WRONG: list[tuple[dict[str, Any], type[OISError], str]] = [
     (objects(33), InvalidInput, "33 objects"),
     (objects(1, 25), TooManyClicks, "25 positive"),
     (objects(1, 5000), TooManyClicks, "5000 clicks"),
-    ({"COVERAGE": np.zeros((1, 2, 2), np.uint8)}, InvalidInput, "COVERAGE"),
+    ({"COVERAGE": np.zeros((1, 2, 2), np.uint8)}, InvalidInput, "got coverage of shape"),
     ({"COVERAGE": None}, InvalidInput, "COVERAGE"),
     ({"HAS_PREVIOUS": np.zeros(3, bool)}, InvalidInput, "HAS_PREVIOUS"),
     ({"DIGEST": np.array([b"f" * 64], object)}, InvalidImage, "DIGEST"),
@@ -118,22 +118,22 @@ def test_every_wrong_request_gets_its_own_error(server: EmbeddedServer, protocol
         assert words in text, changes
         assert "Traceback" not in text
         assert ".py" not in text
-    infer(server, GOOD, protocol=protocol)  # and the server is as it was
+    infer(server, GOOD, protocol=protocol)  # the server still works
 
 
-def test_a_picture_of_too_many_bytes_is_refused(server: EmbeddedServer) -> None:
+def test_an_image_of_too_many_bytes_is_refused(server: EmbeddedServer) -> None:
     large = {"IMAGE": np.zeros(2**26 + 1, np.uint8), "IMAGE_SHAPE": None}
     with pytest.raises(InvalidImage, match="67108865 bytes; the limit is 67108864"):
         infer(server, changed(GOOD, large), protocol="http")
 
 
-def test_what_triton_itself_refuses_needs_no_words_of_ours(server: EmbeddedServer) -> None:
+def test_triton_itself_refuses_wrong_types(server: EmbeddedServer) -> None:
     message = replace(GOOD, tensors={**GOOD.tensors, "LABELS": np.ones((1, 1), np.int64)})
     with pytest.raises(InferenceServerException, match="expects 'INT32'"):
         infer(server, message)
 
 
-def test_a_cancelled_click_is_dropped(server: EmbeddedServer, server_log: list[str]) -> None:
+def test_cancelled_clicks_are_not_computed(server: EmbeddedServer, server_log: list[str]) -> None:
     large = picture(51, 1600, 1200)
     infer(server, encode_message(large))
     request = click_request(large, *[[Click(9 * n, 9)] for n in range(32)])
@@ -141,7 +141,7 @@ def test_a_cancelled_click_is_dropped(server: EmbeddedServer, server_log: list[s
     with triton_grpc.InferenceServerClient(server.grpc_url.removeprefix("grpc://")) as client:
         answered = threading.Event()
         calls = [start(client, message, answered) for _ in range(12)]
-        # What is cancelled before it left the client never meets the server.
+        # A call cancelled too early would never leave the client.
         assert answered.wait(60)
         for call in calls:
             call.cancel()
@@ -157,7 +157,7 @@ def test_a_cancelled_click_is_dropped(server: EmbeddedServer, server_log: list[s
 def start(
     client: triton_grpc.InferenceServerClient, message: Message, answered: threading.Event
 ) -> Any:
-    """answered: set by any answer."""
+    """Start a call. answered: set when an answer arrives."""
     inputs = []
     for name, array in message.tensors.items():
         inputs.append(triton_grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))

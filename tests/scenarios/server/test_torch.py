@@ -1,6 +1,6 @@
-"""The embedded server with PyTorch: the whole network in one process, or features as DLPack.
+"""The embedded server with PyTorch: the whole network in one process, or features through DLPack.
 
-On the CPU here; a GPU differs in the device's name alone (`docs/gpu.md` says what was run).
+These tests use the CPU. On a GPU only the device's name differs (see docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CACHE_BYTES = 16 * 2**20
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines (of `tiny_engines`) with their repository, and the checkpoint they name."""
+    """Engines of `tiny_engines` with their repository, and the checkpoint that they name."""
     folder = tmp_path_factory.mktemp("micro")
     file = folder / "micro.safetensors"
     digest = save_checkpoint(random_network(MICRO, seed=1), file, trained=False)
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def click(transport: Transport) -> ClickReply:
-    """Three objects on one picture, with everything that can be asked for."""
+    """A click on three objects of one image, with all optional outputs."""
     picture = load_image(LANDSCAPE.pixels())
     info = transport.info()
     geometry = Geometry.fit(picture.width, picture.height, longest=info.longest, patch=info.patch)
@@ -85,7 +85,7 @@ def test_the_network_runs_in_the_models_own_process(folder: Path) -> None:
         info = transport.info()
         assert info.engine == f"torch {torch.__version__} cpu fp32"
         assert info.model_sha256 == in_process.info().model_sha256
-        # Equal up to the threads of a sum: the stub's process may have another number.
+        # Not bit for bit: the model's process may use another number of threads, and sums differ.
         same(click(transport), wanted, tolerance=1e-4)
         transport.close()
         with Client(server.http_url) as client:
@@ -108,7 +108,7 @@ def test_features_of_tritons_models_stay_on_their_device(
         assert len(server.models) > 1
 
 
-def test_what_cannot_be_served_is_refused_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+def test_options_that_cannot_be_served_are_refused(folder: Path, tmp_path: Path) -> None:
     for options, kind, text in (
         ({"precision": "fp16"}, InvalidInput, "without a device"),
         ({"device": "gpu"}, InvalidInput, "'gpu'; expected cpu, cuda"),

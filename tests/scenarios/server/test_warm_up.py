@@ -1,7 +1,7 @@
-"""Triton takes the warm-up that TensorRT's engines get, and sends it before it is ready.
+"""Triton runs the warm-up requests of a model's config before it reports ready.
 
-The server is real and the engines are ONNX graphs: for them `ois export` asks for none, here their
-manifest does. With TensorRT, not run on a GPU.
+`ois export` writes warm-up requests for TensorRT engines only. Here the engines are ONNX graphs
+whose manifest asks for them. Not run with TensorRT on a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What watches the server tells busy from dead, and says so when it cannot go on watching."""
+"""The watch distinguishes a busy server from a dead one, and reports when it cannot go on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.tiny_engines import write_engines
 OPTIONS = ServerOptions(cache_bytes=2**24)
 
 
-# -- busy is not dead --------------------------------------------------------------------------
+# -- a busy server ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def one_worker(engines: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Embed
         yield server
 
 
-def test_a_server_says_what_it_is_while_clicks_wait_in_line(one_worker: EmbeddedServer) -> None:
-    """As the watch and `client.open` ask it: over both protocols, in the middle of the work."""
+def test_the_description_is_answered_while_clicks_wait(one_worker: EmbeddedServer) -> None:
+    """The watch asks for it over HTTP and `Client` over gRPC."""
     large = picture(1, 1600, 1200)  # its masks take a while to encode
     request = click_request(large, *([Click(9 * n, 9)] for n in range(32)))
     message = click_message(request, mask_format=MaskFormat.PNG)
@@ -51,7 +51,7 @@ def test_a_server_says_what_it_is_while_clicks_wait_in_line(one_worker: Embedded
         assert answers(one_worker.options.host, one_worker.ports.http)
         with Client(one_worker.grpc_url) as client:
             assert client.info.network == "tiny-test"
-        assert sum(click.done() for click in clicks) < len(clicks)  # else it had waited for them
+        assert sum(click.done() for click in clicks) < len(clicks)  # it did not wait for them
         assert all(len(click.result()["MASK_SIZES"]) == 32 for click in clicks)
 
 
@@ -59,7 +59,7 @@ def test_a_server_says_what_it_is_while_clicks_wait_in_line(one_worker: Embedded
     ("error", "alive"),
     [(None, True), (ServerOverloaded("64 wait"), True), (ServerUnavailable("gone"), False)],
 )
-def test_who_refuses_work_lives(
+def test_a_server_that_refuses_work_is_alive(
     error: OISError | None, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def probe(*_: object, **__: object) -> dict[str, object]:
@@ -71,7 +71,7 @@ def test_who_refuses_work_lives(
     assert answers("127.0.0.1", 1) is alive
 
 
-def test_a_fresh_server_that_clients_overload_is_ready(
+def test_a_starting_server_that_clients_overload_is_ready(
     engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overloaded(*_: object, **__: object) -> None:
@@ -112,7 +112,7 @@ def test_a_machine_without_processes_left_is_a_typed_error(
         server.start()
 
 
-def test_a_watch_that_cannot_go_on_ends_the_server_and_says_why(
+def test_a_watch_that_cannot_go_on_ends_the_server_with_the_reason(
     engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EmbeddedServer(engines, OPTIONS) as server:
@@ -122,7 +122,7 @@ def test_a_watch_that_cannot_go_on_ends_the_server_and_says_why(
         def refuse(*_: object, **__: object) -> bool:
             raise OSError(24, "Too many open files")
 
-        # Of this one alone: other tests' servers are watched by threads of this process too.
+        # Only this server's: this process watches the servers of other tests too.
         assert server._process is not None
         monkeypatch.setattr(server._process, "runs", refuse)
         with pytest.raises(EngineError, match="Too many open files"):
@@ -135,7 +135,7 @@ def test_a_watch_that_cannot_go_on_ends_the_server_and_says_why(
 
 
 def manifest_with(folder: Path, names: tuple[str, ...]) -> Manifest:
-    """Of the largest network, built for the shapes of these names."""
+    """The manifest of engines for a network of 1022 pixels, built for these shapes."""
     options = {"profiles": {"encoder": list(names)}} if names else {}
     return Manifest.load(write_engines(folder, longest=1022, options=options))
 
@@ -153,14 +153,14 @@ def test_a_probe_fits_the_profiles_that_the_engines_were_built_for(
         all(low <= side <= high for low, side, high in zip(s.lowest, grid, s.highest, strict=True))
         for s in shapes
     )
-    assert grid[0] * grid[1] == min(s.lowest[0] * s.lowest[1] for s in shapes)  # and is cheap
+    assert grid[0] * grid[1] == min(s.lowest[0] * s.lowest[1] for s in shapes)  # the smallest
 
 
-def test_graphs_take_any_shape_so_the_probe_is_a_line(tmp_path: Path) -> None:
+def test_for_graphs_which_take_any_shape_the_probe_is_one_patch_high(tmp_path: Path) -> None:
     assert probe_size(manifest_with(tmp_path, ())) == (73, 1)
 
 
-def test_the_server_names_the_picture_and_an_older_one_gets_the_square(
+def test_the_server_names_the_probe_s_size_and_for_older_servers_it_is_a_square(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, port = server.options.host, server.ports.http

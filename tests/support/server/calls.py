@@ -1,4 +1,4 @@
-"""Requests to a server with Triton's own clients and our wire: no client of ours in between."""
+"""Requests to a server through Triton's own client library instead of `ois_client.Client`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 def picture(seed: int, width: int = 112, height: int = 84) -> Picture:
-    """Noise: every seed is another image."""
+    """An image of noise. Every seed gives a different one."""
     rng = np.random.default_rng(seed)
     return load_image(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -43,7 +43,7 @@ def click_request(image: Picture, *objects: list[Click], **want: bool) -> ClickR
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Triton's exception -> ours; one that is not ours stays, and fails the test."""
+    """Turns Triton's exception into the typed error that its text carries, if any."""
     try:
         yield
     except InferenceServerException as error:
@@ -62,7 +62,10 @@ def infer(
     token: str | None = None,
     timeout_s: float = 30,
 ) -> Tensors:
-    """One request. Raises the typed error of the answer, or Triton's own exception."""
+    """One request. Returns the outputs by name.
+
+    Raises the typed error of the answer, or Triton's own exception.
+    """
     library: Any = triton_grpc if protocol == "grpc" else triton_http
     inputs = []
     for name, array in message.tensors.items():
@@ -87,11 +90,11 @@ def infer(
 
 
 def statistics(server: EmbeddedServer) -> dict[str, int]:
-    """Model -> inferences since the start; `ois_decoder` wherever it runs.
+    """Model -> inferences since the server's start, `ois_decoder` included.
 
-    Triton's own statistics, and `ois_decodes_total` for the decoder, which usually runs in the
-    process of `ois_segment`. The metrics are published in the order of the requests, some time
-    later: a request of our own, counted, says that all before it are.
+    From Triton's statistics, and for the decoder from the metric `ois_decodes_total`, because it
+    usually runs in the process of `ois_segment`. Metrics are published with a delay, in the order
+    of the requests; once a request made here is counted, all earlier ones are.
     """
     counts = triton_statistics(server)
     if server.metrics_url is not None:
@@ -104,13 +107,13 @@ def statistics(server: EmbeddedServer) -> dict[str, int]:
 
 
 def triton_statistics(server: EmbeddedServer) -> dict[str, int]:
-    """Model -> inferences since the start, from Triton's own statistics alone."""
+    """Model -> inferences since the server's start, from Triton's statistics alone."""
     stats = get_json(f"{server.http_url}/v2/models/stats")["model_stats"]
     return {model["name"]: model["inference_count"] for model in stats}
 
 
 def metrics(server: EmbeddedServer) -> dict[str, float]:
-    """Our metrics, as last published."""
+    """The metrics whose names begin with `ois_`, as last published."""
     lines = get(str(server.metrics_url)).decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("ois_"))
     return {name: float(value) for name, value in pairs}
@@ -130,7 +133,7 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> bytes:
 def eventually(
     read: Callable[[], Value], fits: Callable[[Value], bool], within_s: float = 5
 ) -> Value:
-    """The first value that fits, or the last one read."""
+    """Read until `fits` accepts the value or the time is over. Returns the last value."""
     deadline = time.monotonic() + within_s
     while not fits(value := read()) and time.monotonic() < deadline:
         time.sleep(0.05)

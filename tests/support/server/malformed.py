@@ -1,7 +1,7 @@
-"""Requests that are wrong on purpose, as Hypothesis strategies.
+"""Malformed requests to `ois_segment`, as Hypothesis strategies.
 
-A good click with one thing in it broken: each `Broken` says what, so that a failure can be
-read. They are protocol messages, not our client's: lengths may lie, types may not exist.
+Each is a good click with one fault, which its description names. They are gRPC messages built by
+hand, so that shapes can contradict the data and types need not exist.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ois_client.contract.masks import MaskFormat
 from ois_client.wire import CONTRACT, INPUTS, MODEL, mask_format_name
 
 WIDTH, HEIGHT = 112, 84
-GRID = (3, 4)  # of this image, for the tiny network
-DIGEST = "0" * 64  # of no image at all
+GRID = (3, 4)  # patch grid (rows, columns) of this image in the tiny network
+DIGEST = "0" * 64  # not the digest of any image
 
 DATATYPES = ("BOOL", "UINT8", "INT8", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "WHAT")
 
@@ -36,10 +36,10 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Broken:
-    """what: the thing that is wrong."""
+class RawRequest:
+    """A request as raw tensors. description: its fault, for failure messages."""
 
-    what: str
+    description: str
     inputs: dict[str, Tensor]
     parameters: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ PNG, JPEG = encoded("png"), encoded("jpeg")
 
 
 def click_on(points: Any = ((40.0, 40.0),), labels: Any = (1,)) -> dict[str, Tensor]:
-    """A first click on the picture, which comes along: nothing is missing."""
+    """The inputs of a complete request: the image and a first click on it."""
     return {
         "IMAGE": image_tensor(PNG),
         "POINTS": tensor("POINTS", np.array([points], np.float32)),
@@ -93,7 +93,7 @@ def click_on(points: Any = ((40.0, 40.0),), labels: Any = (1,)) -> dict[str, Ten
 
 GOOD = click_on()
 
-# -- what can be wrong --------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------
 
 Draw = Callable[..., Any]
 sides = st.integers(-3, 6) | st.sampled_from([-1, 0, 2**31, 2**40, 2**62, 2**63 - 1])
@@ -101,46 +101,48 @@ names = st.sampled_from(sorted(GOOD))
 
 
 @st.composite
-def lying_shape(draw: Draw) -> Broken:
-    """The shape is not the data's."""
+def lying_shape(draw: Draw) -> RawRequest:
+    """A shape that contradicts the data."""
     name = draw(names)
     good = GOOD[name]
     shape = tuple(draw(st.lists(sides, max_size=5)))
     if np.prod([float(side) for side in shape]) == np.prod(good.shape):
         shape = (*shape, 3)
-    return Broken(f"{name} of shape {shape}", {**GOOD, name: replace(good, shape=shape)})
+    return RawRequest(f"{name} of shape {shape}", {**GOOD, name: replace(good, shape=shape)})
 
 
 @st.composite
-def wrong_type(draw: Draw) -> Broken:
+def wrong_type(draw: Draw) -> RawRequest:
     name = draw(names)
     datatype = draw(st.sampled_from([d for d in DATATYPES if d != GOOD[name].datatype]))
     wrong = replace(GOOD[name], datatype=datatype)
-    return Broken(f"{name} as {datatype}", {**GOOD, name: wrong})
+    return RawRequest(f"{name} as {datatype}", {**GOOD, name: wrong})
 
 
 @st.composite
-def wrong_length(draw: Draw) -> Broken:
-    """Bytes missing or too many."""
+def wrong_length(draw: Draw) -> RawRequest:
+    """Too few or too many bytes."""
     name = draw(names)
     data = GOOD[name].data
     cut = draw(st.integers(1, len(data)))
     data = data[:-cut] if draw(st.booleans()) else data + bytes(cut)
-    return Broken(f"{name} in {len(data)} bytes", {**GOOD, name: replace(GOOD[name], data=data)})
+    return RawRequest(
+        f"{name} in {len(data)} bytes", {**GOOD, name: replace(GOOD[name], data=data)}
+    )
 
 
 @st.composite
-def wrong_rank(draw: Draw) -> Broken:
-    """The right number of bytes in another form."""
+def wrong_rank(draw: Draw) -> RawRequest:
+    """The right number of bytes in a wrong shape."""
     points = draw(
         st.sampled_from([(1, 1, 1, 2), (1, 2), (2,), (1, 1, 2, 1), (2, 1, 1), (1, 2, 1), ()])
     )
     wrong = replace(GOOD["POINTS"], shape=points)
-    return Broken(f"POINTS of shape {points}", {**GOOD, "POINTS": wrong})
+    return RawRequest(f"POINTS of shape {points}", {**GOOD, "POINTS": wrong})
 
 
 @st.composite
-def click_outside(draw: Draw) -> Broken:
+def click_outside(draw: Draw) -> RawRequest:
     bad = st.sampled_from([np.nan, np.inf, -np.inf, 3.4e38, -0.51, WIDTH, 1e9]) | st.floats(
         WIDTH, 2.0**100, width=32
     )
@@ -148,18 +150,18 @@ def click_outside(draw: Draw) -> Broken:
     point = draw(st.permutations(point))
     if 0 <= point[0] <= WIDTH - 1 and 0 <= point[1] <= HEIGHT - 1:
         point = (np.nan, 1)
-    return Broken(f"a click at {point}", click_on([point]))
+    return RawRequest(f"a click at {point}", click_on([point]))
 
 
 @st.composite
-def wrong_label(draw: Draw) -> Broken:
+def wrong_label(draw: Draw) -> RawRequest:
     label = draw(st.integers(-(2**31), 2**31 - 1).filter(lambda n: n not in (-1, 0, 1)))
-    return Broken(f"the label {label}", click_on([(1, 1)], [label]))
+    return RawRequest(f"the label {label}", click_on([(1, 1)], [label]))
 
 
 @st.composite
-def too_much(draw: Draw) -> Broken:
-    """Objects, clicks or slots beyond the limits, or none at all."""
+def too_much(draw: Draw) -> RawRequest:
+    """Too many objects, clicks or slots, or none."""
     kind = draw(st.sampled_from(["objects", "slots", "positive", "negative", "none", "empty"]))
     count, most, label = {
         "objects": (draw(st.integers(33, 3000)), 1, 1),
@@ -174,11 +176,11 @@ def too_much(draw: Draw) -> Broken:
         "POINTS": tensor("POINTS", np.ones((count, most, 2))),
         "LABELS": tensor("LABELS", np.full((count, most), label)),
     }
-    return Broken(f"{count} objects of {most} clicks with label {label}", inputs)
+    return RawRequest(f"{count} objects of {most} clicks with label {label}", inputs)
 
 
 @st.composite
-def wrong_coverage(draw: Draw) -> Broken:
+def wrong_coverage(draw: Draw) -> RawRequest:
     kind = draw(st.sampled_from(["grid", "count", "alone", "previous alone", "previous count"]))
     grid = draw(st.tuples(st.integers(0, 90), st.integers(0, 90)).filter(lambda g: g != GRID))
     count = draw(st.integers(2, 50))
@@ -189,24 +191,24 @@ def wrong_coverage(draw: Draw) -> Broken:
         inputs["HAS_PREVIOUS"] = tensor("HAS_PREVIOUS", np.ones(previous))
     if kind == "previous alone":
         del inputs["COVERAGE"]
-    return Broken(f"coverage: {kind} {coverage}", inputs)
+    return RawRequest(f"coverage: {kind} {coverage}", inputs)
 
 
 @st.composite
-def wrong_digest(draw: Draw) -> Broken:
+def wrong_digest(draw: Draw) -> RawRequest:
     text = draw(
         st.sampled_from([DIGEST.encode(), b"", b"../../etc/passwd", b"A" * 64, b"\xff" * 64])
         | st.binary(max_size=80)
     )
     inputs = dict(GOOD)
     if draw(st.booleans()):
-        del inputs["IMAGE"]  # then it is an image nobody ever sent
-    return Broken(f"DIGEST {text!r}", {**inputs, "DIGEST": text_tensor(text)})
+        del inputs["IMAGE"]  # then the server has never got the image
+    return RawRequest(f"DIGEST {text!r}", {**inputs, "DIGEST": text_tensor(text)})
 
 
 @st.composite
-def wrong_image(draw: Draw) -> Broken:
-    """Cut, overwritten, or no image at all."""
+def wrong_image(draw: Draw) -> RawRequest:
+    """Bytes that are truncated or not an image."""
     kind = draw(st.sampled_from(["cut png", "cut jpeg", "noise", "magic", "bomb", "tiff", "webp"]))
     noise = draw(st.binary(max_size=60))
     if kind == "bomb":
@@ -223,11 +225,11 @@ def wrong_image(draw: Draw) -> Broken:
         data = b"RIFF" + struct.pack("<I", 4 + len(noise)) + b"WEBP" + noise
     else:
         data = noise
-    return Broken(f"an image: {kind}", {**GOOD, "IMAGE": image_tensor(data)})
+    return RawRequest(f"an image: {kind}", {**GOOD, "IMAGE": image_tensor(data)})
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header promises gigabytes."""
+    """A PNG of a few bytes whose header announces gigabytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         checked = name + data
@@ -239,7 +241,7 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @st.composite
-def wrong_raw_shape(draw: Draw) -> Broken:
+def wrong_raw_shape(draw: Draw) -> RawRequest:
     shape = draw(
         st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5)
         | st.lists(st.sampled_from([0, 1, 3, 4, 84, 112, 65536]), min_size=3, max_size=3)
@@ -253,14 +255,14 @@ def wrong_raw_shape(draw: Draw) -> Broken:
     }
     if draw(st.integers(0, 9)) == 0:
         del inputs["IMAGE"]
-    return Broken(f"IMAGE_SHAPE {shape}", inputs)
+    return RawRequest(f"IMAGE_SHAPE {shape}", inputs)
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=60)
 
 
 @st.composite
-def wrong_parameter(draw: Draw) -> Broken:
+def wrong_parameter(draw: Draw) -> RawRequest:
     name = draw(
         st.sampled_from(["ois_contract", "ois_mask_format", "ois_want", "ois_session", "ois_other"])
     )
@@ -273,30 +275,30 @@ def wrong_parameter(draw: Draw) -> Broken:
         "ois_session": f"{value} \n",
         "ois_other": value,
     }[name]
-    return Broken(f"{name}={bad!r}", GOOD, {name: bad})
+    return RawRequest(f"{name}={bad!r}", GOOD, {name: bad})
 
 
 @st.composite
-def wrong_name(draw: Draw) -> Broken:
-    """An input, output, model or version that is not there."""
+def wrong_name(draw: Draw) -> RawRequest:
+    """An input, output, model or version that does not exist, or a missing input."""
     word = draw(st.text("abcdefghijklmnopqrstuvwxyz_./", min_size=1, max_size=40)) + "?"
     return draw(
         st.sampled_from(
             [
-                Broken(f"the input {word}", {**GOOD, word: GOOD["LABELS"]}),
-                Broken(f"the output {word}", GOOD, outputs=("INFO", word)),
-                Broken(f"the model {word}", GOOD, model=word),
-                Broken(f"the version {word}", GOOD, version=word),
-                Broken("the version 99", GOOD, version="99"),
-                Broken("no image", {k: v for k, v in GOOD.items() if k != "IMAGE"}),
-                Broken("no labels", {k: v for k, v in GOOD.items() if k != "LABELS"}),
-                Broken("no points", {k: v for k, v in GOOD.items() if k != "POINTS"}),
+                RawRequest(f"the input {word}", {**GOOD, word: GOOD["LABELS"]}),
+                RawRequest(f"the output {word}", GOOD, outputs=("INFO", word)),
+                RawRequest(f"the model {word}", GOOD, model=word),
+                RawRequest(f"the version {word}", GOOD, version=word),
+                RawRequest("the version 99", GOOD, version="99"),
+                RawRequest("no image", {k: v for k, v in GOOD.items() if k != "IMAGE"}),
+                RawRequest("no labels", {k: v for k, v in GOOD.items() if k != "LABELS"}),
+                RawRequest("no points", {k: v for k, v in GOOD.items() if k != "POINTS"}),
             ]
         )
     )
 
 
-broken = st.one_of(
+malformed = st.one_of(
     lying_shape(),
     wrong_type(),
     wrong_length(),

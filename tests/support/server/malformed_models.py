@@ -1,6 +1,6 @@
-"""Wrong requests to the six models behind and beside `ois_segment`, as Hypothesis strategies.
+"""Malformed requests to the six models besides `ois_segment`, as Hypothesis strategies.
 
-A client can reach each of them. Every request here is good but for one thing, as in `malformed`.
+Clients can reach all of them. Each request has one fault, as in `malformed.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.server.malformed import (
     GRID,
     HEIGHT,
     WIDTH,
-    Broken,
+    RawRequest,
     Tensor,
     bomb,
     image_tensor,
@@ -26,7 +26,7 @@ from support.server.malformed import (
 from support.tiny_engines import LONGEST, PATCH, TABLE
 
 ROWS, COLUMNS = GRID
-HIGH, WIDE = ROWS * PATCH, COLUMNS * PATCH  # of this image in the network
+HIGH, WIDE = ROWS * PATCH, COLUMNS * PATCH  # the network's image, in pixels
 SLOTS = 48
 
 Draw = Callable[..., Any]
@@ -79,8 +79,8 @@ with_clicks = st.sampled_from(["ois_oneshot", "ois_preprocess"])
 
 
 @st.composite
-def wrong_tensor(draw: Draw) -> Broken:
-    """An input of another type or length, of a shape that is not its data's, missing, unknown."""
+def wrong_tensor(draw: Draw) -> RawRequest:
+    """An input of a wrong type, length or shape, or an unknown input."""
     model = draw(models)
     good = GOOD_INPUTS[model]
     name = draw(st.sampled_from(sorted(good.keys() - {"IMAGE_SHAPE"})))
@@ -97,30 +97,30 @@ def wrong_tensor(draw: Draw) -> Broken:
         inputs[name] = replace(one, shape=(*one.shape[:-1], side))
     else:
         inputs["what"] = one
-    return Broken(f"{model}: {kind} of {name}", inputs, model=model)
+    return RawRequest(f"{model}: {kind} of {name}", inputs, model=model)
 
 
 @st.composite
-def missing_tensor(draw: Draw) -> Broken:
+def missing_tensor(draw: Draw) -> RawRequest:
     model = draw(models)
     optional = {"IMAGE_SHAPE"} if model == "ois_preprocess" else set()
     name = draw(st.sampled_from(sorted(GOOD_INPUTS[model].keys() - optional)))
     inputs = {key: value for key, value in GOOD_INPUTS[model].items() if key != name}
-    return Broken(f"{model}: no {name}", inputs, model=model)
+    return RawRequest(f"{model}: no {name}", inputs, model=model)
 
 
 @st.composite
-def wrong_picture(draw: Draw) -> Broken:
+def wrong_picture(draw: Draw) -> RawRequest:
     model = draw(with_pictures)
     noise = st.binary(max_size=60)
     sides = st.integers(9000, 2**31 - 1)
     data = draw(noise | st.tuples(sides, sides).map(lambda size: bomb(*size)))
     inputs = {**GOOD_INPUTS[model], "IMAGE": image_tensor(data)}
-    return Broken(f"{model}: a picture of {len(data)} bytes", inputs, model=model)
+    return RawRequest(f"{model}: a picture of {len(data)} bytes", inputs, model=model)
 
 
 @st.composite
-def wrong_clicks(draw: Draw) -> Broken:
+def wrong_clicks(draw: Draw) -> RawRequest:
     model = draw(with_clicks)
     count, most = draw(
         st.tuples(st.integers(33, 400), st.just(1)) | st.tuples(st.just(1), st.integers(49, 400))
@@ -134,23 +134,23 @@ def wrong_clicks(draw: Draw) -> Broken:
         "POINTS": array("FP32", np.broadcast_to(points, (count, most, 2))),
         "LABELS": array("INT32", np.full((count, most), label)),
     }
-    return Broken(f"{model}: {count} objects, {most} clicks at {points}", inputs, model=model)
+    return RawRequest(f"{model}: {count} objects, {most} clicks at {points}", inputs, model=model)
 
 
 @st.composite
-def wrong_size(draw: Draw) -> Broken:
-    """A size that these logits do not have, or one that makes masks of gigabytes of them."""
+def wrong_size(draw: Draw) -> RawRequest:
+    """A size that does not fit the logits, or that would make masks of gigabytes."""
     scale = draw(st.integers(90, 19_000_000))  # of this image's proportions: 4 to 3
     huge = st.just((4 * scale, 3 * scale)).filter(lambda size: size[0] * size[1] > 2**26)
     other = st.sampled_from([(HEIGHT, WIDTH), (1, 1), (2**31 - 1, 1), (50_000, 50_000)])
     none = st.tuples(st.integers(-(2**31), 0), st.integers(-(2**31), 2**31 - 1))
     width, height = draw(other | none | none.map(lambda size: size[::-1]) | huge)
     inputs = postprocess_inputs(draw(st.integers(1, 32)), width, height)
-    return Broken(f"ois_postprocess: SIZE {width}x{height}", inputs, model="ois_postprocess")
+    return RawRequest(f"ois_postprocess: SIZE {width}x{height}", inputs, model="ois_postprocess")
 
 
 @st.composite
-def too_many_objects(draw: Draw) -> Broken:
+def too_many_objects(draw: Draw) -> RawRequest:
     count = draw(st.just(0) | st.integers(33, 300))
     inputs, model = draw(
         st.sampled_from(
@@ -160,20 +160,20 @@ def too_many_objects(draw: Draw) -> Broken:
             ]
         )
     )
-    return Broken(f"{model}: {count} objects", inputs, model=model)
+    return RawRequest(f"{model}: {count} objects", inputs, model=model)
 
 
 @st.composite
-def too_large_a_network_image(draw: Draw) -> Broken:
+def too_large_a_network_image(draw: Draw) -> RawRequest:
     high, wide = draw(st.sampled_from([(LONGEST + 1, WIDE), (HIGH, 900), (600, 600)]))
     if draw(st.booleans()):
         inputs = {**GOOD_INPUTS["ois_encoder"], "image": zeros("UINT8", high, wide, 3)}
-        return Broken(f"ois_encoder: {high}x{wide}", inputs, model="ois_encoder")
+        return RawRequest(f"ois_encoder: {high}x{wide}", inputs, model="ois_encoder")
     inputs = {**decoder_inputs(1), "depth": zeros("FP32", 1, high, wide)}
-    return Broken(f"ois_decoder: {high}x{wide}", inputs, model="ois_decoder")
+    return RawRequest(f"ois_decoder: {high}x{wide}", inputs, model="ois_decoder")
 
 
-broken_models = st.one_of(
+malformed_for_models = st.one_of(
     wrong_tensor(),
     missing_tensor(),
     wrong_picture(),

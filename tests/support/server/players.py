@@ -1,7 +1,7 @@
-"""Sessions with a twin: every click is also made in process, and the two must agree.
+"""Simulated users. Each makes every click on the server and in process, and compares the masks.
 
-What a scenario does to the server may cost a click, with a typed error. It may never cost one
-that was answered, nor change the session of one that was not.
+A fault of the server may make a click fail with a typed error. It must not lose an answered click,
+and a failed click must leave the session unchanged.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ CLICKS_PER_OBJECT = 12
 
 
 def pixels(seed: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """Noise: every seed is another image."""
+    """An image of noise. Every seed gives a different one."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 class Player:
-    """One person with one image. `client` is the server's, `twin` runs the engines in process."""
+    """A user with one image. client: connected to the server; twin: runs the engines in process."""
 
     def __init__(self, client: Client, twin: Client, image: NDArray[np.uint8], seed: int) -> None:
         self.session = client.open(image)
@@ -40,7 +40,7 @@ class Player:
         self.slowest_s = 0.0
 
     def click(self) -> bool:
-        """One click somewhere; whether it was answered. Anything untyped is raised."""
+        """Click at a random point. Returns whether it was answered; untyped errors are raised."""
         if len(self._twin.clicks()) >= CLICKS_PER_OBJECT:
             assert self.session.new_object() == self._twin.new_object()
         height, width = self.session.picture.height, self.session.picture.width
@@ -50,7 +50,7 @@ class Player:
         try:
             mask = self.session.click(x, y, positive=positive)
         except InvalidInput:
-            raise  # never the server's trouble: the scenario sends good clicks
+            raise  # a defect of the test or the server: these clicks are valid
         except OISError as error:
             self.errors.append(error)
             self.check()
@@ -62,7 +62,7 @@ class Player:
         return True
 
     def check(self) -> None:
-        """The session is what its answered clicks made it: no click lost, no mask changed."""
+        """Assert that the session has exactly the answered clicks, with their masks."""
         assert self.session.objects == self._twin.objects
         for obj in self._twin.objects:
             assert self.session.clicks(obj) == self._twin.clicks(obj)
@@ -71,7 +71,7 @@ class Player:
 
 
 def play(players: Sequence[Player], clicks: int, *, threads: int = 8) -> None:
-    """Every player makes `clicks` clicks, interleaved; all of them must be answered."""
+    """Every player makes `clicks` clicks, in turns. All must be answered."""
 
     def work(player: Player) -> None:
         assert player.click(), player.errors[-1]
@@ -83,8 +83,8 @@ def play(players: Sequence[Player], clicks: int, *, threads: int = 8) -> None:
         player.check()
 
 
-def play_while(players: Sequence[Player], happening: Callable[[], None]) -> None:
-    """Each player clicks in a thread of its own without a pause until `happening` returns."""
+def play_while(players: Sequence[Player], action: Callable[[], None]) -> None:
+    """Each player clicks without pause in its own thread until `action` returns."""
     over = threading.Event()
 
     def work(player: Player) -> None:
@@ -94,7 +94,7 @@ def play_while(players: Sequence[Player], happening: Callable[[], None]) -> None
     with ThreadPoolExecutor(len(players)) as pool:
         running = [pool.submit(work, player) for player in players]
         try:
-            happening()
+            action()
         finally:
             over.set()
         for one in running:

@@ -1,6 +1,7 @@
-"""The engines of `tiny_engines` with an encoder that takes its time, all of it in the engine.
+"""The engines of `tiny_engines` with a slow encoder.
 
-The same numbers come out: a long product of zeros is added to the depth.
+The encoder multiplies large matrices of zeros and adds the result to the depth, so its outputs are
+those of `tiny_engines`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def encoder(products: int) -> str:
     lines = [
         "    brightest = ReduceMax<keepdims = 0>(pixels)",
         "    nothing = Constant<value_float = 0.0>()",
-        "    zero = Mul(brightest, nothing)",  # known to be zero by nobody who optimises
+        "    zero = Mul(brightest, nothing)",  # which no optimiser can fold
         f"    square = Constant<value_ints = [{SIDE}, {SIDE}]>()",
         "    product_0 = Expand(zero, square)",
         *(f"    product_{n + 1} = MatMul(product_{n}, product_{n})" for n in range(products)),
@@ -47,7 +48,7 @@ def write_slow_engines(folder: Path, products: int) -> Path:
 
 
 def write_engines_that_take(seconds: float, folder: Path) -> Path:
-    """As `write_slow_engines`, for an encode of about `seconds` when the machine is quiet."""
+    """Slow engines whose encode takes about `seconds` on an idle machine."""
     trial = 16
     with Client(f"local:{write_slow_engines(folder / 'trial', trial)}") as client:
         took = min(_encode_s(client, shade) for shade in range(4))
