@@ -1,4 +1,4 @@
-"""The data sets that quality is measured on: the right objects, at their own size."""
+"""The data sets for quality give the right objects at their own size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_scenes_are_the_held_out_ones_at_their_own_size() -> None:
     assert len({target.mask.shape for target in targets}) > 1
 
 
-def test_scenes_are_200_unless_said_otherwise() -> None:
+def test_the_default_is_200_scenes() -> None:
     assert open_dataset("scenes").count == 200
     assert open_dataset("scenes", limit=7).describe() == open_dataset("scenes:7").describe()
 
@@ -102,7 +102,7 @@ def test_another_file_under_the_same_name_changes_the_fingerprint(tmp_path: Path
     assert open_dataset(f"davis:{tmp_path}").fingerprint != before
 
 
-def test_what_cannot_be_used_says_why_when_it_is_loaded(tmp_path: Path) -> None:
+def test_an_unusable_pair_gives_the_reason_when_it_is_loaded(tmp_path: Path) -> None:
     write_pairs(tmp_path, 2)
     Image.new("L", (12, 8)).save(tmp_path / "gt" / "00.png")
     (tmp_path / "gt" / "lonely.png").write_bytes((tmp_path / "gt" / "01.png").read_bytes())
@@ -129,6 +129,6 @@ def test_missing_parts_of_hqseg44k_are_refused_or_counted(tmp_path: Path) -> Non
     "text",
     ["", "scene", "scenes:0", "scenes:-1", "scenes:", "davis", "hqseg44k:", "folders:a", "coco:x"],
 )
-def test_an_unknown_data_set_is_told(text: str) -> None:
+def test_an_unknown_data_set_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"expected scenes"):
         open_dataset(text)

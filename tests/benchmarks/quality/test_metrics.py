@@ -1,4 +1,4 @@
-"""NoC, NoF and mIoU against a recomputation on hand-made cases; intervals that mean something."""
+"""NoC, NoF and mIoU on cases computed by hand, and the width of the intervals."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ois_client.contract.errors import InvalidInput
 
 
 def rising(*steps: tuple[int, float]) -> list[float]:
-    """20 IoUs that are 0.5 at first and jump to the given value at the given click."""
+    """20 IoUs that start at 0.5 and change to the given value at the given click."""
     ious = [0.5] * 20
     for click, value in steps:
         ious[click - 1 :] = [value] * (21 - click)
     return ious
 
 
-#: One object a line, and by hand: NoC@85, 90, 95; failed @90, @95 in SegNext's count; never.
+#: One object per line. By hand: NoC@85, 90, 95; NoF@90, 95 as SegNext counts; NoF@90, 95 (never).
 CASES = [
     (rising((1, 0.99)), (1, 1, 1), (0, 0), (0, 0)),
     (rising((3, 0.85), (7, 0.90), (20, 0.95)), (3, 7, 20), (0, 1), (0, 0)),
@@ -49,11 +49,11 @@ def test_nof_of_segnext_also_counts_a_success_exactly_at_the_last_click() -> Non
     assert values(Metric.NOF90_SEGNEXT, Metric.NOF95_SEGNEXT) == [list(case[2]) for case in CASES]
 
 
-def test_nof_never_counts_only_what_never_got_there() -> None:
+def test_nof_never_counts_only_objects_that_never_reach_the_threshold() -> None:
     assert values(Metric.NOF90_NEVER, Metric.NOF95_NEVER) == [list(case[3]) for case in CASES]
 
 
-def test_the_summary_of_the_cases_is_what_a_pocket_calculator_says() -> None:
+def test_the_summary_of_the_cases_agrees_with_arithmetic_by_hand() -> None:
     summary = summarise(IOUS)
     got = {metric.value: estimate.value for metric, estimate in summary.metrics.items()}
     assert got == pytest.approx(
@@ -82,7 +82,7 @@ def test_the_summary_of_the_cases_is_what_a_pocket_calculator_says() -> None:
     )
 )
 def test_any_run_agrees_with_segnexts_own_arithmetic(ious: np.ndarray) -> None:
-    """`compute_noc_metric` of SegNext's `isegm/inference/utils.py`, with its limit a parameter."""
+    """As `compute_noc_metric` in SegNext's `isegm/inference/utils.py`, for any click limit."""
     limit = ious.shape[1]
 
     def clicks(row: np.ndarray, threshold: float) -> int:
@@ -127,13 +127,13 @@ def test_a_small_gain_on_every_object_shows_only_when_runs_are_paired() -> None:
     other = np.random.default_rng(2).uniform(0.2, 0.9, (50, 20))
     gained = other + 0.01 + np.random.default_rng(3).normal(0, 0.01, other.shape)
     alone, reference = summarise(gained).curve[0], summarise(other).curve[0]
-    assert alone.low < reference.high  # apart, nothing can be said
+    assert alone.low < reference.high  # the intervals of the two runs overlap
     difference = summarise_difference(gained, other).curve[0]
     assert difference.excludes_zero
     assert difference.value == pytest.approx((gained - other)[:, 0].mean())
 
 
-def test_equal_runs_differ_by_nothing() -> None:
+def test_the_difference_of_equal_runs_is_zero() -> None:
     difference = summarise_difference(IOUS, IOUS)
     for estimate in (*difference.metrics.values(), *difference.curve):
         assert (estimate.value, estimate.low, estimate.high) == (0, 0, 0)
@@ -147,7 +147,7 @@ def test_a_difference_counts_failures_in_objects() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 20), (3, 0), (20,)])
-def test_nothing_measured_is_told(shape: tuple[int, ...]) -> None:
+def test_a_summary_of_no_object_is_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match="objects, clicks"):
         summarise(np.zeros(shape))
 

@@ -1,4 +1,4 @@
-"""`ois bench quality`: the robot's clicks arrive, failures are counted, runs resume and compare."""
+"""`ois bench quality`: clicks of the robot, failures, resumed runs, comparisons, and the table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from support.tiny_engines import write_engines
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their mask is a disk about the clicks, so IoUs are neither 0 nor 1."""
+    """Engines whose mask is a disk around the clicks, so IoUs are neither 0 nor 1."""
     return write_engines(tmp_path_factory.mktemp("engines"), trained=True)
 
 
@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def disks(count: int = 4) -> Dataset:
-    """Bright disks of growing radius on black; the last but one pair is unusable."""
+    """Bright disks of growing radius on black. The third pair is unusable."""
 
     def items() -> Iterator[Item]:
         for number in range(count):
@@ -73,11 +73,11 @@ def disks(count: int = 4) -> Dataset:
 
 
 class Faulty:
-    """A real transport that fails when it is told to."""
+    """A real transport that fails on demand."""
 
     def __init__(self, engines: Path) -> None:
         self.inner = open_transport(str(engines))
-        self.fail_at: set[int] = set()  # numbers of clicks, over the transport's life
+        self.fail_at: set[int] = set()  # numbers of clicks since the transport was opened
         self.encode_fails = False
         self.answered = ""
         self.model_sha256 = self.inner.info().model_sha256
@@ -108,7 +108,7 @@ def measured_log(client: Client, dataset: Dataset, path: Path, clicks: int = 5) 
         return writer.log
 
 
-def test_the_unrewritten_network_scores_what_the_trainer_would_measure(checkpoint: Path) -> None:
+def test_the_unrewritten_network_scores_as_in_training(checkpoint: Path) -> None:
     network = load_checkpoint(checkpoint).network
     scene, chosen = next(held_out(1))
     mask = scene.instances == chosen
@@ -116,7 +116,8 @@ def test_the_unrewritten_network_scores_what_the_trainer_would_measure(checkpoin
     with open_client(f"torch:{checkpoint}") as client:
         record = measure(client, "scene", Target(scene.image, mask), 4)
     assert record.failure is None
-    # Coverage is taken at network size here and at image size there: boundary patches differ.
+    # Coverage is computed at network size here and at image size there, so patches at the
+    # boundary differ.
     assert record.ious == pytest.approx(expected, abs=0.02)
     assert record.area == mask.sum()
     assert (record.height, record.width) == mask.shape
@@ -127,7 +128,7 @@ def test_every_click_goes_where_the_robot_says(engines: Path) -> None:
     with open_client(f"local:{engines}") as client:
         record = measure(client, "disk", target, 3)
     assert record.clicks[0] == (40.0, 28.0, True)  # the deepest point
-    # The disk of radius 12 network pixels = 24 image pixels is too large: remove from it.
+    # The disk of radius 12 network pixels = 24 image pixels is too large, so the click removes.
     assert record.clicks[1][2] is False
     y, x = np.mgrid[:56, :112]
     drawn = np.hypot(x - 40, y - 28) < 24
@@ -135,7 +136,7 @@ def test_every_click_goes_where_the_robot_says(engines: Path) -> None:
     assert record.ious[0] == pytest.approx(expected, abs=0.02)
 
 
-def test_a_click_that_fails_is_counted_and_the_mask_before_it_stands(
+def test_a_failed_click_is_counted_and_the_mask_before_it_is_kept(
     engines: Path, tmp_path: Path
 ) -> None:
     faulty = Faulty(engines)
@@ -164,7 +165,7 @@ def test_an_image_that_cannot_be_opened_is_a_failure_before_the_first_click(engi
     assert record.held_ious(5) == [0.0] * 5
 
 
-def test_a_system_that_only_fails_is_not_measured_to_the_end(engines: Path, tmp_path: Path) -> None:
+def test_a_run_in_which_everything_fails_is_stopped(engines: Path, tmp_path: Path) -> None:
     def items() -> Iterator[Item]:
         for number in range(100):
             yield Item(f"disk-{number}", next(disks().items()).load)
@@ -179,20 +180,20 @@ def test_a_system_that_only_fails_is_not_measured_to_the_end(engines: Path, tmp_
 
 
 @pytest.mark.parametrize("since", ["a click", "an image"])
-def test_a_model_that_is_replaced_meanwhile_ends_the_run(
+def test_a_model_that_is_replaced_during_the_run_ends_it(
     engines: Path, tmp_path: Path, since: str
 ) -> None:
     faulty = Faulty(engines)
     with Client(faulty) as client:
         faulty.answered = "b" * 64
-        if since == "an image":  # a new session meets the new model from its start on
+        if since == "an image":  # a new session gets the new model from its start
             faulty.model_sha256 = faulty.answered
         with pytest.raises(IncompatibleServer, match="model"):
             measured_log(client, disks(), tmp_path / "a.jsonl")
     assert not read_log(tmp_path / "a.jsonl").records
 
 
-def test_an_interrupted_run_goes_on_where_it_was(engines: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_is_resumed(engines: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
     with open_client(f"local:{engines}") as client:
         measured_log(client, disks(), whole)
@@ -243,14 +244,14 @@ def test_other_objects_are_not_compared(engines: Path, tmp_path: Path) -> None:
         compare(log, Log(log.path, log.header, {}))
 
 
-def test_nothing_measured_is_told(engines: Path, tmp_path: Path) -> None:
+def test_a_log_without_measured_objects_is_rejected(engines: Path, tmp_path: Path) -> None:
     with open_client(f"local:{engines}") as client:
         log = Log(tmp_path / "a.jsonl", header(client, disks(), 5), {})
     with pytest.raises(InvalidInput, match="no object of disks"):
         result(log, disks())
 
 
-def test_progress_is_said_every_few_seconds_and_at_the_end() -> None:
+def test_progress_is_printed_every_few_seconds_and_at_the_end() -> None:
     now = [0.0]
     said: list[str] = []
     progress = Progress(4, said.append, clock=lambda: now[0])
@@ -290,7 +291,7 @@ def test_the_table_gives_iou_in_percent_clicks_and_whole_objects() -> None:
     assert "random" not in "\n".join(lines)
 
 
-def test_published_rows_stand_beside_ours_and_are_named_so(tmp_path: Path) -> None:
+def test_published_results_are_listed_below_ours_and_marked(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     rows = [
         {"method": "Other", "dataset": "DAVIS345", "noc90": 1.25, "miou1": 0.125},
@@ -315,7 +316,7 @@ def test_published_rows_stand_beside_ours_and_are_named_so(tmp_path: Path) -> No
         '[{"method": 1, "dataset": "b"}]',
     ],
 )
-def test_wrong_published_rows_are_told(tmp_path: Path, content: str) -> None:
+def test_malformed_published_results_are_rejected(tmp_path: Path, content: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(content)
     with pytest.raises(InvalidInput, match=r"rows\.json"):
@@ -323,7 +324,7 @@ def test_wrong_published_rows_are_told(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"backend": "openvino"}, {"precision": "bf16"}])
-def test_the_network_itself_has_no_backend(checkpoint: Path, options: dict[str, str]) -> None:
+def test_the_network_itself_takes_no_backend(checkpoint: Path, options: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="only the option threads"):
         open_client(f"torch:{checkpoint}", **options)
     with pytest.raises(InvalidInput, match="no checkpoint"):
@@ -362,7 +363,7 @@ def test_the_command_writes_log_result_table_and_picture(
     out, err = capsys.readouterr()
     assert out == (pairs / "first.md").read_text()
     assert "| tiny-test, onnxruntime" in out
-    assert "5-mIoU" not in out  # three clicks have none
+    assert "5-mIoU" not in out  # not defined for three clicks
     assert "2/2  mean IoU" in err
     assert main([*argv, "-o", str(second), "--compare", str(first), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -375,7 +376,7 @@ def test_the_command_writes_log_result_table_and_picture(
     assert len([text for text in texts if text.startswith("tiny-test, onnxruntime")]) == 2
 
 
-def test_an_interruption_says_how_to_go_on(engines: Path, tmp_path: Path) -> None:
+def test_an_interruption_says_how_to_resume(engines: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     argv = [f"local:{engines}", "--data", "scenes:100000", "-o", str(path)]
     command = [sys.executable, "-m", "ois_cli.main", "bench", "quality", *argv]
@@ -408,7 +409,7 @@ def test_an_interruption_says_how_to_go_on(engines: Path, tmp_path: Path) -> Non
         (["--backend", "abacus"], "INVALID_INPUT"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_measured(
+def test_a_mistake_is_reported_before_anything_is_measured(
     engines: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -423,7 +424,7 @@ def test_a_mistake_is_told_before_anything_is_measured(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_peer_is_clicked_on_by_the_same_robot() -> None:
+def test_a_peer_is_measured_by_the_same_robot() -> None:
     """`support.disk_contestant` draws a disk of 20 pixels around each click."""
     with open_client("peer:support.disk_contestant:open_disk") as client:
         assert not client.info.trained
@@ -436,7 +437,7 @@ def test_a_peer_is_clicked_on_by_the_same_robot() -> None:
     assert record.ious[0] > 0.95
 
 
-def test_options_of_a_peer_belong_to_a_peer(tmp_path: Path) -> None:
+def test_only_a_peer_takes_the_options_of_a_peer(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="only peer:NAME takes them"):
         open_client("local:", weights=tmp_path / "sam.pth")
     with pytest.raises(InvalidInput, match="sets both"):

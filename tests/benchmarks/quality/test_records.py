@@ -1,4 +1,4 @@
-"""A quality log survives interruptions, refuses strangers, and says what is damaged."""
+"""A quality log survives interruptions, rejects other files, and names damaged lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_back(path: Path) -> None:
     assert log.skipped == [records[1]]
 
 
-def test_a_run_of_an_earlier_version_that_wrote_f32_for_fp32_goes_on(path: Path) -> None:
+def test_a_run_of_an_earlier_version_that_wrote_f32_for_fp32_is_resumed(path: Path) -> None:
     def header(engine: str) -> dict[str, object]:
         return {**HEADER, "model": {"sha256": "a", "engine": engine}}
 
@@ -52,7 +52,7 @@ def test_a_run_of_an_earlier_version_that_wrote_f32_for_fp32_goes_on(path: Path)
         LogWriter(path, header("onnxruntime 1.32.0 fp16"))
 
 
-def test_after_a_failed_click_the_iou_before_it_stands(path: Path) -> None:
+def test_after_a_failed_click_the_last_iou_is_repeated(path: Path) -> None:
     with LogWriter(path, HEADER) as writer:
         writer.append(measured("a", 0.5, 0.6, failure=Failure(3, "X", "")))
         writer.append(measured("b", failure=Failure(0, "X", "")))
@@ -62,7 +62,7 @@ def test_after_a_failed_click_the_iou_before_it_stands(path: Path) -> None:
     assert log.ious(["b"]).tolist() == [[0, 0, 0, 0]]
 
 
-def test_the_same_run_goes_on_and_a_second_try_counts(path: Path) -> None:
+def test_the_same_run_is_resumed_and_a_second_try_counts(path: Path) -> None:
     with LogWriter(path, HEADER) as writer:
         writer.append(measured("a", failure=Failure(0, "X", "")))
         writer.append(measured("b", 0.2, 0.2, 0.2, 0.2))
@@ -132,12 +132,12 @@ def test_two_processes_cannot_write_one_log(path: Path) -> None:
         LogWriter(path, HEADER)
 
 
-def test_a_missing_log_is_told(path: Path) -> None:
+def test_a_missing_log_is_an_error(path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_log(path)
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         LogWriter(tmp_path / "file" / "run.jsonl", HEADER)
@@ -148,11 +148,11 @@ def test_a_device_is_not_a_log() -> None:
         LogWriter(Path("/dev/zero"), HEADER)
 
 
-def test_a_full_disk_is_told_and_keeps_what_was_measured(path: Path) -> None:
+def test_a_full_disk_is_an_error_and_keeps_earlier_records(path: Path) -> None:
     with LogWriter(path, HEADER) as writer:
         writer.append(measured("a", 0.1, 0.2, 0.3, 0.4))
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        # From here on the system refuses every byte but a few, as a full disk does.
+        # From here on the system accepts only a few more bytes, like a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
         try:
             with pytest.raises(OutputError, match="cannot write"):

@@ -1,4 +1,4 @@
-"""`ois bench report`: nothing is left out, definitions stay apart, pictures show the numbers."""
+"""`ois bench report`: nothing is left out, and definitions and machines stay apart."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ois_benchmarks.latency.result import (
     Definition,
     LatencyResult,
 )
+from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.report.build import build
 from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, read_inputs
-from ois_benchmarks.report.latency import latency_charts
+from ois_benchmarks.report.latency import engine_charts, latency_charts
 from ois_benchmarks.report.page import Chart
 from ois_benchmarks.report.roofline import Work
 from ois_benchmarks.report.table3 import TABLE_3, table_3
@@ -57,7 +58,7 @@ def test_every_kind_of_result_is_read(results: Path) -> None:
 def test_a_folder_may_hold_other_files_but_a_named_file_must_be_a_result(results: Path) -> None:
     (results / "other.json").write_text('{"benchmark": "tea"}')
     (results / "half.json").write_text('{"benchmark": "load", "schema": 1, "steps": [{}]}')
-    (results / "parts.json").write_text('{"benchmark": "ablation"}')  # has a table of its own
+    (results / "parts.json").write_text('{"benchmark": "ablation"}')  # has its own table
     found = read_inputs([results])
     assert sorted(text.split(":")[0] for text in found.skipped) == ["half.json", "other.json"]
     with pytest.raises(InvalidInput, match="got the benchmark 'ablation'"):
@@ -133,7 +134,7 @@ def test_the_papers_network_is_not_compared_with_a_tiny_one() -> None:
         assert any(line.cells[0] == "OIS, paper" for line in table.rows) is not bool(expected)
 
 
-def test_the_papers_rows_are_what_could_be_read_of_them() -> None:
+def test_the_papers_rows_hold_what_could_be_read() -> None:
     assert {row.contestant for row in TABLE_3} == {
         "simpleclick-448", "simpleclick-1024", "segnext-sax2", "hqsam-vitb",
         "ois-torch-unrewritten",
@@ -156,18 +157,37 @@ def test_results_of_two_machines_are_never_in_one_table() -> None:
     ]
 
 
-# -- pictures ---------------------------------------------------------------------------------
+# -- charts -----------------------------------------------------------------------------------
 
 
-def test_each_definition_has_a_picture_of_its_own_with_its_meaning() -> None:
+def test_each_definition_has_its_own_chart_with_its_meaning() -> None:
     made = list(latency_charts(spc()))
-    assert [picture.caption.split(":")[0] for picture in made] == ["encode", "click", "loop"]
+    assert [chart.caption.split(":")[0] for chart in made] == ["encode", "click", "loop"]
     assert made[1].caption == f"click: {Definition.CLICK.meaning}."
     assert made[1].title == (
         "A click on 854x480: OIS bf16 takes 150 ms: 2.0x faster than HQ-SAM, 3.0x slower than SAM"
     )
     assert "segnext-sax2: not measured, no checkout" in made[1].svg
     assert [p.caption.split(":")[0] for p in latency_charts(sat())] == ["sequential", "batched"]
+
+
+def test_engines_of_earlier_versions_are_shown_by_their_present_names() -> None:
+    timing = {"median_s": 0.2, "low_s": 0.19, "high_s": 0.21, "noisy": False}
+    row = {"contestant": "openvino-f32", "width": 28, "height": 14, "click": timing}
+    (click, _) = engine_charts({"network": "tiny", "rows": [{**row, "encode": timing}]})
+    assert "openvino-fp32" in click.title
+    model = {"network": "tiny", "engine": "onnxruntime 1.32.0 f32"}
+    assert model_name(model) == "tiny, onnxruntime 1.32.0 fp32"
+
+
+def test_a_warning_is_listed_once_with_its_contestants() -> None:
+    warned = [
+        replace(row, identity=replace(row.identity, warnings=("no timm",)))
+        for row in spc().rows[:2]
+        if row.identity is not None
+    ]
+    notes = table_3([latency(replace(spc(), rows=tuple(warned)))], SIZE).notes
+    assert notes[2:] == ["no timm: OIS bf16; HQ-SAM."]
 
 
 def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -206,7 +226,7 @@ def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Checker(HTMLParser):
-    """Collects tags, checks that they close in order, and what a browser would load."""
+    """Collects tags and the addresses that a browser would load. Checks that tags are closed."""
 
     VOID = frozenset({"meta", "br"})
 
@@ -218,18 +238,21 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.loads += [v or "" for k, v in attrs if k in ("src", "href") and v and v[0] != "#"]
+        links = (value for name, value in attrs if name.endswith(("src", "href")))
+        self.loads += [link for link in links if link and link[0] != "#"]
         if tag not in self.VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, _: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
 
-def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
+def test_the_page_loads_nothing_and_has_every_section(results: Path) -> None:
     report = build(read_inputs([results]))
     page = report.html()
     checker = Checker()
@@ -255,9 +278,9 @@ def test_the_page_stands_alone_and_has_everything(results: Path) -> None:
         "What the terms mean",
         "Machines",
     ]
-    for picture in (b for section in report.sections for b in section.blocks):
-        if isinstance(picture, Chart):
-            ElementTree.fromstring(picture.svg)
+    for chart in (b for section in report.sections for b in section.blocks):
+        if isinstance(chart, Chart):
+            ElementTree.fromstring(chart.svg)
     # Every colour that a text asks for is in the style sheet, in both themes.
     style = page[page.index("<style>") : page.index("</style>")]
     asked = set(re.findall(r"fill: var\((--[a-z]+),", page))
@@ -289,7 +312,7 @@ def test_without_good_ceilings_of_the_machine_there_is_a_reason_and_no_roofline(
 
 
 def on_a_gpu(result: LatencyResult, gpu: str) -> LatencyResult:
-    """All but the first row, which stays on the CPU although the run's device is the GPU."""
+    """`result` on a GPU, except its first row, which stays on the CPU."""
     first, *others = result.rows
     moved = [
         replace(row, identity=replace(row.identity, engine="torch 2 fp32 on cuda", precision=given))
@@ -305,7 +328,7 @@ GPU_CEILINGS = replace(
 )
 
 
-def test_times_of_a_gpu_are_not_put_under_a_processors_roof() -> None:
+def test_times_of_a_gpu_are_not_drawn_below_a_processors_roof() -> None:
     inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
     inputs.ceilings = [CEILINGS, replace(GPU_CEILINGS, gpu="H200")]
     inputs.sources = [inputs.latency[0].source]
@@ -315,7 +338,7 @@ def test_times_of_a_gpu_are_not_put_under_a_processors_roof() -> None:
     assert "of the roof" not in text
 
 
-def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
+def test_times_of_a_gpu_are_drawn_below_its_own_roof() -> None:
     inputs = Inputs(latency=[latency(on_a_gpu(spc(), "H100"))])
     inputs.ceilings, inputs.sources = [CEILINGS, GPU_CEILINGS], [inputs.latency[0].source]
     report = build(inputs)
@@ -324,11 +347,11 @@ def test_times_of_a_gpu_stand_under_its_own_roof() -> None:
     section = next(one for one in report.sections if one.title.startswith("How much"))
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     floors = [float(cells(table, "HQ-SAM")["floor, ms"])]
-    # 1e11 FLOP at 7.1e14 a second, less than 2e9 bytes at 3e12.
+    # 2e9 bytes at 3e12 per second; 1e11 FLOPs at 7.1e14 per second take less.
     assert floors == [pytest.approx(0.667, rel=0.01)]
     assert "OIS bf16" not in table.markdown()  # it ran on the CPU
-    picture = next(block for block in section.blocks if isinstance(block, Chart))
-    assert "bf16, fp16: 710000 GFLOP/s" in picture.svg
+    chart = next(block for block in section.blocks if isinstance(block, Chart))
+    assert "bf16, fp16: 710000 GFLOP/s" in chart.svg
     assert "H100, Test CPU" in text
 
 
@@ -342,7 +365,7 @@ def test_results_of_two_gpus_are_not_one_table() -> None:
     ]
 
 
-def test_published_rows_stand_in_the_table(results: Path) -> None:
+def test_published_rows_are_in_the_table(results: Path) -> None:
     rows = [{"method": "Somebody", "dataset": "scenes", "noc90": 4.5, "miou1": 0.61}]
     table = build(read_inputs([results]), rows).sections[0].blocks[0]
     assert isinstance(table, Table)
