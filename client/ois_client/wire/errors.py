@@ -1,7 +1,7 @@
-"""Errors on the wire: `OIS:<CODE>: <text>`, with the nearest of Triton's own codes beside it.
+"""Errors on the wire: the text `OIS:<CODE>: <text>` and the nearest of Triton's own codes.
 
-What a server writes never shows a traceback or one of its paths; what a client reads becomes
-the same typed error that the engines would have raised in process.
+The server's text contains no traceback and none of its paths. The client turns it into the same
+typed error that the engines would have raised in process.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ois_client.contract.errors import (
     error_from_code,
 )
 
-#: gRPC carries the text in a header field of at most 8 KiB, three bytes for each odd one.
+#: gRPC sends the text in a header of at most 8 KiB, where a byte outside ASCII takes three.
 _LONGEST_TEXT = 1500
 
 _ON_WIRE = re.compile(r"OIS:([A-Z][A-Z_]*): (.*)", re.DOTALL)
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\'\":;,)]+[/\\])+[^\s'\":;,)]*")
 
-#: kind of error -> the name of Triton's nearest code; the first that fits counts.
+#: class of the error -> the name of Triton's nearest code; the first match is used.
 _TRITON_CODES: tuple[tuple[type[OISError], str], ...] = (
     (UnknownImage, "NOT_FOUND"),
     (InvalidInput, "INVALID_ARG"),
@@ -39,12 +39,13 @@ _TRITON_CODES: tuple[tuple[type[OISError], str], ...] = (
 def error_text(error: BaseException) -> str:
     """The text of the server's answer: `OIS:<CODE>: <text>`.
 
-    The text of an error that is not ours stays behind (it belongs in the server's log): only
-    its type is named. Paths of the server are replaced by "(path)".
+    Of an error that is not an `OISError`, only the type is sent; its text belongs in the server's
+    log. Paths are replaced by "(path)".
     """
     if not isinstance(error, OISError):
         return (
-            f"OIS:{OISError.code}: the server failed inside ({type(error).__name__}); see its log"
+            f"OIS:{OISError.code}: internal error of the server ({type(error).__name__}); see its "
+            "log"
         )
     text = _PATH.sub("(path)", str(error))
     if len(text) > _LONGEST_TEXT:
@@ -53,7 +54,7 @@ def error_text(error: BaseException) -> str:
 
 
 def triton_code(error: BaseException) -> str:
-    """The nearest member of `pb_utils.TritonError`, by name, such as "NOT_FOUND"."""
+    """The name of the nearest member of `pb_utils.TritonError`, such as "NOT_FOUND"."""
     for kind, code in _TRITON_CODES:
         if isinstance(error, kind):
             return code
@@ -61,9 +62,9 @@ def triton_code(error: BaseException) -> str:
 
 
 def error_from_text(text: str) -> OISError | None:
-    """The typed error in a server's message; None when it holds none of ours.
+    """The typed error in a server's message; None if there is none.
 
-    The message may have a prefix: a model that calls another puts its own words before it.
+    Triton puts a prefix in front of the message when one model calls another.
     """
     found = _ON_WIRE.search(text)
     return error_from_code(found[1], found[2]) if found else None

@@ -1,7 +1,7 @@
-"""Replies: a server's masks -> tensors -> what a client may trust.
+"""Replies: the server writes masks as tensors, the client reads and checks them.
 
-The format is described in `wire.py`. Reading trusts nothing: every size is checked against the
-request and the image before a mask is decoded.
+The format is described in `schema.py`. The reader checks every size against the request and the
+image before it decodes a mask.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _SAME_RELEASE = "Install the same release of ois-deploy on both sides"
 
 @dataclass(frozen=True, slots=True)
 class ReplyInfo:
-    """The JSON in INFO: the model's fields beside these.
+    """The JSON in INFO: these fields and those of `model`.
 
-    digest, width, height: of the image, upright; "", 0 and 0 when the request named none.
-    cached: the image's features were there already.
-    probe: (width, height) of a picture that the engines take at little cost, for health checks;
-    only in the answer to a request that named no image. Clients do not read it.
+    digest, width, height: of the upright image; "", 0 and 0 if the request named no image.
+    cached: the image's features were already stored.
+    probe: (width, height) of a small picture that the engines accept, for health checks; only in
+    the reply to a request without an image. Clients do not read it.
     """
 
     model: ModelInfo
@@ -54,7 +54,7 @@ class ReplyInfo:
 
     @classmethod
     def from_json(cls, text: str) -> ReplyInfo:
-        """Raises `IncompatibleServer` when this client does not understand the server."""
+        """Read INFO. Raises `IncompatibleServer` if this client cannot work with the server."""
         try:
             data = json.loads(text)
             contract = data["contract"]
@@ -65,14 +65,14 @@ class ReplyInfo:
             ) from error
         if contract != CONTRACT:
             raise IncompatibleServer(
-                f"the server speaks contract {contract!r}, this client {CONTRACT}. {_SAME_RELEASE}"
+                f"the server uses contract {contract!r}, this client {CONTRACT}. {_SAME_RELEASE}"
             )
         model = ModelInfo(**_typed(data, _MODEL_TYPES))
         check_compatible(model)
         rest = _typed(data, _INFO_TYPES)
         sides = rest["width"], rest["height"]
         if min(sides) < 0 or sides[0] * sides[1] > MAX_PIXELS:
-            raise _unlike(f"an image of {sides[0]}x{sides[1]} pixels")
+            raise _unexpected(f"an image of {sides[0]}x{sides[1]} pixels")
         rest["timings_ms"] = {
             stage: float(value)
             for stage, value in rest["timings_ms"].items()
@@ -82,7 +82,7 @@ class ReplyInfo:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """As `asdict`, but nothing is copied: every click writes this."""
+    """`asdict` without copies, because every click writes this."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
@@ -106,13 +106,13 @@ _INFO_TYPES: dict[str, type] = {
 
 def _typed(data: Mapping[str, Any], types: Mapping[str, type]) -> dict[str, Any]:
     for key, kind in types.items():
-        # JSON's true is an int to Python; a flag must not pass for a size.
+        # `bool` is a subclass of `int`, so `isinstance` would accept true as a size.
         if type(data.get(key)) is not kind:
-            raise _unlike(f"INFO with {key} = {data.get(key)!r} where {kind.__name__} belongs")
+            raise _unexpected(f"INFO with {key} = {data.get(key)!r}; expected {kind.__name__}")
     return {key: data[key] for key in types}
 
 
-def _unlike(what: str) -> IncompatibleServer:
+def _unexpected(what: str) -> IncompatibleServer:
     return IncompatibleServer(f"the server answered with {what}. {_SAME_RELEASE}")
 
 
@@ -130,10 +130,10 @@ def write_reply(
     *,
     mask_format: MaskFormat = MaskFormat.PACKED,
 ) -> Tensors:
-    """Every output of the table; what does not apply is empty.
+    """All outputs of the table in `schema.py`; those that do not apply are empty.
 
-    The caller may drop the outputs that were not asked for. Depth, logits and order maps are
-    there when `reply` has them.
+    The caller may drop outputs that were not requested. Depth, logits and order maps are filled
+    if `reply` has them.
     """
     tensors = {**_EMPTY, "INFO": bytes_tensor(info.to_json())}
     if reply is None:
@@ -152,12 +152,15 @@ def write_reply(
 
 
 def read_info(tensors: Mapping[str, NDArray[Any]]) -> ReplyInfo:
-    """Raises `IncompatibleServer` when the reply is not one of ours."""
+    """Read INFO. Raises `IncompatibleServer` if the reply does not have a valid one."""
     return ReplyInfo.from_json(text_of(_take(tensors, "INFO")))
 
 
 def read_encode_reply(tensors: Mapping[str, NDArray[Any]], digest: str) -> EncodeReply:
-    """The answer to `encode_message` of the picture `digest`."""
+    """Read the reply to `encode_message` of the picture with this digest.
+
+    Raises `IncompatibleServer` if it is not that.
+    """
     info = _info_for(tensors, digest)
     return EncodeReply(digest, info.cached, info.timings_ms, info.model.model_sha256)
 
@@ -168,13 +171,13 @@ def read_click_reply(
     *,
     mask_format: MaskFormat = MaskFormat.PACKED,
 ) -> ClickReply:
-    """The answer to `click_message(request)`, which asked for masks in `mask_format`.
+    """Read the reply to `click_message(request, mask_format=mask_format)`.
 
-    Raises `IncompatibleServer` when it does not fit the request.
+    Raises `IncompatibleServer` if it does not fit the request.
     """
     info = _info_for(tensors, request.digest)
     if info.width < 1 or info.height < 1:
-        raise _unlike(f"masks of {info.width}x{info.height} pixels")
+        raise _unexpected(f"masks of {info.width}x{info.height} pixels")
     model = info.model
     geometry = Geometry.fit(info.width, info.height, longest=model.longest, patch=model.patch)
     count = len(request.points)
@@ -197,12 +200,12 @@ def read_click_reply(
 def _info_for(tensors: Mapping[str, NDArray[Any]], digest: str) -> ReplyInfo:
     info = read_info(tensors)
     if info.digest != digest:
-        raise _unlike(f"the image {info.digest[:12]}… to a request for {digest[:12]}…")
+        raise _unexpected(f"the image {info.digest[:12]}… to a request for {digest[:12]}…")
     return info
 
 
 def _maps_per_object(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """(N, P) labels -> (N) how many order maps each object has: see `ClickReply.order`."""
+    """(N, P) labels -> (N) the number of order maps of each object, see `ClickReply.order`."""
     return (labels == 1).any(axis=1).astype(np.int64) + (labels == 0).sum(axis=1)
 
 
@@ -210,7 +213,7 @@ def _encoded_masks(tensors: Mapping[str, NDArray[Any]], count: int) -> tuple[byt
     sizes = _take(tensors, "MASK_SIZES", (count,))
     data = _take(tensors, "MASKS").tobytes()
     if (sizes < 0).any() or int(sizes.sum()) != len(data):
-        raise _unlike(f"{len(data)} bytes of masks where the sizes are {sizes.tolist()[:8]}")
+        raise _unexpected(f"{len(data)} bytes of masks, but the sizes {sizes.tolist()[:8]}")
     ends = np.cumsum(sizes).tolist()
     return tuple(data[end - length : end] for end, length in zip(ends, sizes.tolist(), strict=True))
 
@@ -230,7 +233,7 @@ def _mask(data: bytes, form: MaskFormat, geometry: Geometry) -> NDArray[np.uint8
     try:
         return decode_mask(data, form, geometry.width, geometry.height)
     except OISError as error:
-        raise _unlike(f"a mask that cannot be read ({error})") from error
+        raise _unexpected(f"a mask that cannot be read ({error})") from error
 
 
 def _take(
@@ -238,11 +241,11 @@ def _take(
 ) -> NDArray[Any]:
     array = tensors.get(name)
     if array is None:
-        raise _unlike(f"no {name}")
+        raise _unexpected(f"no {name}")
     try:
         check_tensor(OUTPUTS, name, array)
     except OISError as error:
-        raise _unlike(f"a tensor of another kind ({error})") from error
+        raise _unexpected(f"a tensor of the wrong type ({error})") from error
     if shape is not None and array.shape != shape:
-        raise _unlike(f"{name} of shape {array.shape} where {shape} belongs")
+        raise _unexpected(f"{name} of shape {array.shape}; expected {shape}")
     return array

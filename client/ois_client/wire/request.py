@@ -1,8 +1,8 @@
-"""Requests: a client's picture and clicks -> tensors -> what a server may work with.
+"""Requests: the client writes a `Message`, the server reads a checked `Call`.
 
-The format is described in `wire.py`. Reading trusts nothing; what it cannot check without the
-image's size is left to whoever has it: `place_clicks` checks that clicks lie inside the image,
-the engines that the coverage has its patch grid.
+The format is described in `schema.py`. The reader checks everything that it can check without
+the image's size. Later, `place_clicks` checks that clicks lie inside the image, and the engines
+check that the coverage has the image's patch grid.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _SESSION = re.compile(r"[\w.:@-]{0,128}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """A request ready to send: its tensors, its parameters, and the outputs to ask for."""
+    """A request ready to send: its tensors, its parameters, and the outputs it requests."""
 
     tensors: Tensors
     parameters: Mapping[str, str]
@@ -56,12 +56,12 @@ class Message:
 
 
 def info_message(*, session: str = "") -> Message:
-    """Ask the server to describe itself."""
+    """A request for the server's description."""
     return Message({}, _parameters(session), ("INFO",))
 
 
 def encode_message(picture: Picture, *, session: str = "") -> Message:
-    """Send a picture to be encoded (nothing is computed when the server still has it)."""
+    """A request to encode `picture`. A server that already has its features computes nothing."""
     return Message(
         {"DIGEST": bytes_tensor(picture.digest), **_picture_tensors(picture)},
         _parameters(session),
@@ -75,7 +75,10 @@ def click_message(
     picture: Picture | None = None,
     mask_format: MaskFormat = MaskFormat.PACKED,
 ) -> Message:
-    """Clicks on an image the server has; with `picture`, on one it may not have."""
+    """A request for the masks of `request`. With `picture`, a server without the image encodes it.
+
+    Raises `InvalidInput` if the session id is invalid.
+    """
     want = [name for name in WANTS if getattr(request, f"want_{name}")]
     parameters = _parameters(request.session)
     if mask_format is not MaskFormat.PACKED:
@@ -119,13 +122,13 @@ def _picture_tensors(picture: Picture) -> Tensors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """A request that was read and checked as far as it can be without the image's size.
+    """A request from a client, checked as far as possible without the image's size.
 
-    digest: of the image meant, None only in a request that asks for the description.
-    picture: the image, when it came along; its digest is `digest`.
-    points (N, P, 2) float32 and labels (N, P) int32, or None: only encode. Values are not
-    checked yet (`place_clicks` does, with the image's size); 1 <= N, 1 <= P <= 48.
-    coverage (N, *, *) uint8 and has_previous (N) bool: both or neither.
+    digest: names the image; None only in a request for the description.
+    picture: the image, if the request contains it; its digest is `digest`.
+    points, labels: (N, P, 2) float32 and (N, P) int32, 1 <= N, 1 <= P <= 48; None to only encode.
+    Their values are not checked yet: `place_clicks` does that.
+    coverage, has_previous: (N, any, any) uint8 and (N) bool; both or neither.
     want: a subset of `WANTS`.
     """
 
@@ -141,14 +144,14 @@ class Call:
 
     @property
     def objects(self) -> int:
-        """N; 0 when there are no clicks."""
+        """N; 0 if there are no clicks."""
         return 0 if self.points is None else len(self.points)
 
     def click_request(self, geometry: Geometry) -> ClickRequest:
-        """The clicks for an image of this geometry; without coverage, as on a first click.
+        """The clicks as a `ClickRequest`. If there is no coverage, these are first clicks.
 
-        That the coverage has this image's patch grid is checked by the engines, with the same
-        check that an in-process transport relies on. Raises `InvalidInput` if there are no clicks.
+        The engines check that the coverage has the image's patch grid, as they do for transports
+        in this process. Raises `InvalidInput` if there are no clicks.
         """
         if self.digest is None or self.points is None or self.labels is None:
             raise InvalidInput("got a request without clicks; expected POINTS and LABELS")
@@ -177,10 +180,10 @@ def read_call(
     max_objects: int = 32,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Call:
-    """Check a request from outside; absent inputs are absent keys.
+    """Check the tensors and parameters of a request. An absent input has no key.
 
-    Raises `InvalidInput` and its kinds for anything that is not as the table at the top of
-    this file says, and `IncompatibleServer` when the client speaks another contract.
+    Raises `InvalidInput` or one of its subclasses if anything differs from the table in
+    `schema.py`, and `IncompatibleServer` if the client uses another contract.
     """
     mask_format, want, session = _read_parameters(parameters or {})
     for name, array in tensors.items():
@@ -190,7 +193,7 @@ def read_call(
     if digest is not None and picture is not None and digest != picture.digest:
         raise InvalidImage(
             f"got the DIGEST {digest} with an IMAGE whose digest is {picture.digest}; the image "
-            "was damaged on its way, or the digest is of another image"
+            "was damaged in transit, or the digest is of another image"
         )
     if picture is not None:
         digest = picture.digest
@@ -201,7 +204,7 @@ def read_call(
 
 
 def _read_parameters(parameters: Mapping[str, Any]) -> tuple[MaskFormat, frozenset[str], str]:
-    """Keys of others (Triton's own) are not ours to judge; an unknown `ois_` key is a typo."""
+    """Other keys are Triton's and are ignored. An unknown key with `ois_` is a typo."""
     ours = {key: str(value) for key, value in parameters.items() if key.startswith("ois_")}
     unknown = sorted(ours.keys() - set(PARAMETERS))
     if unknown:
@@ -211,7 +214,7 @@ def _read_parameters(parameters: Mapping[str, Any]) -> tuple[MaskFormat, frozens
     contract = ours.get("ois_contract", str(CONTRACT))
     if contract != str(CONTRACT):
         raise IncompatibleServer(
-            f"the client speaks contract {contract[:20]!r}, this server {CONTRACT}; install the "
+            f"the client uses contract {contract[:20]!r}, this server {CONTRACT}; install the "
             "same release of ois-deploy on both sides"
         )
     forms = {mask_format_name(form): form for form in MaskFormat}
@@ -265,7 +268,7 @@ def _read_picture(tensors: Mapping[str, NDArray[Any]], limits: ImageLimits) -> P
 
 
 def check_objects(count: int, max_objects: int) -> None:
-    """Raise `InvalidInput` for a request about no object or more than `max_objects`."""
+    """Raise `InvalidInput` for a request with no object or more than `max_objects`."""
     if not 1 <= count <= max_objects:
         raise InvalidInput(
             f"got {count} objects in one request; expected 1 to {max_objects}. Send more in "

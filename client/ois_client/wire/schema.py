@@ -1,4 +1,35 @@
-"""The names, types and shapes of the wire's tensors and parameters (see `wire.py`)."""
+"""The wire format: names, types and shapes of all tensors, parameters and headers.
+
+    request   DIGEST       BYTES [1]          sha256 of the picture (`Picture.digest`)
+              IMAGE        UINT8 [bytes]      the picture: an encoded file, or raw samples
+              IMAGE_SHAPE  INT32 [3]          only with raw samples: (H, W, C), C = 1 or 3
+              POINTS       FP32  [N, P, 2]    (x, y) in image pixels
+              LABELS       INT32 [N, P]       1 positive, 0 negative, -1 no click
+              COVERAGE     UINT8 [N, gh, gw]  of the previous masks
+              HAS_PREVIOUS BOOL  [N]
+    reply     INFO         BYTES [1]          JSON, see `ReplyInfo`
+              MASKS        UINT8 [bytes]      N encoded masks, concatenated
+              MASK_SIZES   INT64 [N]          bytes of each mask
+              NEW_COVERAGE UINT8 [N, gh, gw]  of the new masks
+              DEPTH        FP32  [h, w]       on request
+              LOGITS       FP32  [N, h, w]    on request
+              ORDER        FP32  [K, h, w]    on request, see `ClickReply.order`
+
+Every input is optional. Without POINTS the image is only encoded. With no input at all the server
+only describes itself. Outputs that do not apply are empty. Parameters of a request:
+
+    ois_contract     "1"; any other number is refused
+    ois_mask_format  packed (default), png, coco_rle, coco_counts
+    ois_want         comma-separated list of depth, logits, order
+    ois_session      an opaque id for the server's log
+
+Two headers accompany a request: `ois-image-digest`, by which a load balancer can send an image's
+clicks to the replica that holds its features, and `authorization` with the token, if the server
+requires one.
+
+BYTES tensors are object arrays of `bytes`, as in Triton's Python packages. Errors travel as text,
+see `errors.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +51,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class WireTensor:
-    """One input or output: Triton's datatype, NumPy's, and the dims of its config (-1 free)."""
+    """One input or output: Triton's datatype, NumPy's dtype, dims in config.pbtxt (-1: any)."""
 
     datatype: str
     dtype: np.dtype[Any]
@@ -51,24 +82,24 @@ OUTPUTS: Mapping[str, WireTensor] = {
 }
 
 WANTS = ("depth", "logits", "order")
-#: Header (gRPC: metadata) with the digest: replicas are chosen by it, so that each caches its own.
+#: HTTP header or gRPC metadata key with the digest. A load balancer picks the replica by it.
 DIGEST_HEADER = "ois-image-digest"
-#: Header with the token, as it is.
+#: HTTP header or gRPC metadata key with the token, without a prefix.
 TOKEN_HEADER = "authorization"
 
 PARAMETERS = ("ois_contract", "ois_mask_format", "ois_want", "ois_session")
 
 
 def mask_format_name(form: MaskFormat) -> str:
-    """The format's name in `ois_mask_format`."""
+    """The name of `form` in the parameter `ois_mask_format`."""
     return form.name.lower()
 
 
 def check_tensor(known: Mapping[str, WireTensor], name: str, array: NDArray[Any]) -> None:
-    """Raise `InvalidInput` unless `array` has the type and rank of the tensor called `name`."""
+    """Raise `InvalidInput` unless `array` has the type and dims that `known` gives for `name`."""
     spec = known.get(name)
     if spec is None:
-        raise InvalidInput(f"got the unknown tensor {name[:80]!r}; expected some of {[*known]}")
+        raise InvalidInput(f"got the unknown tensor {name[:80]!r}; expected one of {[*known]}")
     fits = array.ndim == len(spec.dims) and all(
         wanted in (-1, side) for wanted, side in zip(spec.dims, array.shape, strict=True)
     )
@@ -80,11 +111,11 @@ def check_tensor(known: Mapping[str, WireTensor], name: str, array: NDArray[Any]
 
 
 def bytes_tensor(text: str) -> NDArray[Any]:
-    """A BYTES tensor of one element."""
+    """A BYTES tensor with one element."""
     return np.array([text.encode()], dtype=np.object_)
 
 
 def text_of(array: NDArray[Any]) -> str:
-    """The one element of a checked BYTES tensor (JSON requests arrive as `str`)."""
+    """The only element of a checked BYTES tensor. (It is a `str` in JSON requests.)"""
     value = array[0]
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
