@@ -94,7 +94,7 @@ def test_files_without_a_partner_are_counted(tmp_path: Path) -> None:
     assert [pair.name for pair in collection.pairs] == ["a"]
     assert collection.skipped == {"image without mask": 1, "mask without image": 2}
     assert collection.report().endswith(
-        "1 pairs (the published data set has 345), "
+        "1 pairs where the published data set has 345, "
         "1 skipped (image without mask), 2 skipped (mask without image)"
     )
     assert not collection.complete

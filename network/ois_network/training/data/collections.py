@@ -87,10 +87,13 @@ class Collection:
         return not self.expected or len(self.pairs) == self.expected
 
     def report(self) -> str:
-        """The number of pairs and of skipped files, as one line of text."""
+        """The number of pairs and of skipped files, as one line of text.
+
+        A resumed run compares it with its data, so a change of the wording breaks resuming.
+        """
         text = f"{self.name}: {len(self.pairs)} pairs"
         if not self.complete:
-            text += f" (the published data set has {self.expected})"
+            text += f" where the published data set has {self.expected}"
         for reason, count in sorted(self.skipped.items()):
             text += f", {count} skipped ({reason})"
         return text
