@@ -20,6 +20,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from xml.sax.saxutils import escape
 
+from ois_client.contract.errors import InvalidInput
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -94,12 +96,20 @@ R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run `draw` with this module's style, whatever the user's matplotlibrc says."""
+    """Run `draw` with this module's style instead of the user's matplotlibrc.
+
+    The decorated function raises `InvalidInput` if matplotlib cannot be imported.
+    """
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        import matplotlib.style
-
+        try:
+            import matplotlib.style
+        except ImportError as error:
+            raise InvalidInput(
+                f"charts need matplotlib, which cannot be imported here ({error}); run pip install "
+                "'ois-deploy[bench]'"
+            ) from error
         with matplotlib.style.context(["default", _STYLE]):
             return draw(*args, **kwargs)
 

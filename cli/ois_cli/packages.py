@@ -45,6 +45,7 @@ PACKAGES = (
     Package("onnxscript", "onnxscript", "export", "exporting engines"),
     Package("cuda-bindings", "cuda.bindings", "tensorrt", "memory for TensorRT engines"),
     Package("scipy", "scipy", "train", "training and quality"),
+    Package("matplotlib", "matplotlib", "bench", "charts of results"),
     Package("tritonclient", "tritonclient.grpc", "", "talking to a server over gRPC"),
     Package("urllib3", "urllib3", "", "talking to a server over HTTP"),
     Package("aiohttp", "aiohttp", "", "the same, asynchronously"),

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ois_benchmarks import plotting
+from ois_client.contract.errors import InvalidInput
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -107,6 +108,12 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
     assert moved == sorted(moved)
     assert all(b - a >= 15.8 for a, b in pairwise(moved))
     assert plotting.spread([50, 10], 16, 0, 100) == [50, 10]
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InvalidInput, match=r"ois-deploy\[bench\]"):
+        plotting.new_axes(100)
 
 
 def test_matplotlib_is_imported_only_when_a_chart_is_drawn() -> None:

@@ -30,6 +30,7 @@ ALSO = {"runtime/ois_runtime/torch/engine.py": {"ois_network"}}
 
 OURS = set(MAY_IMPORT)
 HEAVY = {
+    "matplotlib",
     "onnx",
     "onnxruntime",
     "onnxscript",
