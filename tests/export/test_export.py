@@ -1,4 +1,4 @@
-"""`ois export` writes everything or nothing, and says why."""
+"""`ois export` writes a complete engine folder, or changes nothing and says why."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_manifest_tells_what_was_made_and_how_far_it_was_checked(
+def test_the_manifest_describes_the_engines_and_their_parity(
     exported: Path, checkpoint: Path
 ) -> None:
     manifest = Manifest.load(exported)
@@ -58,7 +58,7 @@ def test_the_manifest_tells_what_was_made_and_how_far_it_was_checked(
 
 
 def test_a_wrong_engine_fails_the_gate(exported: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """One weight of the decoder changed by a few percent is enough."""
+    """Changing one weight of the decoder by two percent is enough."""
     for name in ("manifest.json", "encoder.onnx"):
         (tmp_path / name).write_bytes((exported / name).read_bytes())
     graph = onnx.load(str(exported / "decoder.onnx"))
@@ -88,7 +88,7 @@ def test_a_failed_export_leaves_the_old_engines(
             "interrupt": KeyboardInterrupt(),
         }[fault]
 
-    # The export itself is tested elsewhere; here it stops where the fault strikes.
+    # The export of graphs is tested elsewhere; here it only raises the error.
     monkeypatch.setattr(module, "export_graphs", fail)
     expected = {"disk": OutputError, "parity": ParityError, "lint": UnsupportedGraph}
     with pytest.raises(expected.get(fault, KeyboardInterrupt)):
@@ -98,7 +98,7 @@ def test_a_failed_export_leaves_the_old_engines(
     assert left_behind(exported.parent) == ["engines"]
 
 
-def test_a_folder_that_is_not_ours_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_without_engines_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("three years")
     with pytest.raises(OutputError, match="not an engine folder"):
         export_engines(checkpoint, tmp_path)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(checkpoint: Path, tmp_path:
     assert left_behind(tmp_path) == ["thesis.txt"]
 
 
-def test_precisions_that_are_not_there_say_so(checkpoint: Path, tmp_path: Path) -> None:
+def test_unsupported_precisions_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="got the precision 'fp16'"):
         export_engines(checkpoint, tmp_path / "e", precision="fp16")
 

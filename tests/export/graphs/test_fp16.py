@@ -1,7 +1,7 @@
-"""Half precision costs what it may, with trained weights, on real pictures and on noise.
+"""Half precision stays within its limits, with trained weights, on photographs and on noise.
 
-One fp32 export of ois-tiny, with `Attention` as TensorRT and CUDA get it, is typed and run in
-ONNX Runtime on CPU: fp16 as it is, bf16 emulated (what that shows: ois_export/parity/reference.py).
+ois-tiny is exported in fp32 with `Attention`, as for TensorRT and CUDA, converted to half
+precision and run in ONNX Runtime on CPU. bf16 is emulated (see ois_export/parity/reference.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HALVES = (Precision.FP16, Precision.BF16)
 
 @dataclasses.dataclass(frozen=True)
 class Noise(Sample):
-    """Not a picture at all."""
+    """Random pixels instead of a photograph."""
 
     def pixels(self) -> NDArray[np.uint8]:
         generator = np.random.default_rng(5)
@@ -56,7 +56,7 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> Path:
-    """fp32 graphs for CUDA."""
+    """Graphs for CUDA in fp32."""
     folder = tmp_path_factory.mktemp("cuda")
     write_engines(checkpoint, folder, name="tiny", target=Target.CUDA)
     return folder
@@ -66,7 +66,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> 
 def half(
     tmp_path_factory: pytest.TempPathFactory, graphs: Path, request: pytest.FixtureRequest
 ) -> Path:
-    """The same for TensorRT in half precision, linted."""
+    """The same graphs, adapted to TensorRT, in half precision and linted."""
     folder = tmp_path_factory.mktemp(str(request.param))
     engines = {}
     for role in ("encoder", "decoder"):
@@ -109,11 +109,11 @@ def test_half_precision_passes_the_gate(half: Path, checkpoint: Checkpoint) -> N
         )
     assert record["limits"] == dataclasses.asdict(Limits.of(precision))
     worst = max(case["logit_error"] for case in record["cases"])
-    assert worst > 1e-5  # it is half precision that was measured
+    assert worst > 1e-5  # the engines really are in half precision
     assert ("emulated" in record["engines"]) == (precision is Precision.BF16)
 
 
-def test_the_gate_refuses_what_costs_more(half: Path, checkpoint: Checkpoint) -> None:
+def test_the_gate_refuses_larger_errors(half: Path, checkpoint: Checkpoint) -> None:
     strict = dataclasses.replace(Limits.of(Precision.FP16), logit_error=1e-6)
     with (
         open_reference(half) as engines,
@@ -156,7 +156,7 @@ def test_the_image_state_is_half_except_for_depths(half: Path, graphs: Path) -> 
     ]
 
 
-def test_graphs_hold_nothing_of_this_machine(graphs: Path) -> None:
+def test_graphs_contain_no_paths_of_this_machine(graphs: Path) -> None:
     for role in ("encoder", "decoder"):
         data = (graphs / f"{role}.onnx").read_bytes()
         assert b"split.py" not in data
@@ -227,7 +227,7 @@ def test_limits_are_json() -> None:
 
 
 def test_nodes_are_named_after_their_module(half: Path, checkpoint: Checkpoint) -> None:
-    """By these names `ois bench plugin` finds masked attention in a profile, and no other."""
+    """`ois bench plugin` finds the masked attentions in a profile by these names."""
     nodes = onnx.load(str(half / "decoder.onnx")).graph.node
     found = [node.name for node in nodes if node.op_type == "Attention"]
     masked = [name for name in found if re.search(LAYERS, name)]

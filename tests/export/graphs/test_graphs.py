@@ -1,4 +1,4 @@
-"""Exported engines compute what the network computes, on every shape and for every switch."""
+"""Exported engines compute the same as the network, for every shape and every switch."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_openvino_runs_the_same_files(network: OISNetwork, folder: Path) -> None
 
 
 def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
-    """Coordinates and Fourier phases do not survive eight bits; the cut must keep them out."""
+    """Coordinates and Fourier phases need more than eight bits, so they stay in fp32."""
     openvino = pytest.importorskip("openvino")
     from ois_runtime.engines.openvino import result_name, split
 
@@ -139,8 +139,8 @@ def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
     assert "Sin" not in {node.get_type_name() for node in late.get_ordered_ops()}
 
 
-def test_the_two_parts_together_are_the_whole(engines: EnginePair, folder: Path) -> None:
-    """Both halves in fp32, so that this holds on processors without bf16 too."""
+def test_the_two_parts_compute_the_whole_graph(engines: EnginePair, folder: Path) -> None:
+    """Runs both parts in fp32, so that the test also passes on CPUs without bf16."""
     openvino = pytest.importorskip("openvino")
     from ois_runtime.engines.openvino import result_name, split
 
@@ -163,7 +163,7 @@ def test_the_two_parts_together_are_the_whole(engines: EnginePair, folder: Path)
 
 
 def test_clicks_reach_the_mask_through_the_engine(engines: EnginePair) -> None:
-    """A parity of two constants would prove nothing: prompts must matter."""
+    """Prompts must change the mask; otherwise parity would prove nothing."""
     geometry = Geometry.fit(112, 84, longest=MICRO.longest)
     image = np.full((geometry.network_height, geometry.network_width, 3), 90, dtype=np.uint8)
     state = engines.encode(image, geometry)

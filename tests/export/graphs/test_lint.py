@@ -1,4 +1,4 @@
-"""Each lint rule finds the graph that breaks it, and the exported graphs break none."""
+"""Each lint rule finds a graph that breaks it and accepts a good graph."""
 
 from __future__ import annotations
 

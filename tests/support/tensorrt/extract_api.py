@@ -1,11 +1,12 @@
-"""Writes api.json: what TensorRT's own Python bindings say their API is.
+"""Writes api.json: the API of TensorRT's Python bindings, from their docstrings.
 
     python tests/support/tensorrt/extract_api.py tensorrt_cu12_bindings-10.12.*.whl *_cu13_*.whl
 
-The bindings' wheels are on PyPI (`pip download --no-deps tensorrt-cu13-bindings==11.4.0.106`)
-but need libraries that are not. An import only needs those to exist: empty ones are compiled
-(with gcc), the bindings are imported with them, and their docstrings hold every signature.
-The wheels must be for the Python that runs this.
+The wheels of the bindings are on PyPI (`pip download --no-deps
+tensorrt-cu13-bindings==11.4.0.106`). They need TensorRT's libraries, but only when they are called:
+for an import it is enough that the libraries exist. So this script compiles empty libraries with
+gcc, imports the bindings with them and reads the signatures from the docstrings. The wheels must
+be for the Python that runs this script.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ ENUMS = (
 
 
 def signatures(function: object, name: str) -> list[str]:
-    """The signature lines of a pybind11 function: one, or one an overload."""
+    """The signatures of a pybind11 function, one per overload."""
     text = str(getattr(function, "__doc__", "") or "")
     overloads = re.findall(rf"^\d+\. ({re.escape(name)}\(.*)$", text, re.M)
     found = overloads or re.findall(rf"^({re.escape(name)}\(.*)$", text, re.M)[:1]
@@ -47,7 +48,7 @@ def signatures(function: object, name: str) -> list[str]:
 
 
 def describe() -> dict[str, object]:
-    """The API of the bindings that can be imported in this process."""
+    """Describe the API of the bindings that this process can import."""
     import tensorrt_bindings as trt
 
     classes: dict[str, dict[str, list[str]]] = {}
@@ -63,7 +64,7 @@ def describe() -> dict[str, object]:
 
 
 def extract(wheel: Path) -> dict[str, object]:
-    """`describe()` of one wheel, in a process that finds empty libraries."""
+    """Run `describe` on one wheel, in a process with empty libraries."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         zipfile.ZipFile(wheel).extractall(folder)
@@ -90,7 +91,9 @@ def main() -> None:
         json.dump(describe(), sys.stdout)
         return
     if not sys.argv[1:]:
-        sys.exit("expected wheels of tensorrt-cu12-bindings or tensorrt-cu13-bindings")
+        sys.exit(
+            "got no wheels; expected wheels of tensorrt-cu12-bindings or tensorrt-cu13-bindings"
+        )
     versions = [extract(Path(wheel)) for wheel in sys.argv[1:]]
     OUTPUT.write_text(json.dumps(versions, indent=1) + "\n", encoding="utf-8")
     print(f"{OUTPUT}: {', '.join(str(version['version']) for version in versions)}")

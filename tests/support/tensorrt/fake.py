@@ -1,10 +1,10 @@
-"""A stand-in for TensorRT on machines without a GPU. What is real in it, and what is not:
+"""A stand-in for TensorRT on machines without a GPU.
 
-The API is real: every method call is bound to the signature of NVIDIA's bindings
-(api.json, made by extract_api.py), and reading or setting a name that they lack
-fails. What an engine computes is real: ONNX Runtime runs its graph, between addresses that a
-caller allocated and filled. Its rules about profiles, types, shapes and order of calls are those of
-TensorRT's documentation. Kernels, fusions, timing and the defects of a real TensorRT are not here.
+The API is real: every call is checked against the signatures of NVIDIA's bindings (api.json,
+written by extract_api.py), and using a name that they lack fails. The values are real: ONNX
+Runtime runs the engine's graph, on the addresses that the caller allocated and filled. Profiles,
+types, shapes and the order of calls follow TensorRT's documentation. Kernels, fusions, timing and
+the bugs of TensorRT are missing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NUMPY = {
 
 
 def signature_of(text: str) -> inspect.Signature:
-    """`"set_shape(self: X, input: str, ...) -> None"` -> a signature with those names."""
+    """Parse a docstring's signature, such as `"set_shape(self: X, input: str, ...) -> None"`."""
     inside = text[text.index("(") + 1 : text.rindex(") ->")]
     parts, depth, part = [], 0, ""
     for character in inside + ",":
@@ -68,9 +68,9 @@ def signature_of(text: str) -> inspect.Signature:
 
 
 def check_call(api: dict[str, Any], owner: str, method: str, *args: Any, **kwargs: Any) -> None:
-    """Fail unless the real `owner.method` takes these arguments (without self)."""
+    """Fail unless the real `owner.method` accepts these arguments (without self)."""
     overloads = api["classes"][owner][method]
-    assert overloads, f"{owner}.{method} is no method in TensorRT {api['version']}"
+    assert overloads, f"TensorRT {api['version']} has no method {owner}.{method}"
     reasons = []
     for text in overloads:
         try:
@@ -85,9 +85,9 @@ def check_call(api: dict[str, Any], owner: str, method: str, *args: Any, **kwarg
 class FakeTensorRT:
     """The module `tensorrt` of one version.
 
-    calls: every method called, as "Class.method". wrong: what the engines do wrong on purpose,
-    "" or one of "precision" (fp32 layers), "values", "rows" (the last row differs), "build",
-    "parse", "profile".
+    calls: every method called, as "Class.method". wrong: the fault to simulate, "" or one of
+    "precision" (fp32 layers), "values", "rows" (the last row differs), "build", "parse",
+    "profile".
     """
 
     def __init__(self, api: dict[str, Any], wrong: str = "") -> None:
@@ -131,7 +131,7 @@ class FakeTensorRT:
 
 
 class _Checked:
-    """An object of the fake behind the real class's names and signatures."""
+    """Wraps an object of the fake and checks each use against the real class."""
 
     def __init__(self, trt: FakeTensorRT, owner: str, inner: Any) -> None:
         object.__setattr__(self, "_parts", (trt, owner, inner))
@@ -389,7 +389,7 @@ class _Context:
 
 
 class _Inspector:
-    """Layers with their types, in the words of TensorRT 10 or 11."""
+    """Describes layers and their types in the format of TensorRT 10 or 11."""
 
     def __init__(self, engine: _Engine) -> None:
         self.engine = engine
@@ -397,7 +397,9 @@ class _Inspector:
 
     def get_engine_information(self, format: IntEnum) -> str:
         assert format.name == "JSON"
-        assert _inner(self.execution_context).shapes, "types need shapes that were set"
+        assert _inner(self.execution_context).shapes, (
+            "the inspector reports types only after shapes were set"
+        )
         inferred = onnx.shape_inference.infer_shapes(self.engine.model).graph
         types = {
             value.name: _TYPES.get(value.type.tensor_type.elem_type, "")
@@ -434,14 +436,17 @@ class _Inspector:
 
 
 class HostMemory:
-    """`DeviceMemory` in this process, which counts what is copied and what is held."""
+    """`DeviceMemory` in host memory. Counts uploads and tracks allocations.
+
+    failures: the number of next allocations that fail.
+    """
 
     stream = 7
 
     def __init__(self) -> None:
         self.held: dict[int, Any] = {}
         self.uploads = 0
-        self.failures = 0  # so many allocations find no room
+        self.failures = 0
         self.closed = False
 
     def use(self) -> None:
