@@ -22,6 +22,18 @@ class FusionOrder(StrEnum):
     OBJECT_FIRST = "object_first"
 
 
+class EncoderFamily(StrEnum):
+    """Which image encoder a network has."""
+
+    DINOV2 = "dinov2"  # the paper's: every level on the patch grid
+    TINYVIT = "tinyvit"  # TinyViT-5M: levels at strides 4, 8, 16, 16
+
+
+#: Family -> channels of the four levels, and how many times finer than the patch grid each is.
+#: A DINOv2 encoder has `embed_dim` channels at every level, on the patch grid.
+_HIERARCHICAL = {EncoderFamily.TINYVIT: ((64, 128, 160, 256), (4, 2, 1, 1))}
+
+
 class ImageUpdate(StrEnum):
     """When the image features attend to the prompt tokens (*ours*: the paper does not say)."""
 
@@ -40,7 +52,8 @@ class NetworkConfig:
 
     name: str = "vitb"
     longest: int = 1022
-    # encoder (DINOv2 ViT) ------------------------------------------------------------------
+    # encoder; the fields below it describe DINOv2's ViT ------------------------------------
+    encoder: EncoderFamily = EncoderFamily.DINOV2
     embed_dim: int = 768
     depth: int = 12
     heads: int = 12
@@ -92,6 +105,18 @@ class NetworkConfig:
             problems.append(
                 f"out_layers={self.out_layers} must be four rising numbers in 0..{self.depth - 1}"
             )
+        if self.encoder in _HIERARCHICAL:
+            channels = _HIERARCHICAL[self.encoder][0][3]
+            if self.patch != 16 or self.embed_dim != channels:
+                problems.append(
+                    f"patch={self.patch} and embed_dim={self.embed_dim} must be 16 and {channels} "
+                    f"for the encoder {self.encoder}"
+                )
+            if not set(self.fused_levels) <= {3, 4}:
+                problems.append(
+                    f"fused_levels={self.fused_levels} must be 3, 4 or both: the levels of "
+                    f"{self.encoder} that lie on the patch grid"
+                )
         if len(list(self.head_channels)) != 4:
             problems.append(f"head_channels={self.head_channels} must have four entries")
         if not set(self.fused_levels) <= {1, 2, 3, 4} or not self.fused_levels:
@@ -104,6 +129,18 @@ class NetworkConfig:
             )
         if problems:
             raise CheckpointError("impossible network config: " + "; ".join(problems))
+
+    @property
+    def level_channels(self) -> tuple[int, int, int, int]:
+        """Channels of the encoder's four levels."""
+        if self.encoder in _HIERARCHICAL:
+            return _HIERARCHICAL[self.encoder][0]
+        return (self.embed_dim,) * 4
+
+    @property
+    def level_scales(self) -> tuple[int, int, int, int]:
+        """How many times finer than the patch grid each of the four levels is."""
+        return _HIERARCHICAL[self.encoder][1] if self.encoder in _HIERARCHICAL else (1, 1, 1, 1)
 
     @property
     def slots_per_sign(self) -> int:
@@ -152,7 +189,8 @@ class NetworkConfig:
         return cls(**values)
 
 
-#: The four sizes. `vits`, `vitb` and `vitl` are Depth-Anything-V2's, `tiny` is ours.
+#: `vits`, `vitb` and `vitl` are Depth-Anything-V2's sizes. `tiny` and `photo` are ours: `photo` has
+#: a TinyViT encoder pretrained on photographs.
 PRESETS: dict[str, NetworkConfig] = {
     "tiny": NetworkConfig(
         name="tiny",
@@ -163,6 +201,18 @@ PRESETS: dict[str, NetworkConfig] = {
         out_layers=(1, 2, 4, 5),
         head_features=32,
         head_channels=(24, 48, 96, 192),
+        prompt_dim=128,
+        fusion_ffn=512,
+    ),
+    "photo": NetworkConfig(
+        name="photo",
+        longest=1024,
+        encoder=EncoderFamily.TINYVIT,
+        embed_dim=256,
+        heads=8,
+        patch=16,
+        head_features=32,
+        head_channels=(32, 48, 96, 192),
         prompt_dim=128,
         fusion_ffn=512,
     ),

@@ -77,6 +77,13 @@ class Scratch(nn.Module):
         )
 
 
+def _upsampling(channels: int, factor: int) -> nn.Module:
+    """A learned upsampling; none for a level that has the resolution already."""
+    if factor == 1:
+        return nn.Identity()
+    return nn.ConvTranspose2d(channels, channels, factor, stride=factor)
+
+
 class DPTHead(nn.Module):
     """Four levels (B, D, gh, gw) -> one map (B, h, w), without the final ReLU."""
 
@@ -84,11 +91,14 @@ class DPTHead(nn.Module):
         super().__init__()
         self.patch = config.patch
         channels = config.head_channels
-        self.projects = nn.ModuleList(nn.Conv2d(config.embed_dim, c, 1) for c in channels)
+        self.projects = nn.ModuleList(
+            nn.Conv2d(given, c, 1) for given, c in zip(config.level_channels, channels, strict=True)
+        )
+        # Levels 1 to 3 leave at 4, 2 and 1 times the patch grid, level 4 at half of it.
         self.resize_layers = nn.ModuleList(
             (
-                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
-                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+                _upsampling(channels[0], 4 // config.level_scales[0]),
+                _upsampling(channels[1], 2 // config.level_scales[1]),
                 nn.Identity(),
                 nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
             )
@@ -127,7 +137,7 @@ class DPTHead(nn.Module):
         maps = {n: self.reassemble(n, tokens) for n, tokens in enumerate(levels, start=1)}
         laterals = {n: self.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
         path = self.refine(maps[4], laterals, project_first=project_first)
-        rows, columns = levels[0].shape[-2:]
+        rows, columns = levels[3].shape[-2:]
         return self.predict(path, rows * self.patch, columns * self.patch)
 
     def layer_rn(self, level: int) -> nn.Conv2d:

@@ -43,7 +43,9 @@ def lower_precision(encoder: ImageEncoder, decoder: ClickDecoder, dtype: torch.d
         into = torch.float32 if module in kept else dtype
         module.to(into).register_forward_pre_hook(_cast_inputs(into))
     # The levels enter six convolutions: cast them once, where they leave the encoder.
-    network.encoder.norm.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
+    network.encoder.register_forward_hook(
+        lambda _module, _inputs, levels: [level.to(dtype) for level in levels]
+    )
 
 
 def _fp32_islands(network: OISNetwork) -> Iterator[nn.Module]:

@@ -27,8 +27,9 @@ def start_mask_head(network: OISNetwork) -> None:
 
 
 def _initialise(network: OISNetwork) -> None:
-    for parameter in (network.encoder.pos_embed, network.encoder.cls_token):
-        nn.init.trunc_normal_(parameter, std=0.02)
+    for name, parameter in network.encoder.named_parameters():
+        if name in ("pos_embed", "cls_token"):
+            nn.init.trunc_normal_(parameter, std=0.02)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -40,6 +41,10 @@ def _initialise(network: OISNetwork) -> None:
     last = network.depth_head.scratch.output_conv2[2]
     if isinstance(last, nn.Conv2d) and last.bias is not None:
         nn.init.constant_(last.bias, 0.5)
+
+
+#: Scales of normalisations whose names do not say so.
+_NECK_NORMS = ("encoder.neck.1.weight", "encoder.neck.3.weight")
 
 
 def randomise(network: OISNetwork, seed: int = 0) -> OISNetwork:
@@ -58,7 +63,7 @@ def randomise(network: OISNetwork, seed: int = 0) -> OISNetwork:
             if name.endswith("raw_sigma"):
                 parameter.fill_(3.0)
             elif parameter.dim() == 1:
-                scale = name.endswith("gamma") or "norm" in name
+                scale = name.endswith("gamma") or "norm" in name or name in _NECK_NORMS
                 parameter.copy_((1.0 if scale and not name.endswith("bias") else 0.0)
                                 + normal(parameter.shape, 0.1))  # fmt: skip
             elif name.endswith(("pos_embed", "cls_token")):

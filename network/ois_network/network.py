@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ois_client.contract.prompts import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.dpt import DPTHead
-from ois_network.encoders import DINOv2
+from ois_network.encoders import build_encoder
 from ois_network.fusion import Fusion
 from ois_network.order import (
     blocked_keys,
@@ -32,7 +32,8 @@ from ois_network.prompt_encoders import DensePrompts, FourierPosition, SparsePro
 class ImageFeatures:
     """What is computed once per image, for a batch of images.
 
-    levels: four tensors (B, D, gh, gw). depth: (B, h, w), raw inverse depth, larger = nearer.
+    levels: four tensors, the last (B, D, gh, gw) on the patch grid, the others on it or finer.
+    depth: (B, h, w), raw inverse depth, larger = nearer.
     """
 
     levels: list[Tensor]
@@ -41,7 +42,7 @@ class ImageFeatures:
     @property
     def grid(self) -> tuple[int, int]:
         """(gh, gw)."""
-        rows, columns = self.levels[0].shape[-2:]
+        rows, columns = self.levels[3].shape[-2:]
         return rows, columns
 
 
@@ -67,10 +68,10 @@ class OISNetwork(nn.Module):
         super().__init__()
         self.config = config
         dim = config.prompt_dim
-        self.encoder = DINOv2(config)
+        self.encoder = build_encoder(config)
         self.depth_head = DPTHead(config)
         self.mask_head = DPTHead(config)
-        self.project = nn.Linear(config.embed_dim, dim)
+        self.project = nn.Linear(config.level_channels[3], dim)
         self.position = FourierPosition(dim, config.longest)
         self.sparse = SparsePrompts(config) if config.sparse else None
         self.dense = DensePrompts(config) if config.dense else None
@@ -79,9 +80,11 @@ class OISNetwork(nn.Module):
         # How the fused features enter the mask head. No bias, and zero at first: before training
         # the mask head computes what the depth head computes.
         self.inject = nn.ModuleDict(
-            {str(level): nn.Conv2d(dim, config.embed_dim, 1, bias=False) for level in
-             config.fused_levels}
-        )  # fmt: skip
+            {
+                str(level): nn.Conv2d(dim, config.level_channels[level - 1], 1, bias=False)
+                for level in config.fused_levels
+            }
+        )
 
     def encode(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> ImageFeatures:
         """Encode images; T is the side of the encoder's position table.

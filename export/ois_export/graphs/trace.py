@@ -29,8 +29,9 @@ from ois_network.network import OISNetwork
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines.pair import DECODER_OUTPUTS, ENCODER_INPUTS
 
-# A grid without special cases. The exported graph serves every grid, 1x1 included (tested).
-_TRACE_GRID = (6, 9)
+# A grid without special cases: more than one attention window of 14x14, and no side that repeats
+# another. The exported graph serves every grid, 1x1 included (tested).
+_TRACE_GRID = (20, 33)
 _TRACE_OBJECTS = 2
 #: Metadata of a node: the names of the modules around it, outermost first, and its own name.
 _SCOPES = "pkg.torch.onnx.name_scopes"

@@ -93,7 +93,7 @@ def torch_predictor(
     size = geometry.network_width, geometry.network_height
     resized = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     rows, columns = geometry.position_matrices(network.config.position_table)
-    device = network.encoder.pos_embed.device
+    device = network.project.weight.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def tensor(array: NDArray[np.generic]) -> torch.Tensor:

@@ -99,7 +99,7 @@ def click_batch(
     """
     config, head = network.config, network.mask_head
     fused = _fuse(network, encoded, owner, prompts)
-    rows, columns = encoded.levels[0].shape[-2:]
+    rows, columns = encoded.levels[3].shape[-2:]
     grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
     maps: dict[int, Tensor] = {}
     for number in (1, 2, 3, 4):
@@ -114,7 +114,7 @@ def click_batch(
 
 
 def _predict(head: DPTHead, path: Tensor, levels: list[Tensor], patch: int, coarse: bool) -> Tensor:
-    rows, columns = levels[0].shape[-2:]
+    rows, columns = levels[3].shape[-2:]
     if coarse:
         small = head.scratch.output_conv2(path)  # (N, 1, ..)
         return upsample(small, rows * patch, columns * patch)[:, 0]
@@ -129,7 +129,7 @@ def _fuse(
 ) -> Tensor:
     """F' (N, K, C), as `OISNetwork.fuse`."""
     config, points, labels = network.config, prompts.points, prompts.labels
-    rows, columns = encoded.levels[0].shape[-2:]
+    rows, columns = encoded.levels[3].shape[-2:]
     depth = encoded.depth.detach()  # (B, h, w)
     lowest, highest = depth.amin((1, 2)), depth.amax((1, 2))
     image = network.project(encoded.levels[3].flatten(2).transpose(1, 2))  # (B, K, C)

@@ -80,7 +80,7 @@ def _clicks_loss(
     coarse: bool,
 ) -> Tensor:
     """Mean mask loss over the rounds with a gradient; adds what it measured to `values`."""
-    rows, columns = encoded.levels[0].shape[-2:]
+    rows, columns = encoded.levels[3].shape[-2:]
     n = len(batch.owner)
     prompts = Prompts(
         batch.points,
