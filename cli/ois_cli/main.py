@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ois_cli import build, checkpoint, doctor, encode, export, lint, segment, serve, train
+from ois_cli import build, checkpoint, doctor, encode, export, label, lint, segment, serve, train
 from ois_cli.annotating import command as annotate
 from ois_cli.bench import app as bench
 from ois_cli.demo import command as demo
@@ -48,6 +48,7 @@ doctor.register(app)
 segment.register(app)
 annotate.register(app)
 encode.register(app)
+label.register(app)
 train.register(app)
 export.register(app)
 lint.register(app)

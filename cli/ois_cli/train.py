@@ -29,7 +29,8 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, or folders:IMAGES,MASKS."
+            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS, or "
+            "coco:FILE[,IMAGES], such as `ois label` writes."
         ),
     ] = "scenes",
     start: Annotated[
@@ -37,7 +38,8 @@ def train(
         typer.Option(
             # Not --start: torchrun reads the whole line and takes that for its --start-method.
             "--weights",
-            help="Begin with these weights: a checkpoint, or a Depth-Anything-V2 file (.pth).",
+            help="Begin with these weights: a checkpoint, a Depth-Anything-V2 file (.pth), or "
+            "TinyViT's encoder (.onnx).",
             show_default=False,
         ),
     ] = None,
@@ -109,10 +111,18 @@ def train(
 
 
 def _start(path: Path) -> OISNetwork:
-    """A checkpoint of ours, or Depth-Anything-V2's weights with an untrained rest."""
+    """A checkpoint of ours, or pretrained weights of an encoder with an untrained rest."""
     from ois_network.checkpoints.checkpoint import load_checkpoint
     from ois_network.checkpoints.depth_anything import load_depth_anything
 
+    if path.suffix == ".onnx":
+        from ois_network.config import preset
+        from ois_network.encoders.tinyvit_weights import read_tinyvit
+        from ois_network.initialise import build
+
+        network = build(preset("photo"))
+        network.encoder.load_state_dict(read_tinyvit(path))
+        return network
     if path.suffix == ".safetensors":
         return load_checkpoint(path).network
     return load_depth_anything(path)
@@ -121,6 +131,7 @@ def _start(path: Path) -> OISNetwork:
 def _source(
     text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
+    from ois_network.training.data.coco import coco
     from ois_network.training.data.collections import davis, folders, hqseg44k
     from ois_network.training.data.sources import PairSource, SceneSource
 
@@ -133,10 +144,13 @@ def _source(
         collection = davis(where)
     elif kind == "folders" and where.count(",") == 1:
         collection = folders(*where.split(","))
+    elif kind == "coco" and where:
+        file, _, images = where.partition(",")
+        collection = coco(file, images or None)
     else:
         raise InvalidInput(
-            f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT or "
-            "folders:IMAGES,MASKS"
+            f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT, "
+            "folders:IMAGES,MASKS or coco:FILE[,IMAGES]"
         )
     say(collection.report())
     return PairSource(collection, network, config), collection.report()

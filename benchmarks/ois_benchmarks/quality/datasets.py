@@ -166,7 +166,9 @@ def _of_pairs(label: str, slug: str, collection: Collection, limit: int | None) 
 
     digest = hashlib.sha256()
     for pair in pairs:
-        sizes = pair.image.stat().st_size, pair.mask.stat().st_size
+        mask = pair.mask
+        size = mask.stat().st_size if isinstance(mask, Path) else len(str(mask["counts"]))
+        sizes = pair.image.stat().st_size, size
         digest.update(f"{pair.name}\0{sizes}\n".encode())
     return Dataset(label, slug, len(pairs), digest.hexdigest(), items, dict(collection.skipped))
 

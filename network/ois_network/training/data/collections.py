@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from PIL import Image
 
 from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.images import load_image
+from ois_client.contract.masks import mask_of_coco
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -66,7 +68,8 @@ class Pair:
 
     name: str
     image: Path
-    mask: Path
+    #: A file, or a run-length mask as COCO has it (`size` and `counts`).
+    mask: Path | dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,25 +169,37 @@ def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         image = load_image(pair.image).pixels()
     except InvalidImage as error:
         raise SkippedPair("unreadable image", str(error)) from error
+    if isinstance(pair.mask, Path):
+        mask = _mask_of_file(pair.mask)
+    else:
+        try:
+            mask = mask_of_coco(pair.mask).astype(bool)
+        except InvalidInput as error:
+            raise SkippedPair("unreadable mask", f"{pair.name}: {error}") from error
+    if mask.shape != image.shape[:2]:
+        raise SkippedPair(
+            "mask of another size",
+            f"the mask of {pair.name} is {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+            f"{image.shape[1]}x{image.shape[0]}",
+        )
+    if not mask.any():
+        raise SkippedPair("empty mask", f"the mask of {pair.name} marks no object")
+    return image, mask
+
+
+def _mask_of_file(path: Path) -> NDArray[np.bool_]:
+    """(H, W): where any channel is not zero. Raises `SkippedPair` if it cannot be read."""
     try:
-        with Image.open(pair.mask) as picture:
+        with Image.open(path) as picture:
             if picture.mode in ("P", "1", "I", "F", "I;16"):
                 # With a palette the indices mark the object, not the colours.
                 values = np.asarray(picture)
             else:
                 values = np.asarray(picture.convert("RGB" if "A" in picture.mode else picture.mode))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SkippedPair("unreadable mask", f"mask {pair.mask}: {error}") from error
-    mask = (values if values.ndim == 2 else values.max(2)) > 0
-    if mask.shape != image.shape[:2]:
-        raise SkippedPair(
-            "mask of another size",
-            f"mask {pair.mask} has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
-            f"{image.shape[1]}x{image.shape[0]}",
-        )
-    if not mask.any():
-        raise SkippedPair("empty mask", f"mask {pair.mask} marks no object")
-    return image, mask
+        raise SkippedPair("unreadable mask", f"mask {path}: {error}") from error
+    mask: NDArray[np.bool_] = (values if values.ndim == 2 else values.max(2)) > 0
+    return mask
 
 
 def _match(
