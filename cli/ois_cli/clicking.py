@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_cli.prompts import Prompt
 from ois_client.contract.clicks import Click, check_count
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import InvalidClick, InvalidInput
 from ois_client.contract.images import Picture
 from ois_client.sessions.session import Session
+
+#: A label image is 8-bit, and 0 is its background.
+MAX_OBJECTS = 255
+
+_OBJECT = re.compile(r"\s*(\d+)\s*:(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One click on one object. number: 1, 2, ... as the user counts them."""
+
+    number: int
+    click: Click
+
+    @classmethod
+    def parse(cls, text: str) -> Prompt:
+        """`"512,300"` clicks object 1, `"80,40,-"` removes, `"2:512,300"` clicks object 2.
+
+        Raises `InvalidClick`.
+        """
+        match = _OBJECT.fullmatch(text)
+        if match is None:
+            return cls(1, Click.parse(text))
+        number = int(match[1])
+        if not 1 <= number <= MAX_OBJECTS:
+            raise InvalidClick(
+                f"got the object number {number} in {text!r}; expected 1 to {MAX_OBJECTS}"
+            )
+        return cls(number, Click.parse(match[2]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

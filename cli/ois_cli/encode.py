@@ -14,6 +14,7 @@ from ois_cli import files, options
 from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput, UnknownImage
+from ois_client.contract.files import write_files
 from ois_client.contract.images import Picture, load_image
 from ois_client.transports.address import is_server
 
@@ -221,7 +222,7 @@ def _to_folder(
         pair = load_engines(source, library, settings)
     files.make_folder(folder)
     if not (folder / FEATURES_FILE).exists():
-        files.write_files({folder / FEATURES_FILE: features_of.to_json().encode()})
+        write_files({folder / FEATURES_FILE: features_of.to_json().encode()})
     yield Folder(FeatureFolder(folder, pair.manifest), features_of, pair)
 
 
@@ -243,7 +244,7 @@ class Folder:
         manifest = self._engines.manifest
         image, fit = preprocess(picture, longest=manifest.longest, patch=manifest.patch)
         data = pack_features(self._engines.encode(image, fit), picture, self._features_of)
-        files.write_files({self._features.path(picture.digest): data})
+        write_files({self._features.path(picture.digest): data})
         self._bytes += len(data)
         return False
 

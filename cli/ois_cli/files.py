@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ois_client.contract.errors import InvalidInput, OutputError
-from ois_client.contract.files import write_files as write_files
 
 #: Suffix -> Pillow's name of the format, for pictures a person looks at.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

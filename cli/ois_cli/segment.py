@@ -12,12 +12,18 @@ import typer
 from numpy.typing import NDArray
 
 from ois_cli import files, options
-from ois_cli.clicking import Answer, apply_clicks, check_prompts, clicks_by_object, label_image
-from ois_cli.drawing import encoding, pictures
-from ois_cli.drawing.orders import order_panels
-from ois_cli.drawing.sheet import sheet
+from ois_cli.clicking import (
+    Answer,
+    Prompt,
+    apply_clicks,
+    check_prompts,
+    clicks_by_object,
+    label_image,
+)
+from ois_cli.drawing import pictures
+from ois_cli.drawing.sheet import order_panels, sheet
 from ois_cli.output import print_json, progress, say, warn
-from ois_cli.prompts import Prompt
+from ois_client.contract.files import write_files
 from ois_client.contract.images import load_image
 from ois_client.contract.transport import ModelInfo
 from ois_client.sessions.client import Client
@@ -144,7 +150,7 @@ def segment(
             )
         result = Result(session, prompts, runs)
         with progress("writing"):
-            files.write_files(render(result, outputs))
+            write_files(render(result, outputs))
         if as_json:
             print_json(report(result, outputs, client.info))
         else:
@@ -182,20 +188,20 @@ def render(result: Result, outputs: Outputs) -> dict[Path, bytes]:
     shown: dict[Path, bytes] = {}
     size = (labels.shape[1], labels.shape[0])
     if outputs.mask is not None:
-        shown[outputs.mask] = encoding.mask_bytes(labels, outputs.mask, several=len(masks) > 1)
+        shown[outputs.mask] = pictures.mask_bytes(labels, outputs.mask, several=len(masks) > 1)
     if outputs.overlay is not None:
         clicks = [prompt.click for prompt in result.prompts]
         picture = pictures.overlay(result.session.picture.pixels(), labels, clicks)
-        shown[outputs.overlay] = encoding.picture_bytes(picture, outputs.overlay)
+        shown[outputs.overlay] = pictures.picture_bytes(picture, outputs.overlay)
     if outputs.depth is not None and result.depth is not None:
         picture = pictures.depth_picture(result.depth, size)
-        shown[outputs.depth] = encoding.picture_bytes(picture, outputs.depth)
+        shown[outputs.depth] = pictures.picture_bytes(picture, outputs.depth)
     if outputs.order is not None and result.depth is not None:
         panels = order_panels(
             result.depth, clicks_by_object(result.prompts), result.session.geometry
         )
         picture = sheet(panels, columns=min(4, len(panels)), panel_width=_ORDER_PANEL_WIDTH)
-        shown[outputs.order] = encoding.picture_bytes(picture, outputs.order)
+        shown[outputs.order] = pictures.picture_bytes(picture, outputs.order)
     return shown
 
 

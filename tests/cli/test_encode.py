@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from ois_cli import files
 from ois_cli.batch import Counter
 from ois_cli.encode import SUFFIXES, find_images
 from ois_cli.main import main
 from ois_client import Client
+from ois_client.contract import files
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.images import load_image
 from ois_runtime.engines.backends import EngineBackend, load_engines

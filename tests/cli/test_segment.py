@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.main import main
-from ois_cli.photographs import PHOTOGRAPHS
 from support.tiny_engines import write_engines
 
 WIDTH, HEIGHT = 112, 56  # network 56x28: one network pixel is two image pixels

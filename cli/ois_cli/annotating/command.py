@@ -26,6 +26,7 @@ from ois_cli.batch import (
 from ois_cli.output import print_json, progress, warn
 from ois_cli.segment import UNTRAINED, box
 from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import write_files
 from ois_client.contract.masks import coco_of_mask
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
@@ -105,7 +106,7 @@ def annotate(
             failures.sort(key=lambda failure: failure.item["line"])
             done = _done(given, journal)
             result = document(given, done, client.info, journal.engines)
-            files.write_files({output: json.dumps(result).encode() + b"\n"})
+            write_files({output: json.dumps(result).encode() + b"\n"})
             _write_failures(errors_file, failures)
             if not failures:
                 journal.remove()
@@ -239,4 +240,4 @@ def _write_failures(path: Path, failures: list[Failure]) -> None:
         path.unlink(missing_ok=True)
         return
     rows: list[dict[str, Any]] = [failure.to_dict() for failure in failures]
-    files.write_files({path: "".join(json.dumps(row) + "\n" for row in rows).encode()})
+    write_files({path: "".join(json.dumps(row) + "\n" for row in rows).encode()})

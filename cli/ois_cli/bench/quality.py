@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ois_cli.bench.options import RESULTS, check_place, print_result
-from ois_cli.files import write_files
 from ois_cli.options import AsJson
 from ois_cli.output import say, warn
+from ois_client.contract.files import write_files
 
 if TYPE_CHECKING:
     from ois_benchmarks.quality.table import Document

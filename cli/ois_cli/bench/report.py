@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ois_cli.bench.options import RESULTS
-from ois_cli.files import check_distinct, check_output, write_files
+from ois_cli.files import check_distinct, check_output
 from ois_cli.options import AsJson
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput
+from ois_client.contract.files import write_files
 
 if TYPE_CHECKING:
     from ois_benchmarks.report.inputs import Inputs

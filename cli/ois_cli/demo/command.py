@@ -106,7 +106,7 @@ class Place:
 
 
 def _write_sheets(folder: Path, engines: Path | None, in_process: Mapping[str, Any]) -> None:
-    from ois_cli.demo.sheets import write_sheets
+    from ois_cli.demo.samples import write_sheets
 
     with Client(f"local:{engines or ''}", **in_process) as client:
         if not client.info.trained:

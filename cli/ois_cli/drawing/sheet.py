@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ois_cli.drawing.pictures import order_picture
+from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidInput
+from ois_client.contract.geometry import Geometry
 
 _GAP = 12
 _TITLE_HEIGHT = 30
@@ -59,6 +62,32 @@ def sheet(
     if footer:
         draw.text((_GAP, top), footer, fill=_INK, font=font)
     return np.asarray(page)
+
+
+def order_panels(
+    depth: NDArray[np.float32], objects: Mapping[int, Sequence[Click]], geometry: Geometry
+) -> list[Panel]:
+    """One panel for an object's positive clicks together, one for each negative click.
+
+    depth: (h, w) at network size, near 0 and far 1. objects: number -> clicks in image pixels.
+    """
+    # The runtime is imported here so that `ois --help` stays quick.
+    from ois_runtime.engines.image_state import order_maps
+
+    size = (geometry.width, geometry.height)
+    panels: list[Panel] = []
+    for number, clicks in objects.items():
+        name = f"object {number}, " if len(objects) > 1 else ""
+        maps = order_maps(depth, clicks, geometry)
+        positive = [click for click in clicks if click.positive]
+        negative = [click for click in clicks if not click.positive]
+        if maps.positive is not None:
+            picture = order_picture(maps.positive, size, positive)
+            panels.append(Panel(f"{name}order M+", picture))
+        for index, (order, click) in enumerate(zip(maps.negative, negative, strict=True), start=1):
+            which = f" {index}" if len(negative) > 1 else ""
+            panels.append(Panel(f"{name}order M-{which}", order_picture(order, size, [click])))
+    return panels
 
 
 def _tile(picture: NDArray[np.uint8], width: int) -> Image.Image:

@@ -52,14 +52,22 @@ def test_the_page_comes_with_a_policy_that_lets_nothing_else_in(url: str) -> Non
     assert "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff"
     assert ask(url, "/app.js").headers["content-type"].startswith("text/javascript")
+    assert ask(url, "/canvas/view.js").headers["content-type"].startswith("text/javascript")
+    assert ask(url, "/styles/layout.css").headers["content-type"].startswith("text/css")
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/../gateway.py",
-        "/..%2fgateway.py",
-        "/%2e%2e/gateway.py",
+        "/../command.py",
+        "/..%2fcommand.py",
+        "/%2e%2e/command.py",
+        "/canvas/../../command.py",
+        "/canvas/..%2f..%2fcommand.py",
+        "/canvas/../app.js",
+        "/canvas//view.js",
+        "/canvas",
+        "/canvas/",
         "/package.json",
         "//etc/passwd",
         "/samples/../LICENSES.md",

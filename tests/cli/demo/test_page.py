@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "cli" / "ois_cli" / "demo" / "page"
-MODULES = sorted(PAGE.glob("*.js"))
+MODULES = sorted(PAGE.rglob("*.js"))
 HTML = (PAGE / "index.html").read_text(encoding="utf-8")
-FILES = {path.name for path in PAGE.iterdir()}
+FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 
 #: A name for elements of SVG, which is no address.
 _NAMESPACE = "http://www.w3.org/2000/svg"
@@ -27,7 +27,11 @@ def test_the_pages_logic() -> None:
     assert re.search(r"^# pass [1-9]", run.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", sorted(PAGE.iterdir()), ids=lambda path: path.name)
+def name_of(path: Path) -> str:
+    return path.relative_to(PAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_comes_from_another_host(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace(_NAMESPACE, "")
     assert re.findall(r"\w+://|[\"'(]//", text) == []
@@ -37,13 +41,14 @@ def test_the_page_has_no_code_or_style_that_its_policy_forbids() -> None:
     assert re.findall(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\ssrc=)", HTML) == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_modules_import_only_what_is_there(path: Path) -> None:
     """And only names that the other module exports."""
     text = path.read_text(encoding="utf-8")
-    for names, other in re.findall(r"import (.+?) from \"\./(.+?)\"", text, re.DOTALL):
-        assert other in FILES
-        exported = (PAGE / other).read_text(encoding="utf-8")
+    for names, other in re.findall(r"import (.+?) from \"(.+?)\"", text, re.DOTALL):
+        imported = (path.parent / other).resolve()
+        assert imported in FILES
+        exported = imported.read_text(encoding="utf-8")
         if names.startswith("{"):
             for name in re.findall(r"(\w+)(?: as \w+)?(?=[,\s}])", names):
                 if f"{name} as" in names or f"as {name}" not in names:
@@ -61,9 +66,16 @@ def test_elements_that_the_code_asks_for_are_on_the_page() -> None:
     assert len(asked) > 30
 
 
-def test_every_module_is_loaded() -> None:
-    text = HTML + "".join(path.read_text(encoding="utf-8") for path in MODULES)
-    assert [path.name for path in MODULES if f'"{path.name}"' not in text.replace("./", "")] == []
+def test_every_file_is_used() -> None:
+    html = [(PAGE, name) for name in re.findall(r"(?:href|src)=\"([\w/.]+)\"", HTML)]
+    modules = [
+        (path.parent, name)
+        for path in MODULES
+        for name in re.findall(r" from \"(.+?)\"", path.read_text(encoding="utf-8"))
+    ]
+    used = {(folder / name).resolve() for folder, name in (*html, *modules)}
+    unused = set(FILES) - used
+    assert {name_of(path) for path in unused} == {"index.html", "package.json"}
 
 
 def test_buttons_without_words_have_a_name() -> None:

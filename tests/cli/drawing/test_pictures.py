@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ois_cli.clicking import Prompt
 from ois_cli.drawing.colours import GREEN, RED, VIRIDIS, colour_map, object_colour
 from ois_cli.drawing.pictures import depth_picture, draw_clicks, order_picture, overlay
 from ois_cli.drawing.sheet import Panel, sheet
-from ois_cli.prompts import Prompt
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidClick, InvalidInput
 

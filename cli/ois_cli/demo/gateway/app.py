@@ -14,7 +14,12 @@ of a session is kept here: a gateway that is started again answers the next clic
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,13 +28,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ois_cli.demo.gateway.clicks import SHOWN_MASK, Question, write_answer
-from ois_cli.demo.gateway.files import Served, page_files, sample_files
 from ois_cli.demo.gateway.frames import MEDIA_TYPE, write_frame
 from ois_cli.demo.gateway.http import error_response, on_error, read_body, unless_gone
 from ois_cli.demo.gateway.pictures import LIMITS, notes, read_upload, shown_picture, too_many_bytes
 from ois_cli.demo.gateway.results import result
+from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.drawing.colours import OBJECT_COLOURS, VIRIDIS, object_colour
-from ois_cli.photographs import PHOTOGRAPHS
 from ois_client.contract.clicks import SLOTS_PER_SIGN
 from ois_client.contract.errors import OISError
 from ois_client.contract.images import Picture
@@ -47,6 +51,11 @@ _UNTRAINED_NOTE = "These engines hold random weights: times are real, masks mean
 _CLICK_BYTES = 2**22
 #: An image file and the PNG masks of its objects.
 _RESULT_BYTES = LIMITS.max_bytes + 2**25
+
+
+_PAGE = Path(str(resources.files("ois_cli.demo") / "page"))
+#: The system's table may be empty, and browsers run no module of another type.
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class GatewayApp:
@@ -162,3 +171,27 @@ def _file(found: Served | None) -> Response:
     # The page belongs to the running program: another version may answer the next time.
     headers = {"cache-control": "no-cache"}
     return Response(found.data, media_type=found.media_type, headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    data: bytes
+    media_type: str
+
+
+def page_files() -> Mapping[str, Served]:
+    """Path after the host's slash -> file; "" is the page itself."""
+    kinds = (*_TYPES, ".html")
+    paths = [path for path in _PAGE.rglob("*") if path.suffix in kinds]
+    files = {path.relative_to(_PAGE).as_posix(): _read(path) for path in paths}
+    return {**files, "": files["index.html"]}
+
+
+def sample_files() -> Mapping[str, Served]:
+    """File name -> sample photograph."""
+    return {photograph.file: _read(photograph.path) for photograph in PHOTOGRAPHS}
+
+
+def _read(path: Path) -> Served:
+    guessed = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+    return Served(path.read_bytes(), guessed or "application/octet-stream")

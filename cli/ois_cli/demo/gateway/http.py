@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ois_cli.output import as_ois_error
 from ois_client.contract.errors import (
@@ -35,6 +38,63 @@ _STATUS: tuple[tuple[type[OISError], int], ...] = (
     (ServerOverloaded, 503),
     (DeadlineExceeded, 504),
 )
+
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_OWN_SITES = ("same-origin", "none")  # none: typed into the address bar
+
+
+class Guard:
+    """ASGI middleware around everything, errors included.
+
+    names: what Host may be, each with its port.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        problem = self._problem(Headers(scope=scope))
+        if problem is None:
+            await self._app(scope, receive, send_guarded)
+            return
+        body = json.dumps({"error": {"code": "ACCESS_DENIED", "message": problem}})
+        refusal = Response(body, status_code=403, media_type="application/json")
+        await refusal(scope, receive, send_guarded)
+
+    def _problem(self, headers: Headers) -> str | None:
+        """Why a request is refused; None when it may pass."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host not in self._names:
+            return (
+                f"got a request for the host {host[:80]!r}; this page answers on this machine "
+                f"only, as one of {sorted(self._names)}"
+            )
+        if origin is not None and origin != f"http://{host}":
+            return f"got a request from the page {origin[:80]!r}; only the demo's own page may ask"
+        if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+            return "got a request from another page; only the demo's own page may ask"
+        return None
 
 
 def error_response(code: str, message: str, status: int) -> Response:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_cli.clicking import label_image
+from ois_cli.clicking import MAX_OBJECTS, label_image
 from ois_cli.demo.gateway.frames import read_frame
 from ois_cli.demo.gateway.pictures import read_upload
-from ois_cli.drawing.encoding import mask_bytes, picture_bytes
-from ois_cli.prompts import MAX_OBJECTS
+from ois_cli.drawing.pictures import mask_bytes, picture_bytes
 from ois_cli.segment import box
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.masks import coco_of_mask, mask_of_png

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from ois_cli.demo.gateway.app import GatewayApp
-from ois_cli.demo.gateway.guard import Guard
+from ois_cli.demo.gateway.http import Guard
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.transport import check_compatible
 from ois_client.sessions.async_client import open_transport

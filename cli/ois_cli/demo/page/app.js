@@ -1,21 +1,21 @@
 // The page: puts the parts together.
 
-import * as api from "./api.js";
-import { get } from "./dom.js";
-import { listen as listenToPointers } from "./gestures.js";
-import { Inside } from "./inside.js";
-import { say, showTrouble } from "./notices.js";
-import { ObjectList } from "./object_list.js";
-import { Opening } from "./opening.js";
-import { Previews } from "./previews.js";
-import { readMask } from "./raster.js";
-import { save } from "./saving.js";
-import { Session } from "./session.js";
-import { listen as listenToKeys } from "./shortcuts.js";
-import { Stage } from "./stage.js";
-import { openStore } from "./store.js";
-import * as timePanel from "./time_panel.js";
-import { inWords } from "./timing.js";
+import * as api from "./session/api.js";
+import { get } from "./panels/dom.js";
+import { listen as listenToPointers } from "./canvas/gestures.js";
+import { Inside } from "./panels/network_panel.js";
+import { say, showTrouble } from "./panels/notices.js";
+import { ObjectList } from "./panels/object_list.js";
+import { Opening } from "./panels/opening.js";
+import { Previews } from "./canvas/previews.js";
+import { readMask } from "./canvas/raster.js";
+import { save } from "./panels/saving.js";
+import { Session } from "./session/session.js";
+import { listen as listenToKeys } from "./panels/shortcuts.js";
+import { Stage } from "./canvas/stage.js";
+import { openStore } from "./session/store.js";
+import * as timePanel from "./panels/time_panel.js";
+import { inWords } from "./session/timing.js";
 
 const KINDS = ["mask", "coco", "cutout"];
 /** A step of the crosshair, in px of the screen; with Shift it is one pixel of the image. */

@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 const page = (name) => import(`../../../../cli/ois_cli/demo/page/${name}.js`);
-const { readFrame, writeFrame } = await page("frames");
-const history = await page("history");
-const objects = await page("objects");
-const views = await page("view");
-const timing = await page("timing");
-const { bounds, outline, visiblePatches } = await page("bits");
+const { readFrame, writeFrame } = await page("session/api");
+const history = await page("session/document");
+const objects = await page("session/document");
+const views = await page("canvas/view");
+const timing = await page("session/timing");
+const { bounds, outline, visiblePatches } = await page("canvas/mask_geometry");
 
 test("a frame of bytes and blobs comes back", async () => {
   const parts = { a: new Uint8Array([1, 2, 3]), b: new Blob(["hé"]), none: new Uint8Array() };

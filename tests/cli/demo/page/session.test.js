@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 const page = (name) => import(`../../../../cli/ois_cli/demo/page/${name}.js`);
-const { Session } = await page("session");
-const { ApiError } = await page("api");
-const { Latest } = await page("latest");
+const { Session } = await page("session/session");
+const { ApiError } = await page("session/api");
+const { Latest } = await page("session/latest");
 
 const MODEL = "m".repeat(64);
 

@@ -4,8 +4,7 @@
 // Events: "image" (another image), "change" (objects, masks, waiting clicks), "answer" (detail:
 // {object, mask}, after a click), "trouble".
 
-import * as history from "./history.js";
-import * as objects from "./objects.js";
+import * as documents from "./document.js";
 import { ApiError } from "./api.js";
 import { parts } from "./timing.js";
 
@@ -29,7 +28,7 @@ export class Session extends EventTarget {
     this.#pause = pause;
     /** {file, name, shown, digest, width, height, model, encode}, null before the first image. */
     this.image = null;
-    this.history = history.begin(objects.empty());
+    this.history = documents.begin(documents.empty());
     /** Clicks not answered yet: {object, x, y, positive}. The first is under way. */
     this.waiting = [];
     /** {code, message, passing}: what is wrong now; null while all is well. */
@@ -47,7 +46,7 @@ export class Session extends EventTarget {
   }
 
   get active() {
-    return objects.activeObject(this.doc);
+    return documents.activeObject(this.doc);
   }
 
   // -- the image ---------------------------------------------------------------------------
@@ -68,7 +67,7 @@ export class Session extends EventTarget {
     const encode = { cached: head.cached, stages: head.timings_ms };
     this.#forget(this.waiting); // clicks on the image before
     this.image = { file, name, shown, digest, width, height, model, encode };
-    this.history = kept?.history ?? history.begin(objects.empty());
+    this.history = kept?.history ?? documents.begin(documents.empty());
     this.waiting = kept?.waiting ?? [];
     this.depth = null;
     this.times = kept?.times ?? [];
@@ -125,12 +124,12 @@ export class Session extends EventTarget {
   undo() {
     const last = this.waiting.at(-1);
     if (last) this.#forget([last]);
-    else this.history = history.undo(this.history);
+    else this.history = documents.undo(this.history);
     this.#tell("change");
   }
 
   redo() {
-    if (!this.waiting.length) this.history = history.redo(this.history);
+    if (!this.waiting.length) this.history = documents.redo(this.history);
     this.#tell("change");
   }
 
@@ -145,24 +144,24 @@ export class Session extends EventTarget {
   // -- objects -----------------------------------------------------------------------------
 
   newObject() {
-    const doc = objects.withNew(this.doc);
-    if (doc !== this.doc) this.history = history.push(this.history, doc);
+    const doc = documents.withNew(this.doc);
+    if (doc !== this.doc) this.history = documents.push(this.history, doc);
     this.#tell("change");
   }
 
   remove(id) {
     this.#forget(this.waiting.filter((click) => click.object === id));
-    this.history = history.push(this.history, objects.without(this.doc, id));
+    this.history = documents.push(this.history, documents.without(this.doc, id));
     this.#tell("change");
   }
 
   select(id) {
-    this.history = history.replace(this.history, objects.withActive(this.doc, id));
+    this.history = documents.replace(this.history, documents.withActive(this.doc, id));
     this.#tell("change");
   }
 
   rename(id, name) {
-    this.history = history.push(this.history, objects.withChanged(this.doc, id, { name }));
+    this.history = documents.push(this.history, documents.withChanged(this.doc, id, { name }));
     this.#tell("change");
   }
 
@@ -197,7 +196,7 @@ export class Session extends EventTarget {
 
   async #answer(click) {
     const { object: id, ...point } = click;
-    const object = objects.find(this.doc, id);
+    const object = documents.find(this.doc, id);
     const clicks = [...object.clicks, point];
     const before = object.mask?.coverage ?? null;
     const want = this.curious ? ["mask", "order"] : ["mask"];
@@ -211,9 +210,9 @@ export class Session extends EventTarget {
       if (answer.parts.depth) this.depth = png(answer.parts.depth);
       this.times = [...this.times, mask.time];
       this.waiting = this.waiting.slice(1);
-      const doc = objects.withChanged(this.doc, id, { clicks, mask });
-      this.history = history.push(this.history, doc);
-      this.#tell("answer", { object: objects.find(doc, id), mask });
+      const doc = documents.withChanged(this.doc, id, { clicks, mask });
+      this.history = documents.push(this.history, doc);
+      this.#tell("answer", { object: documents.find(doc, id), mask });
     } catch (error) {
       if (signal.aborted) return; // it was taken back while it was under way
       this.waiting = this.waiting.slice(1);

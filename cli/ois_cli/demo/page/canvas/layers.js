@@ -1,6 +1,6 @@
 // What the network sees, as layers over the photograph: depth, order maps, patches.
 
-import { visiblePatches } from "./bits.js";
+import { visiblePatches } from "./mask_geometry.js";
 import { colourise, readGrey } from "./raster.js";
 
 /**

@@ -1,7 +1,7 @@
 // The panel "what the network sees": one small picture a layer; the chosen one is on the stage.
 
 import { get, make, refill } from "./dom.js";
-import { drawLayer, layersOf, legendCanvas } from "./layers.js";
+import { drawLayer, layersOf, legendCanvas } from "../canvas/layers.js";
 
 const THUMBNAIL = { width: 184, height: 138 };
 

@@ -1,6 +1,6 @@
 // Files to take away: the page sends its masks, the gateway writes the file.
 
-import * as api from "./api.js";
+import * as api from "../session/api.js";
 import { make } from "./dom.js";
 
 const SUFFIX = { mask: "-mask.png", coco: "-coco.json", cutout: "-cutout.png" };

@@ -1,6 +1,6 @@
 // Ways to open an image: button, drop, paste, sample, and what was open before a reload.
 
-import * as api from "./api.js";
+import * as api from "../session/api.js";
 import { get, make } from "./dom.js";
 import { say, showTrouble } from "./notices.js";
 

@@ -1,8 +1,8 @@
 // The mask that a click would give, while the pointer hovers.
 
-import { get } from "./dom.js";
-import { Latest } from "./latest.js";
-import { say } from "./notices.js";
+import { get } from "../panels/dom.js";
+import { Latest } from "../session/latest.js";
+import { say } from "../panels/notices.js";
 import { readMask } from "./raster.js";
 
 /** A preview that takes longer is given up for a newer one. */

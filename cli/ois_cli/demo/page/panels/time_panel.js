@@ -1,7 +1,7 @@
 // The panel "time of a click": the last click's parts, and how it compares.
 
 import { get, make } from "./dom.js";
-import { PARTS, inWords, median } from "./timing.js";
+import { PARTS, inWords, median } from "../session/timing.js";
 
 export function render(session) {
   const { times, image } = session;

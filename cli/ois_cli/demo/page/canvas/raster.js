@@ -1,6 +1,6 @@
 // PNG bytes -> what a canvas can draw: masks in colour with their outline, maps in false colour.
 
-import { outline } from "./bits.js";
+import { outline } from "./mask_geometry.js";
 
 /** A grey PNG -> {width, height, values: Uint8Array}. */
 export async function readGrey(blob) {

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ois_cli import files
-from ois_cli.clicking import Answer, apply_clicks, check_prompts
-from ois_cli.drawing import encoding, pictures
-from ois_cli.drawing.orders import order_panels
-from ois_cli.drawing.sheet import Panel, sheet
+from ois_cli.clicking import Answer, Prompt, apply_clicks, check_prompts
+from ois_cli.drawing import pictures
+from ois_cli.drawing.sheet import Panel, order_panels, sheet
 from ois_cli.output import progress
-from ois_cli.photographs import PHOTOGRAPHS, Photograph
+from ois_client.contract.files import write_files
 from ois_client.contract.images import load_image
 from ois_client.sessions.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """file: name among the sample photographs. points: two that add, one that removes."""
+
+    file: str
+    subject: str
+    points: tuple[str, str, str]
+
+    @property
+    def name(self) -> str:
+        return Path(self.file).stem
+
+    @property
+    def path(self) -> Path:
+        from ois_export.parity.cases import photo_folder
+
+        return photo_folder() / self.file
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        return tuple(Prompt.parse(point) for point in self.points)
+
+
+PHOTOGRAPHS = (
+    Photograph("astronaut.jpg", "the astronaut", ("220,110", "130,310", "430,440,-")),
+    Photograph("chelsea.jpg", "the cat", ("245,150", "60,200", "425,90,-")),
+    Photograph("coffee.jpg", "the cup", ("290,60", "250,215", "110,250,-")),
+    Photograph("rocket.jpg", "the rocket", ("321,290", "321,150", "190,250,-")),
+)
 
 _COLUMNS = 4
 _PANEL_WIDTH = 360
@@ -28,7 +58,7 @@ def write_sheets(client: Client, folder: Path) -> None:
         path = folder / f"{photograph.name}.png"
         with progress(f"segmenting {photograph.subject}"):
             picture = photograph_sheet(client, photograph)
-            files.write_files({path: encoding.picture_bytes(picture, path)})
+            write_files({path: pictures.picture_bytes(picture, path)})
         print(path)
 
 

@@ -1,7 +1,5 @@
 // What the page asks of the gateway. Every failure is an ApiError with a code of the toolkit's own.
 
-import { readFrame, writeFrame } from "./frames.js";
-
 const TYPE = "application/octet-stream";
 const GONE =
   "The demo does not answer: its program may have ended. Start it again with “ois demo”; this page goes on where it is";
@@ -90,4 +88,31 @@ function errorOf(text, status) {
   } catch {
     return new ApiError("INTERNAL", `The demo answered with status ${status}; its terminal says more`);
   }
+}
+
+// -- frames
+
+const PREFIX = 4;
+
+/** parts: {name: Uint8Array or Blob}. */
+export function writeFrame(head, parts) {
+  const listed = Object.entries(parts).map(([name, part]) => [name, part.size ?? part.byteLength]);
+  const text = new TextEncoder().encode(JSON.stringify({ ...head, parts: listed }));
+  const prefix = new DataView(new ArrayBuffer(PREFIX));
+  prefix.setUint32(0, text.byteLength);
+  return new Blob([prefix.buffer, text, ...Object.values(parts)]);
+}
+
+/** buffer: ArrayBuffer -> {head, parts: {name: Uint8Array}}; the parts are views of it. */
+export function readFrame(buffer) {
+  const length = new DataView(buffer).getUint32(0);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, PREFIX, length)));
+  const parts = {};
+  let at = PREFIX + length;
+  for (const [name, size] of head.parts) {
+    parts[name] = new Uint8Array(buffer, at, size);
+    at += size;
+  }
+  delete head.parts;
+  return { head, parts };
 }
