@@ -1,7 +1,7 @@
-"""Asks NVIDIA's driver, before anything that would crash without one is imported.
+"""Asks NVIDIA's driver which GPU is there, without importing anything that needs a driver.
 
-TensorRT's runtime returns an object whose mere release segfaults where there is no driver. The
-driver's own library answers safely: it is opened with ctypes, and nothing else is needed.
+Without a driver, TensorRT's runtime returns an object that crashes the process when it is released.
+The driver's own library can be asked safely. It is opened with ctypes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The GPU that engines are built for and run on.
+    """A GPU and its driver.
 
-    sm: compute capability, 90 for 9.0. driver_cuda: the newest CUDA the driver knows, (13, 1).
+    sm: compute capability, 90 for 9.0. driver_cuda: the newest CUDA version that the driver
+    supports, such as (13, 1).
     """
 
     name: str
@@ -31,19 +32,22 @@ class Gpu:
 
 
 def probe(index: int = 0, library: str | None = None) -> Gpu:
-    """The GPU number `index`. Raises `EngineError` that says what is missing here."""
+    """Describe GPU number `index`. Raises `EngineError` if there is no driver or no such GPU.
+
+    library: the driver's library; tests replace it.
+    """
     library = library or LIBRARY
     try:
         driver = ctypes.CDLL(library)
     except OSError:
         raise EngineError(
-            f"no NVIDIA driver: {library} cannot be loaded. TensorRT engines are built and run on "
-            "the machine with the GPU; in a container, start it with --gpus all"
+            f"no NVIDIA driver: {library} cannot be loaded. Build and run TensorRT engines on the "
+            "machine with the GPU, and start a container with --gpus all"
         ) from None
     status = driver.cuInit(0)
     if status == _NO_DEVICE:
         raise EngineError(
-            "the NVIDIA driver sees no GPU; in a container, start it with --gpus all, and check "
+            "the NVIDIA driver finds no GPU. Start a container with --gpus all, and check "
             "CUDA_VISIBLE_DEVICES"
         )
     _check(driver, status, "start")
@@ -84,6 +88,6 @@ def _check(driver: ctypes.CDLL, status: int, what: str) -> None:
     driver.cuGetErrorString(status, ctypes.byref(text))
     said = text.value.decode(errors="replace") if text.value else "no explanation"
     raise EngineError(
-        f"the NVIDIA driver failed to {what}: {said} (CUDA error {status}); `nvidia-smi` should "
-        "work first"
+        f"the NVIDIA driver failed to {what}: {said} (CUDA error {status}). Check that "
+        "`nvidia-smi` works"
     )

@@ -24,7 +24,7 @@ class Client:
       through TLS. Options: see `TritonOptions`.
     - `local:` runs the engines of the default folder in this process, `local:PATH` those of
       another, `local:cuda` the network on a GPU. Options, as keywords or behind `?`: see
-      `ois_runtime.engines.local_options`.
+      `ois_runtime.engines.local`.
     Or a `Transport`, which the client then closes, and no options.
 
     Raises `InvalidInput` for an unknown scheme or option, `EngineError` when the transport's

@@ -1,4 +1,4 @@
-"""The libraries that run engines: what each can do, and how to open an engine folder with it."""
+"""The libraries that run engines, what each supports, and `load_engines`, which opens a folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, Graph, GraphPair
 
+#: Spellings of earlier versions.
 _FORMER_NAMES = {"f32": "fp32", "f16": "fp16"}
 
 
@@ -37,9 +38,9 @@ class Precision(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> Precision:
-        """Raises `InvalidInput`, naming the known precisions, for an unknown name.
+        """The precision called `name`. `f32` and `f16` are accepted, because old scripts use them.
 
-        Scripts of earlier versions use `f32` and `f16`, so these are accepted here.
+        Raises `InvalidInput`, naming the known precisions, if there is no such precision.
         """
         name = _FORMER_NAMES.get(name, name)
         for precision in cls:
@@ -49,9 +50,11 @@ class Precision(StrEnum):
 
 
 class EngineBackend(StrEnum):
-    """A library that runs engines; `extra` is the pip extra that installs `package`.
+    """A library that runs engines.
 
-    devices: where it runs them, `"cpu"` and `"cuda"`. The first precision is the default.
+    package: the Python package it needs; extra: the pip extra that installs it.
+    module: our module that uses it.
+    precisions: what it supports; devices: `"cpu"`, `"cuda"` or both.
     """
 
     package: str
@@ -84,7 +87,7 @@ class EngineBackend(StrEnum):
         (Precision.FP32, Precision.FP16, Precision.BF16),
         ("cpu", "cuda"),
     )
-    #: What `ois build` made; the arithmetic is the plan's own, whatever precision is asked for.
+    #: Runs the plans of `ois build`. A plan has a fixed precision; the option has no effect.
     TENSORRT = (
         "tensorrt",
         "cuda.bindings",
@@ -114,7 +117,7 @@ class EngineBackend(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> EngineBackend:
-        """Raises `InvalidInput`, naming the known backends, for an unknown name."""
+        """The backend called `name`. Raises `InvalidInput`, naming the known ones, for another."""
         for backend in cls:
             if backend.value == name:
                 return backend
@@ -125,13 +128,14 @@ class EngineBackend(StrEnum):
 class EngineOptions:
     """How engines run on this machine.
 
-    threads: CPU threads of one run; None leaves the choice to the library.
-    precision: arithmetic of the run; a name that `Precision.parse` knows is accepted too. Not
-    every backend and device has every precision.
+    threads: CPU threads per run; None lets the library choose.
+    precision: of the arithmetic, a `Precision` or a name that `Precision.parse` accepts.
     compiled_cache: folder for compiled engines (OpenVINO); None compiles at every start.
-    device: `"cpu"`, `"cuda"` or `"cuda:1"` etc.
-    checkpoint: the network's file, for the backend torch; None looks for it (`torch_checkpoint`).
-    cuda_graphs: CUDA graphs kept at once, see `torch_plan`; 0 launches every kernel by itself.
+    device: `"cpu"`, `"cuda"`, `"cuda:1"` and so on.
+    checkpoint: the network's file, for the backend torch; None searches for it
+    (`ois_runtime.torch.checkpoint`).
+    cuda_graphs: the most CUDA graphs that are kept (`ois_runtime.torch.graph_pool`); 0 uses none.
+    Raises `InvalidInput` if a value is not possible.
     """
 
     threads: int | None = None
@@ -151,17 +155,17 @@ class EngineOptions:
         object.__setattr__(self, "precision", Precision.parse(self.precision))
 
     def check(self, backend: EngineBackend) -> None:
-        """Raise `InvalidInput` when the backend has not this device or precision."""
+        """Raise `InvalidInput` if the backend does not support this device or precision."""
         kind = self.device.partition(":")[0]
         if kind not in backend.devices:
             raise InvalidInput(
                 f"got the device {self.device}; the backend {backend} runs on "
-                f"{', '.join(backend.devices)}, the backend {EngineBackend.TORCH} on "
+                f"{', '.join(backend.devices)}. The backend {EngineBackend.TORCH} runs on "
                 f"{', '.join(EngineBackend.TORCH.devices)}"
             )
         if self.precision not in backend.precisions:
             raise InvalidInput(
-                f"got the precision {self.precision}; the backend {backend} has "
+                f"got the precision {self.precision}; the backend {backend} supports "
                 f"{', '.join(backend.precisions)}"
             )
 
@@ -172,12 +176,12 @@ def usual_precision(device: str) -> Precision:
 
 
 def is_device(name: str) -> bool:
-    """Whether `name` has the form of a device; not whether this machine has it."""
+    """Whether `name` is the name of a device, whether or not this machine has it."""
     return re.fullmatch(r"cpu|cuda(:\d+)?", name) is not None
 
 
 class GraphBackend(Protocol):
-    """What a backend's module offers."""
+    """The functions of a backend's module."""
 
     def describe(self, options: EngineOptions) -> str: ...
 
@@ -189,10 +193,10 @@ def load_engines(
     backend: EngineBackend = EngineBackend.ONNXRUNTIME,
     options: EngineOptions | None = None,
 ) -> EnginePair:
-    """Load the engines of `folder`; for the backend torch it may also be a checkpoint file.
+    """Load the engines in `folder`. For the backend torch it may also be a checkpoint file.
 
-    Raises `EngineError` when the folder or a file is missing or damaged, or the backend's
-    package is not installed; `InvalidInput` for a precision that the backend does not have.
+    Raises `EngineError` if the folder or a file is missing or damaged, or the backend's package is
+    not installed, and `InvalidInput` if the backend does not support the device or precision.
     """
     options = options or EngineOptions()
     options.check(backend)

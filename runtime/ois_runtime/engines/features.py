@@ -1,18 +1,18 @@
-"""Features on disk: what an encoder made of many images, so that clicks need no encoder.
+"""Features on disk: the encoder's outputs for many images, so that clicks need no encoder.
 
     FEATURES/
-        features.json           the model that all of them are of
-        <digest>.safetensors    one image's `ImageState`; its header says of what, for which model
+        features.json           the model that made them
+        <digest>.safetensors    one image's `ImageState`; its header names the image and the model
 
-Arrays are kept in fp16 and read back in the type that the decoder takes. That halves the
-folder and costs nothing one would see: with `ois-tiny` on the sample photographs, 48 objects of 1
-to 5 clicks refined twice, masks agree with those of the fp32 features to an IoU of 0.9995 or more
-(mean 0.9999); keeping the depth in fp32 changed neither number. Kept as they are: `depth_min` and
-`depth_max`, by which depth is divided, and an array with values beyond fp16's range.
+Arrays are stored in fp16 and loaded in the dtype that the decoder takes. That halves the folder
+and has no visible effect: with `ois-tiny` on the sample photographs (48 objects with 1 to 5 clicks,
+refined twice), the masks have an IoU of at least 0.9995 (mean 0.9999) with those of fp32 features.
+Storing the depth in fp32 changed neither number. Two kinds of arrays are stored unchanged:
+`depth_min` and `depth_max`, by which depth is divided, and arrays with values outside fp16's range.
 
-Features are worthless to any other model, so the reader refuses them: by `model_sha256`, which
-is over both engines, and by `preprocess_version`. The sha256 of the engines' manifest is
-recorded too, but two exports of equal engines have different manifests and equal features.
+Features work with no other model. The reader refuses them if `model_sha256`, the digest of both
+engines, or `preprocess_version` differs. The sha256 of the manifest is recorded but not compared,
+because two exports of the same engines have different manifests.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ FEATURES_FILE = "features.json"
 SUFFIX = ".safetensors"
 SCHEMA = 1
 
-_KEPT_AS_THEY_ARE = ("depth_min", "depth_max")
-_LARGEST = float(np.finfo(np.float16).max)
+_STORED_UNCHANGED = ("depth_min", "depth_max")
+_LARGEST_FP16 = float(np.finfo(np.float16).max)
 _BACKENDS = (EngineBackend.ONNXRUNTIME, EngineBackend.OPENVINO)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturesOf:
-    """What `features.json` and the header of each file say: the model behind the features."""
+    """The model that made the features, as in `features.json` and in each file's header."""
 
     network: str
     model_sha256: str
@@ -56,7 +56,7 @@ class FeaturesOf:
 
     @classmethod
     def engines(cls, folder: str | Path) -> Self:
-        """Raises `EngineError` when the engine folder is missing or damaged."""
+        """Describe an engine folder. Raises `EngineError` if it is missing or damaged."""
         manifest = Manifest.load(folder)
         return cls(
             manifest.name,
@@ -67,7 +67,7 @@ class FeaturesOf:
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
-        """Raises `InvalidInput` when `folder` is not one of features."""
+        """Read a features folder. Raises `InvalidInput` if it is not one."""
         path = Path(folder) / FEATURES_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -93,46 +93,46 @@ class FeaturesOf:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def check(self, manifest: Manifest, place: str | Path) -> None:
-        """Raise `InvalidInput` when these features are not for the engines of `manifest`."""
+        """Raise `InvalidInput` if these features were not made by the engines of `manifest`."""
         if self.model_sha256 != manifest.model_sha256:
             raise InvalidInput(
                 f"the features in {place} were made by the model {self.network} "
                 f"({str(self.model_sha256)[:12]}…); these engines are {manifest.name} "
-                f"({manifest.model_sha256[:12]}…), which cannot use them. Name the engines they "
-                "were made by, or run `ois encode` with these into another folder"
+                f"({manifest.model_sha256[:12]}…), which cannot use them. Use the engines that "
+                "made them, or run `ois encode` with these engines into another folder"
             )
         if self.preprocess_version != PREPROCESS_VERSION:
             raise InvalidInput(
                 f"the features in {place} were made with the preprocessing "
-                f"{self.preprocess_version!r}; this version does {PREPROCESS_VERSION!r}. Run "
+                f"{self.preprocess_version!r}; this version uses {PREPROCESS_VERSION!r}. Run "
                 "`ois encode` again, into another folder"
             )
 
 
 class FeatureFolder:
-    """Reads the features of one model. Thread-safe: it holds nothing but names."""
+    """Reads the features of one model. Thread-safe: it keeps no files open."""
 
     def __init__(self, folder: str | Path, manifest: Manifest) -> None:
-        """Raises `InvalidInput` when there are no features, or those of another model."""
+        """Raises `InvalidInput` if the folder has no features, or those of another model."""
         self.folder = Path(folder)
         self._manifest = manifest
         FeaturesOf.read(folder).check(manifest, folder)
 
     def path(self, digest: str) -> Path:
-        """Where the features of the image with this `Picture.digest` are, or would be."""
+        """The file for the features of the image with this `Picture.digest`."""
         return self.folder / f"{digest}{SUFFIX}"
 
     def __contains__(self, digest: str) -> bool:
         return self.path(digest).is_file()
 
     def __len__(self) -> int:
-        """How many images have features here."""
+        """The number of images with features."""
         return sum(1 for path in self.folder.glob(f"*{SUFFIX}") if _DIGEST.fullmatch(path.stem))
 
     def load(self, digest: str) -> ImageState:
-        """The features of an image.
+        """Load the features of an image.
 
-        Raises `InvalidInput` when its file is missing, damaged, of another image or of another
+        Raises `InvalidInput` if the file is missing or damaged, or belongs to another image or
         model.
         """
         path = self.path(digest)
@@ -140,7 +140,7 @@ class FeatureFolder:
             return self._load(path, digest)
         except OISError:
             raise
-        except Exception as error:  # safetensors' errors share no base class of their own
+        except Exception as error:  # safetensors has no common base class for its errors
             raise InvalidInput(
                 f"the features {path} are damaged ({type(error).__name__}: {error}). Delete the "
                 "file and run `ois encode` again"
@@ -166,15 +166,15 @@ class FeatureFolder:
 
 
 def check_backend(backend: EngineBackend) -> None:
-    """Raise `InvalidInput` for a backend that keeps its states on a device, not in arrays."""
+    """Raise `InvalidInput` unless the backend keeps its features in NumPy arrays."""
     if backend not in _BACKENDS:
         raise InvalidInput(
-            f"got the backend {backend}; features on disk are for {' and '.join(_BACKENDS)}"
+            f"got the backend {backend}; features on disk work with {' and '.join(_BACKENDS)}"
         )
 
 
 def pack_features(state: ImageState, picture: Picture, features_of: FeaturesOf) -> bytes:
-    """The contents of `FeatureFolder.path(picture.digest)`."""
+    """The content of the file `FeatureFolder.path(picture.digest)`."""
     from safetensors.numpy import save
 
     header = {
@@ -188,7 +188,7 @@ def pack_features(state: ImageState, picture: Picture, features_of: FeaturesOf) 
 
 
 def _half(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    fits = array.dtype == np.float32 and bool((np.abs(array) <= _LARGEST).all())
-    if name in _KEPT_AS_THEY_ARE or not fits:
+    fits = array.dtype == np.float32 and bool((np.abs(array) <= _LARGEST_FP16).all())
+    if name in _STORED_UNCHANGED or not fits:
         return np.ascontiguousarray(array)
     return np.ascontiguousarray(array, dtype=np.float16)

@@ -1,7 +1,7 @@
-"""`ImageState`: all that the encoder computed of one image, and what is shown of its depth.
+"""`ImageState`, the encoder's outputs for one image, and the depth and order maps made from it.
 
-The arrays' names are the network's business (whatever the encoder puts out, the decoder takes
-under the same name); only the depth is known here.
+The decoder takes each output of the encoder under the same name. Only the depth arrays have a
+meaning here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 
-# Below this range an image counts as flat, as in the network: D is 0 everywhere, not 0/0.
+# If the depth range is smaller, D is 0 everywhere instead of 0/0, as in the network.
 _SMALLEST_RANGE = 1e-6
 
 
@@ -27,9 +27,9 @@ _SMALLEST_RANGE = 1e-6
 class ImageState:
     """The encoder's outputs for one image, read-only, with the image's geometry.
 
-    Always among `arrays`: `depth (1, h, w) float32`, raw inverse depth (larger = nearer), and
-    its `depth_min (1)` and `depth_max (1)`. Batch 1 each: they broadcast over N objects.
-    Raises `EngineError` when the depth is missing, of another shape, or not finite.
+    `arrays` always contains `depth (1, h, w) float32`, raw inverse depth (larger = nearer), and its
+    `depth_min (1)` and `depth_max (1)`. All have batch size 1 and broadcast over N objects.
+    Raises `EngineError` if the depth is missing, has another shape, or is not finite.
     """
 
     arrays: Mapping[str, NDArray[np.generic]]
@@ -37,21 +37,21 @@ class ImageState:
 
     def __post_init__(self) -> None:
         check_depth(self.arrays, self.geometry)
-        # Shared by every click on the image: a write would change later masks silently.
+        # All clicks on the image share them, so a write would change later masks.
         for array in self.arrays.values():
             array.flags.writeable = False
         object.__setattr__(self, "arrays", MappingProxyType(dict(self.arrays)))
 
     @property
     def nbytes(self) -> int:
-        """Memory of all arrays, in bytes."""
+        """Size of all arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
 
 def check_depth(given: Mapping[str, Any], geometry: Geometry) -> None:
-    """Raise `EngineError` unless the encoder's depth is there, of its shape, and finite.
+    """Raise `EngineError` if the encoder's depth is missing, has a wrong shape or is not finite.
 
-    given: the encoder's outputs, NumPy's or any library's with `shape`.
+    given: the encoder's outputs: NumPy arrays, or tensors of any library that have `shape`.
     """
     shapes = {
         "depth": (1, geometry.network_height, geometry.network_width),
@@ -60,7 +60,7 @@ def check_depth(given: Mapping[str, Any], geometry: Geometry) -> None:
     }
     for name, shape in shapes.items():
         if name not in given:
-            raise EngineError(f"the encoder gives no {name!r}; expected one of shape {shape}")
+            raise EngineError(f"the encoder has no output {name!r}; expected one of shape {shape}")
         if tuple(given[name].shape) != shape:
             raise EngineError(
                 f"the encoder's {name!r} has shape {tuple(given[name].shape)}; expected {shape}"
@@ -69,13 +69,13 @@ def check_depth(given: Mapping[str, Any], geometry: Geometry) -> None:
         value = float(given[name][0])
         if not math.isfinite(value):
             raise EngineError(
-                f"the encoder's {name!r} is {value}: the engine's numbers overflow. Use a higher "
-                "precision: bf16 instead of fp16, or fp32"
+                f"the encoder's {name!r} is {value}: the arithmetic overflowed. Use a precision "
+                "with a larger range: bf16 or fp32"
             )
 
 
 def order_depth(state: ImageState) -> NDArray[np.float32]:
-    """D (h, w) float32 at network size: near 0, far 1."""
+    """The relative depth D, (h, w) float32 at network size: near 0, far 1."""
     low = np.float32(state.arrays["depth_min"][0])
     high = np.float32(state.arrays["depth_max"][0])
     span = np.maximum(high - low, np.float32(_SMALLEST_RANGE))
@@ -85,10 +85,10 @@ def order_depth(state: ImageState) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class OrderMaps:
-    """Order maps of one object's clicks, 0 = at the clicked depth [paper Eq. 1, 2].
+    """Order maps of one object's clicks; 0 is the depth of the click [paper Eq. 1, 2].
 
-    positive: (h, w) float32, one map for all positive clicks, or None when there is none.
-    negative: (Q, h, w) float32, one map for each negative click, in click order.
+    positive: (h, w) float32, one map for all positive clicks, or None without a positive click.
+    negative: (Q, h, w) float32, one map per negative click, in click order.
     """
 
     positive: NDArray[np.float32] | None
@@ -98,11 +98,11 @@ class OrderMaps:
 def order_maps(
     depth: NDArray[np.floating], clicks: Sequence[Click], geometry: Geometry
 ) -> OrderMaps:
-    """`M⁺ = |D − mean_j D(p_j⁺)|` and `M⁻_i = |D − D(p_i⁻)|` at network size.
+    """Compute `M⁺ = |D − mean_j D(p_j⁺)|` and `M⁻_i = |D − D(p_i⁻)|` at network size.
 
-    depth: (h, w), D with near 0 and far 1; clicks in image pixels. D(p) is bilinear.
-    Raises `InvalidInput` when the depth is not at the geometry's network size, `InvalidClick`
-    when a click lies outside the image.
+    depth: (h, w), D with near 0 and far 1. clicks: in image pixels. D(p) is bilinear.
+    Raises `InvalidInput` if the depth does not have the geometry's network size, and `InvalidClick`
+    if a click lies outside the image.
     """
     depth = np.asarray(depth, dtype=np.float32)
     shape = (geometry.network_height, geometry.network_width)
@@ -120,9 +120,9 @@ def order_maps(
 
 
 def depth_at(depth: NDArray[np.float32], points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """depth: (h, w); points: (P, 2), (x, y) in network pixels -> (P,) float32, bilinear.
+    """Sample depth (h, w) bilinearly at points (P, 2), (x, y) in network pixels -> (P,) float32.
 
-    A point of the outermost half pixel takes the border's value.
+    A point in the outermost half pixel takes the value at the border.
     """
     height, width = depth.shape
     x = np.clip(points[:, 0], 0, width - 1)

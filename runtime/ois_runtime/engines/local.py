@@ -1,15 +1,15 @@
-"""The `local:` transport: a session's engines in this process, no server.
+"""The `local:` transport: runs the engines in this process, without a server.
 
-It has the same feature store, checks and stages as a server. Options are part of the address, or
+It has the same feature store, checks and stages as a server. Options are part of the address or
 keywords:
 
-    local:                                    the default folder's engines
-    local:engines/mine                        another folder's, on ONNX Runtime
+    local:                                    the engines in the default folder
+    local:engines/mine                        the engines in another folder, on ONNX Runtime
     local:engines/mine?backend=openvino&precision=bf16
     local:cuda                                the default network on the GPU; also cuda:1
     local:ois-vitb.safetensors?device=cuda&precision=fp16
 
-In front of `?` stands a path, a GPU's name, or nothing; a folder called `cuda` is `./cuda`.
+Before the `?` is a path, the name of a GPU, or nothing. Write `./cuda` for a folder called `cuda`.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ CPU = "cpu"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOptions:
-    """Every option can stand in the address or be a keyword of `Client`.
+    """The options of `local:`, in the address or as keywords of `Client`.
 
-    backend: see `EngineBackend`. Default: torch where `device` is a GPU or the path is a
-    checkpoint file, else onnxruntime.
+    backend: see `EngineBackend`. Default: torch if `device` is a GPU or the path is a checkpoint
+    file, otherwise onnxruntime.
     device, threads, compiled_cache, checkpoint, cuda_graphs: see `EngineOptions`.
-    precision: as there; default fp16 on a GPU, fp32 on the CPU.
-    cache_bytes, ttl_s: the feature store's memory (on a GPU, the GPU's), and the idle seconds
-    after which an image is forgotten.
+    precision: see `EngineOptions`; default fp16 on a GPU, fp32 on the CPU.
+    cache_bytes: memory of the feature store, on the device that the engines run on.
+    ttl_s: seconds without a click after which an image's features are dropped.
     features: a folder that `ois encode` wrote; its images need no encode.
     """
 
@@ -74,14 +74,15 @@ class LocalOptions:
 
     @classmethod
     def read(cls, address: str, given: Mapping[str, Any]) -> tuple[Path | None, Self]:
-        """What stands behind `local:`, and keywords -> a path, None for the default, and options.
+        """The path (None for the default) and the options of an address.
 
-        Raises `InvalidInput` for an option that is unknown, given twice, or no number.
+        address: what follows `local:`. given: the keywords. Raises `InvalidInput` if an option is
+        unknown, given twice, or should be a number and is not.
         """
-        place, _, query = address.partition("?")
-        words: dict[str, Any] = {}
-        if place != CPU and is_device(place):
-            place, words["device"] = "", place
+        path, _, query = address.partition("?")
+        options: dict[str, Any] = {}
+        if path != CPU and is_device(path):
+            path, options["device"] = "", path
         fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
         pairs = parse_qsl(query, keep_blank_values=True)
         for name, value in [*pairs, *given.items()]:
@@ -89,17 +90,17 @@ class LocalOptions:
                 raise InvalidInput(
                     f"got the unknown option {name}; local: takes {', '.join(fields)}"
                 )
-            if name in words:
+            if name in options:
                 raise InvalidInput(f"got the option {name} twice; expected one value")
-            words[name] = _value(name, value, fields[name])
-        return (Path(place).expanduser() if place else None), cls(**words)
+            options[name] = _parse_value(name, value, fields[name])
+        return (Path(path).expanduser() if path else None), cls(**options)
 
     def engine(self, path: Path | None) -> tuple[EngineBackend, EngineOptions]:
-        """Which backend, and how. Raises `InvalidInput` for what cannot be."""
+        """The backend and its options. Raises `InvalidInput` if a value is not possible."""
         on_gpu = self.device != CPU
-        usual = EngineBackend.ONNXRUNTIME
+        backend = EngineBackend.ONNXRUNTIME
         if on_gpu or (path is not None and path.is_file()):
-            usual = EngineBackend.TORCH
+            backend = EngineBackend.TORCH
         options = EngineOptions(
             threads=self.threads,
             precision=self.precision or usual_precision(self.device),
@@ -109,7 +110,7 @@ class LocalOptions:
         )
         if self.cuda_graphs is not None:
             options = dataclasses.replace(options, cuda_graphs=self.cuda_graphs)
-        return EngineBackend.parse(self.backend) if self.backend else usual, options
+        return EngineBackend.parse(self.backend) if self.backend else backend, options
 
 
 def default_engine_folder() -> Path:
@@ -118,10 +119,10 @@ def default_engine_folder() -> Path:
 
 
 def open_transport(address: str = "", **given: Any) -> LocalTransport:
-    """Open the engines that `address` means, see `local_options`; `given` are `LocalOptions`.
+    """Open the engines at `address`, with `LocalOptions` as keywords.
 
-    Raises `EngineError` when there are no usable engines or no such GPU, `InvalidInput` for a
-    wrong option.
+    Raises `EngineError` if there are no usable engines or no such GPU, and `InvalidInput` if an
+    option is wrong.
     """
     path, options = LocalOptions.read(address, given)
     backend, engine_options = options.engine(path)
@@ -154,7 +155,7 @@ class LocalTransport:
         ttl_s: float = math.inf,
         features: FeatureFolder | None = None,
     ) -> None:
-        """Raises `EngineError` for engines exported for another preprocessing."""
+        """Raises `EngineError` if the engines were exported for another preprocessing."""
         self._segmenter = Segmenter(
             engines, cache_bytes=cache_bytes, ttl_s=ttl_s, features=features
         )
@@ -167,10 +168,10 @@ class LocalTransport:
         return self._segmenter.stats()
 
     def encode(self, picture: Picture) -> EncodeReply:
-        """Encode the picture, unless the store still has it.
+        """Encode the picture, unless the store has its features.
 
-        Raises `InvalidImage` when it cannot be decoded, `EngineError` when its features are
-        larger than the whole store: no click could ever find them.
+        Raises `InvalidImage` if the picture cannot be decoded, and `EngineError` if its features
+        are larger than the whole store.
         """
         encoded = self._segmenter.encode(picture)
         return EncodeReply(
@@ -178,10 +179,10 @@ class LocalTransport:
         )
 
     def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
-        """Refine N objects of one image; with `picture`, encode it first if need be.
+        """Refine N objects of one image. With `picture`, encode it first if necessary.
 
-        Raises `UnknownImage` when the store does not (or no longer) have the image and it does
-        not come along, `InvalidInput` and its kinds when an array of the request is wrong.
+        Raises `UnknownImage` if the store does not have the image and `picture` is None, and
+        `InvalidInput` or a subclass if an array of the request is wrong.
         """
         timings_ms: dict[str, float] = {}
         if picture is None:
@@ -204,12 +205,12 @@ class LocalTransport:
         )
 
     def close(self) -> None:
-        """Free the engines and the features; closing twice is fine."""
+        """Free the engines and the features. Can be called twice."""
         self._segmenter.close()
 
 
-def _value(name: str, value: Any, kind: str) -> Any:
-    """An address holds text and callers may pass text: numbers and paths are made of it."""
+def _parse_value(name: str, value: Any, kind: str) -> Any:
+    """Convert text, as an address has it, to the type of the option; keep other values."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,11 +1,11 @@
-"""`manifest.json`: what an engine folder holds, how it was made, and how far it was checked.
+"""`manifest.json`: what an engine folder contains, how it was made, and how it was checked.
 
     engines/ois-tiny-cpu/
         manifest.json
         encoder.onnx
         decoder.onnx
 
-Loading checks what is cheap (keys, types, files and their sizes); `verify` reads every byte.
+Loading checks keys, types, files and their sizes. `verify` also checks the digests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPORT_COMMAND = "ois export models/ois-tiny.safetensors --target cpu"
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An engine's input or output; a dimension is a number or the name of a free one."""
+    """An engine's input or output. A dimension is a number, or a name if it is dynamic."""
 
     name: str
     dtype: str
@@ -37,7 +37,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineFile:
-    """One engine: its file name inside the folder, its digest, size and signature."""
+    """One engine: its file name in the folder, digest, size in bytes, inputs and outputs."""
 
     file: str
     sha256: str
@@ -55,11 +55,12 @@ class EngineFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything a runtime needs to know before it opens the engines.
+    """What a runtime must know before it opens the engines.
 
-    `network` is the network's configuration and is opaque here. `longest`, `patch` and
-    `position_table` are what `Geometry` needs. `parity` holds the differences from the PyTorch
-    network that the export measured. `options` are the exporter's choices (cached K/V, ...).
+    network: the network's configuration, not interpreted here.
+    longest, patch, position_table: the arguments of `Geometry`.
+    parity: differences from the PyTorch network, measured by the export.
+    options: the exporter's choices, such as cached keys and values.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Manifest:
 
     @property
     def model_sha256(self) -> str:
-        """One digest over both engines: equal digests compute equal masks."""
+        """The digest of both engines. Engines with the same digest compute the same masks."""
         return hashlib.sha256((self.encoder.sha256 + self.decoder.sha256).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,7 +94,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: Any, *, source: str = MANIFEST_FILE) -> Manifest:
-        """Raises `EngineError` when `data` is not a manifest of this schema."""
+        """Check and convert JSON data. Raises `EngineError` if it is no manifest of this schema."""
         fields = _checked(data, _MANIFEST_TYPES, source)
         if fields["schema"] != SCHEMA:
             raise EngineError(
@@ -117,9 +118,9 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read and check `folder`'s manifest; both engine files must have the recorded size.
+        """Read and check the manifest in `folder`, and the sizes of both engine files.
 
-        Raises `EngineError` when the folder, the manifest or an engine is missing or damaged.
+        Raises `EngineError` if the folder, the manifest or an engine is missing or damaged.
         """
         folder = Path(folder)
         path = folder / MANIFEST_FILE
@@ -152,7 +153,7 @@ class Manifest:
         return path
 
     def verify(self, folder: str | Path) -> None:
-        """Read both engines in full; raises `EngineError` when a digest is not the recorded one."""
+        """Read both engine files. Raises `EngineError` if a digest is not the recorded one."""
         for engine in (self.encoder, self.decoder):
             path = Path(folder) / engine.file
             _check_size(path, engine)
@@ -165,7 +166,7 @@ class Manifest:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes. Raises `EngineError` when it cannot be read."""
+    """The hexadecimal SHA-256 of a file. Raises `EngineError` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -211,13 +212,13 @@ def _lacks(source: str, key: str) -> EngineError:
 
 
 def _checked(data: Any, types: Mapping[str, tuple[type, ...]], source: str) -> dict[str, Any]:
-    """The known keys of `data`, each present and of its type; keys we do not know are ignored."""
+    """The values of the known keys, after a check of their types. Other keys are ignored."""
     if not isinstance(data, dict):
-        raise EngineError(f"{source} holds {type(data).__name__}; expected an object")
+        raise EngineError(f"{source} contains {type(data).__name__}; expected an object")
     for key, expected in types.items():
         if key not in data:
             raise _lacks(source, key)
-        # JSON's true is an int to Python; a flag must not pass for a size.
+        # bool is a subclass of int; `true` must not be accepted as a size.
         wrong_bool = isinstance(data[key], bool) and bool not in expected
         if wrong_bool or not isinstance(data[key], expected):
             raise EngineError(
@@ -247,6 +248,6 @@ def _check_size(path: Path, engine: EngineFile) -> None:
     size = path.stat().st_size
     if size != engine.bytes:
         raise EngineError(
-            f"{path} has {size} bytes; the manifest records {engine.bytes}. The file is cut "
-            f"off or was replaced. Export the engines again: {EXPORT_COMMAND}"
+            f"{path} has {size} bytes; the manifest records {engine.bytes}. The file is "
+            f"incomplete or was replaced. Export the engines again: {EXPORT_COMMAND}"
         )

@@ -1,7 +1,7 @@
-"""ONNX Runtime on CPU.
+"""ONNX Runtime on the CPU.
 
-Measured with a 100 MB state (1.32): NumPy inputs and outputs cross `run` without a copy, so
-an `OrtValue` kept per image would gain nothing and arrays are passed as they are.
+Arrays are passed as they are: `run` does not copy NumPy inputs and outputs (measured with a 100 MB
+state, ONNX Runtime 1.32), so keeping an `OrtValue` per image would gain nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class OrtGraph:
     """One ONNX file in an inference session."""
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
-        """Raises `EngineError` when the file is not a graph this version can run."""
+        """Raises `EngineError` if this version cannot run the file."""
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = _ERRORS_ONLY
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Not `session.set_denormal_as_zero`: it leaves the *calling* thread flushing denormals,
-        # NumPy included. Exported masks are finite (-60) so that no denormal arises.
-        # Threads otherwise go on spinning after a run: 10 to 16 ms of CPU a click with ois-tiny,
-        # taken from whatever comes next, such as the other engine or the mask's encoding.
+        # Not `session.set_denormal_as_zero`: it changes the calling thread's mode, also for NumPy.
+        # Exported attention masks use -60, not -inf, so that no denormals occur.
+        # Without this, threads keep spinning after a run: 10 to 16 ms of CPU time per click with
+        # ois-tiny, which the next stage (the other engine, the mask's encoding) lacks.
         settings.add_session_config_entry("session.force_spinning_stop", "1")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
@@ -47,7 +47,7 @@ class OrtGraph:
             self._session = onnxruntime.InferenceSession(
                 str(path), settings, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # the bindings' errors share no base class of their own
+        except Exception as error:  # the bindings have no common base class for their errors
             raise EngineError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}"
             ) from error

@@ -1,13 +1,13 @@
-"""OpenVINO on CPU: the fastest CPU backend where the processor multiplies bfloat16 natively.
+"""OpenVINO on the CPU: the fastest CPU backend if the processor has bfloat16 instructions.
 
-bfloat16 keeps eight bits. That is enough for the ViT and the DPT decoder, and ruinous for the
-arithmetic of clicks: a pixel coordinate of 443 becomes 444, a Fourier phase of a few hundred
-radians becomes noise, and masks of a trained network fall to an IoU of 0.3. So everything
-before the first convolution (clicks, order maps, both attentions, positions) is computed in
-fp32, and what follows in bfloat16:
+bfloat16 has eight significant bits. That is enough for the ViT and the DPT decoder, but not for
+the arithmetic of clicks: a pixel coordinate of 443 becomes 444, a Fourier phase of a few hundred
+radians becomes noise, and the masks of a trained network fall to an IoU of 0.3. So a bf16 engine
+is cut into two parts. Everything before the first convolution (clicks, order maps, both
+attentions, positions) runs in fp32, the rest in bf16:
 
-    front, fp32    all results without a convolution above them, and the tensors that enter one
-    back, bf16     the other results, with those tensors as inputs
+    front, fp32    the outputs that depend on no convolution, and the tensors that enter one
+    back, bf16     the other outputs, with those tensors as inputs
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ois_runtime.engines.signal_stack import signal_stack_kept
 
 _CONVOLUTIONS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution"}
 _SOURCES = {"Constant", "Parameter"}
-#: OpenVINO's names of precisions.
+#: OpenVINO's names for the precisions.
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
 
@@ -46,10 +46,10 @@ def open_graph(path: Path, options: EngineOptions) -> OpenVinoGraph:
 
 
 class OpenVinoGraph:
-    """One ONNX file, compiled for this CPU: in bf16 as two parts, see `openvino_mixed`."""
+    """One ONNX file compiled for this CPU; in bf16 as two parts, see the module's docstring."""
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
-        """Raises `EngineError` when the file cannot be compiled, or bf16 is not native here."""
+        """Raises `EngineError` if the file cannot be compiled or this CPU has no bf16."""
         if options.precision is Precision.BF16 and not native_bf16():
             raise EngineError(
                 "this CPU has no native bfloat16 (AVX512_BF16 or AMX); use precision fp32, or "
@@ -111,16 +111,16 @@ class _Part:
         if options.compiled_cache is not None:
             settings["CACHE_DIR"] = str(options.compiled_cache)
         self._inputs = [port.get_any_name() for port in model.inputs]
-        # A compiled output also answers to the names of inner tensors it was fused with, in no
-        # order: only the result node still has the graph's own name.
+        # A compiled output also has the names of tensors that were fused into it, in no fixed
+        # order. Only the result node reliably has the output's own name.
         self._results = [result_name(result) for result in model.get_results()]
         self._compiled = core.compile_model(model, "CPU", settings)
 
     def run(self, known: Arrays) -> dict[str, NDArray[np.generic]]:
-        # A request runs one call at a time and holds its inputs until the next one: a fresh one
-        # costs 0.05 ms, lets threads run side by side and keeps no evicted state in memory.
+        # A request runs one call at a time and keeps its inputs until the next call. A new one
+        # per call takes 0.05 ms, lets threads run in parallel and keeps no evicted state alive.
         request = self._compiled.create_infer_request()
-        # Outputs are copied, for their buffers belong to the request.
+        # Outputs are copied because their buffers belong to the request.
         given = {name: known[name] for name in self._inputs}
         answer = request.infer(given, share_inputs=True, share_outputs=False)
         ports = self._compiled.outputs
@@ -128,10 +128,10 @@ class _Part:
 
 
 def split(front: Model, back: Model) -> tuple[Model, Model]:
-    """Two readings of one file -> the fp32 part and the bfloat16 part (see the module).
+    """Cut a model into its fp32 part and its bf16 part. front and back: the same file, read twice.
 
-    The front's results are called as the graph's, or `cut0`, `cut1`, ... as the back's inputs.
-    Both models are used up.
+    The outputs of the fp32 part have the graph's names, or `cut0`, `cut1` and so on, which are
+    inputs of the bf16 part. Both arguments are modified and must not be used again.
     """
     late = _after_convolution(front)
     results = [r for r in front.get_results() if _source(r, 0).get_node() not in late]
@@ -157,13 +157,13 @@ def split(front: Model, back: Model) -> tuple[Model, Model]:
 
 
 def result_name(result: Node) -> str:
-    """The graph's own name of a result; its tensor may answer to inner names as well."""
+    """The graph's name of an output. The output's tensor may have other names too."""
     name: str = result.get_friendly_name().partition("/sink_port_")[0]
     return name
 
 
 def _after_convolution(model: Model) -> set[Node]:
-    """Nodes with a convolution among their ancestors; a shape carries no values."""
+    """The convolutions and all nodes that depend on the values of one (a shape does not)."""
     late: set[Node] = set()
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
@@ -174,7 +174,7 @@ def _after_convolution(model: Model) -> set[Node]:
 
 
 def _entering(model: Model, late: set[Node]) -> list[tuple[Output, list[Any]]]:
-    """Tensors computed before any convolution that one convolves, with those that do."""
+    """The tensors that enter the first convolutions, each with the inputs that read it."""
     found: dict[tuple[str, int], tuple[Output, list[Any]]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() not in _CONVOLUTIONS:
@@ -189,7 +189,7 @@ def _entering(model: Model, late: set[Node]) -> list[tuple[Output, list[Any]]]:
 
 
 def _parameters(results: list[Node]) -> list[Any]:
-    """The inputs that the results depend on."""
+    """The model inputs that the results depend on."""
     seen: set[Node] = set()
     waiting = list(results)
     found = []

@@ -22,11 +22,11 @@ from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 
 ENCODER_INPUTS = ("image", "pos_rows", "pos_cols")
-#: Not "coverage": a graph cannot have an input and an output of one name.
+#: "new_coverage", because a graph's input and output cannot both be called "coverage".
 DECODER_OUTPUTS = ("logits", "new_coverage")
 
 Arrays = Mapping[str, NDArray[np.generic]]
-#: A prompt in NumPy arrays.
+#: A prompt of NumPy arrays.
 HostPrompts = Prompts[NDArray[Any]]
 
 
@@ -38,17 +38,17 @@ class EnginePair(Protocol):
 
     @property
     def description(self) -> str:
-        """Library, version and precision, for reports: `"onnxruntime 1.32.0 fp32"`."""
+        """Library, version and precision, for example `"onnxruntime 1.32.0 fp32"`."""
         ...
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
-        """image: (h, w, 3) uint8 RGB at the geometry's network size."""
+        """Compute the features of an image, (h, w, 3) uint8 RGB at the geometry's network size."""
         ...
 
     def decode(
         self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """One refinement of the N objects of `prompts`.
+        """Segment the N objects of `prompts`.
 
         Returns logits (N, h, w), > 0 = object, and the coverage (N, gh, gw) of the new masks.
         Raises `InvalidInput` if a prompt array has the wrong shape or type (`check_prompts`).
@@ -58,11 +58,11 @@ class EnginePair(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedMasks:
-    """What a click gives where the masks are made on the engines' device.
+    """The result of `MaskEngines.decode_masks`.
 
-    packed: (N, ceil(H * W / 8)) uint8, each row a mask of the original image as
-    `masks.pack_mask` packs it. coverage: (N, gh, gw) uint8. logits: (N, h, w) float32, or None
-    unless asked for.
+    packed: (N, ceil(H * W / 8)) uint8, one mask of the original image per row, packed as by
+    `ois_client.contract.masks.pack_mask`. coverage: (N, gh, gw) uint8.
+    logits: (N, h, w) float32, or None if not asked for.
     """
 
     packed: NDArray[np.uint8]
@@ -72,18 +72,20 @@ class DecodedMasks:
 
 @runtime_checkable
 class MaskEngines(Protocol):
-    """An `EnginePair` that makes the masks too: one bit a pixel leaves its device."""
+    """An `EnginePair` that also makes the masks, so only one bit per pixel leaves its device."""
 
     def decode_masks(
         self, state: ImageState, prompts: HostPrompts, *, want_logits: bool
     ) -> DecodedMasks:
-        """`EnginePair.decode` with masks in place of logits; the masks are those that
-        `postprocess` makes of the logits, bit for bit."""
+        """Like `EnginePair.decode`, with masks instead of logits.
+
+        The masks are bit for bit those that `pixels.postprocess` makes of the logits.
+        """
         ...
 
 
 class Graph(Protocol):
-    """One engine file, loaded. `run` is thread-safe and does not keep its arguments."""
+    """One loaded engine file. `run` is thread-safe and does not keep its arguments."""
 
     @property
     def inputs(self) -> tuple[str, ...]: ...
@@ -100,7 +102,7 @@ class GraphPair:
     def __init__(
         self, manifest: Manifest, description: str, encoder: Graph, decoder: Graph
     ) -> None:
-        """Raises `EngineError` when the two files do not fit together."""
+        """Raises `EngineError` if the two files do not belong together."""
         self.manifest = manifest
         self.description = description
         self._encoder = encoder
@@ -114,7 +116,7 @@ class GraphPair:
             if unknown or missing:
                 raise EngineError(
                     f"{manifest.name}: the {role} "
-                    + (f"wants inputs that nothing gives: {', '.join(unknown)}" if unknown else "")
+                    + (f"needs inputs that do not exist: {', '.join(unknown)}" if unknown else "")
                     + ("; it " if unknown and missing else "")
                     + (f"lacks the outputs {', '.join(missing)}" if missing else "")
                     + ". The two engines are not from one export"
@@ -136,7 +138,7 @@ class GraphPair:
 def run_decoder(
     decoder: Graph, manifest: Manifest, state: ImageState, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """`EnginePair.decode` by one graph."""
+    """`EnginePair.decode`, computed by one graph."""
     geometry = state.geometry
     check_prompts(prompts, geometry)
     grid = (geometry.grid_height, geometry.grid_width)
@@ -147,7 +149,7 @@ def run_decoder(
     logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
     if logits.shape != (count, *size) or new_coverage.shape != (count, *grid):
         raise EngineError(
-            f"{manifest.name}: the decoder gave logits {logits.shape} and coverage "
+            f"{manifest.name}: the decoder returned logits {logits.shape} and coverage "
             f"{new_coverage.shape}; expected {(count, *size)} and {(count, *grid)}"
         )
     return (
@@ -157,9 +159,9 @@ def run_decoder(
 
 
 def check_prompts(prompts: HostPrompts, geometry: Geometry) -> None:
-    """Raise `InvalidInput` unless every array has the shape and type that `Prompts` says.
+    """Raise `InvalidInput` unless every array has the shape and dtype that `Prompts` documents.
 
-    Every `EnginePair.decode` begins with this, so nothing above it checks shapes again.
+    Every `EnginePair.decode` starts with this check, so its callers do not check shapes.
     """
     count = len(prompts.labels)
     check_array("points", prompts.points, (count, SLOTS, 2), np.float32)
@@ -172,7 +174,7 @@ def check_prompts(prompts: HostPrompts, geometry: Geometry) -> None:
 def check_array(
     name: str, array: NDArray[np.generic], shape: tuple[int, ...], kind: type[np.generic]
 ) -> None:
-    """Raise `InvalidInput` unless `array` has this shape and type."""
+    """Raise `InvalidInput` unless `array` has this shape and dtype."""
     if array.shape != shape or array.dtype != kind:
         raise InvalidInput(
             f"got {name} of shape {array.shape} and type {array.dtype}; expected {shape} "

@@ -1,15 +1,13 @@
-"""Pixels on their way into the encoder, and masks on their way out of the decoder.
+"""Resizes images for the encoder, and logits to masks of the original image.
 
-    preprocess    a picture -> the encoder's image: `Geometry`'s size, Pillow's bicubic filter
-    postprocess   logits at network size -> masks of the original image
+Images are resized by Pillow's bicubic filter, which averages when it shrinks, to the size that
+`Geometry` gives. `PREPROCESS_VERSION` names both choices and is part of every cache key.
 
-Both are named by `PREPROCESS_VERSION`, which is part of every cache key.
-
-Logits are resized bilinearly with half-pixel centres, as torch's `interpolate` does without
-`align_corners`, and a pixel belongs to the object if the result is above 0. A 24-megapixel mask
-needs no 24-megapixel float image: one pair of source rows at a time is blended and compared, and
-only near positive logits (a bilinear value is positive only if one of its four logits is). That
-is exact, and 2 to 12 times faster than Pillow's resize.
+Logits are resized bilinearly with half-pixel centres, like torch's `interpolate` without
+`align_corners`, and a pixel belongs to the object if the result is above 0. This needs no float
+image at the mask's size: rows are blended and compared in blocks that share two source rows, and
+only near positive logits, because a bilinear value is positive only if one of its four logits is.
+The result is exact, and 2 to 12 times faster than Pillow's resize.
 """
 
 from __future__ import annotations
@@ -26,10 +24,11 @@ from ois_client.contract.images import Picture
 def preprocess(
     image: Picture | NDArray[np.uint8], *, longest: int, patch: int = 14
 ) -> tuple[NDArray[np.uint8], Geometry]:
-    """A `Picture`, or pixels (H, W, 3) uint8 RGB -> image (h, w, 3) uint8 RGB at network size.
+    """Resize a `Picture`, or pixels (H, W, 3) uint8 RGB, to network size: (h, w, 3) uint8 RGB.
 
-    Raises `InvalidImage` when the picture cannot be decoded or the pixels have another shape
-    or type.
+    longest: longest side at network size in pixels; patch: side of a ViT patch.
+    Raises `InvalidImage` if the picture cannot be decoded, or the pixels have another shape or
+    dtype.
     """
     pixels = image.pixels() if isinstance(image, Picture) else image
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
@@ -47,9 +46,9 @@ def preprocess(
 
 
 def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.uint8]:
-    """logits: (N, h, w) at network size -> masks (N, H, W) uint8, 1 = object.
+    """Make masks (N, H, W) uint8, 1 = object, from logits (N, h, w) at network size.
 
-    Beyond the masks, memory is that of one object. Raises `InvalidInput` for other shapes.
+    Works on one object at a time to limit memory. Raises `InvalidInput` if the shape is wrong.
     """
     shape = (geometry.network_height, geometry.network_width)
     if logits.ndim != 3 or logits.shape[1:] != shape:
@@ -65,7 +64,7 @@ def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.
 
 
 class Taps:
-    """For each of `size` output positions: two neighbouring source indices and their weights."""
+    """Two neighbouring source indices and their weights for each output position of a resize."""
 
     def __init__(
         self, low: NDArray[np.int64], high: NDArray[np.int64], fraction: NDArray[np.float64]
@@ -73,7 +72,7 @@ class Taps:
         self.low = low
         self.high = high
         self.high_weight = fraction.astype(np.float32)
-        # Both weights stay >= 0, so a blend of non-positive logits cannot round above 0.
+        # Both weights are at least 0, so blending non-positive logits cannot give a positive value.
         self.low_weight = (1 - fraction).astype(np.float32)
 
     @classmethod
@@ -84,13 +83,13 @@ class Taps:
         return cls(low, np.minimum(low + 1, source - 1), position - low)
 
     def touched_by(self, positive: NDArray[np.bool_]) -> slice:
-        """The output positions from the first to the last that read a positive source index."""
+        """The range of output positions that read a positive source index."""
         touched = np.flatnonzero(positive[self.low] | positive[self.high])
         return slice(touched[0], touched[-1] + 1) if touched.size else slice(0, 0)
 
 
 def _fill(mask: NDArray[np.bool_], logits: NDArray[np.float32], rows: Taps, columns: Taps) -> None:
-    """mask: (H, W), all False; logits: (h, w). Sets the pixels whose blended logit is > 0."""
+    """Set the pixels of mask (H, W), all False, whose value blended from logits (h, w) is > 0."""
     positive = logits > 0
     ys, xs = rows.touched_by(positive.any(axis=1)), columns.touched_by(positive.any(axis=0))
     if ys.start == ys.stop:
@@ -99,7 +98,7 @@ def _fill(mask: NDArray[np.bool_], logits: NDArray[np.float32], rows: Taps, colu
     needed = logits[first : rows.high[ys.stop - 1] + 1]
     wide = needed[:, columns.low[xs]] * columns.low_weight[xs]
     wide += needed[:, columns.high[xs]] * columns.high_weight[xs]
-    # Output rows between the same two source rows are one block.
+    # Output rows that read the same two source rows form one block.
     breaks = ys.start + 1 + np.flatnonzero(np.diff(rows.low[ys]))
     for start, stop in zip([ys.start, *breaks], [*breaks, ys.stop], strict=True):
         upper, lower = wide[rows.low[start] - first], wide[rows.high[start] - first]

@@ -1,9 +1,9 @@
-"""The one path from a picture and its clicks to logits, in process and on a server alike.
+"""Answers clicks on images with engines and a feature store, in process and on a server.
 
-    Picture ─► encode ─► ImageState, kept in the feature store under its digest
+    Picture ─► encode ─► ImageState, kept in the feature store under the picture's digest
     ClickRequest + ImageState ─► refine ─► logits, coverage
 
-What runs the engines is an `EnginePair`: this process, or a server's other models.
+The engines are an `EnginePair`: in this process, or other models of a server.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines
 from ois_runtime.engines.pixels import postprocess, preprocess
 from ois_runtime.engines.store import FeatureStore, StoreStats
 
-#: Patches on the short side of the smallest image of the profiles "landscape" and "portrait".
+#: Patches on the short side of the smallest image in the profiles "landscape" and "portrait".
 _SMALLEST_SIDE = 3
 
-#: (digest, model_sha256, preprocess_version): features never meet another model's clicks.
+#: (digest, model_sha256, preprocess_version), so that features are used with their model only.
 StoreKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """An image's features. cached: they were there already and nothing was computed."""
+    """An image's features. cached: they were not computed now, but found."""
 
     state: ImageState
     cached: bool
@@ -48,14 +48,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
-    """The decoder's answer for the N objects of a request.
+    """The decoder's result for the N objects of a request.
 
-    logits: (N, h, w) float32 at network size, > 0 = object; None where the engines' device made
-    the masks and nobody wants logits.
-    packed: the masks in that case, see `DecodedMasks`, else None.
+    logits: (N, h, w) float32 at network size, > 0 = object; None if the engines made masks and
+    logits were not requested.
+    packed: masks made by the engines, see `DecodedMasks`; None if they made logits only.
     coverage: (N, gh, gw) uint8 of the new masks.
-    depth: (h, w) float32, near 0, far 1; order: (K, h, w) float32, see `ClickReply`; both only
-    when wanted.
+    depth: (h, w) float32, near 0, far 1. order: (K, h, w) float32, see `ClickReply`. Both are None
+    unless requested.
     """
 
     geometry: Geometry
@@ -67,13 +67,13 @@ class Refined:
     timings_ms: Mapping[str, float]
 
     def mask(self, row: int) -> NDArray[np.uint8]:
-        """(H, W) uint8 of the original image, 1 = object."""
+        """The mask of one object, (H, W) uint8 of the original image, 1 = object."""
         height, width = self.geometry.height, self.geometry.width
         if self.packed is not None:
             bits = np.unpackbits(self.packed[row], count=height * width)
             return bits.reshape(height, width)
         if self.logits is None:
-            raise ValueError("an answer without masks and logits")
+            raise ValueError("got neither masks nor logits from the engines")
         (mask,) = postprocess(self.logits[row : row + 1], self.geometry)
         return mask
 
@@ -89,16 +89,16 @@ class Segmenter:
         ttl_s: float = math.inf,
         features: FeatureFolder | None = None,
     ) -> None:
-        """features: images that are there are read instead of encoded.
+        """features: images with features there are loaded instead of encoded.
 
-        Raises `EngineError` for engines exported for another preprocessing.
+        Raises `EngineError` if the engines were exported for another preprocessing.
         """
         self._features = features
         self._manifest = engines.manifest
         if self._manifest.preprocess_version != PREPROCESS_VERSION:
             raise EngineError(
                 f"{self._manifest.name} was exported for the preprocessing "
-                f"{self._manifest.preprocess_version!r}; this version does "
+                f"{self._manifest.preprocess_version!r}; this version uses "
                 f"{PREPROCESS_VERSION!r}. Export again: {EXPORT_COMMAND}"
             )
         self._open_engines: EnginePair | None = engines
@@ -117,7 +117,7 @@ class Segmenter:
         )
 
     def probe_size(self) -> tuple[int, int]:
-        """(width, height) of a picture for health checks, see `probe_picture.py`."""
+        """The (width, height) of an image for health checks, see the function `probe_size`."""
         return probe_size(self._manifest)
 
     def stats(self) -> StoreStats:
@@ -125,10 +125,10 @@ class Segmenter:
         return self._store.stats()
 
     def encode(self, picture: Picture) -> Encoded:
-        """Encode the picture, unless the store still has it.
+        """Encode the picture, unless the store has its features.
 
-        Raises `InvalidImage` when it cannot be decoded, `EngineError` when its features are
-        larger than the whole store: no click could ever find them.
+        Raises `InvalidImage` if the picture cannot be decoded, and `EngineError` if its features
+        are larger than the whole store, so that no click could find them.
         """
         engines = self._engines
         timings_ms: dict[str, float] = {}
@@ -153,20 +153,20 @@ class Segmenter:
         return Encoded(found.value, found.hit or "load" in timings_ms, timings_ms)
 
     def find(self, digest: str) -> ImageState:
-        """The features of an image that was encoded before. Raises `UnknownImage`."""
+        """The features of an encoded image. Raises `UnknownImage` if the store lacks them."""
         state = self._store.get(self._key(digest))
         if state is None:
             raise UnknownImage(
-                f"no features of the image {digest[:12]}…: never sent, or forgotten to "
-                "make room. Encode it (again), then repeat the click"
+                f"no features of the image {digest[:12]}…: it was never sent, or its features "
+                "were dropped to make room. Encode it, then repeat the click"
             )
         return state
 
     def refine(self, state: ImageState, request: ClickRequest) -> Refined:
         """Run the decoder once for the N objects of a request on the image of `state`.
 
-        Raises `InvalidInput` and its kinds when an array of the request is wrong: the clicks are
-        checked here, the shapes of `coverage` and `has_previous` by the engines.
+        Raises `InvalidInput` or a subclass if an array of the request is wrong. The clicks are
+        checked here, and the shapes of `coverage` and `has_previous` by the engines.
         """
         geometry = state.geometry
         points, labels = place_clicks(request.points, request.labels, geometry)
@@ -189,7 +189,7 @@ class Segmenter:
         order = None
         if request.want_order and depth is not None:
             objects = unpack_clicks(request.points, request.labels, geometry.width, geometry.height)
-            order = np.concatenate([_maps(depth, clicks, geometry) for clicks in objects])
+            order = np.concatenate([_order_maps_of(depth, clicks, geometry) for clicks in objects])
         return Refined(
             geometry,
             logits,
@@ -201,11 +201,11 @@ class Segmenter:
         )
 
     def holds(self, digest: str) -> bool:
-        """Whether the image's features are here; not a use of them."""
+        """Whether the store has the image's features. Does not count as a use."""
         return self._key(digest) in self._store
 
     def close(self) -> None:
-        """Let go of the engines and of every image; twice is fine."""
+        """Drop the engines and all features. Can be called twice."""
         self._open_engines = None
         self._store.clear()
 
@@ -220,17 +220,22 @@ class Segmenter:
         return digest, self._manifest.model_sha256, PREPROCESS_VERSION
 
 
-def _maps(
+def _order_maps_of(
     depth: NDArray[np.float32], clicks: list[Click], geometry: Geometry
 ) -> NDArray[np.float32]:
-    """(K, h, w): the map of the positive clicks, if any, then one a negative click."""
+    """(K, h, w): the map of the positive clicks, if there are any, and one per negative click."""
     maps = order_maps(depth, clicks, geometry)
     first = maps.negative[:0] if maps.positive is None else maps.positive[None]
     return np.concatenate((first, maps.negative))
 
 
 def probe_size(manifest: Manifest) -> tuple[int, int]:
-    """(width, height) of the picture. A patch a pixel, so that it travels in a few bytes."""
+    """The (width, height) of the smallest image that the engines accept, for health checks.
+
+    Graphs accept every shape. TensorRT engines accept only the shapes they were built for, which
+    the manifest names (`ois_export.tensorrt.profiles` defines the names); a click on another shape
+    would fail on a healthy server. The image has one pixel per patch, so it is only a few bytes.
+    """
     longest = manifest.longest // manifest.patch
     names = manifest.options.get("profiles", {}).get("encoder", ())
     sizes = [_smallest(str(name), longest, manifest.patch) for name in names]
@@ -238,18 +243,18 @@ def probe_size(manifest: Manifest) -> tuple[int, int]:
 
 
 def _smallest(name: str, longest: int, patch: int) -> tuple[int, int]:
-    """(columns, rows) of a profile's smallest patch grid."""
+    """The smallest patch grid (columns, rows) of a profile."""
     short = min(_SMALLEST_SIDE, longest)
     ranges = {"landscape": (longest, short), "portrait": (short, longest)}
     width, _, height = name.partition("x")
     if width.isdecimal() and height.isdecimal():
         return int(width) // patch, int(height) // patch
-    return ranges.get(name, (longest, longest))  # a square is both lying and standing
+    return ranges.get(name, (longest, longest))  # a square fits both
 
 
 @contextmanager
 def timed(timings_ms: dict[str, float], stage: str) -> Iterator[None]:
-    """Note the wall time of the block under `stage`, unless it raises."""
+    """Record the wall time of the block under `stage`, unless the block raises."""
     start = time.perf_counter()
     yield
     timings_ms[stage] = (time.perf_counter() - start) * 1e3

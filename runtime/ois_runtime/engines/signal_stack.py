@@ -1,9 +1,9 @@
-"""The calling thread's alternate signal stack, kept as it was.
+"""Restores the calling thread's alternate signal stack, which OpenVINO leaves broken.
 
-OpenVINO's CPU plugin gives the thread that loads it an alternate stack for signal handlers, and
-later unmaps it without taking it back. Python runs its handlers on that stack: from then on the
-first signal that has one (Ctrl-C, SIGTERM, a child's end) kills the process with a segmentation
-fault and no word. Seen with OpenVINO 2026.4 on Linux, x86-64.
+OpenVINO's CPU plugin sets an alternate stack for signal handlers in the thread that loads it, and
+later unmaps that memory without resetting the stack. The next signal with a handler (Ctrl-C,
+SIGTERM, the end of a child process) then kills Python with a segmentation fault and no message.
+Observed with OpenVINO 2026.4 on Linux, x86-64.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LIBC = ctypes.CDLL(None) if _LINUX else None
 
 @contextlib.contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """What happens inside leaves the thread's alternate signal stack as it was before."""
+    """Restore the thread's alternate signal stack at the end of the block."""
     if _LIBC is None:
         yield
         return

@@ -1,8 +1,9 @@
-"""The feature store: image states by key, bounded in bytes and in idle time.
+"""The feature store: image states by key, limited in bytes and in idle time.
 
-Least recently used entries leave first, and an entry that nobody used for `ttl_s` leaves at
-the next access. Concurrent callers of one missing key run its encoder once: the first makes,
-the others wait. Nothing waits while the lock is held, so a slow encode blocks no other key.
+The least recently used entries are evicted first, and an entry that was not used for `ttl_s`
+seconds is dropped at the next access. If several callers ask for the same missing key, the first
+one encodes and the others wait for it. The lock is never held during an encode, so a slow encode
+blocks no other key.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ois_client.contract.errors import DeadlineExceeded, InvalidInput
 
 
 class Sized(Protocol):
-    """What the store keeps: anything that knows its memory in bytes."""
+    """A value of the store: anything with a size in bytes."""
 
     @property
     def nbytes(self) -> int: ...
@@ -32,7 +33,7 @@ Value = TypeVar("Value", bound=Sized)
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[Value]):
-    """hit: the value was there already. kept: it is in the store now (small enough)."""
+    """hit: the value was in the store. kept: it is in the store now, because it fits."""
 
     value: Value
     hit: bool
@@ -41,10 +42,10 @@ class Found(Generic[Value]):
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """Counters since the start; `bytes` and `entries` are of this moment.
+    """Counters since the start, and the current `bytes` and `entries`.
 
-    A caller that waited for another's encode counts as a miss. Evictions made room;
-    expirations were idle too long.
+    misses: includes callers that waited for another caller's encode.
+    evictions: entries dropped to make room. expirations: entries dropped after `ttl_s`.
     """
 
     hits: int
@@ -57,7 +58,7 @@ class StoreStats:
 
 
 class FeatureStore(Generic[Key, Value]):
-    """Thread-safe; `clock` gives seconds and is only for idle time (tests inject one)."""
+    """A thread-safe cache. clock: returns seconds, used only for idle time; tests replace it."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class FeatureStore(Generic[Key, Value]):
         ttl_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises `InvalidInput` for a negative budget or a `ttl_s` that is not positive."""
+        """Raises `InvalidInput` if the budget is negative or `ttl_s` is not positive."""
         if budget_bytes < 0:
             raise InvalidInput(f"got a budget of {budget_bytes} bytes; expected 0 or more")
         if not ttl_s > 0:
@@ -75,19 +76,19 @@ class FeatureStore(Generic[Key, Value]):
         self._ttl_s = ttl_s
         self._clock = clock
         self._lock = threading.Lock()
-        # In order of last use, oldest first: the front is next to be evicted and to expire.
+        # Ordered by last use: the first entry is the next one to be evicted or to expire.
         self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
-        self._flights: dict[Key, Future[Value]] = {}
+        self._encodes: dict[Key, Future[Value]] = {}
         self._bytes = 0
         self._hits = self._misses = self._evictions = self._expirations = 0
 
     def get(self, key: Key) -> Value | None:
-        """The value, which becomes the most recently used, or None. Never waits."""
+        """The value, now the most recently used, or None. Does not wait for an encode."""
         with self._lock:
             return self._touch(key)
 
     def __contains__(self, key: Key) -> bool:
-        """Whether the value is there. Counts neither as a use nor in the statistics."""
+        """Whether the store has the value. Not counted as a use, and not in the statistics."""
         with self._lock:
             self._expire()
             return key in self._entries
@@ -95,12 +96,12 @@ class FeatureStore(Generic[Key, Value]):
     def get_or_encode(
         self, key: Key, make: Callable[[], Value], *, timeout_s: float | None = None
     ) -> Found[Value]:
-        """The value of `key`, made by `make` when it is missing.
+        """The value of `key`, computed by `make` if it is missing.
 
-        Of concurrent callers one runs `make`; its error reaches all of them and leaves nothing
-        behind. `make` must not ask the store for its own key. A value larger than the whole
-        budget is returned but not kept. Raises `DeadlineExceeded` when another caller's
-        `make` does not end within `timeout_s` (it goes on for the others).
+        Only one of several concurrent callers runs `make`. If it fails, all of them get its error
+        and nothing is stored. `make` must not ask the store for the same key. A value larger than
+        the whole budget is returned but not kept. Raises `DeadlineExceeded` if another caller's
+        `make` takes longer than `timeout_s`; it continues for the other callers.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         first_try = True
@@ -109,20 +110,20 @@ class FeatureStore(Generic[Key, Value]):
                 value = self._touch(key, count=first_try)
                 if value is not None:
                     return Found(value, hit=first_try, kept=True)
-                flight = self._flights.get(key)
-                if flight is None:
+                encode = self._encodes.get(key)
+                if encode is None:
                     mine: Future[Value] = Future()
-                    self._flights[key] = mine
+                    self._encodes[key] = mine
                     break
             first_try = False
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                value = flight.result(timeout=left)
+                value = encode.result(timeout=left)
             except CancelledError:
-                continue  # its maker was interrupted, which is no answer: try again
+                continue  # the caller that ran `make` was interrupted: try again
             except TimeoutError as error:
-                if flight.done() and not flight.cancelled() and flight.exception() is error:
-                    raise  # the encoder's own TimeoutError, not the end of our patience
+                if encode.done() and not encode.cancelled() and encode.exception() is error:
+                    raise  # `make` itself raised the TimeoutError
                 raise DeadlineExceeded(
                     f"the image was still being encoded after {timeout_s:g} s; nothing was "
                     "changed, try again"
@@ -131,7 +132,7 @@ class FeatureStore(Generic[Key, Value]):
         return self._make(key, make, mine)
 
     def drop(self, key: Key) -> bool:
-        """Forget `key`; whether it was there."""
+        """Remove `key`. Returns whether it was in the store."""
         with self._lock:
             entry = self._entries.pop(key, None)
             if entry is not None:
@@ -139,7 +140,7 @@ class FeatureStore(Generic[Key, Value]):
             return entry is not None
 
     def clear(self) -> None:
-        """Forget everything; encodes under way still answer their callers."""
+        """Remove everything. Callers of running encodes still get their values."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0
@@ -157,23 +158,23 @@ class FeatureStore(Generic[Key, Value]):
                 budget_bytes=self._budget,
             )
 
-    def _make(self, key: Key, make: Callable[[], Value], flight: Future[Value]) -> Found[Value]:
+    def _make(self, key: Key, make: Callable[[], Value], encode: Future[Value]) -> Found[Value]:
         try:
             value = make()
             nbytes = value.nbytes
         except BaseException as error:
             with self._lock:
-                del self._flights[key]
+                del self._encodes[key]
             if isinstance(error, Exception):
-                flight.set_exception(error)
+                encode.set_exception(error)
             else:
-                flight.cancel()  # Ctrl-C in this thread is not the waiters' error
+                encode.cancel()  # Ctrl-C in this thread is not an error of the waiting callers
             raise
         with self._lock:
-            # One step: whoever finds no flight finds the entry.
-            del self._flights[key]
+            # In one step, so that another caller finds either the encode or the entry.
+            del self._encodes[key]
             kept = self._insert(key, value, nbytes)
-        flight.set_result(value)
+        encode.set_result(value)
         return Found(value, hit=False, kept=kept)
 
     def _touch(self, key: Key, *, count: bool = True) -> Value | None:

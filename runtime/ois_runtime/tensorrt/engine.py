@@ -1,6 +1,6 @@
-"""TensorRT in process: runs the plans that `ois build` made. *Not run on a GPU yet.*
+"""Runs TensorRT plans, made by `ois build`, in process. *Not run on a GPU yet.*
 
-Tested with real graphs behind a stand-in for TensorRT's API that checks every call against the
+Tested with real graphs behind a fake of TensorRT's API, which checks every call against the
 signatures of the real bindings (10.12 and 11.4).
 """
 
@@ -30,10 +30,10 @@ def describe(options: EngineOptions) -> str:
 
 
 def open_graph(path: Path, options: EngineOptions) -> PlanGraph:
-    """Raises `EngineError` when `path` is no plan, or cannot run here."""
+    """Load a plan. Raises `EngineError` if `path` is not a plan or cannot run here."""
     if path.suffix != ".plan":
         raise EngineError(
-            f"{path} is no TensorRT engine; build some, and name their folder: ois build "
+            f"{path} is not a TensorRT plan. Build the plans and use their folder: ois build "
             f"{path.parent} --output plans"
         )
     index = _index(options)
@@ -42,27 +42,29 @@ def open_graph(path: Path, options: EngineOptions) -> PlanGraph:
 
 
 def _index(options: EngineOptions) -> int:
-    """`"cuda:1"` is GPU 1, `"cuda"` GPU 0."""
+    """The GPU's number: 1 for `"cuda:1"`, 0 for `"cuda"`."""
     return int(options.device.partition(":")[2] or 0)
 
 
 class PlanGraph:
-    """One plan with an execution context. Thread-safe: runs queue up, as they do on the GPU.
+    """One plan with an execution context. Thread-safe: one run at a time.
 
-    A read-only array (an image's features) is uploaded once and stays on the GPU for as long as
-    it exists; everything else is copied in and out each run. What it holds on the GPU goes with it.
+    A read-only array (an image's features) is uploaded once and stays on the GPU as long as the
+    array exists. All other arrays are copied in and out at each run. The GPU memory is freed when
+    this object is garbage collected.
     """
 
     def __init__(self, path: Path, library: Any, memory: DeviceMemory) -> None:
-        """memory: for this plan alone, which closes it.
+        """memory: used by this plan only, which also closes it.
 
-        Raises `EngineError` when the plan is damaged, or was built elsewhere.
+        Raises `EngineError` if the plan is damaged, or was built by another TensorRT or for another
+        GPU.
         """
         self._path = path
         self._library = library
         self._memory = memory
         self._buffers = DeviceBuffers(memory)
-        # Not when the process ends, as in `DeviceBuffers`.
+        # Not at exit, for the same reason as in `DeviceBuffers`.
         weakref.finalize(self, self._buffers.close).atexit = False
         self._lock = threading.Lock()
         self._logger = library.Logger(library.Logger.ERROR)
@@ -94,9 +96,9 @@ class PlanGraph:
         self._active = -1
 
     def describe_layers(self) -> str:
-        """The engine inspector's JSON, at the optimum of the first profile.
+        """The engine inspector's JSON, for the optimal shapes of the first profile.
 
-        Types of an engine with free shapes are known only for shapes that were set.
+        Shapes must be set because the types of a plan with dynamic shapes are unknown before.
         """
         with self._lock:
             self._memory.use()
@@ -137,7 +139,7 @@ class PlanGraph:
             address = self._buffers.place(name, array)
             self._require(context.set_tensor_address(name, address), name)
         unknown = context.infer_shapes()
-        self._require(not unknown, f"the shapes of {', '.join(unknown)} are not known")
+        self._require(not unknown, f"the shapes of {', '.join(unknown)} are unknown")
         results, addresses = {}, {}
         for name in self.outputs:
             results[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
@@ -166,7 +168,10 @@ class PlanGraph:
 def choose_profile(
     profiles: Sequence[dict[str, tuple[Shape, Shape, Shape]]], shapes: dict[str, Shape]
 ) -> int | None:
-    """The profile (min, opt, max of each input) that admits `shapes`, tuned nearest to them."""
+    """The number of the profile whose range contains `shapes` and whose optimum is nearest.
+
+    profiles: per input (min, opt, max). Returns None if no profile contains the shapes.
+    """
     fitting = [
         number
         for number, profile in enumerate(profiles)

@@ -1,4 +1,4 @@
-"""TensorRT's Python package: found, new enough, and only loaded where a driver is."""
+"""Loads TensorRT's Python package, and checks its version, the driver and the GPU."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ois_client.contract.errors import EngineError
 from ois_runtime.gpu_driver import Gpu, probe
 
 OLDEST = (10, 12)
-#: TensorRT 11 is made for CUDA 13, 10 for CUDA 12: an older driver cannot run it.
+#: TensorRT 11 needs a driver for CUDA 13, TensorRT 10 one for CUDA 12.
 NEEDS_CUDA = {10: 12, 11: 13}
 OLDEST_SM = 75
 
-# The image of NVIDIA's Triton has the libraries; from PyPI come the bindings alone, under
-# their own name.
+# NVIDIA's Triton image has the libraries. PyPI has a package with only the bindings.
 _PACKAGES = ("tensorrt", "tensorrt_bindings")
 
 
 def load_tensorrt(index: int = 0) -> tuple[Any, Gpu]:
-    """The module and GPU `index`. Raises `EngineError` when one is missing or they do not fit.
+    """Load the module and describe GPU `index`.
 
-    The driver is asked first (see `cuda_driver`).
+    The driver is checked before the import, because TensorRT crashes without one (`gpu_driver`).
+    Raises `EngineError` if TensorRT, the driver or the GPU is missing or too old.
     """
     gpu = probe(index)
     library = _import()
@@ -32,31 +32,34 @@ def load_tensorrt(index: int = 0) -> tuple[Any, Gpu]:
 
 
 def check_versions(library: Any, gpu: Gpu) -> None:
-    """Raise `EngineError` unless this TensorRT is known to us and runs on this GPU."""
+    """Raise `EngineError` unless this TensorRT is supported and runs on this GPU."""
     version = library.__version__
     major, minor = (int(part) for part in version.split(".")[:2])
     if (major, minor) < OLDEST:
         raise EngineError(
-            f"got TensorRT {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer, which type "
-            "engines as the graph is typed. Use NVIDIA's Triton image 26.07 or newer"
+            f"got TensorRT {version}; expected {OLDEST[0]}.{OLDEST[1]} or newer, which takes the "
+            "precision from the graph. Use NVIDIA's Triton image 26.07 or newer"
         )
     if major not in NEEDS_CUDA:
-        raise EngineError(f"got TensorRT {version}; this version of ois knows 10.12 to 11")
+        raise EngineError(f"got TensorRT {version}; this version of ois supports 10.12 to 11")
     if gpu.driver_cuda[0] < NEEDS_CUDA[major]:
         raise EngineError(
-            f"TensorRT {version} needs a driver for CUDA {NEEDS_CUDA[major]}; the driver here "
-            f"ends at {gpu.driver_cuda[0]}.{gpu.driver_cuda[1]}. Update the driver, or use an "
-            "older image"
+            f"TensorRT {version} needs a driver for CUDA {NEEDS_CUDA[major]}; this driver "
+            f"supports up to {gpu.driver_cuda[0]}.{gpu.driver_cuda[1]}. Update the driver, or use "
+            "an older image"
         )
     if gpu.sm < OLDEST_SM:
         raise EngineError(
             f"got {gpu.name} of compute capability {gpu.sm / 10}; TensorRT {version} needs "
-            f"{OLDEST_SM / 10} (Turing) or newer. ONNX engines run here: --target cuda"
+            f"{OLDEST_SM / 10} (Turing) or newer. Export for ONNX Runtime instead: --target cuda"
         )
 
 
 def machine_key(gpu: Gpu, tensorrt: str) -> str:
-    """What a plan depends on besides its model: `nvidia_h100_80gb_hbm3-sm90-tensorrt11.4.0.106`."""
+    """A name of the GPU and TensorRT version, such as `nvidia_t4-sm75-tensorrt11.4.0.106`.
+
+    A plan runs only on the GPU model and the TensorRT version that built it.
+    """
     return "-".join(
         re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("._") or "unknown"
         for part in (gpu.name, f"sm{gpu.sm}", f"tensorrt{tensorrt}")
@@ -64,7 +67,7 @@ def machine_key(gpu: Gpu, tensorrt: str) -> str:
 
 
 def plan_key(gpu: Gpu, tensorrt: str, model_sha256: str) -> str:
-    """The folder's name: `machine_key` and the beginning of the model's digest."""
+    """The name of a folder with plans: `machine_key` and the start of the model's digest."""
     return f"{machine_key(gpu, tensorrt)}-{model_sha256[:16]}"
 
 
@@ -76,6 +79,6 @@ def _import() -> ModuleType:
         except ImportError as error:
             reasons.append(f"{package}: {error}")
     raise EngineError(
-        f"TensorRT cannot be imported ({'; '.join(reasons)}). NVIDIA's Triton image has its "
-        "libraries; pip install tensorrt-cu13-bindings of the same version adds the bindings"
+        f"TensorRT cannot be imported ({'; '.join(reasons)}). NVIDIA's Triton image has "
+        "its libraries; pip install tensorrt-cu13-bindings (the same version) adds the bindings"
     )

@@ -1,6 +1,9 @@
-"""Memory on the GPU and a stream, through CUDA's own Python bindings.
+"""GPU memory for TensorRT engines, through CUDA's Python bindings.
 
-Not through torch: the serving image has none, and TensorRT needs no more than this.
+    CudaMemory      allocates, copies and frees on one stream
+    DeviceBuffers   the buffers that one engine keeps
+
+PyTorch is not used, because the serving image does not have it.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from ois_client.contract.errors import EngineError
 
 
 class DeviceMemory(Protocol):
-    """Buffers by address and one stream that all work goes to, in order."""
+    """Memory of a GPU by address, and one stream that runs all work in order."""
 
-    #: What TensorRT takes as the stream's handle.
+    #: The stream's handle for TensorRT.
     stream: int
 
     def use(self) -> None:
-        """Make this GPU the calling thread's."""
+        """Select this GPU in the calling thread."""
         ...
 
     def allocate(self, nbytes: int) -> int: ...
@@ -30,15 +33,15 @@ class DeviceMemory(Protocol):
     def free(self, address: int) -> None: ...
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
-        """Copy a contiguous array to `address`; it may change afterwards."""
+        """Copy a contiguous array to `address`. The array may be changed when this returns."""
         ...
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
-        """Fill a contiguous array from `address`, after all work before."""
+        """Fill a contiguous array from `address`, after all earlier work of the stream."""
         ...
 
     def close(self) -> None:
-        """End the stream. Buffers are freed by who allocated them."""
+        """Destroy the stream. Does not free memory."""
         ...
 
 
@@ -46,7 +49,7 @@ class CudaMemory:
     """`DeviceMemory` of GPU `index`."""
 
     def __init__(self, index: int = 0) -> None:
-        """Raises `EngineError` when the bindings are missing or CUDA does not start."""
+        """Raises `EngineError` if the bindings are missing or CUDA does not start."""
         try:
             from cuda.bindings import runtime
         except ImportError as error:
@@ -71,7 +74,7 @@ class CudaMemory:
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        # From pageable memory CUDA returns once the source was read.
+        # For pageable memory, CUDA returns after it has read the source.
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self._stream)
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
@@ -83,7 +86,7 @@ class CudaMemory:
         self._call("cudaStreamDestroy", self._stream)
 
     def _call(self, function: str, *arguments: object) -> Any:
-        """Each function returns a tuple: an error code, then what it gives."""
+        """Call a function of the bindings. They return a tuple: an error code, then the results."""
         status, *results = getattr(self._cuda, function)(*arguments)
         if int(status) != 0:
             said = self._cuda.cudaGetErrorString(status)[1].decode(errors="replace")
@@ -92,9 +95,10 @@ class CudaMemory:
 
 
 class DeviceBuffers:
-    """Owns `memory`: `close` frees all that was allocated here, and ends its stream.
+    """The GPU buffers of one engine: one per tensor name, and copies of read-only arrays.
 
-    Not locked, one thread at a time; the garbage collector may end a resident array in any.
+    Owns `memory`: `close` frees all buffers and closes it. Only one thread may call at a time, but
+    the garbage collector may free a resident array in any thread.
     """
 
     def __init__(self, memory: DeviceMemory) -> None:
@@ -103,12 +107,12 @@ class DeviceBuffers:
         self._resident: dict[int, int] = {}  # id of a read-only array -> address
 
     def named(self, name: str, nbytes: int) -> int:
-        """The address of `name`'s buffer, of at least `nbytes`; it grows and is kept."""
+        """The address of the buffer called `name`, enlarged if it has less than `nbytes`."""
         address, size = self._named.get(name, (0, -1))
         if size >= nbytes:
             return address
         if size >= 0:
-            # Out of the table first: the allocation may fail, and nobody may meet this address.
+            # Removed first: the allocation may fail, and the freed address must not stay here.
             del self._named[name]
             self._memory.free(address)
         address = self._memory.allocate(nbytes)
@@ -116,9 +120,10 @@ class DeviceBuffers:
         return address
 
     def place(self, name: str, array: NDArray[np.generic]) -> int:
-        """The address of `array`, copied there unless it already is.
+        """Copy `array` to the GPU and return its address there.
 
-        A read-only array stays for as long as it exists; any other is copied each time.
+        A read-only array that owns its data is copied once and stays on the GPU as long as the
+        array exists. Other arrays are copied each time into the buffer called `name`.
         """
         if array.flags.writeable or not array.flags.owndata:
             address = self.named(name, array.nbytes)
@@ -128,12 +133,12 @@ class DeviceBuffers:
         return self._keep(array) if known is None else known
 
     def close(self) -> None:
-        """Twice is fine."""
+        """Free everything. Can be called twice."""
         held = [address for address, _ in self._named.values()] + list(self._resident.values())
         self._named.clear()
         self._resident.clear()
         for address in held:
-            with contextlib.suppress(EngineError):  # a device that failed frees nothing any more
+            with contextlib.suppress(EngineError):  # nothing can be freed on a device that failed
                 self._memory.free(address)
         with contextlib.suppress(EngineError):
             self._memory.close()
@@ -146,12 +151,12 @@ class DeviceBuffers:
             self._memory.free(address)
             raise
         self._resident[id(array)] = address
-        # Not when the process ends: that frees everything, and the driver may be gone by then.
+        # Not at exit: the process's end frees everything, and the driver may be unloaded.
         weakref.finalize(array, self._forget, id(array)).atexit = False
         return address
 
     def _forget(self, identity: int) -> None:
-        """Its array is gone; after `close` there is nothing left to free."""
+        """Free the copy of an array that no longer exists, unless `close` already did."""
         address = self._resident.pop(identity, None)
         if address is not None:
             self._memory.free(address)

@@ -1,7 +1,7 @@
-"""Which checkpoint the backend torch runs: a file, or the one an engine folder was made from.
+"""Finds the checkpoint for the backend torch: a file, or the one an engine folder was made from.
 
-An engine folder holds graphs, not the network; its manifest has the digest of the checkpoint
-they were exported from, so the right file is recognised wherever it lies.
+An engine folder contains graphs, not the network. Its manifest records the digest of the
+checkpoint that they were exported from, which identifies the right file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SUFFIX = ".safetensors"
 
 
 def find_checkpoint(path: Path, named: Path | None = None) -> Path:
-    """The checkpoint file that `path`, a checkpoint or an engine folder, means.
+    """The checkpoint file for `path`, which is a checkpoint or an engine folder.
 
-    named: the file to take, for a folder; without it, see `checkpoint_of`. Raises `EngineError`
-    when there is none, `InvalidInput` when a file and another one are named.
+    named: the file to use for a folder; if None, see `checkpoint_of`. Raises `EngineError` if
+    there is none, and `InvalidInput` if `path` and `named` are two different files.
     """
     if path.is_file():
         if named is not None and not (named.is_file() and named.samefile(path)):
@@ -31,16 +31,16 @@ def find_checkpoint(path: Path, named: Path | None = None) -> Path:
     if not (path / MANIFEST_FILE).is_file():
         raise EngineError(
             f"no checkpoint and no engine folder at {path}; expected a {SUFFIX} file, or a "
-            "folder that `ois export` made"
+            "folder made by `ois export`"
         )
     return checkpoint_of(Manifest.load(path), path, named)
 
 
 def checkpoint_of(manifest: Manifest, folder: Path, named: Path | None = None) -> Path:
-    """The checkpoint that the engines of a manifest were made from: `named`, or the one among
-    `$OIS_CHECKPOINT`, those in the engines' `folder` and those in `models/` with its digest.
+    """The checkpoint that the engines of a manifest were made from.
 
-    Raises `EngineError` when the file is missing or is not the one.
+    Without `named`, searches `$OIS_CHECKPOINT`, the engines' `folder` and `models/` for a file with
+    the recorded digest. Raises `EngineError` if there is none, or `named` has another digest.
     """
     if named is not None and not named.is_file():
         raise EngineError(f"no checkpoint at {named}; expected a {SUFFIX} file")
@@ -52,14 +52,17 @@ def checkpoint_of(manifest: Manifest, folder: Path, named: Path | None = None) -
     looked = ", ".join(map(str, candidates)) or f"nothing: no {SUFFIX} file in {folder} or models/"
     raise EngineError(
         f"the engines in {folder} were made from a checkpoint with sha256 {wanted[:12]}…, which is "
-        f"not among {looked}. PyTorch runs the network itself: name its file with "
+        f"not among {looked}. PyTorch needs that file: name it with "
         f"checkpoint=FILE (--checkpoint FILE) or in {CHECKPOINT_VARIABLE}"
     )
 
 
 def default_checkpoint(folder: Path) -> Path:
-    """What `local:cuda` runs: `$OIS_CHECKPOINT`, else the checkpoint of the default engine
-    `folder`, else the shipped one. May not exist."""
+    """The checkpoint that `local:cuda` runs, which may not exist.
+
+    `$OIS_CHECKPOINT`, otherwise the checkpoint of the default engine `folder` if that exists,
+    otherwise the one that is shipped.
+    """
     if named := os.environ.get(CHECKPOINT_VARIABLE):
         return Path(named)
     return find_checkpoint(folder) if folder.is_dir() else DEFAULT_CHECKPOINT

@@ -1,9 +1,12 @@
-"""What a GPU does for `torch_graphs`: streams, pinned memory, capturing a CUDA graph.
+"""What `graphs.GraphRunner` needs of a GPU: uploads, one compute stream, captured CUDA graphs.
 
-**Not run on a GPU yet**: written against PyTorch's documented API and checked by types, and that
-captures take turns with CUDA's calls replaced; `tests/gpu/test_engine.py` is for the first GPU.
-Everything that decides anything is in `torch_graphs` and `torch_plan`, which are tested with memory
-of the CPU behind the same interface.
+`GraphDevice` is the interface and `CudaDevice` the GPU; importing this module does not start CUDA.
+Decisions are made in `graphs` and `graph_pool`, which are tested with a `GraphDevice` in the CPU's
+memory.
+
+**`CudaDevice` was not run on a GPU yet**: it is written against PyTorch's documented API and type
+checked, and one test replaces CUDA's calls to check that captures take turns.
+`tests/gpu/test_engine.py` tests it on a GPU.
 """
 
 from __future__ import annotations
@@ -23,9 +26,8 @@ from ois_runtime.engines.pair import Arrays
 from ois_runtime.torch.device import exact_products, measured_algorithms
 
 _WARM_UP_RUNS = 3
-#: PyTorch captures one graph at a time in a process, whichever GPU it is for, and meanwhile its
-#: allocator must not give memory back: neither on request, nor as cuDNN makes it after trying its
-#: algorithms in a warm-up.
+#: A process can capture only one graph at a time, on any GPU. During a capture the allocator must
+#: not free memory, neither on request nor when cuDNN tries its algorithms in a warm-up.
 _CAPTURING = threading.Lock()
 
 Result = TypeVar("Result")
@@ -41,7 +43,7 @@ TORCH_TYPES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uploaded:
-    """Tensors on their way; computing with them starts with `wait()`."""
+    """Tensors that are being uploaded. Call `wait()` before computing with them."""
 
     tensors: dict[str, Tensor]
     wait: Callable[[], object]
@@ -49,50 +51,50 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captured(Generic[Outputs]):
-    """`replay()` runs what was captured again, on the same inputs' memory, into `outputs`."""
+    """A captured run. `replay()` repeats it on the same input memory and writes into `outputs`."""
 
     replay: Callable[[], object]
     outputs: Outputs
 
 
 class GraphDevice(Protocol):
-    """A GPU. Only `upload` may be called beside another call."""
+    """A GPU. Only `upload` may run concurrently with another call."""
 
     device: torch.device
 
     def computing(self) -> AbstractContextManager[None]:
-        """In this block the calling thread's work goes to the device; at its end it is done."""
+        """In this block the calling thread computes on the device; at its end all work is done."""
         ...
 
     def upload(self, arrays: Arrays) -> Uploaded: ...
 
     def pinned(self, nbytes: int) -> Tensor:
-        """(nbytes,) uint8 zeros in the CPU's memory, which the device reads by itself."""
+        """(nbytes,) uint8 zeros in CPU memory that the device can read directly."""
         ...
 
     def capture(self, run: Callable[[], Result]) -> Captured[Result]: ...
 
     def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-        """Copies, finished."""
+        """Copies in CPU memory. Returns when they are complete."""
         ...
 
     def release_memory(self) -> None:
-        """Give back what is only cached."""
+        """Return cached memory to the device."""
 
     def memory(self) -> tuple[int, int]:
-        """Free and all bytes."""
+        """Free and total bytes."""
         ...
 
 
 class CudaDevice:
-    """A `GraphDevice`: one stream computes, another uploads images beside it."""
+    """A `GraphDevice` with one stream for computing and one for uploads, which run in parallel."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._compute = torch.cuda.Stream(device)
         self._uploads = torch.cuda.Stream(device)
-        # One pool for all graphs: their intermediates take the room of the largest. Safe because
-        # replays are one after another, and outputs are used before the next one.
+        # All graphs share one memory pool, so their intermediates need only the memory of the
+        # largest. Safe because replays never overlap and outputs are used before the next replay.
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
@@ -104,7 +106,7 @@ class CudaDevice:
     def upload(self, arrays: Arrays) -> Uploaded:
         with torch.cuda.device(self.device), torch.cuda.stream(self._uploads):
             tensors = {
-                # The pinned copy is freed when the transfer has read it: its allocator waits.
+                # The allocator keeps the pinned copy until the transfer is complete.
                 name: _pinned(array).to(self.device, non_blocking=True)
                 for name, array in arrays.items()
             }
@@ -119,15 +121,16 @@ class CudaDevice:
 
     def capture(self, run: Callable[[], Result]) -> Captured[Result]:
         with _CAPTURING:
-            # Warm-up first: libraries allocate workspaces and try algorithms, which no graph may
-            # do. The capture itself then takes the algorithms that were found: cuDNN's switch is
-            # back by then, lest another engine try some, and free their memory, meanwhile.
+            # Libraries allocate workspaces and try algorithms in the first runs, which is not
+            # allowed during a capture. The capture uses the algorithms that were found. cuDNN's
+            # benchmark mode is off again by then: otherwise another engine could try algorithms,
+            # and free their memory, during the capture.
             with measured_algorithms():
                 for _ in range(_WARM_UP_RUNS):
                     run()
             self._compute.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # thread_local: another thread's upload may allocate meanwhile.
+            # thread_local: another thread may allocate for an upload during the capture.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"
             ):
@@ -135,7 +138,7 @@ class CudaDevice:
         return Captured(graph.replay, outputs)
 
     def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-        # Such copies land in pinned memory; all are under way before we wait for the last.
+        # PyTorch copies into pinned memory here, so all copies run before one wait.
         copies = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
         self._compute.synchronize()
         return {name: tensor.numpy() for name, tensor in copies.items()}
@@ -150,7 +153,7 @@ class CudaDevice:
 
 
 def _pinned(array: NDArray[np.generic]) -> Tensor:
-    """A copy that the GPU can read by itself."""
+    """A copy in pinned memory, which the GPU can read directly."""
     tensor = torch.empty(array.shape, dtype=TORCH_TYPES[array.dtype], pin_memory=True)
     np.copyto(tensor.numpy(), array)
     return tensor

@@ -1,4 +1,4 @@
-"""The device that PyTorch runs on: found, or refused with what to do."""
+"""Finds the device that PyTorch runs on, and sets how PyTorch computes on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ois_client.contract.errors import EngineError
 from ois_runtime.engines.backends import Precision
 
-#: The first compute capability with tensor cores for fp16; bf16 came with 8.0.
+#: The lowest compute capability with tensor cores for fp16, and for bf16.
 _OLDEST = (7, 5)
 _OLDEST_BF16 = (8, 0)
 _DTYPES = {
@@ -24,9 +24,9 @@ _DTYPES = {
 
 
 def find_device(name: str, precision: Precision) -> torch.device:
-    """`"cpu"`, `"cuda"` or `"cuda:1"` -> the device, with its number.
+    """The device called `"cpu"`, `"cuda"`, `"cuda:1"` and so on, with its number.
 
-    Raises `EngineError` when PyTorch cannot use such a GPU, or not in this precision.
+    Raises `EngineError` if PyTorch cannot use this GPU, or not in this precision.
     """
     if name == "cpu":
         return torch.device(name)
@@ -59,20 +59,20 @@ def find_device(name: str, precision: Precision) -> torch.device:
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """PyTorch's name of a precision."""
+    """PyTorch's dtype for a precision."""
     return _DTYPES[precision]
 
 
-class _Shared:
-    """Switches of the whole process, held at a value while anybody is in a block.
+class _SharedSwitches:
+    """Process-wide switches that are set while at least one thread is in a `held` block.
 
-    Engines compute beside each other, each in a thread of its own. Were each to set the switches
-    and set back what it had found, the one that ends first would take them from the others, and
-    the last would leave what another had set. So the first one in sets them, and the last one
-    out sets them back.
+    Engines compute in parallel, each in its own thread. If each saved, set and restored the
+    switches by itself, the first to finish would reset them for the others, and the last would
+    restore a value that another engine had set. So the first thread to enter sets the switches,
+    and the last one to leave restores them.
     """
 
-    _lock = threading.Lock()  # of all: what one sets back, another may be about to set
+    _lock = threading.Lock()  # one for all instances, because they share a switch
 
     def __init__(self, *switches: tuple[Any, str, object]) -> None:
         """switches: (owner, attribute, value)."""
@@ -99,22 +99,21 @@ class _Shared:
 
 
 _CUDNN: Any = torch.backends.cudnn
-_EXACT = _Shared(
+_EXACT = _SharedSwitches(
     (_CUDNN, "benchmark", False),
     (_CUDNN.conv, "fp32_precision", "ieee"),
     (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
 )
-_MEASURED = _Shared((_CUDNN, "benchmark", True))
+_MEASURED = _SharedSwitches((_CUDNN, "benchmark", True))
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """In this block no fp32 product is rounded to TF32, and cuDNN takes the algorithm it expects
-    to be fastest.
+    """In this block fp32 products are not rounded to TF32, and cuDNN chooses algorithms without
+    measuring them.
 
-    TF32 keeps ten bits: the coordinates of a click would lose what fp32 islands keep, so engines
-    of every precision want the same. The switches are the process's: they are set back when no
-    engine computes.
+    TF32 has ten bits, too few for the coordinates of clicks, which half precision engines compute
+    in fp32 too. The switches belong to the process; they are restored when no engine computes.
     """
     with _EXACT.held():
         yield
@@ -122,25 +121,25 @@ def exact_products() -> Iterator[None]:
 
 @contextmanager
 def measured_algorithms() -> Iterator[None]:
-    """In this block, which is one within `exact_products`, cuDNN tries its algorithms on every
-    convolution whose shape is new to it.
+    """In this block, nested in `exact_products`, cuDNN measures its algorithms for every new shape
+    of a convolution.
 
-    That takes seconds for a network, so it is for shapes whose graph is replayed from then on.
-    Another engine that meets a new shape meanwhile tries them too: it takes longer once.
+    That takes seconds for a network, so it is used only for shapes that get a graph. Another engine
+    that meets a new shape at the same time measures too, and takes longer once.
     """
     with _MEASURED.held():
         yield
 
 
-#: What libraries say when they get no memory. PyTorch's own allocator has a class for it; CUDA
-#: (instantiating a graph), cuBLAS and cuDNN raise a plain RuntimeError.
+#: Messages for "out of memory". PyTorch's allocator has its own error class; CUDA (when it
+#: instantiates a graph), cuBLAS and cuDNN raise a plain RuntimeError.
 _NO_MEMORY = re.compile(r"out of memory|ALLOC(ATION)?_FAILED|OUT_OF_MEMORY", re.IGNORECASE)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error`, or what it followed, says that the device's memory is full.
+    """Whether `error`, or an error that led to it, means that the device's memory is full.
 
-    An error during a capture is followed by another one, of the capture that it spoilt.
+    An error during a capture is followed by a second error, because the capture then fails.
     """
     seen: BaseException | None = error
     while seen is not None:

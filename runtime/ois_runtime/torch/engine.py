@@ -1,8 +1,7 @@
-"""The backend torch: the network itself, cut in two and rewritten, on a GPU or a CPU.
+"""The backend torch: the rewritten network in two halves, on a GPU or a CPU.
 
-The one module of the runtime that imports the network. It needs a checkpoint and no export, so
-it is the engine for a GPU without TensorRT, and the only one that a network still in training
-needs.
+It needs a checkpoint and no export, so it is the engine for a GPU without TensorRT and for networks
+in training. This is the only module of the runtime that imports the network.
 """
 
 from __future__ import annotations
@@ -42,33 +41,35 @@ from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
 
 
 def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
-    """The network of a checkpoint file, or of the checkpoint behind an engine folder.
+    """Load the network of a checkpoint, or of the checkpoint that an engine folder was made from.
 
-    Raises `EngineError` without a checkpoint or a fitting GPU, `CheckpointError` for a file that
-    is no OIS checkpoint.
+    Raises `EngineError` if there is no checkpoint or no suitable GPU, and `CheckpointError` if the
+    file is not an OIS checkpoint.
     """
     device = find_device(options.device, options.precision)
     file = find_checkpoint(path, options.checkpoint)
     if options.threads is not None:
-        torch.set_num_threads(options.threads)  # of the process: PyTorch has no other
+        torch.set_num_threads(
+            options.threads
+        )  # for the whole process; PyTorch has no other setting
     return TorchEngines(file, load_checkpoint(file), device, options)
 
 
 class TorchEngines:
     """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`.
 
-    runner: what runs them; `ois_benchmarks.gpu.engine` times its graphs. rewrites: what is on.
+    runner: runs the two halves. rewrites: which rewrites of the network are used.
     """
 
     def __init__(
         self, file: Path, loaded: Checkpoint, device: torch.device, options: EngineOptions
     ) -> None:
-        """`loaded` is used up: its network moves to the device and may lose precision there."""
+        """The network of `loaded` is moved to the device and changed; do not use it afterwards."""
         network = loaded.network.requires_grad_(False)
         precision = options.precision
         self.manifest = checkpoint_manifest(file, loaded, precision)
         self.description = f"torch {torch.__version__} {device} {precision}"
-        # Kernels of our own, and the cache that they build on, where they were measured faster.
+        # Our own kernels, and the cached keys and values they need, where they measured faster.
         set_attention_ops(network, KernelAttention())
         cached = measured_for(loaded.config, dtype_of(precision), device)
         rewrites = Rewrites(cached_kv=cached)
@@ -103,7 +104,7 @@ class TorchEngines:
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         answer = self._click(state, prompts, Wanted(logits=True))
         if answer.logits is None:
-            raise TypeError("the runner gave no logits")
+            raise TypeError("the runner returned no logits")
         return answer.logits, answer.coverage
 
     def decode_masks(
@@ -111,13 +112,11 @@ class TorchEngines:
     ) -> DecodedMasks:
         answer = self._click(state, prompts, Wanted(masks=True, logits=want_logits))
         if answer.packed is None:
-            raise TypeError("the runner gave no masks")
+            raise TypeError("the runner returned no masks")
         return DecodedMasks(answer.packed, answer.coverage, answer.logits)
 
     def warm_up(self) -> None:
-        """Clicks on a blank square, as often as captures its graphs: what libraries and graphs
-        set up once is set up then.
-        """
+        """Click on a blank square until its graphs are captured, so that one-time setup is done."""
         manifest = self.manifest
         side = manifest.longest
         geometry = Geometry.fit(side, side, longest=side, patch=manifest.patch)
@@ -134,7 +133,7 @@ class TorchEngines:
 
     def _click(self, state: ImageState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         if not isinstance(state, TorchState):
-            raise EngineError("got features of another backend; encode the image again")
+            raise EngineError("got features from another backend; encode the image again")
         check_prompts(prompts, state.geometry)
         return self.runner.decode(state, prompts, wanted)
 
@@ -142,10 +141,10 @@ class TorchEngines:
 def checkpoint_manifest(
     file: Path, loaded: Checkpoint, precision: Precision = Precision.FP32
 ) -> Manifest:
-    """What an engine folder's manifest says, of a checkpoint that runs as it is.
+    """A manifest for a checkpoint that runs without an export.
 
-    The engines' digest is made of the checkpoint's and the precision: features and replies of
-    two precisions are not mixed.
+    The digest of the engines is made of the checkpoint's digest and the precision, so that features
+    and replies of two precisions are not mixed.
     """
     config = loaded.config
     digest = loaded.sha256

@@ -1,12 +1,14 @@
-"""What a GPU keeps ready between clicks: decisions only, no GPU and no PyTorch in here.
+"""Which CUDA graphs are captured and kept, and how a click's inputs are laid out in memory.
 
-A CUDA graph replays hundreds of kernel launches as one, but only for the shapes and addresses
-it was captured with. So:
+A CUDA graph replays hundreds of kernel launches as one, but only for the shapes and addresses it
+was captured with. So:
 
-    buckets   N objects run as 1, 2, 4, ... 64 rows; the rows that pad a bucket are dropped
-    keys      a graph belongs to a patch grid and a bucket (0 rows: the encoder's)
-    pool      what is asked for again gets a graph; those used last are kept, up to a number
-    layout    what a click sends and gets is one block of bytes each, so one copy each way
+    buckets   N objects run as 1, 2, 4, ... 64 rows; padding rows are dropped from the result
+    keys      a graph belongs to one patch grid and one bucket (0 rows: the encoder)
+    pool      a shape that is used again gets a graph; the most recently used graphs are kept
+    layout    the inputs of a click are one block of bytes, so that one copy sends them
+
+This module only decides: it uses neither a GPU nor PyTorch.
 """
 
 from __future__ import annotations
@@ -24,21 +26,21 @@ from ois_runtime.engines.pair import HostPrompts
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
-#: The use of a shape that captures its graph. A capture costs as much as many plain runs, and
-#: most shapes of a mixed folder of photographs are seen once.
+#: A graph is captured at this use of its shape. A capture takes as long as many plain runs, and
+#: most shapes in a mixed folder of photographs occur only once.
 CAPTURE_AT = 2
 
-#: Alignment of each array in a block: what vectorised loads and cuDNN like best.
+#: Alignment of each array in a block, in bytes, for vectorised loads and cuDNN.
 _ALIGNMENT = 256
 
 
 def bucket_of(count: int) -> int:
-    """The smallest bucket that holds `count` rows, at most the largest."""
+    """The smallest bucket with at least `count` rows, or the largest bucket."""
     return next((bucket for bucket in BUCKETS if bucket >= count), BUCKETS[-1])
 
 
 def batches(count: int) -> Iterator[tuple[slice, int]]:
-    """Runs that cover `count` objects: (which of them, the bucket they run in)."""
+    """The runs for `count` objects: which objects, and the bucket they run in."""
     for start in range(0, count, BUCKETS[-1]):
         rows = slice(start, min(count, start + BUCKETS[-1]))
         yield rows, bucket_of(rows.stop - rows.start)
@@ -46,7 +48,7 @@ def batches(count: int) -> Iterator[tuple[slice, int]]:
 
 @dataclass(frozen=True, slots=True)
 class GraphKey:
-    """grid: (gh, gw). rows: the bucket of a click, 0 for the encoder."""
+    """What a graph was captured for. grid: (gh, gw). rows: the bucket; 0 for the encoder."""
 
     grid: tuple[int, int]
     rows: int
@@ -56,27 +58,27 @@ Graph = TypeVar("Graph")
 
 
 class GraphPool(Generic[Graph]):
-    """At most `capacity` graphs, those used last. Not locked: one thread at a time.
+    """Keeps the `capacity` most recently used graphs. Not thread-safe.
 
-    A key gets a graph at its `capture_at`-th use. Each time it lost it, or could not be captured,
-    it must be used twice as often before the next: where more shapes take turns than graphs are
-    kept, captures become rare instead of following one another.
+    A key gets a graph at its `capture_at`-th use. Each time it loses its graph, or a capture fails,
+    it needs twice as many uses for the next capture. So if more shapes alternate than graphs are
+    kept, captures become rare.
     """
 
     def __init__(self, capacity: int, capture_at: int = CAPTURE_AT) -> None:
         self._capacity = capacity
         self._capture_at = capture_at
         self._graphs: OrderedDict[GraphKey, Graph] = OrderedDict()
-        # One entry a grid and bucket: at most a thousand with the largest network.
+        # One entry per grid and bucket: at most a thousand with the largest network.
         self._uses: dict[GraphKey, int] = {}
         self._setbacks: dict[GraphKey, int] = {}
         self.captures = self.replays = self.evictions = 0
 
     def get(self, key: GraphKey, capture: Callable[[], Graph]) -> Graph | None:
-        """The graph of `key`, captured when it is due; None: not used often enough, run plainly.
+        """The graph of `key`, captured if it is time; None if it was not used often enough yet.
 
-        The graph that gives way is let go *before* the capture, so that its memory serves it.
-        A capture that fails leaves the pool without `key`.
+        If a graph must be evicted, this happens before the capture, which can then use its memory.
+        If the capture fails, the pool has no graph for `key`.
         """
         graph = self._graphs.get(key)
         if graph is not None:
@@ -99,7 +101,7 @@ class GraphPool(Generic[Graph]):
         return graph
 
     def find(self, key: GraphKey) -> Graph | None:
-        """The graph of `key` where there is one; that is no use of it."""
+        """The graph of `key`, or None. Does not count as a use."""
         return self._graphs.get(key)
 
     def __contains__(self, key: GraphKey) -> bool:
@@ -109,7 +111,7 @@ class GraphPool(Generic[Graph]):
         return len(self._graphs)
 
     def grids(self) -> set[tuple[int, int]]:
-        """The grids that some kept graph belongs to."""
+        """The grids of the kept graphs."""
         return {key.grid for key in self._graphs}
 
     def clear(self) -> None:
@@ -124,7 +126,7 @@ class GraphPool(Generic[Graph]):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One array in a block. offset: in bytes, a multiple of 256."""
+    """One array in a block. offset: in bytes, a multiple of `_ALIGNMENT`."""
 
     name: str
     shape: tuple[int, ...]
@@ -138,14 +140,14 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where arrays lie in one block of bytes. nbytes: of the block."""
+    """The places of arrays in one block of bytes. nbytes: the size of the block."""
 
     fields: tuple[Field, ...]
     nbytes: int
 
     @classmethod
     def of(cls, arrays: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]) -> Layout:
-        """name -> (shape, type), in this order."""
+        """Place arrays one after another. arrays: name -> (shape, dtype)."""
         fields, offset = [], 0
         for name, (shape, kind) in arrays.items():
             field = Field(name, shape, np.dtype(kind), offset)
@@ -154,7 +156,7 @@ class Layout:
         return cls(tuple(fields), offset)
 
     def views(self, block: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """block: (nbytes,) uint8 -> the arrays that lie in it; nothing is copied."""
+        """The arrays in a block (nbytes,) uint8, as views."""
         return {
             field.name: block[field.offset : field.offset + field.nbytes]
             .view(field.dtype)
@@ -164,7 +166,7 @@ class Layout:
 
 
 def prompt_layout(rows: int, grid: tuple[int, int]) -> Layout:
-    """The block of the prompts of `rows` objects, which a click sends to the device."""
+    """The block for the prompts of `rows` objects."""
     return Layout.of(
         {
             "points": ((rows, SLOTS, 2), np.float32),

@@ -1,13 +1,13 @@
-"""Clicks and encodes as replays of captured graphs, on static buffers.
+"""Runs encodes and clicks on a GPU by replaying captured CUDA graphs on static buffers.
 
-A shape runs plainly when it is first seen; a later use captures its graph (`GraphPool`):
+The first use of a shape runs without a graph; a later use captures one (`GraphPool`):
 
-    upload   image ─► pinned ─► device, on a stream of its own: two images overlap
+    upload   image ─► pinned ─► device, on its own stream, so it overlaps with other work
     encode   device copy ─► static inputs ─► replay ─► state, copied out of the graph's memory
-    click    state ─► static state (an image's first click only)
-             prompts ─► one pinned block ─► one static block ─► replay ─► masks, one bit a pixel
+    click    state ─► static state (only at the first click on an image)
+             prompts ─► one pinned block ─► one static block ─► replay ─► masks, one bit per pixel
 
-What a device must do for it is `graph_device.GraphDevice`.
+The GPU is behind the interface `cuda.GraphDevice`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True, eq=False)
 class _StaticState:
-    """An image state at fixed addresses, for all click graphs of a grid. serial: whose it is."""
+    """An image state at fixed addresses, read by all click graphs of a grid. serial: its origin."""
 
     tensors: dict[str, Tensor]
     serial: int = -1
@@ -58,7 +58,7 @@ class _EncodeGraph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ClickGraph:
-    """block: all prompts, on the device; pinned: its twin in the CPU's memory."""
+    """block: all prompts, on the device. pinned: the same block in CPU memory."""
 
     captured: Captured[tuple[Tensor, Tensor]]
     layout: Layout
@@ -68,7 +68,7 @@ class _ClickGraph:
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """What stays ready between calls."""
+    """The graphs and buffers that are kept between calls."""
 
     encodes: GraphPool[_EncodeGraph]
     clicks: GraphPool[_ClickGraph]
@@ -81,7 +81,7 @@ class _Kept:
 
 
 class GraphRunner:
-    """A `torch_run.Runner`. One call at a time computes; uploads of images run beside it."""
+    """A `Runner` with CUDA graphs. One call computes at a time; image uploads run in parallel."""
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class GraphRunner:
         cuda_graphs: int,
         capture_at: int = CAPTURE_AT,
     ) -> None:
-        """cuda_graphs: click graphs kept at once, and as many of the encoder; 0 captures none.
+        """cuda_graphs: most click graphs, and most encoder graphs, that are kept; 0 captures none.
+
         capture_at: see `GraphPool`.
         """
         self._encode = encode
@@ -119,7 +120,7 @@ class GraphRunner:
         return answers[0] if len(answers) == 1 else _joined(answers)
 
     def _upload(self, image: Arrays) -> Uploaded:
-        """Beside another call; where memory is full, after it, in what it leaves."""
+        """Upload in parallel with another call. If memory is full, wait for that call to end."""
         try:
             return self._device.upload(image)
         except RuntimeError as error:
@@ -129,14 +130,14 @@ class GraphRunner:
             return self._with_room(lambda: self._device.upload(image))
 
     def _with_room(self, run: Callable[[], Result]) -> Result:
-        """`run()`; when the device's memory is full, once more without what is kept ready."""
+        """Call `run`. If the device's memory is full, drop what is kept and call it once more."""
         try:
             return run()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside of the block: while the error is handled, its traceback holds the tensors of
-        # the run that failed, and there would be nothing to give back.
+        # Not inside the `except` block: there the error's traceback still holds the tensors of the
+        # failed run, so their memory could not be released.
         self.kept.clear()
         self._device.release_memory()
         try:
@@ -148,7 +149,7 @@ class GraphRunner:
         free, total = self._device.memory()
         raise ServerOverloaded(
             f"the GPU is out of memory ({free / 2**20:.0f} of {total / 2**20:.0f} MiB free; "
-            f"{said}); click on fewer objects at once, or keep fewer images (cache_bytes)"
+            f"{said}); click on fewer objects at once, or keep fewer images (lower cache_bytes)"
         )
 
     # -- encoding --------------------------------------------------------------------------
@@ -170,7 +171,7 @@ class GraphRunner:
         for name, tensor in given.items():
             graph.inputs[name].copy_(tensor)
         graph.captured.replay()
-        # The next replay writes over the outputs; a state outlives it.
+        # Copied, because the next replay overwrites the outputs.
         return {name: tensor.clone() for name, tensor in graph.captured.outputs.items()}
 
     # -- clicking --------------------------------------------------------------------------
@@ -197,14 +198,14 @@ class GraphRunner:
     def _replay_click(
         self, state: TorchState, prompts: HostPrompts, bucket: int
     ) -> tuple[Tensor, Tensor] | None:
-        """None: this shape has no graph yet."""
+        """The click as a replay, or None if this shape has no graph yet."""
         kept = self.kept
         key = GraphKey((state.geometry.grid_height, state.geometry.grid_width), bucket)
         graph = kept.clicks.get(
             key, lambda: self._capture_click(self._static_state(state).tensors, key)
         )
-        for lost in kept.states.keys() - kept.clicks.grids():
-            del kept.states[lost]  # the last graph of that grid has made room
+        for unused in kept.states.keys() - kept.clicks.grids():
+            del kept.states[unused]  # its grid has no graph any more
         if graph is None:
             return None
         self._static_state(state)
@@ -214,7 +215,7 @@ class GraphRunner:
         return graph.captured.outputs
 
     def _static_state(self, state: TorchState) -> _StaticState:
-        """Where the click graphs of this grid read, with `state` in it."""
+        """The static state that the click graphs of this grid read, filled with `state`."""
         grid = (state.geometry.grid_height, state.geometry.grid_width)
         static = self.kept.states.get(grid)
         if static is None:
@@ -243,7 +244,7 @@ def _prompts_in(layout: Layout, pinned: Tensor) -> HostPrompts:
 
 
 def _views(layout: Layout, block: Tensor) -> dict[str, Tensor]:
-    """As `Layout.views`, of a tensor."""
+    """`Layout.views` for a tensor."""
     return {
         one.name: block[one.offset : one.offset + one.nbytes]
         .view(TORCH_TYPES[one.dtype])

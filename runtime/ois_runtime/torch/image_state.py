@@ -1,4 +1,4 @@
-"""An image's features as PyTorch tensors, where the engines run: on the GPU, or on the CPU."""
+"""An image's features as PyTorch tensors on the device that the engines run on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _serials = itertools.count()
 
 
 class HostArrays(Mapping[str, NDArray[np.generic]]):
-    """Tensors as read-only NumPy arrays, each copied from its device when it is asked for.
+    """Tensors as read-only NumPy arrays, each copied from the device at every access.
 
-    A click asks for none of them; showing depth or order maps asks for the depth.
+    Clicks need none of them. Depth and order maps need the depth.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -44,9 +44,9 @@ class HostArrays(Mapping[str, NDArray[np.generic]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TorchState(ImageState):
-    """`tensors` live on the device and `nbytes` counts them there; `arrays` are copies on demand.
+    """An `ImageState` on a device: `tensors` are there, and `arrays` copies them when accessed.
 
-    serial: tells states apart, also after one was freed.
+    serial: a number that no other state of the process has, so that buffers know whose they hold.
     """
 
     tensors: Mapping[str, Tensor]
@@ -54,9 +54,9 @@ class TorchState(ImageState):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], geometry: Geometry, **more: Any) -> Self:
-        """Raises `EngineError` for a depth that is missing, misshapen or not finite.
+        """Make a state with a new serial. more: fields of a derived class.
 
-        more: fields of a derived class.
+        Raises `EngineError` if the depth is missing, has a wrong shape or is not finite.
         """
         return cls(HostArrays(tensors), geometry, tensors, next(_serials), **more)
 
@@ -65,5 +65,5 @@ class TorchState(ImageState):
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors on their device, in bytes."""
+        """Size of all tensors on the device in bytes."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())

@@ -1,9 +1,9 @@
-"""Logits -> packed masks of the original image, on the device that computed the logits.
+"""Makes packed masks of the original image from logits, on the device that computed the logits.
 
-The same arithmetic as `postprocess`, operation by operation, in float32, so the masks are
-equal bit for bit. Each product and sum is a kernel of its own on purpose: a compiler that
-joined them into a fused multiply-add would round differently. One bit a pixel leaves the
-device, 3 MB for a 24-megapixel mask instead of 4 MB of logits and 24 MB of mask.
+The arithmetic is that of `pixels.postprocess`, operation by operation in float32, so the masks are
+equal bit for bit. Each product and sum is its own kernel on purpose: fused into a multiply-add they
+would be rounded differently. One bit per pixel leaves the device: 3 MB for a 24-megapixel mask,
+instead of 4 MB of logits and 24 MB of mask.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.pixels import Taps
 
-#: Largest float32 picture held at a time; larger ones are made in bands of rows.
+#: Largest float32 image in memory, in bytes. Larger masks are made in bands of rows.
 _BAND_BYTES = 64 * 2**20
 
 #: The sum of 2^(63 - 9 i) for i = 0..7, as a signed integer.
@@ -25,8 +25,10 @@ _GATHER = 0x8040201008040201 - 2**64
 
 
 def pack_masks(logits: Tensor, geometry: Geometry) -> Tensor:
-    """logits (N, h, w) at network size -> (N, ceil(H * W / 8)) uint8, each row a mask of the
-    original image as `ois_client.contract.masks.pack_mask` packs it. Raises `InvalidInput`.
+    """Make packed masks (N, ceil(H * W / 8)) uint8 from logits (N, h, w) at network size.
+
+    Each row is a mask of the original image, packed as by `ois_client.contract.masks.pack_mask`.
+    Raises `InvalidInput` if the shape is wrong.
     """
     shape = (geometry.network_height, geometry.network_width)
     if logits.dim() != 3 or tuple(logits.shape[1:]) != shape:
@@ -48,10 +50,10 @@ def pack_masks(logits: Tensor, geometry: Geometry) -> Tensor:
 
 
 def pack_bits(bits: Tensor) -> Tensor:
-    """(N, 8 k) bool -> (N, k) uint8, the first of eight bits highest: `numpy.packbits`.
+    """Pack (N, 8 k) bool into (N, k) uint8, the first of eight bits highest, as `numpy.packbits`.
 
-    Eight bytes of 0 and 1 are one integer here; the product with `_GATHER` brings byte i's bit
-    to bit 7 - i of the highest byte, and no two of its terms meet.
+    Eight bytes of 0 or 1 are read as one integer. Multiplying it by `_GATHER` moves the bit of byte
+    i to bit 7 - i of the highest byte, and no two terms of the product overlap.
     """
     return ((bits.view(torch.int64) * _GATHER) >> 56).to(torch.uint8)
 
@@ -59,7 +61,7 @@ def pack_bits(bits: Tensor) -> Tensor:
 def _blend(
     image: Tensor, axis: int, low: Tensor, high: Tensor, low_weight: Tensor, high_weight: Tensor
 ) -> Tensor:
-    """Interpolate `image` along `axis`; the weights broadcast over the axes behind it."""
+    """Interpolate `image` along `axis`; the weights broadcast over the following axes."""
     trailing = (1,) * (image.dim() - 1 - axis)
     blended = image.index_select(axis, low) * low_weight.view(-1, *trailing)
     blended += image.index_select(axis, high) * high_weight.view(-1, *trailing)

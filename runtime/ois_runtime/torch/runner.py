@@ -1,7 +1,7 @@
-"""What runs the two halves of the network: NumPy arrays in, tensors or packed masks out.
+"""Runs the two halves of the network: NumPy arrays in, tensors, masks or logits out.
 
-`EagerRunner` calls the modules one after another and is the whole engine on a CPU;
-`torch_graphs.GraphRunner` replays CUDA graphs. Both answer alike.
+`EagerRunner` calls the modules directly, on the CPU. `graphs.GraphRunner` replays CUDA graphs on a
+GPU. Both return the same results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Decode = Callable[[Mapping[str, Tensor], Tensor, Tensor, Tensor, Tensor], tuple[
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of a click's answer leaves the device."""
+    """Which results of a click are copied from the device, besides the coverage."""
 
     masks: bool = False
     logits: bool = False
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """coverage (N, gh, gw) uint8; packed and logits as in `engines.DecodedMasks`, or None."""
+    """The result of a click. coverage: (N, gh, gw) uint8; packed, logits: see `DecodedMasks`."""
 
     coverage: NDArray[np.uint8]
     packed: NDArray[np.uint8] | None
@@ -43,19 +43,19 @@ class Answer:
 
 
 class Runner(Protocol):
-    """Thread-safe."""
+    """Runs encodes and clicks. Thread-safe."""
 
     def encode(self, image: Arrays) -> dict[str, Tensor]:
-        """image: the encoder's three inputs by name."""
+        """Run the encoder. image: its inputs by name, in the order of `ENCODER_INPUTS`."""
         ...
 
     def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
-        """The decoder on N objects. `prompts` was checked."""
+        """Run the decoder on N objects. `prompts` must have passed `check_prompts`."""
         ...
 
 
 class EagerRunner:
-    """On the CPU."""
+    """Runs the modules directly on the CPU."""
 
     def __init__(self, encode: Encode, decode: Decode) -> None:
         self._encode = encode
@@ -71,12 +71,12 @@ class EagerRunner:
         scores = logits.numpy()
         packed = None
         if wanted.masks:
-            # Not `pack_masks`: on a CPU, NumPy's way around what is surely background wins.
+            # Not `pack_masks`: on a CPU NumPy is faster, because it skips the background.
             masks = postprocess(scores, state.geometry).reshape(len(scores), -1)
             packed = np.packbits(masks, axis=1)
         return Answer(coverage.numpy(), packed, scores if wanted.logits else None)
 
 
 def tensor_of(array: NDArray[Any]) -> Tensor:
-    """A copy: PyTorch cannot express that an array is read-only."""
+    """A copy of `array`, because tensors cannot be read-only."""
     return torch.tensor(array)

@@ -1,4 +1,4 @@
-"""OIS on a GPU as a contestant: what it needs is made, and nothing else; what lacks is a reason."""
+"""OIS on a GPU as a contestant: only what it needs is prepared; what is missing is the reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
 from ois_benchmarks.contestants.ois import VARIANTS, write_unloaded_engines
 from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, choose, open_contestant, wants_export
-from ois_benchmarks.latency import engine_worker
 from ois_cli.main import main
 from ois_client.sessions.client import Client
 from ois_export.parity.cases import LANDSCAPE
@@ -37,7 +36,7 @@ def place(tmp_path: Path) -> Place:
     return Place(threads=1, scratch=tmp_path, device="cuda", engines=folder)
 
 
-def test_the_gpus_contestants_want_no_export() -> None:
+def test_gpu_contestants_need_no_export() -> None:
     assert {name for name, variant in VARIANTS.items() if variant.gpu} == set(GPU)
     assert not any(wants_export(name) for name in [*GPU, "ois-torch", "segnext-sax2", "my:own"])
     assert wants_export("ois-onnxruntime")
@@ -45,7 +44,7 @@ def test_the_gpus_contestants_want_no_export() -> None:
     assert set(GPU) <= set(choose(["ois"]))
 
 
-def test_graphs_are_exported_once_and_only_when_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_are_exported_once_and_only_when_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str | None, bool]] = []
 
     def prepare(
@@ -60,17 +59,17 @@ def test_graphs_are_exported_once_and_only_when_wanted(monkeypatch: pytest.Monke
         assert made == [(None, False)]
         assert engines.folder(exported=False) == folder
         assert engines.folder(exported=True) == engines.folder(exported=True) == folder
-    # The graphs are of the weights that the others were measured with.
+    # The exported graphs have the weights that the others were measured with.
     assert made == [(None, False), (CHECKPOINT, True)]
     assert not folder.exists()
 
 
-def test_a_checkpoint_alone_takes_no_exporter(tmp_path: Path) -> None:
-    engine_worker.prepare(tmp_path, "tiny", None, exported=False)
+def test_a_checkpoint_alone_needs_no_exporter(tmp_path: Path) -> None:
+    prepared.write_network(tmp_path, "tiny", None, exported=False)
     assert [each.name for each in tmp_path.iterdir()] == [CHECKPOINT]
     assert not load_checkpoint(tmp_path / CHECKPOINT).trained
     before = (tmp_path / CHECKPOINT).read_bytes()
-    engine_worker.prepare(tmp_path, "tiny", tmp_path / CHECKPOINT, exported=False)
+    prepared.write_network(tmp_path, "tiny", tmp_path / CHECKPOINT, exported=False)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
@@ -83,7 +82,7 @@ def test_without_a_gpu_they_are_absent_and_say_why(place: Place, name: str) -> N
         open_contestant(name, Place(threads=1, scratch=place.scratch, engines=place.engines))
 
 
-def test_tensorrt_takes_the_one_folder_of_plans(place: Place, tmp_path: Path) -> None:
+def test_tensorrt_uses_the_only_folder_of_plans(place: Place, tmp_path: Path) -> None:
     plans = tmp_path / "plans"
     for name in ("H100-sm90-a", "H200-sm90-b"):
         write_unloaded_engines(plans / name, place.engines / CHECKPOINT)  # type: ignore[operator]
@@ -91,7 +90,7 @@ def test_tensorrt_takes_the_one_folder_of_plans(place: Place, tmp_path: Path) ->
     with pytest.raises(NotHere, match=r"got 2 built engines .*H100-sm90-a, H200-sm90-b"):
         open_contestant("ois-tensorrt", both)
     one = replace(place, plans=plans / "H100-sm90-a")
-    with pytest.raises(NotHere, match=r"encoder.onnx is no TensorRT engine|driver|cuda"):
+    with pytest.raises(NotHere, match=r"encoder.onnx is not a TensorRT plan|driver|cuda"):
         open_contestant("ois-tensorrt", one)
 
 
@@ -102,7 +101,7 @@ def test_plans_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_server_that_runs_the_checkpoint_needs_no_engines(place: Place, tmp_path: Path) -> None:
-    """`ois-server-cuda`'s server, with the CPU for its device."""
+    """The server of `ois-server-cuda`, on the CPU."""
     pytest.importorskip("pytriton", reason="the embedded server is not installed")
     from ois_runtime.embedded.options import ServerOptions
     from ois_runtime.embedded.server import EmbeddedServer

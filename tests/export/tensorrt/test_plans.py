@@ -133,7 +133,7 @@ def test_requests_that_a_plan_was_not_built_for_are_refused(plans: Path, tmp_pat
 
 
 def test_a_graph_is_refused_as_a_plan(graphs: Path) -> None:
-    with pytest.raises(EngineError, match=r"encoder.onnx is no TensorRT engine.*ois build"):
+    with pytest.raises(EngineError, match=r"encoder.onnx is not a TensorRT plan.*ois build"):
         open_graph(graphs / "encoder.onnx", EngineOptions(device="cuda"))
 
 

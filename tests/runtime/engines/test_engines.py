@@ -156,7 +156,7 @@ def test_a_file_that_is_no_graph_is_an_engine_error(
 def test_engines_of_two_exports_do_not_load_together(tmp_path: Path) -> None:
     manifest = Manifest.load(write_engines(tmp_path))
     replace(manifest, decoder=manifest.encoder).save(tmp_path)
-    with pytest.raises(EngineError, match=r"nothing gives: image.*lacks the outputs logits"):
+    with pytest.raises(EngineError, match=r"do not exist: image.*lacks the outputs logits"):
         load_engines(tmp_path)
 
 

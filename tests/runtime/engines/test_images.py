@@ -179,5 +179,5 @@ def test_a_state_without_usable_depth_is_refused() -> None:
         state_of(RAMP[:42])
     with pytest.raises(EngineError, match="overflow"):
         state_of(RAMP, depth_max=np.array([np.inf], np.float32))
-    with pytest.raises(EngineError, match="no 'depth'"):
+    with pytest.raises(EngineError, match="no output 'depth'"):
         ImageState({}, geometry_of(56, 56))

@@ -215,7 +215,7 @@ def test_wrong_options_are_refused(folder: Path) -> None:
         ({"backend": "tensorflow"}, "backend 'tensorflow'"),
         (
             {"device": "cuda", "backend": "onnxruntime"},
-            "onnxruntime runs on cpu, .* torch on cpu, c",
+            r"onnxruntime runs on cpu\. .* torch runs on cpu, cuda",
         ),
         ({"threads": 0}, "0 threads"),
         ({"cache_bytes": -1}, "-1 bytes"),

@@ -69,8 +69,8 @@ def test_a_gpu_is_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("init", "says"),
     [
-        (100, "sees no GPU.*--gpus all"),
-        (802, r"failed to start: system not yet initialized \(CUDA error 802\); `nvidia-smi`"),
+        (100, "finds no GPU.*--gpus all"),
+        (802, r"failed to start: system not yet initialized \(CUDA error 802\)\. .*`nvidia-smi`"),
         (999, "no explanation"),
     ],
 )
@@ -89,8 +89,8 @@ def test_no_driver_is_a_sentence() -> None:
     [
         ("10.11.0.33", {}, r"got TensorRT 10\.11.*expected 10\.12 or newer"),
         ("8.6.1", {}, "expected 10.12 or newer"),
-        ("12.0.0.1", {}, "this version of ois knows 10.12 to 11"),
-        ("11.4.0.106", {"driver_cuda": (12, 8)}, "needs a driver for CUDA 13.*ends at 12.8"),
+        ("12.0.0.1", {}, "this version of ois supports 10.12 to 11"),
+        ("11.4.0.106", {"driver_cuda": (12, 8)}, "needs a driver for CUDA 13.*up to 12.8"),
         ("11.4.0.106", {"sm": 70}, "compute capability 7.0.*needs 7.5"),
     ],
 )

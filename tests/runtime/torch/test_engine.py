@@ -194,7 +194,7 @@ def test_islands_stay_fp32_and_cached_keys_work_too(dtype: torch.dtype) -> None:
     assert error < (0.02 if dtype is torch.float16 else 0.15)
     with pytest.raises(ValueError, match="already"):
         lower_precision(encoder, decoder, dtype)
-    with pytest.raises(ValueError, match="not of one network"):
+    with pytest.raises(ValueError, match="of different networks"):
         lower_precision(encoder, ClickDecoder(exact), dtype)
 
 
