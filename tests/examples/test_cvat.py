@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import cvat_agent
-import cvat_interactor
+import agent
+import interactor
 from cvat_format import Points, clicks_in_order, read_request, reply_of_mask
 from ois_client import Click, Client, InvalidClick, InvalidInput
 from ois_client.formats.cvat import cvat_of_mask
@@ -202,7 +202,7 @@ class Worker:
             "obj_bbox": None,
             **changes,
         }
-        response = cvat_interactor.handler(self.context, nuclio_sdk.Event(body=body))
+        response = interactor.handler(self.context, nuclio_sdk.Event(body=body))
         # What Nuclio's wrapper makes of it, before it goes to the processor.
         encoder: Callable[..., str] = json.dumps
         sent = nuclio_sdk.Response.from_entrypoint_output(encoder, response)
@@ -269,7 +269,7 @@ def test_a_worker_starts_from_the_environment(
     log = Lines()
     context = nuclio_sdk.Context(log.logger())
     monkeypatch.setenv("OIS_URL", f"local:{engines}")
-    cvat_interactor.init_context(context)
+    interactor.init_context(context)
     assert isinstance(context.user_data.recent, RecentSessions)
     assert any("clicks go to" in line for line in log.lines)
 
@@ -281,7 +281,7 @@ def test_the_function_is_the_interactor_cvat_looks_for() -> None:
     assert (annotations["min_pos_points"], annotations["min_neg_points"]) == (1, 0)
     assert "startswith_box" not in annotations
     module, function = spec["handler"].split(":")
-    assert getattr(__import__(module), function) is cvat_interactor.handler
+    assert getattr(__import__(module), function) is interactor.handler
     body = spec["triggers"]["myHttpTrigger"]["attributes"]["maxRequestBodySize"]
     assert body > 2**26 * 4 / 3  # the server's 64 MiB, in base64
 
@@ -316,7 +316,7 @@ class Context(auto_annotation.InteractionFunctionContext): ...
 
 
 def test_the_agent_s_function_gives_cvat_s_shapes(transport: LocalTransport) -> None:
-    function: auto_annotation.InteractionFunction = cvat_agent.OISInteraction(Client(transport))
+    function: auto_annotation.InteractionFunction = agent.OISInteraction(Client(transport))
     assert (function.spec.min_pos_points, function.spec.min_neg_points) == (1, 0)
     assert function.spec.min_bounding_boxes is None  # CVAT lets nobody draw one
     picture = function.preprocess_image(Context(), Image.fromarray(PIXELS))
@@ -337,7 +337,7 @@ def test_the_agent_s_function_gives_cvat_s_shapes(transport: LocalTransport) -> 
 
 
 def test_cvat_cli_makes_the_function_from_its_parameters(engines: Path) -> None:
-    function = cvat_agent.create(url=f"local:{engines}")
+    function = agent.create(url=f"local:{engines}")
     picture = function.preprocess_image(Context(), Image.fromarray(PIXELS))
     [shape] = function.detect(Context(), picture, Prompts(CLICKS[:1]))
     assert len(shape.points) > 5

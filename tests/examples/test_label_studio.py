@@ -18,9 +18,8 @@ import pytest
 import uvicorn
 from hypothesis import given, settings
 
-from label_studio_backend import Backend, make_app
+from backend import Backend, make_app
 from label_studio_format import Controls, prediction_of_mask, read_controls, read_prompt
-from label_studio_images import ImageFetcher
 from ois_client import Client, InvalidInput
 from ois_client.formats.brush import mask_of_brush
 from ois_client.formats.polygons import Ring, mask_of_rings
@@ -29,6 +28,7 @@ from support.containers.lint import lint_dockerfile
 from support.json_damage import damaged
 from support.label_studio_host import HEIGHT, LEGACY_TOKEN, WIDTH, Host
 from support.tiny_engines import write_engines
+from task_images import ImageFetcher
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "label_studio"
@@ -320,4 +320,4 @@ def test_a_password_is_wanted_where_one_is_set(backend: Backend) -> None:
 def test_the_container_keeps_the_rules() -> None:
     text = (EXAMPLE / "Dockerfile").read_text()
     assert lint_dockerfile(text, ROOT, ("backend",)) == []
-    assert "label_studio_backend.py" in text
+    assert "backend.py" in text

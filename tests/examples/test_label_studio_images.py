@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from label_studio_images import ImageFetcher, place_of
 from ois_client import AccessDenied, InvalidImage, InvalidInput, ServerUnavailable
 from support.label_studio_host import LEGACY_TOKEN, PERSONAL_TOKEN, Host, jpeg
+from task_images import ImageFetcher, place_of
 
 
 @pytest.mark.parametrize(

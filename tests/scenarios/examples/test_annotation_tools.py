@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cvat_interactor
+import interactor
 from ois_client import Client, OISPredictor
 from ois_client.formats.brush import mask_of_brush
 from ois_client.sam.automatic import OISAutomaticMaskGenerator
@@ -33,7 +33,7 @@ from support.server.calls import statistics
 from support.server.players import pixels
 
 ROOT = Path(__file__).resolve().parents[3]
-BACKEND = ROOT / "examples" / "label_studio" / "label_studio_backend.py"
+BACKEND = ROOT / "examples" / "label_studio" / "backend.py"
 LABEL_CONFIG = (BACKEND.parent / "label_config.xml").read_text()
 CLICKS = [(60, 45, True), (5, 5, False), (70, 50, True), (20, 30, True)]
 
@@ -67,7 +67,7 @@ def test_workers_of_cvat_share_the_features(
     image = png(pixels(3000))
     workers = [nuclio_sdk.Context(nuclio_sdk.Logger(50)) for _ in range(2)]
     for worker in workers:
-        cvat_interactor.init_context(worker)
+        interactor.init_context(worker)
     replies = []
     with work_of(server) as cost:
         for count in range(1, len(CLICKS) + 1):
@@ -77,8 +77,8 @@ def test_workers_of_cvat_share_the_features(
                 "neg_points": [[x + 0.5, y + 0.5] for x, y, sign in CLICKS[:count] if not sign],
             }
             event = nuclio_sdk.Event(body=json.dumps(body).encode())
-            replies.append(cvat_interactor.handler(workers[0], event))
-        last = cvat_interactor.handler(workers[1], event)
+            replies.append(interactor.handler(workers[0], event))
+        last = interactor.handler(workers[1], event)
     assert [reply.status_code for reply in (*replies, last)] == [200] * 5
     # The first worker decodes one click per request; the second has to repeat all four.
     assert (cost["ois_encoder"], cost["ois_decoder"]) == (1, 8)

@@ -1,7 +1,7 @@
 """The same for CVAT's agents, which need no Nuclio and work with a CVAT elsewhere.
 
-cvat-cli function create-native "OIS" --function-file cvat_agent.py -p url=str:grpc://ois:8001
-cvat-cli function run-agent ID --function-file cvat_agent.py -p url=str:grpc://ois:8001
+cvat-cli function create-native "OIS" --function-file agent.py -p url=str:grpc://ois:8001
+cvat-cli function run-agent ID --function-file agent.py -p url=str:grpc://ois:8001
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An ML backend for Label Studio: clicks in, brush masks or polygons out.
 
-    OIS_URL=grpc://ois:8001 LABEL_STUDIO_URL=http://label-studio:8080 python label_studio_backend.py
+    OIS_URL=grpc://ois:8001 LABEL_STUDIO_URL=http://label-studio:8080 python backend.py
 
 Label Studio sends all clicks on an object each time. The image is fetched once and encoded once,
 however many clicks follow; a click more is one click for the network.
@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from label_studio_format import prediction_of_mask, read_controls, read_prompt
-from label_studio_images import ImageFetcher
 from ois_client import (
     AccessDenied,
     Client,
@@ -34,6 +33,7 @@ from ois_client import (
     ServerUnavailable,
 )
 from ois_client.sessions.replay import RecentSessions, replay
+from task_images import ImageFetcher
 
 log = logging.getLogger("ois.label_studio")
 
