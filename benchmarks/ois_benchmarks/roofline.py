@@ -1,15 +1,15 @@
-"""What this machine can do at most: arithmetic and memory, measured, for the roofline.
+"""The peak arithmetic and memory rates of a machine, measured, for the roofline.
 
     {"benchmark": "ceilings", "schema": 1, "fp32_flops": 3.9e11, "bf16_flops": 7.4e11,
      "bytes_per_s": 2.9e10, "kernels": {"product, NumPy, fp32": 3.1e11, ...}, ...}
 
-A GPU's are measured by `gpu_ceilings`, in the same file format, with the GPU's name.
+Those of a GPU are measured by `ois bench ceilings` and written in the same format, with the GPU's
+name.
 
-A roofline says what a network could reach: it does F FLOPs and moves B bytes, so it takes at
-least max(F / peak arithmetic, B / peak bandwidth) seconds. Which one is larger is decided by
-the intensity F / B (Williams, Waterman and Patterson 2009). A peak is the best repetition of
-the best kernel: what was reached once can be reached. Several kernels, because no library is
-the fastest on every processor.
+The roofline is a lower bound of a network's time: with F FLOPs and B bytes moved, it takes at least
+max(F / peak arithmetic, B / peak bandwidth) seconds. The intensity F / B decides which is larger
+(Williams, Waterman and Patterson 2009). A peak is the best repetition of the best kernel. Several
+kernels are tried, because no library is the fastest on every processor.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client.contract.errors import InvalidInput
 
 SCHEMA = 1
-#: Arithmetic that has a ceiling.
+#: Precisions that can have a ceiling.
 PRECISIONS = ("fp32", "bf16", "fp16")
-#: Of these a processor has kernels worth measuring.
+#: Precisions that are measured on a processor.
 _CPU_PRECISIONS = ("fp32", "bf16")
-#: Product of two square matrices, and a 3x3 convolution of as many channels on a square:
-#: large enough for every core, small enough for seconds.
+#: Side of two square matrices, and channels and side of a 3x3 convolution: large enough to use
+#: every core, small enough to take seconds.
 _SIDE, _CHANNELS, _GRID = 2048, 256, 128
-#: Bytes of each of the three arrays of the triad: far beyond any cache.
+#: Bytes of each of the three arrays of the triad, much larger than any cache.
 _ARRAY_BYTES = 2**28
 _ROUNDS = 5
 _TRIAD = "triad, PyTorch"
@@ -43,11 +43,13 @@ Kernel = Callable[[], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceilings:
-    """fp32_flops, bf16_flops, fp16_flops: per second; half precision is None where it is not
-    faster than fp32 (the processor has no instructions for it). bytes_per_s: read and written by
-    a + s * b -> c, on a GPU by a copy. kernels: what each reached. gpu, or without one cpu, cores
-    and threads: what the numbers hold for. noisy: others used the cores meanwhile, so the ceilings
-    are too low.
+    """The peak rates of one machine.
+
+    fp32_flops, bf16_flops, fp16_flops: per second; None if half precision is not faster than fp32,
+    because the processor has no instructions for it. bytes_per_s: read and written, by
+    c = a + s * b, or on a GPU by a copy. kernels: the rate of each. The ceilings hold for `gpu` or,
+    if that is None, for `cpu`, `cores` and `threads`. noisy: other programs used the cores, so the
+    ceilings are too low.
     """
 
     fp32_flops: float
@@ -63,7 +65,7 @@ class Ceilings:
     gpu: str | None = None
 
     def peaks(self) -> dict[str, float]:
-        """FLOP/s of every precision that has a ceiling of its own."""
+        """FLOP/s of every precision that has its own ceiling."""
         named = zip(PRECISIONS, (self.fp32_flops, self.bf16_flops, self.fp16_flops), strict=True)
         return {precision: flops for precision, flops in named if flops}
 
@@ -73,16 +75,17 @@ class Ceilings:
 
     @property
     def where(self) -> str:
-        """What was measured, for a reader."""
+        """The machine, for people."""
         return self.gpu or f"{self.cpu}, {self.threads} threads"
 
     def floor_s(self, flops: float, bytes_moved: float, precision: str) -> float:
-        """The least seconds for so much work."""
+        """The least possible seconds for this work."""
         return max(flops / self.peak(precision), bytes_moved / self.bytes_per_s)
 
     def holds_for(self, described: Mapping[str, Any], device: str = "cpu") -> bool:
-        """Whether results with this `machine` were measured on the same kind of processor, or
-        where `device` is not the CPU, of GPU.
+        """Whether these ceilings apply to a result.
+
+        described: the `machine` of the result. device: "cpu", or else a GPU.
         """
         if device != "cpu" or self.gpu is not None:
             return device != "cpu" and self.gpu is not None and self.gpu == described.get("gpu")
@@ -98,7 +101,7 @@ class Ceilings:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Ceilings:
-        """Raises `InvalidInput` when the document is something else."""
+        """Raises `InvalidInput` if the document is something else."""
         needed = {one.name for one in fields(cls) if one.default is MISSING}
         if document.get("schema") != SCHEMA or not needed <= document.keys():
             raise InvalidInput(f"not ceilings of schema {SCHEMA}; measure them again")
@@ -106,7 +109,7 @@ class Ceilings:
 
 
 def measure(threads: int | None = None) -> Ceilings:
-    """A few seconds of all cores, or of `threads` threads."""
+    """Measure this processor with `threads` threads, by default one per core. Takes seconds."""
     import torch
 
     described = machine.describe()
@@ -136,13 +139,13 @@ def measure(threads: int | None = None) -> Ceilings:
 
 
 def read_ceilings(path: Path) -> Ceilings:
-    """Raises `InvalidInput` when the file cannot be read or holds something else."""
+    """Raises `InvalidInput` if the file cannot be read or holds something else."""
     document = read_json(path)
     return Ceilings.from_dict(document if isinstance(document, dict) else {})
 
 
 def _kernels() -> dict[str, tuple[float, Kernel]]:
-    """Name -> FLOPs of a run (bytes for the triad), and the run."""
+    """By name: FLOPs of one run (bytes for the triad), and a function that runs it."""
     import numpy as np
     import torch
 
@@ -176,7 +179,7 @@ def _kernels() -> dict[str, tuple[float, Kernel]]:
 
 
 def _best_rates(kernels: Mapping[str, tuple[float, Kernel]]) -> dict[str, float]:
-    """Work per second at best. In rounds, so that a disturbance does not hit one kernel alone."""
+    """The best work per second of each kernel. Runs in rounds, to spread disturbances."""
     best = dict.fromkeys(kernels, float("inf"))
     for number in range(_ROUNDS + 1):
         for name, (_, run) in kernels.items():

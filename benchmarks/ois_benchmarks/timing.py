@@ -1,8 +1,8 @@
-"""Repeated timing that notices when somebody else was using the machine.
+"""Repeated timing that detects when other programs use the machine.
 
-A repetition counts only if other processes used less than a few percent of the cores
-meanwhile (all busy time minus that of this process and its children, from /proc). Medians come
-with a bootstrap confidence interval, and with how many repetitions had to be thrown away.
+A repetition counts only if other processes used at most a few percent of the cores during it. Their
+use is all busy time minus that of this process and its children, from /proc. Medians come with a
+bootstrap confidence interval and the number of discarded repetitions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _STAT = Path("/proc/stat")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. `noisy`: the machine never became quiet, so disturbed repetitions are used."""
+    """Seconds. noisy: there were too few undisturbed repetitions, so all were used.
+
+    discarded: disturbed repetitions. others_share: largest share of the cores that other programs
+    used during a repetition that counts.
+    """
 
     median_s: float
     low_s: float
@@ -42,7 +46,10 @@ class Timing:
 def measure(
     run: Callable[[], object], *, repeats: int, warmup: int = 1, patience: int = 4
 ) -> Timing:
-    """Time `run` until `repeats` quiet repetitions, giving up after `patience` times as many."""
+    """Time `run` until there are `repeats` undisturbed repetitions.
+
+    Gives up after `patience` times as many repetitions. warmup: calls that are not timed.
+    """
     for _ in range(warmup):
         run()
     quiet: list[float] = []
@@ -75,14 +82,14 @@ def measure(
 
 
 def busy_share(seconds: float = 1.0) -> float:
-    """The share of all cores that others use while this process sleeps."""
+    """The share of all cores that other programs use, measured while this process sleeps."""
     before = _clocks()
     time.sleep(seconds)
     return round(_others_share(before, _clocks(), seconds), 4)
 
 
 def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Bootstrap confidence interval of the median; deterministic."""
+    """The bootstrap confidence interval of the median. Deterministic."""
     generator = np.random.default_rng(0)
     values = np.asarray(samples)
     medians = np.median(generator.choice(values, (2000, len(values))), axis=1)
@@ -101,15 +108,15 @@ def _clocks() -> tuple[float, float]:
 
 
 def _children_seconds(process: int) -> float:
-    """CPU seconds of the running processes that `process` started, and of theirs.
+    """CPU seconds of all running descendants of `process`.
 
-    A server that is measured through its client must not count as somebody else.
+    A server that is measured through its client does not count as another program.
     """
     seconds = 0.0
     for listing in Path(f"/proc/{process}/task").glob("*/children"):
         try:
             children = [int(word) for word in listing.read_text().split()]
-        except OSError:  # a thread ended meanwhile
+        except OSError:  # the thread has ended
             continue
         for child in children:
             try:
@@ -124,7 +131,7 @@ def _children_seconds(process: int) -> float:
 def _others_share(
     before: tuple[float, float], after: tuple[float, float], elapsed_s: float
 ) -> float:
-    # /proc/stat counts in 10 ms ticks: what is shorter than a few ticks cannot be judged.
+    # /proc/stat counts in ticks of 10 ms, too coarse for less than a few ticks.
     if elapsed_s < 0.05:
         return 0.0
     others = (after[0] - before[0]) - (after[1] - before[1])

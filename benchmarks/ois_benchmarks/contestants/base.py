@@ -1,8 +1,8 @@
-"""What a network must offer to be measured: the interface between benchmarks and adapters.
+"""The interface between benchmarks and contestants: what a network must offer to be measured.
 
-A new peer is one adapter, a class with these members and a function that opens it, and one
-line in `contestants.py`; `docs/benchmarks.md` shows an example. An adapter calls the peer's
-own code and decides nothing that the peer's own evaluation decides otherwise.
+A new peer is one adapter: a class with these members, a function that opens it, and one line in
+`registry.py`. `docs/benchmarks.md` shows an example. An adapter calls the peer's own code and uses
+the settings of the peer's own evaluation.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from ois_client.contract.errors import OISError
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-#: OIS's network in `Place.engines`.
+#: File name of OIS's network in `Place.engines`.
 CHECKPOINT = "checkpoint.safetensors"
 
 
 class NotHere(OISError):
-    """What this contestant needs is not on this machine: a row with a reason, not a defect."""
+    """Something that the contestant needs is missing on this machine. The row gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a contestant runs.
+    """Where a contestant runs, and the files it may use.
 
-    checkout: the user's clone of its code; None where there is none. weights: its file; None
-    for random ones. engines: folder with OIS's `CHECKPOINT` and, for those that want them, its
-    exported engines. plans: the folder that `ois build` wrote. scratch: a folder for
-    what is made meanwhile. device: "cpu" or "cuda".
+    threads: CPU threads. scratch: folder for temporary files. device: "cpu" or "cuda". checkout:
+    the user's clone of the peer's code, or None. weights: the peer's weights file; None for random
+    weights. engines: folder with OIS's `CHECKPOINT` and, if the contestant needs them, its exported
+    engines. plans: folder that `ois build` wrote.
     """
 
     threads: int
@@ -52,9 +52,9 @@ class Place:
 class Contestant(Protocol):
     """One network in one engine, loaded.
 
-    encodes: whether `set_image` computes image features; where it does not (SimpleClick), the
-    encode's figures are left out instead of showing a zero. served: whether a server answers,
-    so that a click is what `Definition.SESSION` means.
+    encodes: whether `set_image` computes image features. If not (SimpleClick), results have no
+    encode figure, rather than a zero. served: whether a server answers, so that a click is a
+    `Definition.SESSION`.
     """
 
     encodes: bool
@@ -64,33 +64,33 @@ class Contestant(Protocol):
     def identity(self) -> Identity: ...
 
     def set_image(self, image: Image) -> None:
-        """(H, W, 3) uint8 RGB. All work on the image is done, on a GPU too, when it returns."""
+        """Set an image, (H, W, 3) uint8 RGB. All work on it, also on a GPU, is done on return."""
 
     def click(self, clicks: Sequence[Click]) -> Mask:
-        """All clicks on one object so far -> its mask (H, W) in the image's own size.
+        """Segment one object from all its clicks so far. Returns (H, W) at the image's own size.
 
-        One click begins another object; with more, the mask of the call before is the previous
-        mask, as the peer's own evaluation feeds it back.
+        A single click begins a new object. With more clicks, the mask of the last call is the
+        previous mask, fed back as in the peer's own evaluation.
         """
 
     def cost(self) -> Cost | None:
-        """Parameters, FLOPs and bytes for the image set last; None where nothing can count."""
+        """Parameters, FLOPs and bytes for the current image; None if they cannot be counted."""
 
     def close(self) -> None:
-        """Let go of processes and memory; twice is fine."""
+        """Release processes and memory. May be called twice."""
 
 
 @runtime_checkable
 class BatchedContestant(Protocol):
-    """A contestant that answers several objects in one call."""
+    """A contestant that segments several objects per call."""
 
     def click_each(self, points: Sequence[Click]) -> Mask:
-        """One click on each of N objects -> (N, H, W)."""
+        """Make one click on each of N objects. Returns masks (N, H, W)."""
 
 
 @runtime_checkable
 class AutomaticContestant(Protocol):
-    """A contestant with an automatic mask generator of its own."""
+    """A contestant with its own automatic mask generator."""
 
     def automatic(self, image: Image, points_per_side: int) -> int:
-        """Encode and segment everything, one point a batch -> how many masks were kept."""
+        """Encode and segment everything, one point per batch. Returns the number of masks kept."""

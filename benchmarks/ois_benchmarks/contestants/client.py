@@ -1,4 +1,4 @@
-"""A contestant of `ois bench spc` as a client, so that the robot user can click on it too."""
+"""A contestant with the interface of `Client`, so that `ois bench quality` can evaluate it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PEER = "peer:"
 
 
 class PeerClient:
-    """What `quality` needs of a `Client`: `info`, `open`, `close`.
+    """The part of `Client` that the quality benchmark needs: `info`, `open` and `close`.
 
-    Weights of a peer are trained where a file was named; its preprocessing is its own.
+    The weights count as trained if a file is given. Preprocessing is the peer's own.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class PeerClient:
         weights: Path | None = None,
         threads: int = 1,
     ) -> None:
-        """Raises `NotHere` and what the peer's adapter raises."""
+        """Raises `NotHere` if something is missing, and what the peer's adapter raises."""
         self._scratch = tempfile.TemporaryDirectory(prefix="ois-peer-")
         place = Place(
             threads=threads,
@@ -59,7 +59,7 @@ class PeerClient:
         )
 
     def open(self, image: ImageSource) -> PeerSession:
-        """One object on `image`; the peer knows one image at a time."""
+        """Open a session for one object. The peer holds one image at a time."""
         self._contestant.set_image(load_image(image).pixels())
         return PeerSession(self._contestant)
 
@@ -82,7 +82,7 @@ class PeerClient:
 class PeerSession:
     """The clicks on one object."""
 
-    #: A peer's replies name no model.
+    #: Always None, because a peer sends no replies.
     last_reply: Any = None
 
     def __init__(self, contestant: Contestant) -> None:
@@ -90,6 +90,6 @@ class PeerSession:
         self._clicks: list[Click] = []
 
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.uint8]:
-        """-> (H, W) uint8, 1 = object."""
+        """Add a click. Returns the mask (H, W) uint8, 1 = object."""
         self._clicks.append(Click(x, y, positive))
         return self._contestant.click(self._clicks).astype(np.uint8)

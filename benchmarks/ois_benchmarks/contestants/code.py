@@ -1,4 +1,4 @@
-"""Finding a peer's own code: a package from PyPI, or the user's clone; and which version it is."""
+"""Find a peer's own code, a package from PyPI or the user's clone, and its version."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from ois_benchmarks.contestants.standins import supply_missing
 class Source:
     """Where a peer's code comes from.
 
-    repository: for people to clone. commit: the version that the adapter was written for.
-    folder: what to put on the import path, inside the clone. module: the package to import
-    from it. pypi: (distribution, version, module) where one exists; a clone wins over it.
-    needs: module -> distribution, for what the code imports and nothing can stand in for.
-    light: libraries it imports that a stand-in can serve, see `standins`.
+    repository: on GitHub. commit: the version that the adapter was written for. folder: inside the
+    clone, to put on the import path. module: the package in it. pypi: (distribution, version,
+    module) if it is on PyPI; a clone takes precedence. needs: module -> distribution, for imports
+    that must be installed. light: libraries that `standins` can replace.
     """
 
     repository: str
@@ -34,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class PeerCode:
-    """module: the importable name. text: for the row. warnings: what differs from the known."""
+    """module: its import name. text: source and version, for the row. warnings: deviations."""
 
     module: str
     text: str
@@ -42,9 +41,10 @@ class PeerCode:
 
 
 def open_code(source: Source, checkout: Path | None) -> PeerCode:
-    """Make the code importable in this process, which then belongs to this peer alone.
+    """Make the code importable in this process, which can then serve only this peer.
 
-    Two peers' packages have the same names (`isegm`, `segment_anything`). Raises `NotHere`.
+    Packages of different peers have the same names (`isegm`, `segment_anything`). Raises `NotHere`
+    if the code or one of its needs is missing.
     """
     for module, distribution in source.needs.items():
         if util.find_spec(module) is None:
@@ -98,13 +98,13 @@ def _clone(source: Source, checkout: Path) -> tuple[str, str, list[str]]:
 
 
 def _version(checkout: Path) -> tuple[str | None, bool]:
-    """(commit, whether its Python files were changed); None without git or a clone."""
+    """The commit, or None if it is not a git clone, and whether its Python files are changed."""
     try:
         commit = _git(checkout, "rev-parse", "HEAD")
         changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
     except (OSError, subprocess.CalledProcessError):
         return None, False
-    # A folder without .git inside some other repository would answer with that one's commit.
+    # For a folder without .git inside another repository, git reports that repository's commit.
     inside = Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve() == checkout.resolve()
     return (commit, bool(changed)) if inside else (None, False)
 

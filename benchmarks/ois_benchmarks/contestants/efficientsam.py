@@ -1,7 +1,7 @@
-"""EfficientSAM through its own model; its repository has no predictor class.
+"""EfficientSAM, run through its own model, because its repository has no predictor class.
 
-It takes no previous mask, and of an object's clicks it uses the first six
-(`decoder_max_num_input_points`, efficient_sam.py): its rows say so.
+It takes no previous mask and uses only the first six clicks of an object
+(`decoder_max_num_input_points` in efficient_sam.py). Its rows carry a warning about this.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SOURCE = Source(repository="yformer/EfficientSAM", commit="d525f62", module="eff
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """label: for tables. width, heads: of the ViT, as `build_efficient_sam_vit{t,s}` pass them."""
+class EfficientSamVariant:
+    """label: for tables. width, heads: of the ViT, as in `build_efficient_sam_vit{t,s}`."""
 
     label: str
     width: int
@@ -40,12 +40,12 @@ class Variant:
 
 
 VARIANTS = {
-    "efficientsam-ti": Variant("EfficientSAM-Ti", 192, 3),
-    "efficientsam-s": Variant("EfficientSAM-S", 384, 6),
+    "efficientsam-ti": EfficientSamVariant("EfficientSAM-Ti", 192, 3),
+    "efficientsam-s": EfficientSamVariant("EfficientSAM-S", 384, 6),
 }
 
 
-def open_efficientsam(place: Place, variant: Variant) -> EfficientSamContestant:
+def open_efficientsam(place: Place, variant: EfficientSamVariant) -> EfficientSamContestant:
     """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)

@@ -1,7 +1,7 @@
-"""OIS in every engine, through `Client`, as its users run it.
+"""OIS in every engine, through `Client`, as users run it.
 
-In process every call takes the whole way of a click: checks, engine, resizing to the picture,
-mask. `ois-server` is the same behind the embedded Triton server, over gRPC on loopback.
+In process, a call includes everything that belongs to a click: checks, engine, resizing to the
+picture, mask. `ois-server` is the same behind the embedded Triton server, over gRPC on loopback.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from ois_client.sessions.session import Session
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest
 
-#: Features of a few images: each encode is of a picture that the store does not know.
+#: Enough for the features of a few images. Every encode is of an image that is not in the store.
 _CACHE_BYTES = 2**29
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """label: for tables. precision: of the arithmetic, "fp32", "bf16" or "fp16".
+class OisVariant:
+    """One way to run OIS.
 
-    rewritten: with the exact rewrites. served: behind the embedded server. gpu: needs one; the
-    others run on the CPU whatever `--device` says.
+    label: for tables. precision: "fp32", "bf16" or "fp16". rewritten: with the exact rewrites.
+    served: behind the embedded server. gpu: runs on a GPU; the others run on the CPU, whatever
+    `--device` says.
     """
 
     label: str
@@ -46,27 +47,29 @@ class Variant:
 
 
 VARIANTS = {
-    "ois-torch-unrewritten": Variant(label="PyTorch, as described", rewritten=False),
-    "ois-torch": Variant(label="PyTorch", backend="torch"),
-    "ois-onnxruntime": Variant(label="ONNX Runtime", backend="onnxruntime"),
-    "ois-openvino-fp32": Variant(label="OpenVINO", backend="openvino"),
-    "ois-openvino-bf16": Variant(label="OpenVINO bf16", backend="openvino", precision="bf16"),
-    "ois-server": Variant(label="Triton on this machine", served=True),
-    "ois-torch-cuda": Variant(
+    "ois-torch-unrewritten": OisVariant(label="PyTorch, as described", rewritten=False),
+    "ois-torch": OisVariant(label="PyTorch", backend="torch"),
+    "ois-onnxruntime": OisVariant(label="ONNX Runtime", backend="onnxruntime"),
+    "ois-openvino-fp32": OisVariant(label="OpenVINO", backend="openvino"),
+    "ois-openvino-bf16": OisVariant(label="OpenVINO bf16", backend="openvino", precision="bf16"),
+    "ois-server": OisVariant(label="Triton on this machine", served=True),
+    "ois-torch-cuda": OisVariant(
         label="PyTorch on the GPU", backend="torch", precision="fp16", gpu=True
     ),
-    "ois-server-cuda": Variant(
+    "ois-server-cuda": OisVariant(
         label="Triton on this machine, PyTorch on the GPU", precision="fp16", served=True, gpu=True
     ),
-    "ois-tensorrt": Variant(label="TensorRT", backend="tensorrt", precision="fp16", gpu=True),
+    "ois-tensorrt": OisVariant(label="TensorRT", backend="tensorrt", precision="fp16", gpu=True),
 }
 
 
-def open_ois(place: Place, variant: Variant) -> OisContestant:
-    """Raises `NotHere` without a GPU that the variant needs, `EngineError`."""
+def open_ois(place: Place, variant: OisVariant) -> OisContestant:
+    """Raises `NotHere` if the variant needs a GPU or plans that are missing, `EngineError` if the
+    engines cannot be opened.
+    """
     folder = place.engines
     if folder is None:
-        raise InvalidInput("no folder of OIS's engines was given")
+        raise InvalidInput("no folder with OIS's engines was given")
     if variant.gpu and place.device == "cpu":
         raise NotHere("it runs on a GPU; measure it with --device cuda")
     loaded = load_checkpoint(folder / CHECKPOINT)
@@ -87,7 +90,7 @@ def open_ois(place: Place, variant: Variant) -> OisContestant:
         )
 
 
-def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> Client:
+def _client(place: Place, variant: OisVariant, folder: Path, stack: ExitStack) -> Client:
     checkpoint = str(folder / CHECKPOINT)
     if variant.served:
         return _server(place, folder, stack, on_gpu=variant.gpu)
@@ -110,9 +113,11 @@ def _client(place: Place, variant: Variant, folder: Path, stack: ExitStack) -> C
 
 
 def _plans(place: Place) -> Path:
-    """The folder of one GPU and model, in what `ois build` wrote, or that folder itself."""
+    """The one folder of engines in `place.plans`, which may be that folder itself."""
     if place.plans is None:
-        raise NotHere("no TensorRT engines were named; build them, then --plans FOLDER")
+        raise NotHere(
+            "no TensorRT engines were given; build them with `ois build`, then use --plans FOLDER"
+        )
     found = sorted({*place.plans.glob(MANIFEST_FILE), *place.plans.glob(f"*/{MANIFEST_FILE}")})
     if len(found) != 1:
         names = ", ".join(each.parent.name for each in found) or "none"
@@ -136,8 +141,10 @@ def _server(place: Place, folder: Path, stack: ExitStack, *, on_gpu: bool) -> Cl
 
 
 def write_unloaded_engines(folder: Path, checkpoint: Path) -> Path:
-    """An engine folder for a server that runs the checkpoint: its manifest is right, its engines
-    are empty files, since exporting them takes minutes and nothing would load them.
+    """Write an engine folder for a server that runs the checkpoint itself.
+
+    Its manifest is complete, but its engines are empty files: exporting them takes minutes, and
+    such a server does not load them. Returns `folder`.
     """
     from ois_runtime.torch.engine import checkpoint_manifest
 
@@ -152,7 +159,7 @@ def write_unloaded_engines(folder: Path, checkpoint: Path) -> Path:
     return folder
 
 
-def _identity(client: Client, variant: Variant, loaded: Checkpoint) -> Identity:
+def _identity(client: Client, variant: OisVariant, loaded: Checkpoint) -> Identity:
     info = client.info
     longest = loaded.config.longest
     return Identity(
@@ -168,7 +175,7 @@ def _identity(client: Client, variant: Variant, loaded: Checkpoint) -> Identity:
 
 
 class OisContestant:
-    """A session of `Client`, one object at a time."""
+    """A session of `Client` as a contestant."""
 
     encodes = True
 
@@ -194,7 +201,7 @@ class OisContestant:
 
     @property
     def identity(self) -> Identity:
-        """Its input size is that of the image set last: nothing is padded."""
+        """The input size is that of the current image, because nothing is padded."""
         if self._session is None:
             return self._identity
         geometry = self._session.geometry
@@ -202,7 +209,7 @@ class OisContestant:
         return replace(self._identity, input_size=size)
 
     def set_image(self, image: Image) -> None:
-        # The store knows an image by its digest and would not encode it twice.
+        # Change a pixel, because the store would not encode the same image twice.
         self._opened += 1
         image = image.copy()
         image[0, 0] = self._opened & 255, self._opened >> 8 & 255, self._opened >> 16 & 255
@@ -222,13 +229,13 @@ class OisContestant:
         return np.stack([masks[obj] for obj in asked]).view(np.bool_)
 
     def cost(self) -> Cost | None:
-        """bf16 moves half the bytes of fp32; the few tensors that stay fp32 are neglected."""
+        """Half precision counts as half the bytes of fp32; the few fp32 tensors are neglected."""
         from ois_network.flops import click_flops
         from ois_network.split import Rewrites
 
         geometry = self._open().geometry
         rows = click_flops(self._config, geometry.network_height, geometry.network_width)
-        # The last row caches K and V, which no engine does by default.
+        # The last row caches K and V, which engines do not do by default.
         row = rows[0]
         if self._rewritten:
             row = rows[-1] if Rewrites().effective(self._config).cached_kv else rows[-2]

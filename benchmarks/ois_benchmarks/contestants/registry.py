@@ -1,7 +1,7 @@
-"""Who can be measured, by name: OIS in every engine, and the peers.
+"""All contestants by name: OIS in every engine, and the peers.
 
-`ois bench spc --contestant module:function` measures one that is not listed: a function that
-takes a `Place` and returns a `Contestant`.
+`ois bench spc --contestant module:function` measures a contestant that is not listed here. The
+function takes a `Place` and returns a `Contestant`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ Opener = Callable[[Place], Contestant]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """peer: whose clone and weights `--checkout` and `--weights` name; "" for OIS.
+    """How to open a contestant: `module.function(place, module.VARIANTS[name])`.
 
-    exported: wants OIS's exported graphs, which take minutes to make; others the checkpoint alone.
-    memory_gib: what it needs at ViT-B and 1024 pixels, exporting and counting included, with a
-    margin; checked before it starts.
-    module, function: `function(place, module.VARIANTS[name])` opens it.
+    peer: the name that `--checkout` and `--weights` use; "" for OIS. memory_gib: what it needs for
+    ViT-B at 1024 pixels, including export and counting, with a margin; checked before it starts.
+    exported: needs OIS's exported graphs, which take minutes to make, not only the checkpoint.
     """
 
     peer: str
@@ -75,9 +74,9 @@ PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entr
 
 
 def choose(names: list[str]) -> list[str]:
-    """The contestants of `names`: names, `ois`, a peer for all of its kind, `module:function`.
+    """The contestants for `names`: their names, `ois`, peers (all of that peer), `module:function`.
 
-    No names: all. Raises `InvalidInput` for an unknown one.
+    Without names, all contestants. Raises `InvalidInput` for an unknown name.
     """
     chosen: list[str] = []
     for name in map(present_name, names or CONTESTANTS):
@@ -92,17 +91,19 @@ def choose(names: list[str]) -> list[str]:
 
 
 def wants_export(name: str) -> bool:
-    """Whether OIS's graphs must be exported for it. Foreign contestants bring their own."""
+    """Whether the contestant needs OIS's exported graphs."""
     return name in CONTESTANTS and CONTESTANTS[name].exported
 
 
 def peer_of(name: str) -> str:
-    """Whose `--checkout` and `--weights` it takes; "" for OIS."""
+    """The name that `--checkout` and `--weights` use for the contestant; "" for OIS."""
     return CONTESTANTS[name].peer if name in CONTESTANTS else name
 
 
 def open_contestant(name: str, place: Place) -> Contestant:
-    """Raises `NotHere` when something it needs is missing, and what its adapter raises."""
+    """Open a contestant. Raises `NotHere` if something it needs is missing, and what its adapter
+    raises.
+    """
     if name not in CONTESTANTS:
         return _foreign(name)(place)
     entry = CONTESTANTS[name]

@@ -1,7 +1,7 @@
-"""SAM, HQ-SAM and MobileSAM through their own `SamPredictor`, and their mask generators.
+"""SAM, HQ-SAM and MobileSAM through their own `SamPredictor` and mask generators.
 
-One mask a click (`multimask_output=False`), the cheaper of SAM's two modes, with the
-low-resolution logits of the click before as `mask_input`.
+One mask per click (`multimask_output=False`), which is the cheaper of SAM's two modes. The
+low-resolution logits of the previous click are the `mask_input`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ SIDE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """label: for tables. model: a key of the code's `sam_model_registry`. hoisted: HQ-SAM with
-    the features that depend on the image alone computed once an image, not once a click.
+class SamVariant:
+    """One network of SAM's family.
+
+    label: for tables. model: its key in `sam_model_registry`. hoisted: HQ-SAM with image-only
+    features computed once per image, not once per click.
     """
 
     label: str
@@ -67,23 +69,25 @@ MOBILE_SAM = Source(
 )
 
 VARIANTS = {
-    "sam-vitb": Variant(label="SAM ViT-B", family="sam", source=SAM, model="vit_b"),
-    "hqsam-vitb": Variant(label="HQ-SAM ViT-B", family="hqsam", source=HQ_SAM, model="vit_b"),
-    "hqsam-vitb-hoisted": Variant(
+    "sam-vitb": SamVariant(label="SAM ViT-B", family="sam", source=SAM, model="vit_b"),
+    "hqsam-vitb": SamVariant(label="HQ-SAM ViT-B", family="hqsam", source=HQ_SAM, model="vit_b"),
+    "hqsam-vitb-hoisted": SamVariant(
         label="HQ-SAM ViT-B, image part hoisted",
         family="hqsam",
         source=HQ_SAM,
         model="vit_b",
         hoisted=True,
     ),
-    "hqsam-light": Variant(
+    "hqsam-light": SamVariant(
         label="HQ-SAM light (TinyViT)", family="hqsam", source=HQ_SAM, model="vit_tiny"
     ),
-    "mobilesam": Variant(label="MobileSAM", family="mobilesam", source=MOBILE_SAM, model="vit_t"),
+    "mobilesam": SamVariant(
+        label="MobileSAM", family="mobilesam", source=MOBILE_SAM, model="vit_t"
+    ),
 }
 
 
-def open_sam(place: Place, variant: Variant) -> SamContestant:
+def open_sam(place: Place, variant: SamVariant) -> SamContestant:
     """Raises `NotHere` without the code, `CheckpointError` for weights of another network."""
     device = prepare_torch(place)
     code = open_code(variant.source, place.checkout)
@@ -97,7 +101,7 @@ def open_sam(place: Place, variant: Variant) -> SamContestant:
     return SamContestant(predictor, identity, code)
 
 
-def build(code: PeerCode, variant: Variant, weights: Path | None) -> Any:
+def build(code: PeerCode, variant: SamVariant, weights: Path | None) -> Any:
     network = importlib.import_module(code.module).sam_model_registry[variant.model]()
     if weights is not None:
         load_weights(network, read_weights(weights), weights)
@@ -105,7 +109,7 @@ def build(code: PeerCode, variant: Variant, weights: Path | None) -> Any:
 
 
 class SamContestant(TorchContestant):
-    """A `SamPredictor`."""
+    """A `SamPredictor` as a contestant."""
 
     def __init__(self, predictor: Any, identity: Identity, code: PeerCode) -> None:
         super().__init__(predictor.model, identity)
@@ -149,30 +153,32 @@ class SamContestant(TorchContestant):
 
 
 class HoistedHqSam(SamContestant):
-    """HQ-SAM whose decoder gets its image-only features from `set_image`.
+    """HQ-SAM with its image-only features computed in `set_image`.
 
     `MaskDecoderHQ.forward` computes `embedding_encoder(image) + compress_vit_feat(vit)` at every
-    click (mask_decoder_hq.py:124-125). The two modules are replaced by what they gave for this
-    image; all else is HQ-SAM's code, and the masks are the same.
+    click (mask_decoder_hq.py:124-125). Here the two modules return stored results. Everything else
+    is HQ-SAM's code, and the masks are the same.
     """
 
     def __init__(self, predictor: Any, identity: Identity, code: PeerCode) -> None:
         super().__init__(predictor, identity, code)
         decoder = predictor.model.mask_decoder
         self._parts = decoder.embedding_encoder, decoder.compress_vit_feat
-        self._held = Held(), Held()
-        decoder.embedding_encoder, decoder.compress_vit_feat = self._held
-        # Still parameters of the network, for counting them.
+        self._stored = StoredResult(), StoredResult()
+        decoder.embedding_encoder, decoder.compress_vit_feat = self._stored
+        # Keep them registered, so that their parameters are counted.
         decoder.hoisted = nn.ModuleList(self._parts)
 
     def _encode(self, image: Image) -> None:
         super()._encode(image)
-        self._held[0].value = self._parts[0](self.predictor.features)
-        self._held[1].value = self._parts[1](self.predictor.interm_features[0].permute(0, 3, 1, 2))
+        self._stored[0].value = self._parts[0](self.predictor.features)
+        self._stored[1].value = self._parts[1](
+            self.predictor.interm_features[0].permute(0, 3, 1, 2)
+        )
 
 
-class Held(nn.Module):
-    """Gives what it holds, whatever it is asked."""
+class StoredResult(nn.Module):
+    """Returns `value`, whatever the input."""
 
     value: Tensor
 
@@ -181,7 +187,10 @@ class Held(nn.Module):
 
 
 def padded_points(clicks: Sequence[Click]) -> tuple[Any, Any]:
-    """(1, P + 1, 2), (1, P + 1): SAM's ONNX decoder wants a padding point where no box is."""
+    """Points (1, P + 1, 2) and labels (1, P + 1).
+
+    SAM's ONNX decoder needs a padding point if there is no box.
+    """
     points, labels = arrays_of(clicks)
     points = np.concatenate([points, np.zeros((1, 2), np.float32)])[None]
     return points, np.append(labels, -1)[None].astype(np.float32)

@@ -1,8 +1,8 @@
-"""SAM and HQ-SAM as people deploy them: their own ONNX decoder, and the encoder beside it.
+"""SAM and HQ-SAM as ONNX graphs, the way they are usually deployed.
 
-The decoder is each repository's `SamOnnxModel` (prompt encoder, decoder and resizing to the
-image in one graph), exported as its `scripts/export_onnx_model.py` does. The repositories
-export no encoder; the image encoder module goes through the same exporter.
+The decoder is each repository's `SamOnnxModel` (prompt encoder, decoder and resizing to the image
+in one graph), exported as in its `scripts/export_onnx_model.py`. The repositories do not export the
+encoder, so the image encoder is exported in the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
-from ois_benchmarks.contestants.sam import SIDE, SamContestant, Variant, open_sam, padded_points
+from ois_benchmarks.contestants.sam import SIDE, SamContestant, SamVariant, open_sam, padded_points
 from ois_benchmarks.contestants.sam import VARIANTS as EAGER
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.clicks import Click
@@ -42,12 +42,12 @@ _FILES = ("encoder.onnx", "decoder.onnx")
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
-def open_sam_onnx(place: Place, variant: Variant) -> SamOnnxContestant:
-    """Export both graphs into `place.scratch` and load them."""
+def open_sam_onnx(place: Place, variant: SamVariant) -> SamOnnxContestant:
+    """Export both graphs into `place.scratch` and load them. Raises what `open_sam` raises."""
     import onnxruntime
 
     place = replace(place, device="cpu")
-    # Exporting and counting need far more memory than clicking: their peak stays in there.
+    # Exporting and counting need far more memory than clicking. Another process keeps that peak.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         cost = pool.submit(export, place, variant).result()
     eager = open_sam(place, variant)
@@ -62,10 +62,10 @@ def open_sam_onnx(place: Place, variant: Variant) -> SamOnnxContestant:
     return SamOnnxContestant(eager.predictor, identity, cost, sessions[0], sessions[1])
 
 
-def export(place: Place, variant: Variant) -> Cost | None:
-    """Write both graphs; returns what their PyTorch form costs."""
+def export(place: Place, variant: SamVariant) -> Cost | None:
+    """Write both graphs. Returns the cost, counted in PyTorch."""
     eager = open_sam(place, variant)
-    # Counted before the exporter sees the modules; any picture becomes this square.
+    # Count before the exporter changes the modules. Any picture is resized to this square.
     eager.set_image(np.zeros((SIDE, SIDE, 3), np.uint8))
     cost = eager.cost()
     encoder, decoder = (place.scratch / name for name in _FILES)
@@ -76,7 +76,7 @@ def export(place: Place, variant: Variant) -> Cost | None:
 
 
 class SamOnnxContestant:
-    """The two graphs; resizing and normalisation are the predictor's own."""
+    """The two graphs. Resizing and normalisation are the predictor's own."""
 
     encodes = True
     served = False
@@ -114,7 +114,7 @@ class SamOnnxContestant:
             "has_mask_input": np.array([len(clicks) > 1], np.float32),
             "orig_im_size": self._size,
         }
-        # An input that the graph does not use was dropped by the exporter.
+        # The exporter drops inputs that the graph does not use.
         masks, _, self._logits = self._decoder.run(
             None, {name: value for name, value in feeds.items() if name in self._wanted}
         )
@@ -122,7 +122,7 @@ class SamOnnxContestant:
         return mask
 
     def cost(self) -> Cost | None:
-        """Counted in PyTorch: the graphs hold the same products and convolutions."""
+        """Counted in PyTorch, since the graphs have the same products and convolutions."""
         return self._cost
 
     def close(self) -> None:
@@ -130,9 +130,9 @@ class SamOnnxContestant:
 
 
 class _Encoder(nn.Module):
-    """The image encoder with the outputs that the decoder graph takes."""
+    """The image encoder, with the outputs that the decoder graph needs."""
 
-    def __init__(self, network: Any, variant: Variant) -> None:
+    def __init__(self, network: Any, variant: SamVariant) -> None:
         super().__init__()
         self.network = network
         self.variant = variant
@@ -151,7 +151,7 @@ class _Encoder(nn.Module):
 
 
 class _HoistedDecoder(nn.Module):
-    """HQ-SAM's ONNX model with its image-only features as an input."""
+    """HQ-SAM's ONNX model with the image-only features as an input."""
 
     def __init__(self, model: nn.Module, network: Any) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class _HoistedDecoder(nn.Module):
         return self.model(image_embeddings, unused, *rest)
 
 
-def _export_decoder(eager: SamContestant, variant: Variant, path: Path) -> None:
+def _export_decoder(eager: SamContestant, variant: SamVariant, path: Path) -> None:
     network: Any = eager.network
     onnx = importlib.import_module(f"{eager.module}.utils.onnx")
     rows, columns = network.prompt_encoder.image_embedding_size
@@ -198,9 +198,9 @@ def _export(
     path: Path,
     axes: dict[str, dict[int, str]] | None = None,
 ) -> None:
-    """By tracing, as the repositories' scripts do."""
+    """Export by tracing, as the repositories' scripts do."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's remarks on their code
+        warnings.simplefilter("ignore")  # the tracer warns about their code
         torch.onnx.export(
             graph.eval(),
             tuple(inputs.values()),

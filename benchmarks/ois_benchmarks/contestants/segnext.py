@@ -1,4 +1,4 @@
-"""SegNext (SAx1, SAx2) through its own predictor, with the network its model files build."""
+"""SegNext (SAx1, SAx2) through its own predictor, with the network that its model files build."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ SOURCE = Source(
     needs={"cv2": "opencv-python-headless<5"},
     light=("torchvision", "mmcv"),
 )
-#: Its evaluation's threshold of the probability (scripts/evaluate_model.py:56).
+#: Threshold on the probability in SegNext's evaluation (scripts/evaluate_model.py:56).
 THRESHOLD = 0.49
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """label: for tables. model_file: in the clone, whose `build_model` says the dimensions."""
+class SegNextVariant:
+    """label: for tables. model_file: in the clone; its `build_model` sets the dimensions."""
 
     label: str
     model_file: str
 
 
 VARIANTS = {
-    "segnext-sax1": Variant("SegNext SAx1", "plainvit_base1024_cocolvis_sax1.py"),
-    "segnext-sax2": Variant("SegNext SAx2", "plainvit_base1024_hqseg44k_sax2.py"),
+    "segnext-sax1": SegNextVariant("SegNext SAx1", "plainvit_base1024_cocolvis_sax1.py"),
+    "segnext-sax2": SegNextVariant("SegNext SAx2", "plainvit_base1024_hqseg44k_sax2.py"),
 }
 
 
-def open_segnext(place: Place, variant: Variant) -> SegNextContestant:
+def open_segnext(place: Place, variant: SegNextVariant) -> SegNextContestant:
     """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)
@@ -68,13 +68,13 @@ def open_segnext(place: Place, variant: Variant) -> SegNextContestant:
 
 
 def model_file(path: Path, network_module: str) -> ModuleType:
-    """A model file of RITM's family, without the training that it also describes.
+    """Import a model file of RITM's family, without its dependencies for training.
 
-    It begins with a star import of everything training needs; here that module holds what
-    building the network needs. Raises `NotHere` when the clone has no such file.
+    The file begins with a star import of everything that training needs. That module is replaced by
+    one with only what building the network needs. Raises `NotHere` if the clone has no such file.
     """
     if not path.is_file():
-        raise NotHere(f"the clone has no {path.name} in {path.parent}; is it another version?")
+        raise NotHere(f"the clone has no {path.name} in {path.parent}; it may be another version")
     imports = ModuleType("isegm.utils.exp_imports.default")
     network: Any = importlib.import_module(network_module)
     vars(imports)["PlainVitModel"] = network.PlainVitModel
@@ -98,7 +98,7 @@ def state_dict(path: Path) -> Any:
 
 
 def clicker_of(clicks: Sequence[Click]) -> Any:
-    """The clicks in the repository's own `Clicker`; its coordinates are (y, x) integers."""
+    """The clicks as the repository's own `Clicker`, with integer (y, x) coordinates."""
     inference = importlib.import_module("isegm.inference.clicker")
     clicker = inference.Clicker()
     for click in clicks:

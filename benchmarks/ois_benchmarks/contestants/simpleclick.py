@@ -1,8 +1,8 @@
 """SimpleClick (ViT-B at 448, 672 and 1024) through its own predictor.
 
-It has no image features to keep: every click runs the whole network. `flip` is its
-evaluation's test-time augmentation (every click twice); its zoom-in crops to the network's
-size, as in `scripts/evaluate_model.py:170-176`.
+Every click runs the whole network; there are no image features to keep. `flip` is the test-time
+augmentation of its evaluation, which runs every click twice. Zoom-in crops to the network's size,
+as in `scripts/evaluate_model.py:170-176`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ _MODEL_FILE = "plainvit_base448_cocolvis_itermask.py"
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """side: of the network's square input. At every size it is the released ViT-B of 448 pixels,
-    its positional embedding interpolated by SimpleClick's own function, as its evaluation does.
+class SimpleClickVariant:
+    """side: of the network's square input, in pixels. flip: with test-time augmentation.
+
+    At every size it is the released ViT-B for 448 pixels. SimpleClick's own function interpolates
+    its positional embedding, as in its evaluation.
     """
 
     side: int
@@ -52,13 +54,13 @@ class Variant:
 
 
 VARIANTS = {
-    f"simpleclick-{side}{'-flip' if flip else ''}": Variant(side, flip)
+    f"simpleclick-{side}{'-flip' if flip else ''}": SimpleClickVariant(side, flip)
     for side in (448, 672, 1024)
     for flip in (False, True)
 }
 
 
-def open_simpleclick(place: Place, variant: Variant) -> SimpleClickContestant:
+def open_simpleclick(place: Place, variant: SimpleClickVariant) -> SimpleClickContestant:
     """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)
@@ -88,7 +90,7 @@ def open_simpleclick(place: Place, variant: Variant) -> SimpleClickContestant:
 
 
 def _build(checkout: Path) -> Any:
-    """What its model file builds, without the pretrained backbone that training starts from."""
+    """The network of its model file, without loading the pretrained backbone for training."""
     module: Any = model_file(checkout / "models/iter_mask" / _MODEL_FILE, _NETWORK)
     backbone = importlib.import_module("isegm.model.modeling.models_vit").VisionTransformer
     backbone.init_weights_from_pretrained = lambda *_args: None
@@ -113,7 +115,7 @@ class SimpleClickContestant(TorchContestant):
         self._predictor.set_input_image(image)
 
     def click(self, clicks: Sequence[Click]) -> Mask:
-        if len(clicks) == 1:  # forgets the previous mask and the crop
+        if len(clicks) == 1:  # resets the previous mask and the crop
             self._predictor.set_input_image(self._pixels)
         mask: Mask = self._predictor.get_prediction(clicker_of(clicks)) > THRESHOLD
         return mask

@@ -1,10 +1,10 @@
-"""Small stand-ins for libraries that peers import and hardly use, where those are missing.
+"""Small replacements for missing libraries of which peers use only a few functions.
 
-SAM and SegNext need four functions of torchvision, TinyViT three helpers of timm, SegNext and
-SimpleClick one layer of mmcv, SimpleClick's logger a class of tensorboard. torchvision fits only
-its own build of PyTorch, timm needs torchvision, and mmcv 1.x is no longer built. What computes
-here (`resize`, `to_tensor`, non-maximum suppression, `ConvModule`) does what the original does;
-every row that ran with a stand-in says so.
+SAM and SegNext need four functions of torchvision; TinyViT needs three helpers of timm; SegNext and
+SimpleClick need one layer of mmcv; SimpleClick's logger needs a class of tensorboard. A torchvision
+works only with its own build of PyTorch, timm needs torchvision, and mmcv 1.x is no longer built.
+The functions that compute something (`resize`, `to_tensor`, non-maximum suppression, `ConvModule`)
+do the same as the originals. Rows that were measured with a stand-in carry a warning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RELU = {"type": "ReLU"}
 
 
 def supply_missing(libraries: Sequence[str]) -> tuple[str, ...]:
-    """Put a stand-in under the name of each of these that cannot be imported -> warnings."""
+    """Install a stand-in for each library that cannot be imported. Returns the warnings."""
     known: dict[str, tuple[str, Callable[[], dict[str, dict[str, Any]]]]] = {
         "torchvision": ("torchvision.transforms.functional", _torchvision),
         "timm": ("timm.models.layers", _timm),
@@ -39,7 +39,7 @@ def supply_missing(libraries: Sequence[str]) -> tuple[str, ...]:
         for name in [each for each in sys.modules if each.split(".")[0] == library]:
             del sys.modules[name]
         _install(contents())
-        warnings.append(f"{library} cannot be imported here; a stand-in serves its code")
+        warnings.append(f"{library} cannot be imported; a stand-in replaces it")
     return tuple(warnings)
 
 
@@ -54,7 +54,7 @@ def _imports(module: str) -> bool:
 def _install(modules: dict[str, dict[str, Any]]) -> None:
     for name, members in modules.items():
         module = ModuleType(name)
-        module.__path__ = []  # a package, so that its parts can be imported
+        module.__path__ = []  # makes it a package, so that submodules can be imported
         vars(module).update(members)
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
@@ -62,11 +62,11 @@ def _install(modules: dict[str, dict[str, Any]]) -> None:
             setattr(sys.modules[parent], child, module)
 
 
-class _NotHere:
-    """What peers import and, as they are used here, never call."""
+class _Unused:
+    """Stands for classes that peers import but do not call in benchmarks."""
 
     def __init__(self, *_args: object, **_options: object) -> None:
-        raise NotImplementedError("this has no stand-in; install the library itself")
+        raise NotImplementedError("this has no stand-in; install the library")
 
 
 # -- torchvision ---------------------------------------------------------------------------
@@ -83,22 +83,22 @@ def _torchvision() -> dict[str, dict[str, Any]]:
 
 
 def to_tensor(image: np.ndarray[Any, Any]) -> Tensor:
-    """(H, W, C) uint8 -> (C, H, W) float32 in 0..1."""
+    """(C, H, W) float32 in 0..1 from (H, W, C) uint8."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)
 
 
 def resize(image: Image.Image, size: Sequence[int]) -> Image.Image:
-    """A PIL image to (height, width), bilinear, as torchvision resizes PIL images."""
+    """Resize a PIL image to (height, width), bilinear, as torchvision does."""
     return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """(N, 4) x0, y0, x1, y1 -> (N)."""
+    """Areas (N) of boxes (N, 4): x0, y0, x1, y1."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, categories: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy non-maximum suppression within each category -> indices, best score first."""
+    """Greedy non-maximum suppression within each category. Returns indices, best score first."""
     kept: list[int] = []
     order = scores.argsort(descending=True).tolist()
     areas = box_area(boxes)
@@ -132,7 +132,7 @@ def _timm() -> dict[str, dict[str, Any]]:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth; a benchmark never trains, so it passes everything on."""
+    """Stochastic depth, which is the identity in inference."""
 
     def __init__(self, drop_prob: float = 0.0, scale_by_keep: bool = True) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class DropPath(nn.Module):
 
 
 def _tensorboard() -> dict[str, dict[str, Any]]:
-    return {"torch.utils.tensorboard": {"SummaryWriter": _NotHere}}
+    return {"torch.utils.tensorboard": {"SummaryWriter": _Unused}}
 
 
 # -- mmcv ----------------------------------------------------------------------------------
@@ -163,29 +163,29 @@ def _mmcv() -> dict[str, dict[str, Any]]:
         "mmcv.cnn": {
             "ConvModule": ConvModule,
             "MODELS": registry,
-            "build_conv_layer": _NotHere,
-            "build_norm_layer": _NotHere,
+            "build_conv_layer": _Unused,
+            "build_norm_layer": _Unused,
         },
         "mmcv.cnn.bricks": {},
         "mmcv.cnn.bricks.registry": {"ATTENTION": registry},
-        "mmcv.fileio": dict.fromkeys(("FileClient", "load"), _NotHere),
-        "mmcv.parallel": {"is_module_wrapper": _NotHere},
+        "mmcv.fileio": dict.fromkeys(("FileClient", "load"), _Unused),
+        "mmcv.parallel": {"is_module_wrapper": _Unused},
         "mmcv.utils": {
             "Registry": Registry,
-            **dict.fromkeys(("build_from_cfg", "get_logger", "mkdir_or_exist"), _NotHere),
+            **dict.fromkeys(("build_from_cfg", "get_logger", "mkdir_or_exist"), _Unused),
         },
         "mmcv.runner": {
             "BaseModule": BaseModule,
             "auto_fp16": decorator,
             "force_fp32": decorator,
-            "get_dist_info": _NotHere,
+            "get_dist_info": _Unused,
         },
         "mmcv.runner.base_module": {"BaseModule": BaseModule},
     }
 
 
 class BaseModule(nn.Module):
-    """A module that could initialise itself from a config."""
+    """mmcv's base class; the config of its initialisation is ignored."""
 
     def __init__(self, init_cfg: object = None) -> None:
         super().__init__()
@@ -193,7 +193,7 @@ class BaseModule(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """Convolution and ReLU, under the names of mmcv's; with a norm it would be another layer."""
+    """Convolution and ReLU, with mmcv's parameter names. Norms are not supported."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class ConvModule(nn.Module):
     ) -> None:
         super().__init__()
         if norm_cfg is not None or act_cfg != _RELU:
-            raise NotImplementedError("only ConvModule with ReLU and no norm has a stand-in")
+            raise NotImplementedError("the stand-in for ConvModule supports only ReLU and no norm")
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, **options)
         self.activate = nn.ReLU(inplace=True)
 
@@ -216,7 +216,7 @@ class ConvModule(nn.Module):
 
 
 class Registry:
-    """Names -> classes; nothing is ever looked up in it here."""
+    """mmcv's registry of classes. Nothing can be built from it."""
 
     def __init__(self, name: str, **_options: object) -> None:
         self.name = name
@@ -225,4 +225,4 @@ class Registry:
         return lambda registered: registered
 
     def build(self, *_args: object, **_options: object) -> Any:
-        raise NotImplementedError(f"nothing is built from the registry {self.name} here")
+        raise NotImplementedError(f"the stand-in for the registry {self.name} builds nothing")

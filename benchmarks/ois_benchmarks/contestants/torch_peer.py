@@ -1,4 +1,4 @@
-"""What adapters of PyTorch networks share: threads, random weights, counting, identity."""
+"""Shared code of adapters for peers in PyTorch: setup, weights, identity, counting."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ from ois_network.flops import count
 
 
 def prepare_torch(place: Place) -> torch.device:
-    """Threads, no gradients, a fixed seed for random weights. Raises `NotHere` without a GPU."""
+    """Set threads, disable gradients and fix the seed of random weights. Returns the device.
+
+    Raises `NotHere` if the device is a GPU and PyTorch finds none.
+    """
     torch.set_num_threads(place.threads)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     if place.device != "cpu" and not torch.cuda.is_available():
-        raise NotHere(f"PyTorch {torch.__version__} finds no GPU here; measure with --device cpu")
+        raise NotHere(f"PyTorch {torch.__version__} finds no GPU; measure with --device cpu")
     return torch.device(place.device)
 
 
 def read_weights(path: Path) -> Any:
-    """A peer's checkpoint, on the CPU. Raises `CheckpointError`."""
+    """Load a peer's checkpoint on the CPU. Raises `CheckpointError` if that fails."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, ImportError) as error:
         raise CheckpointError(f"the weights {path} cannot be read: {error}") from error
-    except Exception as error:  # pickle's errors have no common base
+    except Exception as error:  # the errors of pickle have no common base class
         raise CheckpointError(
             f"the weights {path} are not a plain PyTorch checkpoint: {error}"
         ) from error
 
 
 def load_weights(network: nn.Module, state: Any, path: Path) -> None:
-    """All of them, strictly. Raises `CheckpointError` when they are of another network."""
+    """Load all weights, strictly. Raises `CheckpointError` if they are of another network."""
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -62,7 +65,7 @@ def identity_of(
     engine: str | None = None,
     warnings: Sequence[str] = (),
 ) -> Identity:
-    """A peer's identity; engine: other than eager PyTorch."""
+    """The identity of a peer in fp32. engine: if it is not eager PyTorch."""
     weights = place.weights
     digest = ""
     if weights is not None:
@@ -82,7 +85,7 @@ def identity_of(
 
 
 class TorchContestant(ABC):
-    """A contestant whose work PyTorch does, and can be counted by running it once more."""
+    """A contestant in PyTorch, whose cost is counted by running it once more."""
 
     encodes = True
     served = False
@@ -124,6 +127,6 @@ class TorchContestant(ABC):
 
 
 def arrays_of(clicks: Sequence[Click]) -> tuple[Any, Any]:
-    """(P, 2) float32 x, y and (P) int32, 1 = positive, as SAM's predictor takes them."""
+    """Points (P, 2) float32 (x, y) and labels (P) int32, 1 = positive, for SAM's predictor."""
     points = np.array([(click.x, click.y) for click in clicks], dtype=np.float32)
     return points, np.array([click.positive for click in clicks], dtype=np.int32)

@@ -1,7 +1,7 @@
-"""`torch:CHECKPOINT`: the unrewritten network behind the same interface as any engine.
+"""The network as the paper describes it, with the interface of an engine (`torch:CHECKPOINT`).
 
-What an exported engine's quality is compared with: `OISNetwork` as the paper describes it,
-no cache, no rewrite, with the store, checks and postprocessing of `local:`.
+It is the reference for the quality of exported engines: `OISNetwork` without cached keys and values
+and without rewrites, but with the store, checks and postprocessing of `local:`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ _LEVELS = ("level_1", "level_2", "level_3", "level_4")
 
 
 def open_transport(checkpoint: str | Path, *, threads: int | None = None) -> LocalTransport:
-    """The network of a checkpoint file, fp32 on the CPU. Raises `CheckpointError`.
+    """Open a checkpoint in fp32 on the CPU.
 
-    threads: of this process's PyTorch; None leaves its choice.
+    threads: for all of PyTorch in this process; None for its default. Raises `CheckpointError` if
+    the file is not an OIS checkpoint.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    return LocalTransport(TorchPair(Path(checkpoint)))
+    return LocalTransport(UnrewrittenEngines(Path(checkpoint)))
 
 
-class TorchPair:
+class UnrewrittenEngines:
     """An `EnginePair` that calls `OISNetwork.encode` and `OISNetwork.click`."""
 
     def __init__(self, path: Path) -> None:

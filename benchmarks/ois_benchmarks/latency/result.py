@@ -2,12 +2,12 @@
 
     LatencyResult                 one run: definition of the work, machine, rows
     └── Row                       one contestant on one picture, measured or failed
-        ├── Identity              what ran: whose code, which engine, weights, input size
-        ├── Cost                  parameters, FLOPs and bytes, an image and a click
-        ├── encode: Timing        once an image; None where the network has no such step
-        └── figures: Figure       by definition, never mixed: see `Definition`
+        ├── Identity              what ran: code, engine, weights, input size
+        ├── Cost                  parameters, and FLOPs and bytes per image and per click
+        ├── encode: Timing        once per image; None if the network has no such step
+        └── figures: Figure       one per definition, see `Definition`
 
-Everything is JSON-ready, in seconds, bytes and FLOPs (2 x multiply-adds).
+Times are in seconds, sizes in bytes, arithmetic in FLOPs (2 x multiply-adds).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ois_client.contract.errors import InvalidInput
 
 SCHEMA = 1
 #: Contestants in results and scripts of earlier versions.
-_FORMER_NAMES = {"ois-openvino-f32": "ois-openvino-fp32"}
+_FORMER_NAMES = {"ois-openvino-f32": "ois-openvino-fp32", "openvino-f32": "openvino-fp32"}
 
 
 class Benchmark(StrEnum):
-    """Which command wrote the file."""
+    """The command that wrote the file."""
 
     SPC = "spc"
     SAT = "sat"
 
 
 class Definition(StrEnum):
-    """What a figure's seconds are; `meaning` is the sentence that belongs beside them."""
+    """What the seconds of a figure measure. meaning: the sentence to print beside them."""
 
     benchmark: Benchmark
     meaning: str
@@ -43,37 +43,37 @@ class Definition(StrEnum):
     CLICK = (
         "click",
         Benchmark.SPC,
-        "seconds a click, in process: from the clicks so far to the mask in the picture's own "
-        "size, as an array in memory; the image is encoded before and not counted",
+        "seconds per click, in process: from the clicks so far to the mask at the picture's own "
+        "size, as an array in memory; encoding the image is not included",
     )
     LOOP = (
         "loop",
         Benchmark.SPC,
-        "seconds a click of the whole evaluation loop, as RITM, SimpleClick and SegNext print it: "
-        "decoding the file, encoding, robot user, clicks and IoU, divided by the clicks",
+        "seconds per click of the whole evaluation loop, as RITM, SimpleClick and SegNext print "
+        "it: decoding the file, encoding, robot user, clicks and IoU, divided by the clicks",
     )
     SESSION = (
         "session",
         Benchmark.SPC,
-        "seconds a click that a person waits for through a server on this machine: request, "
-        "queue, network, the encoded mask, reply and its decoding",
+        "seconds per click that a user waits through a server on this machine: request, queue, "
+        "network, mask encoding, reply and its decoding",
     )
     SEQUENTIAL = (
         "sequential",
         Benchmark.SAT,
         "seconds to encode one picture and answer 256 single clicks on a 16x16 grid one after "
-        "the other, each down to a mask in the picture's own size (SegNext's protocol)",
+        "the other, each with a mask at the picture's own size (SegNext's protocol)",
     )
     BATCHED = (
         "batched",
         Benchmark.SAT,
-        "the same 256 clicks, several objects in one call of the click network",
+        "the same 256 clicks, with several objects per call of the click network",
     )
     AUTOMATIC = (
         "automatic",
         Benchmark.SAT,
-        "seconds of SAM's automatic mask generator on the same grid, one point a batch: three "
-        "masks a point, scores, duplicates removed; more work a click than the other two",
+        "seconds of SAM's automatic mask generator on the same grid, one point per batch: three "
+        "masks per point, scores, duplicates removed; more work per click than the other two",
     )
 
     def __new__(cls, value: str, benchmark: Benchmark, meaning: str) -> Definition:
@@ -93,13 +93,13 @@ class Definition(StrEnum):
 class Identity:
     """What ran.
 
-    label: for tables and pictures. family: "ois" or the peer's network, for colours.
-    engine: library, version and arithmetic. precision: "fp32", "bf16" or "fp16".
+    label: for tables and charts. family: "ois" or the peer's network, for colours.
+    engine: library, version and precision. precision: "fp32", "bf16" or "fp16".
     source: where the code comes from, with its version or commit.
-    weights: "random", or the name of the file they were read from.
-    sha256: of that file, or of the engines; "" when there is none.
+    weights: "random", or the name of their file.
+    sha256: of that file, or of the engines; "" if there is none.
     input_size: (width, height) in pixels that the network computes on, padding included.
-    warnings: what a reader of the row must know.
+    warnings: what readers of the row must know.
     """
 
     label: str
@@ -115,13 +115,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Counted, not timed.
+    """Work that is counted, not timed.
 
-    parameters: elements of all parameters. encode_flops: once an image, 0 without encode-once;
-    click_flops: one click on one object. FLOPs are 2 x multiply-adds of matrix products and
-    convolutions. encode_bytes, click_bytes: what these operations read and write when every
-    operand crosses memory once: weights and activations, nothing for what engines fuse
-    (norms, activations, residuals, resizing).
+    parameters: elements of all parameters. encode_flops: per image; 0 if the network does not
+    encode separately. click_flops: per click on one object. FLOPs are 2 x multiply-adds of matrix
+    products and convolutions. encode_bytes, click_bytes: what these operations read and write if
+    every operand crosses memory once. Operations that engines fuse (norms, activations, residuals,
+    resizing) are not included.
     """
 
     parameters: int
@@ -133,13 +133,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number and how it came about.
+    """One number and how it was measured.
 
-    seconds: a click (SPC) or all 256 clicks with the encode (SAT); low_s, high_s: 95 % interval,
-    both equal to `seconds` where it was measured once. clicks: how many clicks were made.
-    projected: `seconds` is computed from fewer clicks than the definition names, see `clicks`.
-    batch: objects in one call. parts_s: what `seconds` is made of, where it was taken apart.
-    timing: the repetitions behind the number.
+    seconds: per click (SPC), or for the encode and all 256 clicks (SAT). low_s, high_s: the 95 %
+    interval; both equal `seconds` if it was measured once. clicks: clicks that were made.
+    projected: `seconds` is computed from fewer clicks than the definition says. batch: objects per
+    call. parts_s: the parts of `seconds`, where they are known. timing: the repetitions.
     """
 
     seconds: float
@@ -156,8 +155,8 @@ class Figure:
 class Row:
     """One contestant on one picture of width x height pixels.
 
-    failed: why there are no figures; None where there are. absent: it failed because something
-    is not there (a checkout, a package, a GPU), not because something broke.
+    failed: why there are no figures; None if there are. absent: it failed because something is
+    missing (a checkout, a package, a GPU), not because of an error.
     """
 
     contestant: str
@@ -177,13 +176,13 @@ class Row:
         return self.contestant, self.width, self.height
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; a row without figures has no keys for what was not measured."""
+        """JSON-ready, without keys for what was not measured."""
         fields = asdict(self)
         return {name: value for name, value in fields.items() if value not in (None, {})}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Row:
-        """Raises `KeyError`, `TypeError` or `ValueError` for what is no row."""
+        """Raises `KeyError`, `TypeError` or `ValueError` if `fields` are not a row."""
         given = dict(fields)
         given["contestant"] = present_name(given["contestant"])
         if given.get("identity") is not None:
@@ -205,8 +204,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyResult:
-    """One run. `settings`: what must agree before a run goes on in a file (pictures, repeats,
-    threads, device). `machine`: as `machine.describe`, with the threads and the allocator.
+    """One run.
+
+    settings: what must be equal before a run is resumed in a file (pictures, repeats, threads,
+    device). machine: as from `machine.describe`, with the threads and the allocator.
     """
 
     benchmark: Benchmark

@@ -1,7 +1,7 @@
-"""Seconds to segment a whole picture from a 16x16 grid of clicks, by mode (`Definition`).
+"""Seconds to segment a whole picture from a 16x16 grid of clicks, by mode (see `Definition`).
 
-A contestant too slow to make all 256 clicks makes some, spread over the grid, and the figure is
-encode + 256 x their median; it says so (`Figure.projected`).
+If a contestant is too slow for all 256 clicks, it makes a few of them, spread over the grid. The
+figure is then encode + 256 x their median and is marked as projected.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from ois_benchmarks.timing import Timing, measure
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidInput
 
-#: Points a side of the automatic generator's run that a whole one is projected from.
+#: Points per side in the short run of the automatic generator, from which a whole one is projected.
 _FEW = 4
 
 
 def measure_sat(contestant: Contestant, work: Work) -> tuple[Timing | None, Figures]:
-    """All modes that the contestant has. Raises `InvalidInput` for one behind a server."""
+    """The encode and all modes that the contestant supports.
+
+    Raises `InvalidInput` for a contestant behind a server.
+    """
     if contestant.served:
         raise InvalidInput(
             "a server's clicks are measured by `ois bench spc` (session) and `ois bench load`; "
@@ -39,7 +42,7 @@ def measure_sat(contestant: Contestant, work: Work) -> tuple[Timing | None, Figu
 
 
 def sequential(contestant: Contestant, work: Work, encode: Timing | None) -> Figure:
-    """One click after the other, each on an object of its own."""
+    """One click after another, each on its own object."""
     points = grid(work.width, work.height)
     player = Player(contestant, spread(points, work.sat_clicks), together=False)
     return _whole_or_projected(contestant, work, encode, points, player.click, 1, contestant.click)
@@ -48,7 +51,7 @@ def sequential(contestant: Contestant, work: Work, encode: Timing | None) -> Fig
 def batched(
     contestant: Contestant, batches: BatchedContestant, work: Work, encode: Timing | None
 ) -> Figure:
-    """`work.batch` clicks in one call, each on an object of its own."""
+    """`work.batch` clicks per call, each on its own object."""
     points = grid(work.width, work.height)
     few = spread(points, max(work.batch, work.sat_clicks))[: work.batch]
     return _whole_or_projected(
@@ -63,7 +66,7 @@ def batched(
 
 
 def automatic(contestant: AutomaticContestant, work: Work, encode: Timing | None) -> Figure:
-    """The peer's own generator, whole where a run with few points says that it is short."""
+    """The peer's own generator; projected if a run with few points predicts that it is too slow."""
     image = photograph(work.width, work.height)
     encode_s = encode.median_s if encode else 0.0
 
@@ -102,7 +105,7 @@ def automatic(contestant: AutomaticContestant, work: Work, encode: Timing | None
 
 
 def spread(points: Sequence[Click], count: int) -> list[Click]:
-    """So many of them, evenly over the whole sequence; all when there are fewer."""
+    """`count` of the points, spread evenly; all of them if there are fewer."""
     places = np.linspace(0, len(points) - 1, min(count, len(points))).round().astype(int)
     return [points[place] for place in places]
 
@@ -116,10 +119,13 @@ def _whole_or_projected(
     batch: int,
     click: Callable[[Sequence[Click]], object],
 ) -> Figure:
-    """some: makes `batch` clicks, each time others of the few. click: makes those it is given."""
+    """Time a few calls; then make all clicks, or project if that would take too long.
+
+    some: makes the next `batch` of the few clicks. click: makes the given clicks.
+    """
     calls = -(-len(points) // batch)
     repeats = -(-work.sat_clicks // batch)
-    # Twice: a GPU's engine captures its graph when it sees a shape again.
+    # Two warm-ups, because a GPU engine captures its CUDA graph at the second use of a shape.
     timing = measure(some, repeats=repeats, warmup=2, patience=work.patience)
     encode_s = encode.median_s if encode else 0.0
     seconds = encode_s + calls * timing.median_s

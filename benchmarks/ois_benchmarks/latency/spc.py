@@ -1,4 +1,4 @@
-"""Seconds per click, by three definitions that are never mixed (`latency_result.Definition`)."""
+"""Seconds per click, by three definitions that are kept apart (see `Definition`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Figures = dict[Definition, Figure]
 
 
 def measure_spc(contestant: Contestant, work: Work) -> tuple[Timing | None, Figures]:
-    """Encode, click, and the whole loop, on one picture."""
+    """The encode, and the figures: click and loop, or session for a contestant behind a server."""
     image = photograph(work.width, work.height)
     encode = measure_encode(contestant, work)
     player = Player(contestant, script(work.width, work.height), together=True)
@@ -31,7 +31,7 @@ def measure_spc(contestant: Contestant, work: Work) -> tuple[Timing | None, Figu
 
 
 def measure_encode(contestant: Contestant, work: Work) -> Timing | None:
-    """None where nothing is encoded; the picture is set in any case."""
+    """Set the picture and time its encode. None if the contestant does not encode separately."""
     image = photograph(work.width, work.height)
     contestant.set_image(image)
     if not contestant.encodes:
@@ -39,13 +39,13 @@ def measure_encode(contestant: Contestant, work: Work) -> Timing | None:
     return measure(
         lambda: contestant.set_image(image),
         repeats=work.encodes,
-        warmup=1,  # the second of its shape, at which a GPU's engine captures a graph
+        warmup=1,  # the second use of the shape, at which a GPU engine captures its CUDA graph
         patience=work.patience,
     )
 
 
 def measure_loop(contestant: Contestant, file: bytes, work: Work) -> Figure:
-    """RITM's and SegNext's loop on one object, all its clicks made (`--print-ious`)."""
+    """The evaluation loop of RITM and SegNext on one object, with all clicks (`--print-ious`)."""
     runs: list[dict[str, float]] = []
 
     def run() -> None:
@@ -65,7 +65,7 @@ def measure_loop(contestant: Contestant, file: bytes, work: Work) -> Figure:
 
 
 def one_loop(contestant: Contestant, file: bytes, work: Work) -> dict[str, float]:
-    """Seconds by part. The robot user is the same for all, and so is the object."""
+    """Seconds by part. The robot user and the object are the same for all contestants."""
     target = ellipse(work.width, work.height)
     parts = dict.fromkeys(("decode", "encode", "robot", "click", "score"), 0.0)
     clock = time.perf_counter()
@@ -94,7 +94,7 @@ def one_loop(contestant: Contestant, file: bytes, work: Work) -> dict[str, float
 
 
 def of_timing(timing: Timing) -> Figure:
-    """A figure that is the median of a timing."""
+    """The figure of a timing's median."""
     return Figure(
         seconds=timing.median_s,
         low_s=timing.low_s,

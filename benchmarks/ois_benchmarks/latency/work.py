@@ -1,4 +1,4 @@
-"""What every contestant is asked to do: the picture, the clicks, the object, how often."""
+"""The work of every contestant: the picture, the object, the clicks and the repetitions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from PIL import Image as Pillow
 from ois_benchmarks.contestants.base import Contestant, Image, Mask
 from ois_client.contract.clicks import Click
 
-#: Clicks on one object before the next begins, as in peers' own demonstrations.
-CLICKS_AN_OBJECT = 11
+#: Clicks on one object before the next begins, as in the peers' own demonstrations.
+CLICKS_PER_OBJECT = 11
 GRID = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """encodes, clicks: quiet repetitions that count. loop_clicks: robot clicks of `loop`.
+    """What to do on one picture of width x height pixels.
 
-    patience: how many times as many repetitions are tried on a machine that is not quiet.
-    full_below_s: SAT is run whole when it would take at most this long, else projected from
-    `sat_clicks` clicks. batch: objects in one call of SAT's batched mode.
+    encodes, clicks: undisturbed repetitions to collect. loop_clicks: robot clicks of `loop`.
+    patience: if other programs disturb, try at most this many times as many repetitions.
+    full_below_s: SAT makes all clicks if that takes at most this long; otherwise it is projected
+    from `sat_clicks` clicks. batch: objects per call in SAT's batched mode.
     """
 
     width: int
@@ -39,7 +40,7 @@ class Work:
 
 
 def photograph(width: int, height: int) -> Image:
-    """A shipped photograph, cropped to the shape and scaled: (height, width, 3) uint8 RGB."""
+    """A shipped photograph, cropped and scaled to this size: (height, width, 3) uint8 RGB."""
     from ois_export.parity.cases import SQUARE
 
     whole = Pillow.fromarray(SQUARE.pixels())
@@ -49,22 +50,25 @@ def photograph(width: int, height: int) -> Image:
 
 
 def jpeg(image: Image) -> bytes:
-    """The picture as a file, for what begins with decoding one."""
+    """The picture as a JPEG file, for loops that include decoding."""
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
 def ellipse(width: int, height: int) -> NDArray[np.uint8]:
-    """(height, width), 1 = the object that the robot user wants: in the middle, a fifth of it."""
+    """The object that the robot user segments: (height, width) uint8, 1 in an ellipse.
+
+    It is centred and covers about a fifth of the picture.
+    """
     y, x = np.mgrid[:height, :width]
     inside = ((x - width / 2) / (width / 4)) ** 2 + ((y - height / 2) / (height / 4)) ** 2 < 1
     return inside.astype(np.uint8)
 
 
 def script(width: int, height: int) -> list[Click]:
-    """The clicks on one object: fixed, all over the picture, every third one negative."""
-    places = np.random.default_rng(0).uniform(0.1, 0.9, (CLICKS_AN_OBJECT, 2))
+    """The fixed clicks on one object: all over the picture, every third one negative."""
+    places = np.random.default_rng(0).uniform(0.1, 0.9, (CLICKS_PER_OBJECT, 2))
     return [
         Click(float(int(x * width)), float(int(y * height)), n % 3 != 2)
         for n, (x, y) in enumerate(places)
@@ -72,16 +76,18 @@ def script(width: int, height: int) -> list[Click]:
 
 
 def grid(width: int, height: int, points_per_side: int = GRID) -> list[Click]:
-    """One positive click in the middle of every cell, row by row."""
+    """One positive click in the centre of every grid cell, row by row."""
     centres = (np.arange(points_per_side) + 0.5) / points_per_side
     return [Click(float(int(x * width)), float(int(y * height))) for y in centres for x in centres]
 
 
 class Player:
-    """Clicks one after the other, each with all before it on the same object, round and round."""
+    """Makes the given clicks one at a time, and starts over after the last."""
 
     def __init__(self, contestant: Contestant, clicks: Sequence[Click], *, together: bool) -> None:
-        """together: the clicks are on one object; else each is on an object of its own."""
+        """together: all clicks are on one object, so each call includes the clicks before it.
+        Otherwise each click is on its own object.
+        """
         self._contestant = contestant
         self._clicks = list(clicks)
         self._together = together

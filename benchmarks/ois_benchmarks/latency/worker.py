@@ -1,10 +1,10 @@
-"""One contestant on one picture, in a process of its own: a job in, a row out.
+"""Measure one contestant on one picture, in its own process: reads a job, writes a row.
 
     python -m ois_benchmarks.latency.worker JOB.json ROW.json
 
-Apart so that peak memory is one contestant's, that no library's threads or allocator meet
-another's, and that peers whose packages share a name never meet. The row goes to a file, since
-peers print what they like.
+With a process per contestant, peak memory is that of one contestant, threads and allocators of
+different libraries do not interfere, and peers may have packages of the same name. The row goes to
+a file, because peers may print to stdout.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATHS = ("scratch", "checkout", "weights", "engines", "plans")
 
 
 def job_of(benchmark: Benchmark, contestant: str, place: Place, work: Work) -> dict[str, Any]:
-    """What `run` takes, JSON-ready."""
+    """The argument of `run`, JSON-ready."""
     paths = {name: str(value) for name in _PATHS if (value := getattr(place, name)) is not None}
     return {
         "benchmark": benchmark,
@@ -44,7 +44,7 @@ def job_of(benchmark: Benchmark, contestant: str, place: Place, work: Work) -> d
 
 
 def run(job: Mapping[str, Any]) -> Row:
-    """Never raises for what goes wrong with the contestant: that is a row with its reason."""
+    """Measure. If the contestant fails, the row holds the reason; nothing is raised."""
     work = Work(**job["work"])
     place = Place(**{name: _value(name, given) for name, given in job["place"].items()})
     name = job["contestant"]
@@ -71,7 +71,7 @@ def _value(name: str, given: Any) -> Any:
 def _measured(benchmark: Benchmark, contestant: Contestant, empty: Row, work: Work) -> Row:
     measure = measure_spc if benchmark is Benchmark.SPC else measure_sat
     encode, figures = measure(contestant, work)
-    # Before counting, which runs everything once more and may need more.
+    # Read before counting, which runs everything once more and may need more memory.
     peak = None if contestant.served else peak_memory_bytes()
     timings = [encode, *(figure.timing for figure in figures.values())]
     return Row(

@@ -1,6 +1,6 @@
-"""Peers: whose code runs is known, what stands in computes the same, costs are the published ones.
+"""Peers: their code and version are known, stand-ins compute the same, costs are as published.
 
-The whole set, against clones and packages of the real peers (minutes):
+To check the costs of all peers with their real code (takes minutes):
 
     OIS_BENCH_PEERS=FOLDER python -m pytest tests/benchmarks/contestants/test_peers.py
 
@@ -44,7 +44,7 @@ PEER = Source(repository="someone/peer", commit="1234567", module="peer_package"
 
 @pytest.fixture
 def modules_as_they_were() -> Iterator[None]:
-    """A peer's code has its process for itself; here it must give the path back."""
+    """Restores modules and import path, because a peer's code expects its own process."""
     modules, path = dict(sys.modules), list(sys.path)
     yield
     sys.path[:] = path
@@ -95,7 +95,7 @@ def test_contestants_are_chosen_by_name_by_peer_or_all() -> None:
 @pytest.mark.parametrize(
     "name", ["no.such.module:open", "ois_benchmarks.latency.spc:no_such_function"]
 )
-def test_a_foreign_contestant_that_cannot_be_imported_is_not_here(
+def test_an_unlisted_contestant_that_cannot_be_imported_is_not_here(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(NotHere, match="cannot be imported"):
@@ -131,7 +131,7 @@ def test_local_changes_and_a_folder_without_git_are_warnings(tmp_path: Path) -> 
     assert plain.warnings[0].startswith("not a git clone: expected commit 1234567")
 
 
-def test_missing_code_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_missing_code_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(NotHere, match=r"clone https://github.com/someone/peer .* --checkout"):
         open_code(PEER, None)
     with pytest.raises(NotHere, match=r"has no src/peer_package"):
@@ -204,7 +204,7 @@ def test_the_layer_of_mmcv_is_convolution_and_relu() -> None:
 def test_only_what_is_missing_is_supplied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standins, "_imports", lambda module: module != "timm.models.layers")
     warnings = standins.supply_missing(("torchvision", "timm"))
-    assert warnings == ("timm cannot be imported here; a stand-in serves its code",)
+    assert warnings == ("timm cannot be imported; a stand-in replaces it",)
     from timm.models.layers import DropPath, to_2tuple  # type: ignore[import-not-found]
 
     assert to_2tuple(3) == (3, 3)
@@ -278,7 +278,7 @@ def test_ois_is_measured_through_its_own_sessions(tmp_path: Path) -> None:
         masks.append(both)
         costs.append(contestant.cost())
         contestant.close()
-    assert (masks[0] != masks[1]).mean() < 1e-3  # the rewrites are exact, rounding aside
+    assert (masks[0] != masks[1]).mean() < 1e-3  # the rewrites are exact up to rounding
     described, rewritten = costs
     rows = click_flops(MICRO, 70, 112)
     assert described.click_flops == rows[0].click_flops
@@ -286,7 +286,7 @@ def test_ois_is_measured_through_its_own_sessions(tmp_path: Path) -> None:
     assert described.parameters == sum(each.numel() for each in network.parameters())
 
 
-#: What peers.md measured with its own harness: parameters, GFLOP an image, GFLOP a click.
+#: Measured independently: parameters, GFLOP per image, GFLOP per click.
 PUBLISHED = {
     "sam-vitb": (93_735_472, 972.1, 3.62),
     "hqsam-vitb": (94_806_576, 972.1, 16.80),

@@ -99,7 +99,7 @@ def test_graphs_of_the_engine_are_timed(engines: TorchEngines) -> None:
     ]  # fmt: skip
     assert graphs.rows[1].cells[1] == "10.0\n9.00 to 11.0"
     assert graphs.rows[1].cells[4:6] == [rows[1].bound, "2.00"]
-    assert graphs.notes[-1] == "It stopped there: the GPU is out of memory"
+    assert graphs.notes[-1] == "The run stopped early: the GPU is out of memory"
     assert shapes.rows[0].cells == ["112x84", "9.00, 30.0, 1.00", "5.00, 9.00, 1.00"]
 
 
@@ -141,7 +141,7 @@ def test_without_a_gpu_the_commands_say_so(
 
 
 def test_a_gpus_ceilings_hold_for_that_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.cuda_driver, "probe", lambda: H200)
+    monkeypatch.setattr(machine.gpu_driver, "probe", lambda: H200)
     found = ceilings.ceilings_of(RATES, "torch's name")
     assert (found.where, found.bytes_per_s) == ("NVIDIA H200", 4.1e12)
     assert found.peaks() == {"fp32": 5e13, "bf16": 7e14, "fp16": 7.2e14}
@@ -154,7 +154,7 @@ def test_a_gpus_ceilings_hold_for_that_gpu(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.cuda_driver, "probe", lambda: H200)
+    monkeypatch.setattr(machine.gpu_driver, "probe", lambda: H200)
     monkeypatch.setattr(machine, "_driver_version", lambda: "580.159.04")
     assert machine.describe_gpu() == {
         "gpu": "NVIDIA H200",
@@ -167,7 +167,7 @@ def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> 
     def nothing() -> Gpu:
         raise EngineError("no NVIDIA driver")
 
-    monkeypatch.setattr(machine.cuda_driver, "probe", nothing)
+    monkeypatch.setattr(machine.gpu_driver, "probe", nothing)
     assert machine.describe_gpu() == {}
     assert not {"gpu", "driver"} & machine.describe().keys()
 
@@ -177,9 +177,9 @@ def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["--size", "big"], "expected WIDTHxHEIGHT"),
         (["--size", "1022"], "expected WIDTHxHEIGHT"),
-        (["--repeats", "0"], "0 is not in the range"),
+        (["--repeats", "0"], "Invalid value for '--repeats'"),
         (["--objects", "3"], "got 3 objects; expected some of 1, 2, 4"),
-        (["--precision", "int8"], "got precision 'int8'"),
+        (["--precision", "int8"], "got the precision 'int8'"),
     ],
 )
 def test_impossible_options_are_refused(

@@ -1,4 +1,4 @@
-"""benchmarks/run_gpu.sh is right before it meets a GPU: commands, time limits, pieces, report."""
+"""benchmarks/run_gpu.sh is checked without a GPU: commands, time limits, single steps, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ois_cli.main import app, main
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "benchmarks" / "run_gpu.sh"
-#: Of all steps together, and of one command on a machine that is lent.
+#: Time limits in seconds: of all steps together, and of one command on a borrowed machine.
 ALL_S, COMMAND_S = 25 * 60, 600
 
 
@@ -35,7 +35,7 @@ def script(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def plan(folder: Path, *steps: str, **environment: str) -> dict[str, tuple[int, list[str]]]:
-    """Step -> its limit in seconds, and the words of its command."""
+    """Time limit in seconds and command of every step, by name."""
     done = script("--dry-run", str(folder), *steps, **environment)
     assert done.returncode == 0, done.stderr
     lines = (line.split("\t") for line in done.stdout.splitlines())
@@ -46,7 +46,7 @@ STEPS = plan(Path("RESULTS"))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_command_is_one_that_its_program_takes(step: str) -> None:
+def test_every_command_is_accepted_by_its_program(step: str) -> None:
     _, words = STEPS[step]
     assert words[0] == sys.executable
     if words[1] == "-c":
@@ -61,7 +61,7 @@ def test_every_command_is_one_that_its_program_takes(step: str) -> None:
 
 
 def _parse_ois(words: Sequence[str]) -> None:
-    """As the command line would, up to running the command."""
+    """Parse the words as the command line does, without running the command."""
     command: Any = typer.main.get_command(app)
     rest = list(words)
     while hasattr(command, "commands"):
@@ -85,30 +85,30 @@ def test_contestants_and_paces_exist_and_the_gpu_comes_first() -> None:
     assert spc.index("ois-torch-cuda") < spc.index("segnext-sax2") < spc.index("sam-vitb")
 
 
-def test_all_of_it_takes_less_than_its_time() -> None:
+def test_all_steps_stay_within_the_time_limit() -> None:
     limits = [limit for limit, _ in STEPS.values()]
     assert sum(limits) < ALL_S
-    assert max(limits) <= COMMAND_S / 2  # so that two fit, with the start of the machine
+    assert max(limits) <= COMMAND_S / 2  # so that two fit, with the machine's start
 
 
-def test_what_first_imports_a_gpus_libraries_has_time_for_it() -> None:
-    """A cold disk makes the first `import torch` last most of a minute; without `gpu` all ends."""
+def test_the_first_import_of_gpu_libraries_has_enough_time() -> None:
+    """From a cold disk, `import torch` takes most of a minute. If `gpu` fails, everything ends."""
     assert STEPS["gpu"][0] >= 120
     assert min(STEPS[step][0] for step in ("ceilings", "click")) >= 45
 
 
-def test_parity_is_that_of_the_engine_and_of_the_kernels() -> None:
+def test_parity_covers_the_engine_and_the_kernels() -> None:
     assert STEPS["parity"][1][-2:] == ["tests/gpu/test_engine.py", "tests/gpu/test_kernels.py"]
 
 
-def test_no_step_is_lost_and_none_is_named_twice() -> None:
+def test_every_step_has_its_own_name() -> None:
     text = SCRIPT.read_text()
     assert text.count("step gpu ") == 1
     names = [line.split()[1] for line in text.splitlines() if line.strip().startswith("step ")]
     assert sorted([*names, "gpu"]) == sorted(STEPS)
 
 
-def test_what_a_step_reads_an_earlier_one_wrote() -> None:
+def test_a_step_reads_only_what_earlier_steps_wrote() -> None:
     order = list(STEPS)
     for reader, writers in {
         "engine": ["kernels"],
@@ -124,7 +124,7 @@ def test_what_a_step_reads_an_earlier_one_wrote() -> None:
         assert f"RESULTS/{file}" in written
 
 
-def test_peers_clones_are_used_where_they_are(tmp_path: Path) -> None:
+def test_clones_of_peers_are_used_if_present(tmp_path: Path) -> None:
     (tmp_path / "peers" / "segnext").mkdir(parents=True)
     found = plan(tmp_path, "spc", "sat", PEERS=str(tmp_path / "peers"))
     assert list(found) == ["spc", "sat"]
@@ -133,7 +133,7 @@ def test_peers_clones_are_used_where_they_are(tmp_path: Path) -> None:
         assert words[words.index("--checkout") + 1] == f"segnext={tmp_path}/peers/segnext"
 
 
-def test_a_folder_of_peers_that_is_not_used_is_named(tmp_path: Path) -> None:
+def test_an_unused_folder_of_peers_is_reported(tmp_path: Path) -> None:
     for name in ("segnext", "SimpleClick", "sam-hq"):
         (tmp_path / "peers" / name).mkdir(parents=True)
     script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "peers"))
@@ -143,7 +143,7 @@ def test_a_folder_of_peers_that_is_not_used_is_named(tmp_path: Path) -> None:
     for name in ("SimpleClick", "sam-hq"):
         assert f"not used: {name} in PEERS; {names}" in summary
     script(str(tmp_path), "plugin", SCRATCH=str(tmp_path), PEERS=str(tmp_path / "none"))
-    assert f"PEERS is {tmp_path}/none, and there is no such folder" in (
+    assert f"PEERS is {tmp_path}/none, but there is no such folder" in (
         (tmp_path / "summary.txt").read_text()
     )
 
@@ -156,7 +156,7 @@ def test_an_unknown_step_is_refused_before_anything_runs(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_the_first_step_ends_it(tmp_path: Path) -> None:
+def test_without_a_gpu_the_run_ends_at_the_first_step(tmp_path: Path) -> None:
     done = script(str(tmp_path), SCRATCH=str(tmp_path))
     assert done.returncode == 2
     assert "no usable GPU" in done.stderr
@@ -166,7 +166,7 @@ def test_without_a_gpu_the_first_step_ends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
+def test_a_partial_run_reports_failures_and_remaining_steps(tmp_path: Path) -> None:
     done = script(str(tmp_path), "ceilings", "spc-trt", SCRATCH=str(tmp_path))
     assert done.returncode == 0
     said = (tmp_path / "summary.txt").read_text()
@@ -174,13 +174,13 @@ def test_a_piece_says_what_failed_and_what_is_left(tmp_path: Path) -> None:
     assert (tmp_path / "ceilings.log").is_file()
     if "skipped" in said:
         assert "spc-trt      skipped: no TensorRT here" in said
-    left = said.partition("not asked for:")[2]
+    left = said.partition("not requested:")[2]
     assert "engine (100 s)" in left
     assert "ceilings" not in left
 
 
-def test_a_doctor_that_misses_a_package_names_it_in_the_summary(tmp_path: Path) -> None:
-    """Not the report's last line, which is about a checkpoint and ok."""
+def test_the_summary_names_a_package_that_the_doctor_misses(tmp_path: Path) -> None:
+    """The summary quotes the last line of the log, so the doctor prints the reason last."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
         "from ois_cli import packages\n"
@@ -197,7 +197,7 @@ def test_a_doctor_that_misses_a_package_names_it_in_the_summary(tmp_path: Path) 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
+def test_a_step_that_measured_nothing_has_failed(tmp_path: Path) -> None:
     done = script(str(tmp_path), "parity", "cold-start", SCRATCH=str(tmp_path))
     assert done.returncode == 0
     summary = (tmp_path / "summary.txt").read_text().splitlines()
@@ -211,8 +211,8 @@ def test_a_step_that_measured_nothing_is_not_ok(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("pytriton") is None, reason="the embedded server is not installed")
-def test_an_embedded_server_that_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
-    """Installed, but NumPy 2 beside it: the version is read from the first metadata there is."""
+def test_steps_are_skipped_with_the_reason_if_the_server_cannot_start(tmp_path: Path) -> None:
+    """The server is installed, but with NumPy 2, whose metadata come first on the path."""
     about = tmp_path / "site" / "numpy-2.4.0.dist-info" / "METADATA"
     about.parent.mkdir(parents=True)
     about.write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 2.4.0\n")
@@ -225,8 +225,8 @@ def test_an_embedded_server_that_refuses_is_skipped_with_its_reason(tmp_path: Pa
         assert line.startswith(f"{step:12} {skipped} environment has 2.4.0")
 
 
-def test_a_gpu_test_file_that_skips_itself_whole_fails_where_a_gpu_must_be(tmp_path: Path) -> None:
-    """As `pytest.importorskip` at the top of a file does; other tests may go on being skipped."""
+def test_a_gpu_test_file_that_skips_itself_fails_if_a_gpu_is_required(tmp_path: Path) -> None:
+    """As with `pytest.importorskip` at the top of a file; other tests may be skipped."""
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     skips = "import pytest\npytest.skip('no such library', allow_module_level=True)\n"
     (tmp_path / "gpu").mkdir()
@@ -246,10 +246,10 @@ def test_a_gpu_test_file_that_skips_itself_whole_fails_where_a_gpu_must_be(tmp_p
         assert said in done.stdout
 
 
-def test_the_report_takes_the_folder_with_everything_in_it(
+def test_the_report_accepts_the_folder_with_all_files(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Cold start and the table of measurements are no results of a report, and do not stop it."""
+    """Cold start and the table of kernels are not part of the report, and do not stop it."""
     replay = {"median": 900.0, "low": 890.0, "high": 910.0}
     row = {"objects": 1, "replay": replay, "call_us": 1000.0, "floor_us": 250.0, "masks": replay}
     row |= {"bound": "arithmetic"}
@@ -273,4 +273,4 @@ def test_the_report_takes_the_folder_with_everything_in_it(
     assert "Masked attention on a GPU" in text
     said = capsys.readouterr().err
     assert "left out measured.json" in said
-    assert "cold-start" not in said  # has a page of its own
+    assert "cold-start" not in said  # ignored silently
