@@ -197,6 +197,11 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     return found
 
 
+def text_width(text: str) -> float:
+    """About the width of `text` in pixels."""
+    return len(text) * _CHARACTER * FONT
+
+
 def shorten(text: str, width: float) -> str:
     """`text`, cut to about `width` pixels."""
     most = max(1, int(width / (_CHARACTER * FONT)))

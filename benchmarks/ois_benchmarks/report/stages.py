@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROW, _LEFT, _RIGHT, _TOP, _AXIS = 40, 390, 90, 34, 50
+_ROW, _RIGHT, _TOP, _AXIS = 40, 90, 34, 50
+#: Widest left margin in pixels; labels that need more are cut.
+_MOST_LEFT = 480
 #: Pixels that a number needs inside its part of a bar.
 _ROOM = 44
 
@@ -49,8 +51,9 @@ def stage_section(inputs: Inputs) -> Section:
 @plotting.styled
 def draw_stages(bars: Sequence[Bar]) -> Figure:
     """Draw one stacked bar per row of `bars`, at least one, from zero on a linear axis."""
+    left = min(_MOST_LEFT, max(plotting.text_width(label) for label, _ in bars) + 16)
     figure, axes = plotting.new_axes(
-        _TOP + _ROW * len(bars) + _AXIS, left=_LEFT, right=_RIGHT, top=_TOP, bottom=_AXIS
+        _TOP + _ROW * len(bars) + _AXIS, left=left, right=_RIGHT, top=_TOP, bottom=_AXIS
     )
     names = list(dict.fromkeys(name for _, parts in bars for name in parts))
     colours = {name: plotting.PARTS[n % len(plotting.PARTS)] for n, name in enumerate(names)}
@@ -58,9 +61,9 @@ def draw_stages(bars: Sequence[Bar]) -> Figure:
     axes.set_xlim(0, longest)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlabel("ms", labelpad=6)
-    axes.set_yticks(range(len(bars)), [plotting.shorten(label, _LEFT - 12) for label, _ in bars])
+    axes.set_yticks(range(len(bars)), [plotting.shorten(label, left - 12) for label, _ in bars])
     axes.grid(visible=False, axis="y")
-    pixels = (plotting.WIDTH - _LEFT - _RIGHT) / longest
+    pixels = (plotting.WIDTH - left - _RIGHT) / longest
     for place, (_, parts) in enumerate(bars):
         start = 0.0
         for name, value in parts.items():

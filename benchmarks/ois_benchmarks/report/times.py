@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW, _LINE = 27, 20  # heights in pixels
-_LEFT, _RIGHT, _AXIS = 390, 290, 50
+_LEFT, _AXIS = 390, 50
+#: Least width beside the axes for the numbers; remarks need more.
+_LEAST_RIGHT = 290
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,17 @@ def draw_times(rows: Sequence[TimeRow], what: str) -> Figure:
     """
     ran = _fastest_first(rows)
     absent = [row for row in rows if row.failed is not None]
+    unit, factor = ("s", 1.0) if ran and ran[len(ran) // 2].seconds >= 1 else ("ms", 1e3)
+    longest = max((plotting.text_width(_number(row, factor, unit)) for row in ran), default=0)
     chart = _ROW * len(ran) + _AXIS if ran else 0
     figure, axes = plotting.new_axes(
         chart + _LINE * len(absent) + 8,
         left=_LEFT,
-        right=_RIGHT,
+        right=max(_LEAST_RIGHT, 1.1 * longest),  # bold text is wider
         top=4,
         bottom=_AXIS + _LINE * len(absent),
     )
     if ran:
-        unit, factor = ("s", 1.0) if ran[len(ran) // 2].seconds >= 1 else ("ms", 1e3)
         _set_axes(axes, ran, factor)
         axes.set_xlabel(f"{what}, {unit} (log scale)", labelpad=6)
         for place, row in enumerate(ran):
@@ -150,10 +153,8 @@ def _draw_row(axes: Axes, place: int, row: TimeRow, factor: float, unit: str) ->
             capthick=2,
         )
     axes.plot([middle], [place], "o", color=colour, markersize=6.5)
-    interval = f" ({format_number(low)} to {format_number(high)})" if low < high else ""
-    remark = f", {row.remark}" if row.remark else ""
     axes.annotate(
-        f"{format_number(middle)} {unit}{interval}{remark}",
+        _number(row, factor, unit),
         (max(high, middle), place),
         (12, 0),
         textcoords="offset pixels",
@@ -161,6 +162,14 @@ def _draw_row(axes: Axes, place: int, row: TimeRow, factor: float, unit: str) ->
         color=colour,
         fontweight=_weight(row),
     )
+
+
+def _number(row: TimeRow, factor: float, unit: str) -> str:
+    """The median, its interval and the remark, as text."""
+    low, high = (format_number(factor * value) for value in (row.low_s, row.high_s))
+    interval = f" ({low} to {high})" if row.low_s < row.high_s else ""
+    remark = f", {row.remark}" if row.remark else ""
+    return f"{format_number(factor * row.seconds)} {unit}{interval}{remark}"
 
 
 def _colour(row: TimeRow) -> str:
