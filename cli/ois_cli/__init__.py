@@ -1,1 +1,1 @@
-"""The `ois` command: one module per command, heavy imports only inside the commands."""
+"""The `ois` command: one module per command. Heavy imports are inside the commands."""

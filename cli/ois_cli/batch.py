@@ -1,4 +1,4 @@
-"""Work on many items: progress with the time left, and errors that cost an item, not the run."""
+"""Batch commands: progress with the remaining time, and errors that fail one item, not the run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ois_client.contract.errors import (
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-#: Exit code of a run that is complete but for items that failed.
+#: Exit code of a run that finished, but some items failed.
 EXIT_INCOMPLETE = 3
 
-#: The next item would meet the same: these end the run.
+#: Errors that end the run, because every further item would fail in the same way.
 _FATAL = (ServerUnavailable, AccessDenied, IncompatibleServer, OutputError)
 
 _LINE_EVERY_S = 10.0
@@ -33,7 +33,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An item that failed. item: what names it in a report, such as image, line and id."""
+    """An item that failed. item: the fields that identify it in a report: image, line, id."""
 
     item: dict[str, Any]
     error: OISError
@@ -47,7 +47,10 @@ class Failure:
 
 
 def error_of_item(error: Exception) -> OISError:
-    """The error to count for an item. Raises it when it would meet every further item too."""
+    """Return the typed error of a failed item.
+
+    Raises `error` itself if it ends the run, or if it is a defect of this program.
+    """
     known = as_ois_error(error)
     if known is None or isinstance(known, _FATAL):
         raise error
@@ -55,7 +58,7 @@ def error_of_item(error: Exception) -> OISError:
 
 
 def say_failures(failures: list[Failure], rest: str) -> None:
-    """The first of them on stderr; `rest` says where all are."""
+    """Print the first 20 failures to stderr. rest: says where the full list is."""
     for failure in failures[:_SHOWN]:
         say(f"failed: {failure}")
     if len(failures) > _SHOWN:
@@ -63,7 +66,7 @@ def say_failures(failures: list[Failure], rest: str) -> None:
 
 
 class Counter:
-    """How far the work is: a bar on a terminal, elsewhere a line every now and then."""
+    """Shows progress: a bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(
         self, verb: str, total: int, bar: Bar | None, clock: Callable[[], float] = time.monotonic
@@ -74,7 +77,7 @@ class Counter:
         self._began = self._said = clock()
 
     def add(self, done: int = 1, *, failed: int = 0) -> None:
-        """`failed` of the `done` items failed."""
+        """Count `done` more items, of which `failed` failed."""
         self.done += done
         self.failed += failed
         if self._bar is not None and self._task is not None:
@@ -86,15 +89,15 @@ class Counter:
             self._said = now
             left_s = (self._total - self.done) * (now - self._began) / self.done
             failures = f", {self.failed} failed" if self.failed else ""
-            say(f"{self._verb}: {self.done} of {self._total}{failures}, {_time(left_s)} left")
+            say(f"{self._verb}: {self.done} of {self._total}{failures}, {_clock_time(left_s)} left")
 
 
 @contextmanager
 def counted(verb: str, total: int, on_interrupt: str) -> Iterator[Counter]:
-    """A `Counter` for the block.
+    """Yield a `Counter` for the block.
 
-    When the block is cut short, by Ctrl-C or an error, how far it came and `on_interrupt` are
-    said before that goes on its way.
+    If Ctrl-C or an error ends the block early, print how many items were done and the text
+    `on_interrupt`, then raise it again.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -115,16 +118,16 @@ def counted(verb: str, total: int, on_interrupt: str) -> Iterator[Counter]:
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             counter = Counter(verb, total, bar)
-            with _cut_short(counter, total, on_interrupt):
+            with _said_when_stopped(counter, total, on_interrupt):
                 yield counter
         return
     counter = Counter(verb, total, None)
-    with _cut_short(counter, total, on_interrupt):
+    with _said_when_stopped(counter, total, on_interrupt):
         yield counter
 
 
 @contextmanager
-def _cut_short(counter: Counter, total: int, on_interrupt: str) -> Iterator[None]:
+def _said_when_stopped(counter: Counter, total: int, on_interrupt: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -132,7 +135,7 @@ def _cut_short(counter: Counter, total: int, on_interrupt: str) -> Iterator[None
         raise
 
 
-def _time(seconds: float) -> str:
+def _clock_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

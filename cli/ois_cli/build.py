@@ -1,4 +1,4 @@
-"""`ois build`: exported graphs become TensorRT engines, on the machine with the GPU."""
+"""`ois build`: builds TensorRT engines from exported graphs, on the machine with the GPU."""
 
 from __future__ import annotations
 
@@ -26,51 +26,57 @@ def build(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder of plans: one folder for each GPU, TensorRT and model."
+            "--output",
+            "-o",
+            help="Folder for the engines; each GPU, TensorRT version and model gets a folder.",
         ),
     ] = Path("plans"),
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="Shapes to build for; may be repeated: landscape, portrait, or one network size "
-            "as WIDTHxHEIGHT, such as 1022x574. Default: landscape and portrait, all shapes."
+            help="Image shapes: landscape, portrait, or one network size as WIDTHxHEIGHT, such as "
+            "1022x574. May be repeated. Default: landscape and portrait, which is all shapes."
         ),
     ] = None,
     objects: Annotated[
         list[str] | None,
         typer.Option(
-            help="Objects in one call; may be repeated: a number, or min:opt:max. "
+            help="Objects per call: a number or min:opt:max. May be repeated. "
             "Default: 1 and 2:8:32."
         ),
     ] = None,
     workspace: Annotated[
         float | None,
-        typer.Option(min=0.1, help="GiB a kernel may use while it runs. Default: TensorRT's."),
+        typer.Option(min=0.1, help="Memory in GiB that a kernel may use. Default: TensorRT's."),
     ] = None,
     optimization_level: Annotated[
         int | None,
-        typer.Option(min=0, max=5, help="0 builds quickly, 5 tries most. Default: TensorRT's, 3."),
+        typer.Option(
+            min=0, max=5, help="0 builds fastest, 5 searches most. Default: TensorRT's, 3."
+        ),
     ] = None,
     timing_cache: Annotated[
         Path | None,
-        typer.Option(help="Measured kernels, kept between builds. Default: a file in OUTPUT."),
+        typer.Option(
+            help="File with kernel timings, reused by later builds. Default: a file in OUTPUT."
+        ),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Build although the engines are there already.")
+        bool, typer.Option("--rebuild", help="Build even if the engines exist.")
     ] = False,
     print_trtexec: Annotated[
         bool,
-        typer.Option(
-            "--print-trtexec", help="Only print trtexec command lines; needs no GPU here."
-        ),
+        typer.Option("--print-trtexec", help="Only print the trtexec commands; needs no GPU."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build TensorRT engines for this machine's GPU. [bold]Not run on a GPU yet.[/]
+    """Build TensorRT engines for this machine's GPU. [bold]Not tested on a GPU yet.[/]
 
-    Takes minutes. The engines' real precision is inspected, and they are compared with the
-    graphs they come from at the minimum, optimum and maximum of every profile, before the
-    folder appears; it runs only on this kind of GPU with this TensorRT.
+    This takes minutes. Before the folder is written, the precision of every layer is inspected,
+    and the engines are compared with their graphs at the minimum, optimum and maximum of every
+    profile. The engines run only on this GPU type with this TensorRT version.
+
+    Example: [b]ois build engines/ois-tiny-tensorrt-fp16 --shape landscape --objects 1[/b]
     """
     from ois_export.tensorrt.build import Ranges, build_engines, trtexec_commands
     from ois_export.tensorrt.plan import BuildOptions

@@ -1,4 +1,4 @@
-"""`ois checkpoint`: what a checkpoint holds, and how to make one of other people's weights."""
+"""`ois checkpoint`: shows a checkpoint, and makes checkpoints from other weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ois_network.parameters import ParameterReport
 
 app = typer.Typer(
-    help="Look into checkpoints, and make them of other weights.", no_args_is_help=True
+    help="Show checkpoints, and make checkpoints from other weights.", no_args_is_help=True
 )
 
 _Out = Annotated[
     Path, typer.Option("--output", "-o", help="The checkpoint to write (.safetensors).")
 ]
-_Dtype = Annotated[str, typer.Option("--dtype", help="fp32 or fp16: how weights are stored.")]
+_Dtype = Annotated[str, typer.Option("--dtype", help="Storage of the weights: fp32 or fp16.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -40,12 +40,17 @@ def inspect(
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Show a checkpoint's network, where it comes from, and its parameters part by part.
+    """Show a checkpoint's network, its origin, and its parameters per part.
 
-    A file that loads here loads everywhere: every tensor's name, shape and values are checked.
+    Every tensor's name, shape and values are checked, as every other command does on loading.
+
+    Example: [b]ois checkpoint inspect models/ois-tiny.safetensors[/b]
     """
     if (checkpoint is None) == (network is None):
-        raise InvalidInput("name either a checkpoint file or --network, for example --network vitb")
+        raise InvalidInput(
+            "got a checkpoint file and --network, or neither; expected one of them, for example "
+            "--network vitb"
+        )
     from ois_network.parameters import count_parameters
 
     described: dict[str, Any] = {}
@@ -87,14 +92,17 @@ def convert(
     output: _Out,
     config: Annotated[
         str | None,
-        typer.Option(help="tiny, vits, vitb or vitl. Default: what the mapping file says."),
+        typer.Option(help="tiny, vits, vitb or vitl. Default: the mapping file's."),
     ] = None,
     dtype: _Dtype = "fp32",
     as_json: _Json = False,
 ) -> None:
-    """Rename a foreign checkpoint's tensors into ours.
+    """Convert another implementation's checkpoint by renaming its tensors.
 
-    Reports every left-over, missing and misshaped tensor at once, and writes nothing then.
+    If tensors are left over, missing or of the wrong shape, all of them are listed and nothing
+    is written.
+
+    Example: [b]ois checkpoint convert other.pth --mapping rules.toml -o ois.safetensors[/b]
     """
     from ois_network.checkpoints.mapping import convert as convert_file
     from ois_network.config import preset
@@ -105,9 +113,12 @@ def convert(
     if as_json:
         print_json({"path": str(output), "dropped": report.dropped, "reshaped": report.reshaped})
         return
-    for name, what in ((report.dropped, "dropped on purpose"), (report.reshaped, "reshaped")):
-        if name:
-            say(f"{len(name)} {what}: {', '.join(name)}")
+    for names, action in (
+        (report.dropped, "dropped as the mapping says"),
+        (report.reshaped, "reshaped"),
+    ):
+        if names:
+            say(f"{len(names)} {action}: {', '.join(names)}")
     say(f"wrote {output}")
 
 
@@ -119,12 +130,16 @@ def assemble(
     output: _Out,
     parts: Annotated[
         Path | None,
-        typer.Option(help="Trained parts to join it with. Without: an untrained network."),
+        typer.Option(help="Trained parts to add. Default: none, which gives an untrained network."),
     ] = None,
     dtype: _Dtype = "fp32",
     as_json: _Json = False,
 ) -> None:
-    """Join a public Depth-Anything-V2 file with trained parts into one checkpoint."""
+    """Join a public Depth-Anything-V2 file and trained parts into one checkpoint.
+
+    Example: [b]ois checkpoint assemble depth_anything_v2_vitb.pth --parts parts.safetensors
+    -o ois-vitb.safetensors[/b]
+    """
     from ois_network.checkpoints.depth_anything import assemble as assemble_files
 
     with progress(f"assembling {output}"):
@@ -133,7 +148,10 @@ def assemble(
         print_json({"path": str(output), "sha256": sha256})
         return
     if parts is None:
-        say("no --parts: prompts and fusion are random; train before you trust a mask")
+        say(
+            "warning: without --parts the prompt encoder and the fusion are random; train the "
+            "network before you use its masks"
+        )
     say(f"wrote {output}")
 
 

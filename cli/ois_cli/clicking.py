@@ -1,4 +1,4 @@
-"""Clicks of one image, one after another, each seeing the mask that the ones before made."""
+"""Clicks on the objects of one image, as a user types them, and the masks they give in order."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from ois_client.contract.errors import InvalidClick, InvalidInput
 from ois_client.contract.images import Picture
 from ois_client.sessions.session import Session
 
-#: A label image is 8-bit, and 0 is its background.
+#: A label image has 8 bits, and 0 is its background.
 MAX_OBJECTS = 255
 
 _OBJECT = re.compile(r"\s*(\d+)\s*:(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """One click on one object. number: 1, 2, ... as the user counts them."""
+class ObjectClick:
+    """One click on one object. number: the object's number, from 1."""
 
     number: int
     click: Click
 
     @classmethod
-    def parse(cls, text: str) -> Prompt:
-        """`"512,300"` clicks object 1, `"80,40,-"` removes, `"2:512,300"` clicks object 2.
+    def parse(cls, text: str) -> ObjectClick:
+        """Parse the value of `--point`.
 
-        Raises `InvalidClick`.
+        `"512,300"` adds to object 1, `"80,40,-"` removes from it, `"2:512,300"` adds to object 2.
+        Raises `InvalidClick` if the text has another form or the number is not 1 to 255.
         """
         match = _OBJECT.fullmatch(text)
         if match is None:
@@ -45,71 +46,74 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """The state after one click.
+class ClickResult:
+    """The result of one click.
 
-    mask: (H, W) uint8, 1 = object, of the clicked object. timings_ms: wall time by stage.
-    depth: (h, w) float32 at network size, near 0 and far 1; None unless it was wanted.
+    mask: (H, W) uint8, 1 = object, of the clicked object. timings_ms: wall time per stage.
+    depth: (h, w) float32 at network size, near 0 and far 1; None unless it was requested.
     """
 
-    prompt: Prompt
+    clicked: ObjectClick
     mask: NDArray[np.uint8]
     timings_ms: dict[str, float]
     depth: NDArray[np.float32] | None
 
 
-def clicks_by_object(prompts: Sequence[Prompt]) -> dict[int, tuple[Click, ...]]:
-    """Object number -> its clicks, both in the order given."""
+def clicks_by_object(clicks: Sequence[ObjectClick]) -> dict[int, tuple[Click, ...]]:
+    """Return the clicks per object number, both in the given order."""
     found: dict[int, tuple[Click, ...]] = {}
-    for prompt in prompts:
-        found[prompt.number] = (*found.get(prompt.number, ()), prompt.click)
+    for one in clicks:
+        found[one.number] = (*found.get(one.number, ()), one.click)
     return found
 
 
-def check_prompts(prompts: Sequence[Prompt], picture: Picture) -> None:
-    """Raise for a wrong click before seconds go into engines and encoding.
+def check_clicks(clicks: Sequence[ObjectClick], picture: Picture) -> None:
+    """Check all clicks before time is spent on loading engines and encoding.
 
-    `InvalidInput` without a click, `InvalidClick` outside the picture, `TooManyClicks`.
+    Raises `InvalidInput` if there is no click, `InvalidClick` if one is outside the picture, and
+    `TooManyClicks`.
     """
-    if not prompts:
+    if not clicks:
         raise InvalidInput("got no click; expected at least one, for example --point 512,300")
-    for clicks in clicks_by_object(prompts).values():
-        check_count(clicks)
-        for click in clicks:
+    for on_object in clicks_by_object(clicks).values():
+        check_count(on_object)
+        for click in on_object:
             click.check(picture.width, picture.height)
 
 
 def apply_clicks(
-    session: Session, prompts: Sequence[Prompt], *, want_depth: bool = False
-) -> Iterator[Answer]:
-    """Forget what the session's objects hold, then click; one `Answer` a click.
+    session: Session, clicks: Sequence[ObjectClick], *, want_depth: bool = False
+) -> Iterator[ClickResult]:
+    """Reset the session's objects, apply the clicks in order and yield one result per click.
 
-    The last answer carries the depth when it is wanted. Raises what `Session.click` raises.
+    With `want_depth`, the last result has the depth. Raises what `Session.click` raises.
     """
-    numbers = list(clicks_by_object(prompts))
+    numbers = list(clicks_by_object(clicks))
     while len(session.objects) < len(numbers):
         session.new_object()
     objects = dict(zip(numbers, session.objects, strict=False))
     for obj in objects.values():
         session.reset(obj)
-    for index, prompt in enumerate(prompts):
-        click, last = prompt.click, index == len(prompts) - 1
+    for index, one in enumerate(clicks):
+        click, last = one.click, index == len(clicks) - 1
         mask = session.click(
             click.x,
             click.y,
             click.positive,
-            objects[prompt.number],
+            objects[one.number],
             want_depth=want_depth and last,
         )
         reply = session.last_reply
         timings_ms = dict(reply.timings_ms) if reply else {}
-        yield Answer(prompt, mask, timings_ms, reply.depth if reply else None)
+        yield ClickResult(one, mask, timings_ms, reply.depth if reply else None)
 
 
 def label_image(masks: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Object number -> (H, W) mask, as one (H, W) uint8: 0 background, k object k.
+    """Combine masks into a label image.
 
-    Where objects overlap, the higher number wins. Raises `InvalidInput` without an object.
+    masks: object number -> (H, W) uint8, 1 = object. Returns (H, W) uint8, 0 = background and
+    k = object k; where objects overlap, the higher number wins. Raises `InvalidInput` if there is
+    no mask.
     """
     if not masks:
         raise InvalidInput("got no mask; expected at least one object")

@@ -1,4 +1,4 @@
-"""`ois encode`: many images ahead of their clicks, into a server's store or a folder."""
+"""`ois encode`: encodes images before their first click, into a server's store or a folder."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ if TYPE_CHECKING:
     from ois_runtime.engines.features import FeatureFolder, FeaturesOf
     from ois_runtime.engines.pair import EnginePair
 
-#: What a folder is searched for; a file that is named is always taken.
+#: Suffixes that folders are searched for. A file that is named is always used.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo"),
 )
 
 
-HELP = """Encode images ahead of their clicks, so that the first click need not wait.
+HELP = """Encode images before their first click, so that the first click is fast.
 
-With --url, the images are sent to a running server, which keeps their features as long as its \
-store has room. With --output, the features are written to a folder: clicks find them there with \
-[b]ois annotate --features FOLDER[/b], [b]ois segment --features FOLDER[/b] or \
-[b]Client("local:?features=FOLDER")[/b]. They are for the engines that made them; others refuse \
-them.
+With --url, the images are sent to a running server, which keeps their features while its store \
+has space. With --output, the features are written to a folder, which is used by \
+[b]ois annotate --features FOLDER[/b], [b]ois segment --features FOLDER[/b] and \
+[b]Client("local:?features=FOLDER")[/b]. Features can be used only with the engines that made them.
 
-What is there already is not made again, so an interrupted run goes on where it was. An image that \
-fails is told and left out; the exit code is then 3.
+Images that have features are skipped, so an interrupted run continues with the same command. \
+Images that fail are listed; the exit code is then 3.
+
+Examples: [b]ois encode photos/ --recursive --output features[/b], \
+[b]ois encode photos/ --url grpc://host:8001[/b]
 """
 
 
-class Store(Protocol):
-    """Where features go."""
+class Destination(Protocol):
+    """A place that keeps features."""
 
     def put(self, picture: Picture) -> bool:
-        """Encode the picture, unless its features are there already; whether they were."""
+        """Encode the picture unless its features exist. Returns whether they existed."""
 
-    def finish(self) -> dict[str, Any]:
-        """What the report says of it."""
+    def summary(self) -> dict[str, Any]:
+        """Return the destination's part of the report, after the last image."""
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +61,11 @@ def register(app: typer.Typer) -> None:
 
 def encode(
     images: Annotated[
-        list[Path], typer.Argument(help="Images, and folders of images.", show_default=False)
+        list[Path], typer.Argument(help="Images and folders of images.", show_default=False)
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder for the features, a file an image.", show_default=False),
+        typer.Option(help="Folder for the features, one file per image.", show_default=False),
     ] = None,
     url: Annotated[
         str | None,
@@ -74,7 +76,7 @@ def encode(
     ] = None,
     token: options.Token = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Search folders below folders too.")
+        bool, typer.Option("--recursive", "-r", help="Also search subfolders.")
     ] = False,
     as_json: options.AsJson = False,
     engines: options.Engines = None,
@@ -84,53 +86,57 @@ def encode(
 ) -> int:
     """See `HELP`."""
     if (output is None) == (url is None):
-        raise InvalidInput("expected one of --output FOLDER and --url ADDRESS")
+        raise InvalidInput(
+            "got --output and --url, or neither; expected --output FOLDER or --url ADDRESS"
+        )
     if url is not None and not is_server(url):
-        raise InvalidInput(f"got --url {url}; expected a server's, for example grpc://host:8001")
+        raise InvalidInput(
+            f"got --url {url}; expected a server's address, for example grpc://host:8001"
+        )
     paths = find_images(images, recursive=recursive)
     started = time.monotonic()
     failures: list[Failure] = []
-    there = 0
+    existing = 0
     with (
         _to_server(url, token)
         if url
-        else _to_folder(output or Path(), engines, backend, precision, threads) as store
+        else _to_folder(output or Path(), engines, backend, precision, threads) as place
     ):
-        go_on = "What is encoded stays; the same command goes on from there"
-        with counted("encoding", len(paths), go_on) as counter:
+        resume = "Encoded images are kept; run the same command again to continue"
+        with counted("encoding", len(paths), resume) as counter:
             for path in paths:
                 try:
-                    there += store.put(load_image(path))
+                    existing += place.put(load_image(path))
                 except Exception as error:
                     failures.append(Failure({"image": str(path)}, error_of_item(error)))
                     counter.add(failed=1)
                 else:
                     counter.add()
-        about = store.finish()
-    say_failures(failures, "; --json names them all")
+        summary = place.summary()
+    say_failures(failures, "; --json lists all of them")
     report = {
         "images": len(paths),
-        "encoded": len(paths) - there - len(failures),
-        "already_there": there,
+        "encoded": len(paths) - existing - len(failures),
+        "already_there": existing,
         "failed": [failure.to_dict() for failure in failures],
         "seconds": round(time.monotonic() - started, 3),
-        **about,
+        **summary,
     }
     if as_json:
         print_json(report)
     else:
         print(
-            f"{report['encoded']} encoded, {there} there already, {len(failures)} failed, in "
+            f"{report['encoded']} encoded, {existing} existed, {len(failures)} failed, in "
             f"{report['seconds']:.1f} s: {output or url}"
         )
     return EXIT_INCOMPLETE if failures else 0
 
 
 def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
-    """Files as they are named, folders as the images in them, in order and each once.
+    """Return the given files and the images in the given folders, in order, each once.
 
-    Raises `InvalidInput` when a folder has none or cannot be read. Whether a file is an image is
-    not looked at.
+    recursive: also search subfolders. Files are not opened. Raises `InvalidInput` if a folder has
+    no image or cannot be read.
     """
     found: dict[Path, Path] = {}
     for path in given:
@@ -141,11 +147,14 @@ def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
             below = path.rglob("*") if recursive else path.iterdir()
             inside = sorted(p for p in below if p.suffix.lower() in SUFFIXES and p.is_file())
         except OSError as error:
-            raise InvalidInput(f"the folder {path} cannot be read: {error.strerror}") from error
-        if not inside:
-            deeper = "" if recursive else "; --recursive looks into folders below it"
             raise InvalidInput(
-                f"no image in the folder {path} (names that end in {', '.join(SUFFIXES)}){deeper}"
+                f"the folder {path} cannot be read: {error.strerror}; check its permissions"
+            ) from error
+        if not inside:
+            deeper = "" if recursive else "; --recursive searches its subfolders"
+            raise InvalidInput(
+                f"got the folder {path} without an image; expected names that end in "
+                f"{', '.join(SUFFIXES)}{deeper}"
             )
         for image in inside:
             found.setdefault(image.resolve(), image)
@@ -153,18 +162,18 @@ def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
 
 
 @contextmanager
-def _to_server(url: str, token: str | None) -> Iterator[Server]:
+def _to_server(url: str, token: str | None) -> Iterator[ServerStore]:
     from ois_client.transports.address import connect
 
     transport = connect(url, {} if token is None else {"token": token})
     try:
-        yield Server(transport)
+        yield ServerStore(transport)
     finally:
         transport.close()
 
 
-class Server:
-    """The store of a running server."""
+class ServerStore:
+    """The feature store of a running server."""
 
     def __init__(self, transport: Transport) -> None:
         """Raises what `Transport.info` raises."""
@@ -180,13 +189,13 @@ class Server:
         self._first = self._first or picture
         return cached
 
-    def finish(self) -> dict[str, Any]:
-        """The oldest leaves a full store first: while the first image is there, all are."""
+    def summary(self) -> dict[str, Any]:
+        # A full store drops the oldest image first, so if the first is there, all are.
         all_there = self._first is None or self._holds(self._first)
         if not all_there:
             warn(
-                "the first image is out of the server's store again, which has no room for all of "
-                "them; give it more (ois serve --cache-bytes), or prewarm fewer at a time"
+                "the server's store has no room for all images and dropped the first; enlarge it "
+                "(ois serve --cache-bytes) or encode fewer images at a time"
             )
         return {"model_sha256": self._info.model_sha256, "all_there": all_there}
 
@@ -208,7 +217,7 @@ class Server:
 @contextmanager
 def _to_folder(
     folder: Path, engines: Path | None, backend: str, precision: str, threads: int | None
-) -> Iterator[Folder]:
+) -> Iterator[FeatureFiles]:
     from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
     from ois_runtime.engines.features import FEATURES_FILE, FeatureFolder, FeaturesOf, check_backend
     from ois_runtime.engines.local import default_engine_folder
@@ -223,11 +232,11 @@ def _to_folder(
     files.make_folder(folder)
     if not (folder / FEATURES_FILE).exists():
         write_files({folder / FEATURES_FILE: features_of.to_json().encode()})
-    yield Folder(FeatureFolder(folder, pair.manifest), features_of, pair)
+    yield FeatureFiles(FeatureFolder(folder, pair.manifest), features_of, pair)
 
 
-class Folder:
-    """Files of features."""
+class FeatureFiles:
+    """A folder of feature files."""
 
     def __init__(
         self, features: FeatureFolder, features_of: FeaturesOf, engines: EnginePair
@@ -248,6 +257,6 @@ class Folder:
         self._bytes += len(data)
         return False
 
-    def finish(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         say(f"{len(self._features)} images have features in {self._features.folder}")
         return {"model_sha256": self._features_of.model_sha256, "bytes_written": self._bytes}

@@ -1,4 +1,4 @@
-"""`ois export`: a checkpoint becomes a folder of engines, proven equal to the network."""
+"""`ois export`: exports a checkpoint to a folder of engines and compares them with the network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def export(
     ],
     target: Annotated[
         str,
-        typer.Option(help="Where the engines run: cpu, cuda (ONNX Runtime) or tensorrt."),
+        typer.Option(help="Where the engines run: cpu or cuda (ONNX Runtime), or tensorrt."),
     ] = "cpu",
     precision: Annotated[
         str,
         typer.Option(
-            help="What multiplications are made in: fp32; cuda and tensorrt also have fp16, "
-            "tensorrt bf16. The graphs are typed, with fp32 where it matters."
+            help="Precision of the matrix products: fp32, fp16 (cuda, tensorrt) or bf16 "
+            "(tensorrt). Sensitive parts of the graphs stay in fp32."
         ),
     ] = "fp32",
     output: Annotated[
@@ -35,33 +35,37 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="Engine folder. Default: engines/<checkpoint>-<target>, and -<precision> unless "
-            "fp32.",
+            help="Engine folder. Default: engines/<checkpoint>-<target>, with -<precision> unless "
+            "it is fp32.",
         ),
     ] = None,
     cached_kv: Annotated[
         bool,
         typer.Option(
-            help="Keep projected keys and values with the image: a click computes less, an "
-            "image takes about twice the memory."
+            help="Store the projected keys and values per image: clicks compute less, and an image "
+            "needs about twice the memory."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Turn a checkpoint into an encoder engine and a click engine.
+    """Export a checkpoint to an encoder engine and a decoder engine.
 
-    Both are compared with the PyTorch network on photographs of four shapes, for 1, 4 and 16
-    objects; engines that differ are not written, and an older engine folder stays as it was.
-    The comparison runs on this machine's CPU. For tensorrt, `ois build` then makes the engines
-    on the machine with the GPU and compares them again.
+    Both are compared with the PyTorch network on this machine's CPU, with photographs of four
+    shapes and 1, 4 and 16 objects. If they differ, nothing is written and an existing engine
+    folder stays unchanged. For tensorrt, [b]ois build[/b] then builds the engines on the machine
+    with the GPU and compares them again.
+
+    Example: [b]ois export models/ois-tiny.safetensors --target cuda --precision fp16[/b]
     """
     from ois_export.targets import Target
     from ois_runtime.engines.backends import Precision
 
     chosen = Target.parse(target)
-    arithmetic = Precision.parse(precision)
-    chosen.check(arithmetic)
-    suffix = chosen.value if arithmetic is Precision.FP32 else f"{chosen.value}-{arithmetic}"
+    chosen_precision = Precision.parse(precision)
+    chosen.check(chosen_precision)
+    suffix = chosen.value
+    if chosen_precision is not Precision.FP32:
+        suffix += f"-{chosen_precision}"
     folder = output or Path("engines") / f"{checkpoint.stem}-{suffix}"
     started = time.monotonic()
 
@@ -75,7 +79,7 @@ def export(
         checkpoint,
         folder,
         target=chosen,
-        precision=arithmetic,
+        precision=chosen_precision,
         cached_kv=cached_kv,
         progress=progress,
     )
@@ -89,4 +93,4 @@ def export(
     if chosen is Target.TENSORRT:
         say(f"next, on the machine with the GPU: ois build {folder}")
     if not manifest.trained:
-        say("note: the checkpoint is untrained; the engines are right, their masks mean nothing")
+        say("warning: the checkpoint is untrained, so the engines' masks are meaningless")

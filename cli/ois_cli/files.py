@@ -1,4 +1,4 @@
-"""Checks of output paths, made before any work. Results are then written by `write_files`."""
+"""Checks output paths before a command does any work."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 from ois_client.contract.errors import InvalidInput, OutputError
 
-#: Suffix -> Pillow's name of the format, for pictures a person looks at.
+#: Suffix -> Pillow's name of the format, for pictures that people look at.
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
-#: A mask must come back pixel for pixel, so only a lossless format will do.
+#: Masks need a lossless format.
 MASK_FORMATS = {".png": "PNG"}
 
 
 def check_output(path: Path, formats: Mapping[str, str]) -> None:
-    """Raise before any work when `path` cannot become a file of one of `formats`.
+    """Check that a file in one of `formats` can be written to `path`.
 
-    `InvalidInput` for an unknown suffix, `OutputError` for a missing or unwritable folder.
+    formats: suffix -> name. Raises `InvalidInput` for another suffix, and `OutputError` if the
+    folder is missing or not writable or `path` is a folder.
     """
     if path.suffix.lower() not in formats:
         raise InvalidInput(
@@ -28,27 +29,27 @@ def check_output(path: Path, formats: Mapping[str, str]) -> None:
         raise OutputError(f"{path} is a folder; name a file in it, for example {path / 'out.png'}")
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise OutputError(f"the folder {folder} does not exist; make it first: mkdir -p {folder}")
+        raise OutputError(f"the folder {folder} does not exist; create it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"the folder {folder} is not writable; choose another one")
 
 
 def check_distinct(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise `InvalidInput` when two outputs are one file, or an output would replace an input."""
+    """Raises `InvalidInput` if two outputs are the same file or an output is an input."""
     read = {path.resolve() for path in inputs}
     seen: set[Path] = set()
     for path in outputs:
         place = path.resolve()
         if place in read:
-            raise InvalidInput(f"the output {path} is the input image; choose another name")
+            raise InvalidInput(f"the output {path} is also an input; choose another name")
         if place in seen:
-            raise InvalidInput(f"{path} is named for two outputs; give each its own name")
+            raise InvalidInput(f"two outputs have the name {path}; give each its own name")
         seen.add(place)
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its parents. Raises `OutputError`."""
+    """Create `path` and its parents. Raises `OutputError` if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot create the folder {path}: {error.strerror or error}") from error

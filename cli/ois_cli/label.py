@@ -265,8 +265,7 @@ def _sheet(entries: Mapping[Path, Entry], place: Path) -> bytes:
     """The first photographs with their masks tinted, large masks first."""
     import numpy as np
 
-    from ois_cli.drawing.encoding import picture_bytes
-    from ois_cli.drawing.pictures import overlay
+    from ois_cli.drawing.pictures import overlay, picture_bytes
     from ois_cli.drawing.sheet import Panel, sheet
     from ois_client.contract.masks import mask_of_coco
 

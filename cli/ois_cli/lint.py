@@ -1,4 +1,4 @@
-"""`ois lint`: what a target would refuse or get wrong in an ONNX graph, without running it."""
+"""`ois lint`: checks an ONNX graph for operators and types that a target handles wrongly."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ def register(app: typer.Typer) -> None:
 
 def lint(
     graph: Annotated[Path, typer.Argument(help="An ONNX file.", show_default=False)],
-    target: Annotated[str, typer.Option(help="Whose rules: cpu, cuda or tensorrt.")] = "tensorrt",
+    target: Annotated[
+        str, typer.Option(help="Rules of this target: cpu, cuda or tensorrt.")
+    ] = "tensorrt",
     rules: Annotated[
-        bool, typer.Option("--rules", help="Also print what each broken rule is for.")
+        bool, typer.Option("--rules", help="Also print the reason for each broken rule.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a graph against the rules of a target, as `ois export` does. Exit code 2: broken."""
+    """Check an ONNX graph against the rules of a target, as [b]ois export[/b] does.
+
+    The exit code is 2 if a rule is broken. The graph is not run.
+
+    Example: [b]ois lint engines/ois-tiny-tensorrt-fp16/encoder.onnx --rules[/b]
+    """
     from ois_export.graphs.lint import complaints, load_graph
     from ois_export.targets import Target
 
@@ -40,13 +47,15 @@ def lint(
             }
         )
         raise typer.Exit(code=2 if found else 0)
-    said = set()
+    explained = set()
     for rule, text in found:
         print(f"{rule.__name__}: {text}")
-        if rules and rule not in said:
-            said.add(rule)
+        if rules and rule not in explained:
+            explained.add(rule)
             print("    " + " ".join((rule.__doc__ or "").split()))
     if found:
         broken = len({rule for rule, _ in found})
-        raise UnsupportedGraph(f"{graph} breaks {broken} of {len(checked)} rules for {target}")
+        raise UnsupportedGraph(
+            f"{graph} breaks {broken} of {len(checked)} rules for {target}; --rules explains them"
+        )
     print(f"{graph} keeps all {len(checked)} rules for {target}")

@@ -1,4 +1,4 @@
-"""The `ois` application: its commands, and the one place where errors become messages."""
+"""The `ois` application: its commands, its exit codes and its error messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EXIT_INTERNAL = 1
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-# Typer exports its usage errors' subclass but not their base, and since 0.2x it carries its
-# own copy of click, so the base is taken from where every version has it.
+# Typer does not export the base class of its usage errors, and recent versions carry their own
+# copy of click. The base class of BadParameter is the right one in every version.
 _ClickException: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
@@ -37,11 +37,14 @@ app = typer.Typer(
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error. Works anywhere.")
+        bool,
+        typer.Option(
+            "--debug", help="Show the traceback of an error; may be anywhere on the line."
+        ),
     ] = False,
 ) -> None:
     """Order-aware interactive segmentation: encode an image once, answer every click."""
-    # `main` reads --debug itself, so that it also works after the command's name.
+    # `main` reads --debug, so that it also works after the command's name.
 
 
 doctor.register(app)
@@ -62,9 +65,9 @@ serve.register(app)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `ois` with `argv` (default: the process's arguments) and return its exit code.
 
-    0 success, 2 an error the user can act on, 3 complete but for items that failed (`encode`,
-    `annotate`), 130 interrupted, 1 a defect of this program, or of the machine (`doctor`), or
-    nothing measured (`bench spc`, `bench sat`).
+    0: success. 1: a defect of this program; also a broken installation (`doctor`) or no
+    measurement (`bench spc`, `bench sat`). 2: an error that the user can fix. 3: finished, but
+    some items failed (`encode`, `annotate`). 130: interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     options = args[: args.index("--")] if "--" in args else args
@@ -81,13 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _report(error, as_json=as_json)
-    if result == EXIT_INTERRUPTED:  # newer Typer turns the interrupt into this result
+    if result == EXIT_INTERRUPTED:  # recent Typer returns this instead of raising
         return _interrupted()
     return result if isinstance(result, int) else 0
 
 
 def _interrupted() -> int:
-    say("interrupted; nothing was left half-written")
+    say("interrupted; no file was left incomplete")
     return EXIT_INTERRUPTED
 
 

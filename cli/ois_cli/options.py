@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read and behave alike."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ import typer
 
 Engines = Annotated[
     Path | None,
-    typer.Option(help="Engine folder. Default: $OIS_ENGINES, else engines/ois-tiny-cpu."),
+    typer.Option(help="Engine folder. Default: $OIS_ENGINES, or engines/ois-tiny-cpu."),
 ]
 Backend = Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")]
 Device = Annotated[
     str,
-    typer.Option(help="cpu; or with --backend torch a GPU: cuda, cuda:1. Try --precision fp16."),
+    typer.Option(help="cpu, or a GPU with --backend torch: cuda, cuda:1. On a GPU, try fp16."),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        help="Arithmetic: fp32; bf16 with openvino where the processor has it; fp16 and bf16 with "
-        "torch."
+        help="fp32; with torch also fp16 and bf16, with openvino bf16 if the processor has it."
     ),
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: the backend's choice.")
-]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the backend's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Token = Annotated[
     str | None,
-    typer.Option(envvar="OIS_TOKEN", help="What a server wants of its clients, if anything."),
+    typer.Option(envvar="OIS_TOKEN", help="Token for a server that requires one."),
 ]
 Features = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that [b]ois encode[/b] wrote; its images need no encode.",
+        help="Folder written by [b]ois encode[/b]; its images are not encoded again.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""What the command prints: results on stdout, everything said to a person on stderr."""
+"""Prints results to stdout and messages for people to stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ois_client.contract.errors import OISError, OutputError
 
-#: What the operating system says when a disk, a quota or a permission stops a write.
+#: Errors of the operating system that stop a write, and their reasons in words.
 _WRITE_ERRNOS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -28,17 +28,18 @@ def print_json(result: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal; stderr, so that stdout stays parseable."""
+    """Print one line to stderr, so that stdout stays parseable."""
     print(text, file=sys.stderr)
 
 
 def warn(text: str) -> None:
+    """Print one line to stderr that begins with "warning:"."""
     say(f"warning: {text}")
 
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
-    """Show `text` beside a spinner while the block runs; silent when stderr is no terminal."""
+    """Show `text` and a spinner while the block runs, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -49,7 +50,7 @@ def progress(text: str) -> Iterator[None]:
 
 
 def as_ois_error(error: BaseException) -> OISError | None:
-    """The typed error to show for `error`; None when it is a defect of this program."""
+    """Return the typed error to show for `error`, or None for a defect of this program."""
     if isinstance(error, OISError):
         return error
     if isinstance(error, MemoryError):
@@ -65,7 +66,7 @@ def as_ois_error(error: BaseException) -> OISError | None:
 
 
 def print_error(code: str, message: str, *, as_json: bool) -> None:
-    """One message on stderr, and with `as_json` the same as a JSON document on stdout."""
+    """Print an error to stderr, and with `as_json` also as a JSON document to stdout."""
     if as_json:
         print_json({"error": {"code": code, "message": message}})
     say(f"error: {message} ({code})")

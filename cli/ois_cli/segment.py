@@ -1,4 +1,4 @@
-"""`ois segment`: click on objects in one image, and write masks and pictures of them."""
+"""`ois segment`: clicks on objects in one image and writes their masks and pictures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ois_cli import files, options
 from ois_cli.clicking import (
-    Answer,
-    Prompt,
+    ClickResult,
+    ObjectClick,
     apply_clicks,
-    check_prompts,
+    check_clicks,
     clicks_by_object,
     label_image,
 )
@@ -30,15 +30,15 @@ from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 
 UNTRAINED = (
-    "these engines hold random weights (manifest: trained = false): timings are real, masks "
-    "mean nothing"
+    "these engines have random weights (manifest: trained = false): timings are real, masks are "
+    "meaningless"
 )
 _ORDER_PANEL_WIDTH = 480
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where to write what; None is not wanted."""
+    """Paths of the files to write; None: do not write this one."""
 
     mask: Path | None
     overlay: Path | None
@@ -46,11 +46,12 @@ class Outputs:
     order: Path | None
 
     def named(self) -> dict[str, Path]:
+        """Return the paths that are not None, by field name."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {name: path for name, path in fields.items() if path is not None}
 
     def check(self, image: Path) -> None:
-        """Raises `InvalidInput` or `OutputError` before any work is done."""
+        """Raises `InvalidInput` or `OutputError` if a path cannot be written or is the image."""
         for name, path in self.named().items():
             formats = files.MASK_FORMATS if name == "mask" else files.PICTURE_FORMATS
             files.check_output(path, formats)
@@ -58,28 +59,28 @@ class Outputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """What the clicks gave. runs: the answers of each repetition, all equal but for time."""
+class Segmentation:
+    """The results of all clicks. runs: one per repetition; they differ only in timings."""
 
     session: Session
-    prompts: tuple[Prompt, ...]
-    runs: tuple[tuple[Answer, ...], ...]
+    clicks: tuple[ObjectClick, ...]
+    runs: tuple[tuple[ClickResult, ...], ...]
 
     @property
     def masks(self) -> dict[int, NDArray[np.uint8]]:
         """Object number -> (H, W) uint8, 1 = object."""
-        return {answer.prompt.number: answer.mask for answer in self.runs[0]}
+        return {result.clicked.number: result.mask for result in self.runs[0]}
 
     @property
     def depth(self) -> NDArray[np.float32] | None:
         return self.runs[0][-1].depth
 
     def timings_ms(self) -> dict[str, dict[str, float]]:
-        """`encode` by stage, once an image; `click` by stage, the median of all clicks."""
+        """Return `encode`, in ms per stage, and `click`, the median over all clicks per stage."""
         encode = self.session.last_encode
         stages: dict[str, list[float]] = {}
-        for answer in (answer for run in self.runs for answer in run):
-            for stage, value in answer.timings_ms.items():
+        for result in (result for run in self.runs for result in run):
+            for stage, value in result.timings_ms.items():
                 stages.setdefault(stage, []).append(value)
         return {
             "encode": dict(encode.timings_ms) if encode else {},
@@ -99,23 +100,25 @@ def segment(
             "--point",
             "-p",
             metavar="[OBJECT:]X,Y[,+|-]",
-            help="A click, in pixels from the top left: [b]512,300[/b] adds to object 1, "
-            "[b]80,40,-[/b] removes, [b]2:512,300[/b] adds to object 2. Repeat it; clicks are "
-            "applied in this order.",
+            help="A click in pixels from the top left: [b]512,300[/b] adds to object 1, "
+            "[b]80,40,-[/b] removes from it, [b]2:512,300[/b] adds to object 2. Repeat the option "
+            "for more clicks; they are applied in order.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Mask as PNG: 255 = object; with several objects, k = object k."),
+        typer.Option(help="Mask as PNG: 255 = object, or k = object k if there are several."),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Picture of masks and clicks over the photograph.")
+        Path | None, typer.Option(help="Picture of the masks and clicks on the photograph.")
     ] = None,
-    depth: Annotated[Path | None, typer.Option(help="Picture of depth, near is bright.")] = None,
+    depth: Annotated[
+        Path | None, typer.Option(help="Picture of the depth; near is bright.")
+    ] = None,
     order: Annotated[
         Path | None,
-        typer.Option(help="Picture of the order maps: bright is at the clicks' own depth."),
+        typer.Option(help="Picture of the order maps; bright is at the depth of the clicks."),
     ] = None,
     as_json: options.AsJson = False,
     engines: options.Engines = None,
@@ -125,18 +128,20 @@ def segment(
     threads: options.Threads = None,
     features: options.Features = None,
     repeat: Annotated[
-        int, typer.Option(min=1, help="Repeat all clicks and report median times.")
+        int, typer.Option(min=1, help="Repeat all clicks and report the median times.")
     ] = 1,
 ) -> None:
-    """Click on objects in an image and get their masks.
+    """Click on objects in an image and write their masks.
 
-    Every click sees the mask that the clicks before it made, as in an annotation tool.
+    Each click refines the mask of the clicks before it, as in an annotation tool.
+
+    Example: [b]ois segment photo.jpg -p 245,150 -p 60,200,- --out mask.png --overlay seen.jpg[/b]
     """
     outputs = Outputs(out, overlay, depth, order)
     outputs.check(image)
-    prompts = tuple(Prompt.parse(text) for text in point)
+    clicks = tuple(ObjectClick.parse(text) for text in point)
     picture = load_image(image)
-    check_prompts(prompts, picture)
+    check_clicks(clicks, picture)
     with open_client(engines, backend, device, threads, precision, features) as client:
         if not client.info.trained:
             warn(UNTRAINED)
@@ -145,10 +150,10 @@ def segment(
         with progress("clicking"):
             want_depth = depth is not None or order is not None
             runs = tuple(
-                tuple(apply_clicks(session, prompts, want_depth=want_depth and run == 0))
+                tuple(apply_clicks(session, clicks, want_depth=want_depth and run == 0))
                 for run in range(repeat)
             )
-        result = Result(session, prompts, runs)
+        result = Segmentation(session, clicks, runs)
         with progress("writing"):
             write_files(render(result, outputs))
         if as_json:
@@ -165,10 +170,11 @@ def open_client(
     precision: str,
     features: Path | None,
 ) -> Client:
-    """The engines of a folder (None: the default folder) in this process.
+    """Open the engines of a folder (None: the default folder) in this process.
 
-    features: a folder of `ois encode`. Raises `EngineError` when there are no engines,
-    `InvalidInput` for an unknown backend, device or precision, or features of another model.
+    features: a folder written by `ois encode`. Raises `EngineError` if there are no engines, and
+    `InvalidInput` if the backend, device or precision is unknown or the features are another
+    model's.
     """
     with progress("loading the engines"):
         return Client(
@@ -181,8 +187,8 @@ def open_client(
         )
 
 
-def render(result: Result, outputs: Outputs) -> dict[Path, bytes]:
-    """The files that were asked for, as bytes."""
+def render(result: Segmentation, outputs: Outputs) -> dict[Path, bytes]:
+    """Return the bytes of every requested file."""
     masks = result.masks
     labels = label_image(masks)
     shown: dict[Path, bytes] = {}
@@ -190,7 +196,7 @@ def render(result: Result, outputs: Outputs) -> dict[Path, bytes]:
     if outputs.mask is not None:
         shown[outputs.mask] = pictures.mask_bytes(labels, outputs.mask, several=len(masks) > 1)
     if outputs.overlay is not None:
-        clicks = [prompt.click for prompt in result.prompts]
+        clicks = [one.click for one in result.clicks]
         picture = pictures.overlay(result.session.picture.pixels(), labels, clicks)
         shown[outputs.overlay] = pictures.picture_bytes(picture, outputs.overlay)
     if outputs.depth is not None and result.depth is not None:
@@ -198,15 +204,15 @@ def render(result: Result, outputs: Outputs) -> dict[Path, bytes]:
         shown[outputs.depth] = pictures.picture_bytes(picture, outputs.depth)
     if outputs.order is not None and result.depth is not None:
         panels = order_panels(
-            result.depth, clicks_by_object(result.prompts), result.session.geometry
+            result.depth, clicks_by_object(result.clicks), result.session.geometry
         )
         picture = sheet(panels, columns=min(4, len(panels)), panel_width=_ORDER_PANEL_WIDTH)
         shown[outputs.order] = pictures.picture_bytes(picture, outputs.order)
     return shown
 
 
-def report(result: Result, outputs: Outputs, model: ModelInfo) -> dict[str, Any]:
-    """What `--json` prints."""
+def report(result: Segmentation, outputs: Outputs, model: ModelInfo) -> dict[str, Any]:
+    """Return the document that `--json` prints."""
     picture = result.session.picture
     return {
         "image": {"width": picture.width, "height": picture.height, "digest": picture.digest},
@@ -223,7 +229,7 @@ def report(result: Result, outputs: Outputs, model: ModelInfo) -> dict[str, Any]
                 "area_px": int(result.masks[number].sum()),
                 "box_xyxy": box(result.masks[number]),
             }
-            for number, clicks in clicks_by_object(result.prompts).items()
+            for number, clicks in clicks_by_object(result.clicks).items()
         ],
         "timings_ms": result.timings_ms(),
         "repeat": len(result.runs),
@@ -232,7 +238,10 @@ def report(result: Result, outputs: Outputs, model: ModelInfo) -> dict[str, Any]
 
 
 def box(mask: NDArray[np.uint8]) -> list[int] | None:
-    """First and last column and row of the object, [x0, y0, x1, y1] inclusive; None if empty."""
+    """Return the box [x0, y0, x1, y1] of the object in pixels, inclusive; None if it is empty.
+
+    mask: (H, W) uint8, 1 = object.
+    """
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if columns.size == 0:
         return None
@@ -251,4 +260,4 @@ def _print_report(document: dict[str, Any]) -> None:
     for name, path in document["files"].items():
         print(f"{name}: {path}")
     if not document["files"]:
-        say("note: nothing was written; --out mask.png keeps the mask")
+        say("note: no file was written; --out mask.png writes the mask")

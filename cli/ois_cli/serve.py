@@ -1,4 +1,4 @@
-"""`ois serve`: the engines behind a real Triton server on this machine."""
+"""`ois serve`: serves the engines with a Triton server on this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ois_cli.output import progress, say
 if TYPE_CHECKING:
     from ois_runtime.embedded.server import EmbeddedServer
 
-#: What of Triton's log a person wants to see while it serves; --verbose shows all of it.
-_INTERESTING = ("ois ", "ois:")
+#: Lines of Triton's log that are shown; --verbose shows all.
+_SHOWN = ("ois ", "ois:")
 
 _Port = typer.Option(min=1, max=65535)
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     engines: options.Engines = None,
-    host: Annotated[str, typer.Option(help="A loopback address; others need a proxy.")] = (
+    host: Annotated[str, typer.Option(help="A loopback address. Other machines need a proxy.")] = (
         "127.0.0.1"
     ),
     grpc_port: Annotated[int, _Port] = 8001,
@@ -38,24 +38,29 @@ def serve(
     metrics_port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Default: 8002, or none with a token, which it cannot ask for."
+            min=1,
+            max=65535,
+            help="Default: 8002; with a token none, because metrics have no access control.",
         ),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option(envvar="OIS_TOKEN", help="Clients must send it. $OIS_TOKEN keeps it hidden."),
+        typer.Option(
+            envvar="OIS_TOKEN",
+            help="Token that clients must send. $OIS_TOKEN keeps it out of the process list.",
+        ),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            envvar="OIS_TOKEN_FILE", help="File with the token; counts more than --token."
+            envvar="OIS_TOKEN_FILE", help="File with the token; takes precedence over --token."
         ),
     ] = None,
     device: Annotated[
         str,
         typer.Option(
             help="Run the network with PyTorch on cuda, cuda:1 or cpu, in one process, instead "
-            "of the exported engines. cuda has not been run on a GPU yet."
+            "of the exported engines. cuda has not been tested on a GPU yet."
         ),
     ] = "",
     precision: Annotated[
@@ -64,8 +69,8 @@ def serve(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="With --device: the network's file. Default: the one that the engines were made "
-            "from, in $OIS_CHECKPOINT, beside the engines or in models/."
+            help="With --device: the network's weights. Default: the checkpoint that the engines "
+            "were exported from, in $OIS_CHECKPOINT, next to the engines or in models/."
         ),
     ] = None,
     cache_bytes: Annotated[
@@ -73,34 +78,38 @@ def serve(
         typer.Option(
             min=1,
             envvar="OIS_CACHE_BYTES",
-            help="Memory of the feature store: of the --device, or in /dev/shm. Default: up to "
-            "2 GiB.",
+            help="Size of the feature store, in the memory of --device or in /dev/shm. Default: "
+            "up to 2 GiB.",
         ),
     ] = None,
     ttl: Annotated[
         float,
         typer.Option(
-            envvar="OIS_CACHE_TTL_S", help="Seconds after which an idle image is forgotten."
+            envvar="OIS_CACHE_TTL_S",
+            help="Seconds without a click after which an image's features are dropped.",
         ),
     ] = math.inf,
     allow_client_shm: Annotated[
         bool,
         typer.Option(
             "--allow-client-shm",
-            help="Take pictures through this machine's shared memory, from clients that use "
+            help="Accept images through this machine's shared memory, from clients with "
             "shared_memory=True.",
         ),
     ] = False,
     print_command: Annotated[
-        bool, typer.Option("--print-command", help="Print what would run, and do not run it.")
+        bool,
+        typer.Option("--print-command", help="Print the command of the server and do not run it."),
     ] = False,
     verbose: Annotated[bool, typer.Option(help="Show all of Triton's log.")] = False,
 ) -> None:
-    """Serve clicks from this machine, until Ctrl-C or SIGTERM.
+    """Serve clicks on this machine until Ctrl-C or SIGTERM.
 
-    It is ready when a click came back, starts again what dies, lets clicks in flight finish
-    when it stops, and leaves nothing behind. For other machines, put a proxy in front or use
-    NVIDIA's container: this server listens on loopback only.
+    The server is ready when it has answered a click. It is restarted if it crashes. When it
+    stops, it finishes the clicks in progress and removes its temporary files. It listens on
+    loopback only; for other machines, use a proxy or NVIDIA's container.
+
+    Example: [b]ois serve --engines engines/ois-tiny-cpu --grpc-port 8001[/b]
     """
     from ois_runtime.embedded.options import ServerOptions, read_token_file
     from ois_runtime.embedded.server import EmbeddedServer
@@ -125,7 +134,7 @@ def serve(
     )
 
     def log(line: str) -> None:
-        if verbose or any(word in line for word in _INTERESTING):
+        if verbose or any(word in line for word in _SHOWN):
             say(line)
 
     with model_repository(engines or default_engine_folder()) as repository:
@@ -144,23 +153,23 @@ def serve(
 
 
 def _mention_an_idle_gpu(repository: Path) -> None:
-    """One line where there is a GPU and these engines run beside it, on the CPU."""
+    """Print a note if this machine has a GPU but the engines run on the CPU."""
     from ois_client.contract.errors import EngineError
     from ois_runtime import gpu_driver as driver
     from ois_runtime.embedded.staging import manifest_of
 
     try:
         if manifest_of(repository).encoder.file.endswith(".plan"):
-            return  # TensorRT's engines run on it
+            return  # TensorRT engines use the GPU
         gpu = driver.probe()
     except EngineError:
-        return  # no GPU; what is wrong with a manifest is told by the server's start
+        return  # no GPU; the server reports a damaged manifest when it starts
     say(f"{gpu.name} is not used: these engines run on the CPU. --device cuda uses it")
 
 
 @contextmanager
 def model_repository(engines: Path) -> Iterator[Path]:
-    """The engines' model repository; where it is missing or stale, one for the time being."""
+    """Yield a folder for the server: the engines, or a temporary repository if theirs is stale."""
     from ois_export.repository import REPOSITORY, is_current, write_repository
     from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest
 
@@ -173,16 +182,19 @@ def model_repository(engines: Path) -> Iterator[Path]:
 
 
 class _Signalled(BaseException):
-    """SIGTERM or SIGINT came. Raised, because no lock may be taken in a handler."""
+    """SIGTERM or SIGINT arrived. Raised because a signal handler must not take locks."""
 
 
 @contextmanager
 def until_signalled(stop: Callable[[], object]) -> Iterator[None]:
-    """A signal ends the block; then, and in any case, `stop` is called and not cut off."""
+    """Run the block until SIGTERM or SIGINT, then call `stop`.
+
+    `stop` is also called if the block ends by itself or raises. Signals cannot interrupt it.
+    """
 
     def interrupt(*_: object) -> None:
         for number in before:
-            signal.signal(number, signal.SIG_IGN)  # stopping is under way; it must not be cut off
+            signal.signal(number, signal.SIG_IGN)  # `stop` must not be interrupted
         raise _Signalled
 
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -202,11 +214,11 @@ def until_signalled(stop: Callable[[], object]) -> Iterator[None]:
 
 
 def _print_addresses(server: EmbeddedServer) -> None:
-    """On stdout and at once, for a person or a program that waits for it."""
+    """Print the addresses to stdout and flush, because programs wait for these lines."""
     rows = {
         "gRPC": server.grpc_url,
         "HTTP": server.http_url,
-        "metrics": server.metrics_url or "none (with a token, name --metrics-port)",
+        "metrics": server.metrics_url or "none (with a token, set --metrics-port)",
         "models": ", ".join(server.models),
     }
     for name, value in rows.items():

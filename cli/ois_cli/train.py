@@ -1,4 +1,4 @@
-"""`ois train`: train a network by a recipe, from scratch or from existing weights."""
+"""`ois train`: trains a network with a recipe, from scratch or from existing weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (paper, tiny) or a TOML file.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The run's folder.", show_default=False)
+        Path, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)
     ],
     data: Annotated[
         str,
@@ -36,31 +36,33 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            # Not --start: torchrun reads the whole line and takes that for its --start-method.
+            # Not --start: torchrun would read it as its own --start-method.
             "--weights",
-            help="Begin with these weights: a checkpoint, a Depth-Anything-V2 file (.pth), or "
+            help="Initial weights: a checkpoint, a Depth-Anything-V2 file (.pth), or "
             "TinyViT's encoder (.onnx).",
             show_default=False,
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
-    partial: Annotated[
-        bool, typer.Option(help="Accept a data set of which folders are missing.")
-    ] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in the folder.")] = False,
+    partial: Annotated[bool, typer.Option(help="Accept a data set with missing folders.")] = False,
     cache_features: Annotated[
         Path | None,
-        typer.Option(help="Keep the frozen encoder's features in this folder.", show_default=False),
+        typer.Option(
+            help="Cache the frozen encoder's features in this folder.", show_default=False
+        ),
     ] = None,
     steps: Annotated[
-        int, typer.Option(help="Stop after this step of the run; 0: run to the end.", min=0)
+        int, typer.Option(help="Stop after this step of the run; 0: train to the end.", min=0)
     ] = 0,
     workers: Annotated[int, typer.Option(help="Processes that prepare batches.", min=0)] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: PyTorch's own choice.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: PyTorch's default.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a network. Ctrl-C saves the run; --resume goes on to the same result.
+    """Train a network. Ctrl-C saves the run; --resume continues it with the same result.
 
-    Several GPUs or processes: torchrun --nproc-per-node 2 -m ois_cli.main train ...
+    Example: [b]ois train tiny --output run --data hqseg44k:/data/hqseg44k[/b]
+
+    Several GPUs or processes: [b]torchrun --nproc-per-node 2 -m ois_cli.main train ...[/b]
     """
     from ois_network.config import preset
     from ois_network.training.config import load_recipe
@@ -74,9 +76,9 @@ def train(
     network = _start(start) if start is not None else None
     if network is not None and network.config.name != config.network:
         raise InvalidInput(
-            f"{start} is a network of the size {network.config.name}; the recipe {recipe} trains "
-            f"{config.network}. Give other weights, or a recipe with network = "
-            f'"{network.config.name}"'
+            f"got the weights {start} of a {network.config.name} network; expected "
+            f"{config.network}, which the recipe {recipe} trains. Use other weights, or a recipe "
+            f'with network = "{network.config.name}"'
         )
     shape = network.config if network is not None else preset(config.network)
     source, description = _source(data, shape, config, partial=partial)
@@ -84,11 +86,11 @@ def train(
     if cache_features is not None:
         if not len(source):
             raise InvalidInput(
-                "got --cache-features with procedural scenes; no scene is seen twice. Give a data "
-                "set (--data), or leave it out"
+                "got --cache-features with procedural scenes, where no scene repeats; expected a "
+                "data set. Set --data, or omit --cache-features"
             )
         features = FeatureCache(cache_features, config)
-    say(f"training {shape.name} by {recipe} on {description}")
+    say(f"training {shape.name} with {recipe} on {description}")
     path = run(
         config,
         source,
@@ -111,7 +113,7 @@ def train(
 
 
 def _start(path: Path) -> OISNetwork:
-    """A checkpoint of ours, or pretrained weights of an encoder with an untrained rest."""
+    """Load a checkpoint, or an encoder's pretrained weights with the other parts untrained."""
     from ois_network.checkpoints.checkpoint import load_checkpoint
     from ois_network.checkpoints.depth_anything import load_depth_anything
 

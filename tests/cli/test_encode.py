@@ -131,7 +131,7 @@ def test_what_fails_is_told_and_costs_nothing_else(
     assert failed == dict.fromkeys(("0.png", "1.png", "none.png"), "INVALID_IMAGE")
     assert err.count("failed: image") == 3
     assert main(["encode", str(photos), "--output", str(out)]) == 3
-    assert "0 encoded, 2 there already, 2 failed" in capsys.readouterr().out
+    assert "0 encoded, 2 existed, 2 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_full_disk_or_ctrl_c_ends_it_and_the_next_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(files, "_write_through", at_the_second_image)
         assert main(["encode", str(photos), "--output", str(out)]) == code
-    assert "stopped after 1 of 2. What is encoded stays" in capsys.readouterr().err
+    assert "stopped after 1 of 2. Encoded images are kept" in capsys.readouterr().err
     assert not list(out.glob(".*"))
     assert len(list(out.glob("*.safetensors"))) == 1
     status, report, _ = run(photos, "--output", out, capsys=capsys)
@@ -259,7 +259,7 @@ def test_images_are_found_once_and_in_order(photos: Path) -> None:
     assert found == ["b.JPG", "a.png", "gone.jpg", "notes.txt"]
     assert [p.name for p in find_images([photos], recursive=True)] == ["a.png", "b.JPG", "c.png"]
     (photos / "empty").mkdir()
-    with pytest.raises(InvalidInput, match="--recursive looks"):
+    with pytest.raises(InvalidInput, match="--recursive searches"):
         find_images([photos / "empty"], recursive=False)
     assert ".jpeg" in SUFFIXES
 
@@ -317,7 +317,7 @@ def test_a_store_that_is_too_small_is_told(
         server.disks.encode = forgetful  # type: ignore[method-assign]
         code, report, err = run(photos, "--url", server.urls["grpc"], capsys=capsys)
     assert (code, report["all_there"]) == (0, False)
-    assert "no room for all" in err
+    assert "no room for all images" in err
 
 
 def test_a_token_is_sent(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

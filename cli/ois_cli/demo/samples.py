@@ -1,4 +1,4 @@
-"""`ois demo --sheet`: sample photographs, three clicks each, and a sheet of what happened."""
+"""The sample photographs of `ois demo`, with clicks on them, and a sheet of pictures for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_cli import files
-from ois_cli.clicking import Answer, Prompt, apply_clicks, check_prompts
+from ois_cli.clicking import ClickResult, ObjectClick, apply_clicks, check_clicks
 from ois_cli.drawing import pictures
 from ois_cli.drawing.sheet import Panel, order_panels, sheet
 from ois_cli.output import progress
@@ -17,10 +17,13 @@ from ois_client.contract.files import write_files
 from ois_client.contract.images import load_image
 from ois_client.sessions.client import Client
 
+_COLUMNS = 4
+_PANEL_WIDTH = 360
+
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """file: name among the sample photographs. points: two that add, one that removes."""
+    """A sample photograph. file: its name. points: two clicks that add and one that removes."""
 
     file: str
     subject: str
@@ -28,6 +31,7 @@ class Photograph:
 
     @property
     def name(self) -> str:
+        """The file name without its suffix."""
         return Path(self.file).stem
 
     @property
@@ -36,8 +40,8 @@ class Photograph:
 
         return photo_folder() / self.file
 
-    def prompts(self) -> tuple[Prompt, ...]:
-        return tuple(Prompt.parse(point) for point in self.points)
+    def clicks(self) -> tuple[ObjectClick, ...]:
+        return tuple(ObjectClick.parse(point) for point in self.points)
 
 
 PHOTOGRAPHS = (
@@ -47,12 +51,9 @@ PHOTOGRAPHS = (
     Photograph("rocket.jpg", "the rocket", ("321,290", "321,150", "190,250,-")),
 )
 
-_COLUMNS = 4
-_PANEL_WIDTH = 360
-
 
 def write_sheets(client: Client, folder: Path) -> None:
-    """Segment every sample photograph, write a sheet for each, print its path."""
+    """Segment every sample photograph, write a sheet per photograph and print its path."""
     files.make_folder(folder)
     for photograph in PHOTOGRAPHS:
         path = folder / f"{photograph.name}.png"
@@ -63,30 +64,34 @@ def write_sheets(client: Client, folder: Path) -> None:
 
 
 def photograph_sheet(client: Client, photograph: Photograph) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8: image with clicks, depth, order maps, mask after 1, 2, 3 clicks."""
-    prompts = photograph.prompts()
+    """Segment a photograph and draw every step.
+
+    Returns (H, W, 3) uint8 RGB: the clicks, the depth, the order maps, and the mask after one,
+    two and three clicks.
+    """
+    clicks = photograph.clicks()
     picture = load_image(photograph.path)
-    check_prompts(prompts, picture)
+    check_clicks(clicks, picture)
     session = client.open(photograph.path)
-    answers = list(apply_clicks(session, prompts, want_depth=True))
+    results = list(apply_clicks(session, clicks, want_depth=True))
     pixels = picture.pixels()
-    clicks = [prompt.click for prompt in prompts]
-    panels = [Panel(f"{photograph.subject}: clicks", pictures.draw_clicks(pixels, clicks))]
-    depth = answers[-1].depth
+    points = [one.click for one in clicks]
+    panels = [Panel(f"{photograph.subject}: clicks", pictures.draw_clicks(pixels, points))]
+    depth = results[-1].depth
     if depth is not None:
         size = (picture.width, picture.height)
         panels.append(Panel("depth, near is bright", pictures.depth_picture(depth, size)))
-        panels += order_panels(depth, {1: clicks}, session.geometry)
+        panels += order_panels(depth, {1: points}, session.geometry)
     panels += [
-        Panel(_title(index, answer), pictures.overlay(pixels, answer.mask, clicks[:index]))
-        for index, answer in enumerate(answers, start=1)
+        Panel(_title(count, result), pictures.overlay(pixels, result.mask, points[:count]))
+        for count, result in enumerate(results, start=1)
     ]
     footer = f"{client.info.network}, {client.info.engine}"
     if not client.info.trained:
-        footer += ". UNTRAINED weights: these masks mean nothing"
+        footer += ". UNTRAINED weights: these masks are meaningless"
     return sheet(panels, columns=_COLUMNS, panel_width=_PANEL_WIDTH, footer=footer)
 
 
-def _title(index: int, answer: Answer) -> str:
-    total_ms = sum(answer.timings_ms.values())
-    return f"after {index} click{'s' if index > 1 else ''}, {total_ms:.0f} ms"
+def _title(count: int, result: ClickResult) -> str:
+    total_ms = sum(result.timings_ms.values())
+    return f"after {count} click{'s' if count > 1 else ''}, {total_ms:.0f} ms"

@@ -1,1 +1,1 @@
-"""Pictures of results: overlays, depth, order maps, sheets."""
+"""Pictures of results: overlays, depth, order maps and sheets."""

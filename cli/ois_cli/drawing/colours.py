@@ -1,4 +1,4 @@
-"""Colours: a perceptually uniform map for numbers, and fixed colours for objects and clicks."""
+"""Colours: a perceptually uniform map for values, and fixed colours for objects and clicks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ RED = (255, 65, 54)
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
 
-# 17 evenly spaced colours of viridis; linear between them it differs from the original by at
-# most 6 of 255. Lightness rises evenly, so equal steps in the number look equal.
+# 17 evenly spaced colours of viridis. Interpolated linearly, they differ from the original by at
+# most 6 of 255. Lightness rises evenly, so equal differences of values look equal.
 _VIRIDIS = (
     "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c "
     "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725"
 )
 
-#: Colour of object 1, 2, ...; told apart by people who see red and green alike (Okabe-Ito).
+#: Colours of the objects 1, 2, ... (Okabe-Ito), which colour-blind people can tell apart.
 _OBJECTS = np.array(
     [
         (0, 158, 255),
@@ -44,9 +44,9 @@ VIRIDIS = _table()
 
 
 def colour_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """values: (H, W) in [0, 1], clipped -> (H, W, 3) uint8; 0 dark violet, 1 bright yellow.
+    """Colour an array of values: 0 is dark violet, 1 is bright yellow.
 
-    What is not a number is shown as 0.
+    values: (H, W) float; clipped to [0, 1], NaN counts as 0. Returns (H, W, 3) uint8 RGB.
     """
     known = np.where(np.isnan(values), 0, values)
     indices = np.rint(np.clip(known, 0, 1) * 255).astype(np.uint8)
@@ -54,6 +54,6 @@ def colour_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def object_colour(number: int) -> tuple[int, int, int]:
-    """The colour of object `number` (1, 2, ...); the list repeats after seven."""
+    """Return the RGB colour of object `number` (1, 2, ...); colours repeat after seven."""
     red, green, blue = _OBJECTS[(number - 1) % len(_OBJECTS)]
     return int(red), int(green), int(blue)

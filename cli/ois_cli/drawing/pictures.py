@@ -1,6 +1,6 @@
-"""Pictures of results: masks over the image, depth, and order maps, with the clicks drawn in.
+"""Pictures of results: masks on the image, depth and order maps, with clicks; and their files.
 
-Every function takes and gives (H, W, 3) uint8 RGB unless it says otherwise.
+Images are (H, W, 3) uint8 RGB unless a function says otherwise.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import OutputError
 
 _BLEND = 0.45  # share of the object's colour inside its mask
-_QUALITY = 92  # of JPEG and WebP; PNG ignores it
-_SUPERSAMPLING = 8  # clicks are drawn larger and shrunk: Pillow's circles have jagged edges
+_QUALITY = 92  # of JPEG and WebP
+_SUPERSAMPLING = 8  # clicks are drawn larger and scaled down, because Pillow has no antialiasing
 
 
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[np.integer], clicks: Sequence[Click] = ()
 ) -> NDArray[np.uint8]:
-    """The image with every object tinted and outlined, and the clicks on top.
+    """Return the image with tinted, outlined objects and the clicks.
 
-    labels: (H, W), 0 = background, k = object k, in the image's frame.
+    image: (H, W, 3). labels: (H, W) integers, 0 = background and k = object k.
     """
     shown = image.copy()
     for number in np.unique(labels[labels > 0]).tolist():
@@ -40,7 +40,7 @@ def overlay(
 
 
 def draw_clicks(image: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np.uint8]:
-    """The image with a green + for each positive click and a red - for each negative one."""
+    """Return the image with a green + per positive click and a red - per negative click."""
     if not clicks:
         return image
     picture = Image.fromarray(image)
@@ -53,25 +53,30 @@ def draw_clicks(image: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np
 
 
 def depth_picture(depth: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """depth: (h, w) in [0, 1], near 0 and far 1 -> picture of `size` (W, H), near bright."""
+    """Return a picture of the depth in which near is bright.
+
+    depth: (h, w) in [0, 1], near 0 and far 1. size: (W, H) of the picture.
+    """
     return colour_map(1 - _resize(depth, size))
 
 
 def order_picture(
     order: NDArray[np.floating], size: tuple[int, int], clicks: Sequence[Click] = ()
 ) -> NDArray[np.uint8]:
-    """order: (h, w), distance in depth to the clicks -> picture of `size` (W, H) with them.
+    """Return a picture of an order map with its clicks.
 
-    Bright is what lies at the clicks' own depth, dark what lies in front or behind. The
-    scale is absolute (0..1), so that maps of one image can be compared.
+    order: (h, w), distance in depth to the clicks, in [0, 1]. size: (W, H) of the picture. Regions
+    at the depth of the clicks are bright; regions in front or behind are dark. The scale is
+    absolute, so that the maps of one image can be compared.
     """
     return draw_clicks(colour_map(1 - _resize(order, size)), clicks)
 
 
 def picture_bytes(picture: NDArray[np.uint8], path: Path) -> bytes:
-    """(H, W, 3) RGB or (H, W) grey -> bytes in the format that `path` ends in.
+    """Encode a picture in the format of the suffix of `path`.
 
-    Raises `OutputError` when the format cannot hold it (WebP ends at 16383 pixels a side).
+    picture: (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey. Raises `OutputError` if the format
+    cannot store it; for example, WebP allows at most 16383 pixels per side.
     """
     data = io.BytesIO()
     form = PICTURE_FORMATS[path.suffix.lower()]
@@ -81,15 +86,16 @@ def picture_bytes(picture: NDArray[np.uint8], path: Path) -> bytes:
         height, width = picture.shape[:2]
         raise OutputError(
             f"cannot store a picture of {width}x{height} pixels as {form} ({error}); "
-            f"name {path.with_suffix('.png')} instead"
+            f"use {path.with_suffix('.png')} instead"
         ) from error
     return data.getvalue()
 
 
 def mask_bytes(labels: NDArray[np.uint8], path: Path, *, several: bool) -> bytes:
-    """labels: (H, W), 0 background, k = object k -> 8-bit grey.
+    """Encode a label image as 8-bit grey, in the format of the suffix of `path`.
 
-    One object is stored as 255, as every viewer shows it; `several` keep their numbers.
+    labels: (H, W) uint8, 0 = background and k = object k. Without `several`, the object is stored
+    as 255, so that viewers show it as white.
     """
     stored = labels if several else np.where(labels > 0, 255, 0).astype(np.uint8)
     return picture_bytes(stored, path)
@@ -105,23 +111,23 @@ def _line_width(shape: tuple[int, ...]) -> int:
 
 
 def _contour(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The mask's outermost `width` pixels, as its 4-neighbour erosion leaves them."""
+    """Return the outermost `width` pixels of the mask (4-neighbour erosion)."""
     core = inside
     for _ in range(width):
-        padded = np.pad(core, 1, mode="edge")  # the picture's border is no contour
+        padded = np.pad(core, 1, mode="edge")  # no contour along the image border
         core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return inside & ~core
 
 
 def _marker(radius: int, *, positive: bool) -> Image.Image:
-    """A disk with a white rim and a + or - inside, RGBA, centred in an odd-sized square."""
+    """Draw a disk with a white rim and a + or -, in an RGBA square with an odd side length."""
     side = 2 * radius + 1
     big = Image.new("RGBA", (side * _SUPERSAMPLING,) * 2)
     draw = ImageDraw.Draw(big)
     last = big.width - 1
 
     def part(share: float) -> int:
-        """A distance from the marker's edge; whole pixels keep the marker symmetric."""
+        """A distance from the edge; rounded, so that the marker stays symmetric."""
         return round(share * last)
 
     sign = GREEN if positive else RED

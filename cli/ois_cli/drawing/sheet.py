@@ -1,4 +1,4 @@
-"""A sheet: labelled pictures of one size in a grid, to see a whole story at once."""
+"""A sheet: labelled pictures of equal width in a grid, and the panels of order maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INK = (24, 24, 24)
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture of a sheet. picture: (H, W, 3) uint8 RGB; title: one line above it."""
+    """One picture of a sheet. picture: (H, W, 3) uint8 RGB. title: the line above it."""
 
     title: str
     picture: NDArray[np.uint8]
@@ -32,10 +32,10 @@ class Panel:
 def sheet(
     panels: Sequence[Panel], *, columns: int, panel_width: int, footer: str = ""
 ) -> NDArray[np.uint8]:
-    """Panels row by row -> one picture (H, W, 3) uint8.
+    """Arrange panels row by row in one picture, (H, W, 3) uint8 RGB.
 
-    Every panel is scaled to `panel_width` pixels; rows are as high as their highest panel.
-    Raises `InvalidInput` without a panel or with a column count below 1.
+    Panels are scaled to `panel_width` pixels; a row is as high as its highest panel. Raises
+    `InvalidInput` if there is no panel or `columns` is below 1.
     """
     if not panels or columns < 1:
         raise InvalidInput(
@@ -67,11 +67,12 @@ def sheet(
 def order_panels(
     depth: NDArray[np.float32], objects: Mapping[int, Sequence[Click]], geometry: Geometry
 ) -> list[Panel]:
-    """One panel for an object's positive clicks together, one for each negative click.
+    """Return the order maps (paper §3.2) as panels.
 
-    depth: (h, w) at network size, near 0 and far 1. objects: number -> clicks in image pixels.
+    Each object has one panel for all positive clicks and one per negative click. depth: (h, w)
+    at network size, near 0 and far 1. objects: number -> clicks in pixels of the image.
     """
-    # The runtime is imported here so that `ois --help` stays quick.
+    # Imported here so that `ois --help` stays fast.
     from ois_runtime.engines.image_state import order_maps
 
     size = (geometry.width, geometry.height)

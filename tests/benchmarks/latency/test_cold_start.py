@@ -66,5 +66,5 @@ def test_wrong_arguments_are_explained(tmp_path: Path, capsys: pytest.CaptureFix
     assert "expected at least 1 and a file" in capsys.readouterr().err
     argv = [f"local:{tmp_path}/none", "--output", str(tmp_path / "folder" / "result.json")]
     assert main(["bench", "cold-start", *argv]) == 2
-    assert "does not exist; make it first" in capsys.readouterr().err
+    assert "does not exist; create it first" in capsys.readouterr().err
     assert (photo_folder() / SQUARE.photo).is_file()

@@ -1,21 +1,20 @@
-"""Pictures show what the arrays hold: colours, contours, clicks, depth and order."""
+"""Pictures show the values of the arrays: colours, contours, clicks, depth and order."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ois_cli.clicking import Prompt
 from ois_cli.drawing.colours import GREEN, RED, VIRIDIS, colour_map, object_colour
 from ois_cli.drawing.pictures import depth_picture, draw_clicks, order_picture, overlay
 from ois_cli.drawing.sheet import Panel, sheet
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import InvalidClick, InvalidInput
+from ois_client.contract.errors import InvalidInput
 
 GREY = np.full((60, 80, 3), 128, dtype=np.uint8)
 
 
-def test_equal_steps_of_the_colour_map_rise_equally_in_lightness() -> None:
+def test_lightness_of_the_colour_map_rises_evenly() -> None:
     linear = (VIRIDIS / 255) ** 2.2
     lightness = np.cbrt(linear @ np.array([0.2126, 0.7152, 0.0722]))
     steps = np.diff(lightness[::16])
@@ -23,7 +22,7 @@ def test_equal_steps_of_the_colour_map_rise_equally_in_lightness() -> None:
     assert steps.max() < 2.5 * steps.min()
 
 
-def test_the_colour_map_clips_and_takes_what_is_not_a_number() -> None:
+def test_the_colour_map_clips_and_accepts_nan() -> None:
     shown = colour_map(np.array([[-1.0, 0.0, 1.0, 2.0, np.nan]]))
     assert (shown[0, 0] == VIRIDIS[0]).all()
     assert (shown[0, 1] == VIRIDIS[0]).all()
@@ -32,7 +31,7 @@ def test_the_colour_map_clips_and_takes_what_is_not_a_number() -> None:
     assert (shown[0, 4] == VIRIDIS[0]).all()
 
 
-def test_an_overlay_tints_inside_outlines_the_edge_and_leaves_the_rest() -> None:
+def test_an_overlay_changes_only_the_object_and_its_edge() -> None:
     labels = np.zeros((60, 80), dtype=np.uint8)
     labels[10:30, 20:50] = 2
     before = GREY.copy()
@@ -44,7 +43,7 @@ def test_an_overlay_tints_inside_outlines_the_edge_and_leaves_the_rest() -> None
     assert (before == GREY).all()
 
 
-def test_the_picture_s_border_is_no_contour() -> None:
+def test_there_is_no_contour_along_the_image_border() -> None:
     shown = overlay(GREY, np.ones((60, 80), dtype=np.uint8))
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 1
 
@@ -55,7 +54,7 @@ def test_a_click_is_drawn_at_its_pixel(positive: bool, colour: tuple[int, int, i
     shown = draw_clicks(image, [Click(400, 300, positive)])
     changed = np.argwhere((shown != image).any(axis=2))
     assert np.abs(changed.mean(axis=0) - (300, 400)).max() < 0.6
-    # Radius 10: the middle and the bar's arm are white, between the arms is the sign's colour.
+    # Radius 10: the centre and the bars are white; between the bars is the colour of the sign.
     assert (shown[300, 400] == 255).all()
     assert (shown[300, 403] == 255).all()
     assert (shown[296, 396] == colour).all()
@@ -65,7 +64,7 @@ def test_a_click_is_drawn_at_its_pixel(positive: bool, colour: tuple[int, int, i
     assert (marker == marker[:, ::-1]).all()
 
 
-def test_a_click_in_the_corner_and_on_one_pixel_is_no_error() -> None:
+def test_clicks_in_corners_and_on_one_pixel_images_are_drawn() -> None:
     for shape in ((60, 80, 3), (1, 1, 3)):
         image = np.zeros(shape, dtype=np.uint8)
         assert draw_clicks(image, [Click(0, 0), Click(shape[1] - 1, shape[0] - 1)]).shape == shape
@@ -78,14 +77,14 @@ def test_near_is_bright_and_far_is_dark() -> None:
     assert (shown[0, 1] == VIRIDIS[0]).all()
 
 
-def test_the_clicked_depth_is_the_bright_one_in_an_order_map() -> None:
+def test_the_clicked_depth_is_bright_in_an_order_map() -> None:
     order = np.array([[0.0, 0.5], [1.0, 0.0]], dtype=np.float32)
     shown = order_picture(order, (2, 2))
     assert (shown[0, 0] == VIRIDIS[255]).all()
     assert (shown[1, 0] == VIRIDIS[0]).all()
 
 
-def test_pictures_of_a_map_have_the_image_s_size() -> None:
+def test_pictures_of_maps_have_the_size_of_the_image() -> None:
     assert depth_picture(np.zeros((14, 28), dtype=np.float32), (80, 60)).shape == (60, 80, 3)
 
 
@@ -106,23 +105,3 @@ def test_a_sheet_shows_every_panel_in_reading_order() -> None:
 def test_a_sheet_without_a_panel_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="0 panels"):
         sheet([], columns=2, panel_width=100)
-
-
-@pytest.mark.parametrize(
-    ("text", "number", "click"),
-    [
-        ("512,300", 1, Click(512, 300)),
-        ("512.5, 300,+", 1, Click(512.5, 300)),
-        ("80,40,-", 1, Click(80, 40, positive=False)),
-        ("2:512,300", 2, Click(512, 300)),
-        (" 12 : 3,4,-", 12, Click(3, 4, positive=False)),
-    ],
-)
-def test_a_point_names_object_place_and_sign(text: str, number: int, click: Click) -> None:
-    assert Prompt.parse(text) == Prompt(number, click)
-
-
-@pytest.mark.parametrize("text", ["", "5", "0:1,2", "256:1,2", "a:1,2", "1:", "1,2,x", "2:1;2"])
-def test_a_point_that_means_nothing_is_an_error(text: str) -> None:
-    with pytest.raises(InvalidClick):
-        Prompt.parse(text)

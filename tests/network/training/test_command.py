@@ -77,7 +77,7 @@ def test_train_on_pairs_with_cached_features(
         (["--data", "davis:/nowhere"], "do not exist"),
         (["--data", "hqseg44k:/nowhere"], "lacks"),
         (["--resume"], "no run to resume"),
-        (["--cache-features", "cache"], "no scene is seen twice"),
+        (["--cache-features", "cache"], "where no scene repeats"),
     ],
 )
 def test_mistakes_are_reported(
@@ -107,7 +107,7 @@ def test_weights_of_another_size_are_refused(
 ) -> None:
     save_checkpoint(build(MICRO), folder / "start.safetensors", trained=False)
     assert main(command(folder)) == 2
-    assert "is a network of the size micro; the recipe" in capsys.readouterr().err
+    assert "of a micro network; expected" in capsys.readouterr().err
 
 
 def test_no_option_is_taken_for_one_of_torchrun() -> None:
