@@ -1,15 +1,15 @@
 # Two images of one repository:
 #
-#   docker build --target cpu .   Debian, the embedded Triton server, nginx before it
-#   docker build --target gpu .   NVIDIA's Triton image, the same models; builds TensorRT engines
-#                                 at its first start
+#   docker build --target cpu .   Debian with the embedded Triton server behind nginx
+#   docker build --target gpu .   NVIDIA's Triton image with the same models; builds TensorRT
+#                                 engines at its first start
 #
-# Both bring the engines of models/ois-tiny.safetensors; mount others and set OIS_ENGINES.
-# docs/serving.md says how to run them, and which parts were run where.
+# Both contain the engines of models/ois-tiny.safetensors. For others, mount an engine folder and
+# set OIS_ENGINES. docs/serving.md explains how to run the images and what was tested where.
 
-# What `docker/verify_cpu_target.sh` can rebuild with debootstrap; upgraded below.
+# `docker/verify_cpu_target.sh` rebuilds this base with debootstrap. It is upgraded below.
 ARG DEBIAN_TAG=bookworm-20250520-slim
-# 26.07 is the first without the deadlock of models that call models.
+# Releases before 26.07 have a deadlock in models that call other models.
 ARG TRITON_RELEASE=26.08
 
 # -- the package, built once ---------------------------------------------------------------
@@ -20,7 +20,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PATH=/opt/ois/bin:$PATH
-# Debian's python3 is static; the server's Python models load libpython3.11.
+# libpython3.11, because Debian's python3 is static but the server's Python models load the library.
 RUN apt-get update \
  && apt-get upgrade --yes \
  && apt-get install --yes --no-install-recommends \
@@ -42,7 +42,7 @@ RUN pip wheel --no-deps --wheel-dir /dist .
 
 # -- the engines: torch stays in this stage ------------------------------------------------
 FROM wheel AS engines
-# An index with CPU builds of torch saves gigabytes here:
+# An index with CPU builds of torch saves gigabytes:
 #   --build-arg PIP_EXTRA_INDEX_URL=...
 ARG PIP_EXTRA_INDEX_URL
 RUN pip install "$(echo /dist/*.whl)[export]"
@@ -51,7 +51,7 @@ COPY models models
 RUN ois export models/ois-tiny.safetensors --target cpu --output /engines/ois-tiny-cpu \
  && chmod -R a+rX /engines
 
-# The same network for TensorRT. Only the target gpu needs it.
+# The same network for TensorRT, for the target gpu only.
 FROM engines AS graphs
 RUN ois export models/ois-tiny.safetensors --target tensorrt --precision fp16 \
       --output /graphs/ois-tiny-tensorrt-fp16 \
@@ -85,12 +85,12 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 COPY --from=wheel /dist /dist
-# TensorRT's Python bindings of exactly the version whose libraries the image has; empty: asks
-# the package manager.
+# The version of TensorRT's Python bindings, which must be that of the image's libraries. Empty:
+# asks the package manager.
 ARG TENSORRT_VERSION
-# No torch: engines are built from graphs, and checked with ONNX Runtime. "tensorrt,network" brings it,
-# for OIS_FEATURE_DEVICE. Into the system's Python, because that is the one in which the Python
-# backend runs models.
+# Without torch, because engines are built from graphs and checked with ONNX Runtime. Set
+# "tensorrt,network" to include torch for OIS_FEATURE_DEVICE. Everything is installed into the
+# system's Python, in which Triton's Python backend runs models.
 ARG EXTRAS=tensorrt
 RUN version="${TENSORRT_VERSION:-$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' \
       | head -n 1 | cut -d - -f 1)}" \
@@ -106,8 +106,8 @@ WORKDIR /tmp
 VOLUME /plans
 EXPOSE 8000 8001 8002
 STOPSIGNAL SIGTERM
-# The first start builds engines, for minutes; a large network for tens of them.
+# The first start builds engines, which takes minutes, and for a large network tens of minutes.
 HEALTHCHECK --interval=30s --timeout=30s --start-period=3600s --retries=3 \
   CMD ["python3", "/opt/ois/docker/healthcheck.py"]
-# NVIDIA's script first: it sets up the libraries that let an older driver run this CUDA.
+# NVIDIA's script sets up the libraries that let an older driver run this CUDA version.
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "/opt/ois/docker/gpu_entrypoint.py"]

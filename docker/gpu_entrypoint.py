@@ -1,16 +1,18 @@
-"""Serves with NVIDIA's tritonserver, in the image of the target `gpu`. *Not run on a GPU yet.*
+"""Entry point of the image `gpu`: serves with NVIDIA's tritonserver. *Not yet run on a GPU.*
 
-    OIS_ENGINES      graphs that `ois export --target tensorrt` wrote
-    OIS_PLANS        volume of TensorRT engines, one folder for each GPU, TensorRT and model
-    OIS_BUILD        further options of `ois build`, as on a command line
-    OIS_WITHOUT_PLANS  what to do when the engines cannot be built: "stop" (default), or "onnx" to
-                     serve the graphs with ONNX Runtime on CUDA, slower
+    OIS_ENGINES      folder of graphs from `ois export --target tensorrt`
+    OIS_PLANS        volume for TensorRT engines, with a folder per GPU type, TensorRT version and
+                     model; default /plans
+    OIS_BUILD        further options for `ois build`, as on a command line
+    OIS_WITHOUT_PLANS  what to do if the engines cannot be built: "stop" (default), or "onnx" to
+                     serve the graphs with ONNX Runtime on CUDA, which is slower
     OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
-    OIS_CACHE_BYTES  feature store; default: what the shared memory (--shm-size) has room for
+    OIS_CACHE_BYTES  memory of the feature store; default: what shared memory (--shm-size) allows
 
-At the first start on a kind of GPU the engines are built, for minutes, with progress in the log;
-they stay in the volume. Arguments go to tritonserver. When that no longer answers, for 45 s, this
-ends, so that the container is restarted: Triton goes on without a model whose process has died.
+The first start on a type of GPU builds the engines, which takes minutes, shows its progress in the
+log and keeps the result in the volume. Arguments are passed to tritonserver. Triton keeps running
+after the process of a model has died, so this program ends if the server does not answer for 45 s,
+and the container is restarted.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from ois_runtime.embedded.probe import answers
 from ois_runtime.embedded.staging import repository_of
 from ois_runtime.engines.manifest import Manifest
 
-#: Above the 64 MiB of a picture; Triton's default for HTTP is below.
+#: Limit of an HTTP request. Triton's default is below the 64 MiB that an image may have.
 HTTP_MAX_BYTES = 128 * 2**20
 
 BUILD = (sys.executable, "-m", "ois_cli.main", "build")
@@ -44,9 +46,10 @@ WITHOUT_PLANS = ("stop", "onnx")
 def choose_repository(
     engines: Path, plans: Path, *, without_plans: str, build: Sequence[str] = BUILD
 ) -> tuple[Path, str]:
-    """The repository to serve, and a line for the log that says which and why.
+    """The model repository to serve, and a line for the log about it.
 
-    Raises `EngineError` when there is nothing to serve.
+    without_plans: "stop" or "onnx", see OIS_WITHOUT_PLANS. build: the command `ois build`.
+    Raises `EngineError` if the engines cannot be built and `without_plans` is "stop".
     """
     if without_plans not in WITHOUT_PLANS:
         raise InvalidInput(
@@ -65,10 +68,10 @@ def choose_repository(
 
 
 def build_plans(engines: Path, plans: Path, build: Sequence[str] = BUILD) -> Path:
-    """Build what is not in `plans` yet; returns the folder.
+    """Build the engines unless `plans` has them already. Returns their folder.
 
-    In a process of its own: a crash in TensorRT is then a sentence, and its GPU memory is free
-    before the server starts. Raises `EngineError` when there are no engines afterwards.
+    Runs in a separate process, so that a crash in TensorRT becomes an error message and its GPU
+    memory is free before the server starts. Raises `EngineError` if the build fails.
     """
     more = shlex.split(os.environ.get("OIS_BUILD", ""))
     words = [*build, str(engines), "--output", str(plans), "--json", *more]
@@ -88,7 +91,10 @@ def build_plans(engines: Path, plans: Path, build: Sequence[str] = BUILD) -> Pat
 def command(
     repository: Path, secret: str, token: str | None, more: list[str]
 ) -> tuple[list[str], dict[str, str]]:
-    """tritonserver's command line and what its environment needs besides ours."""
+    """The command line of tritonserver, and the variables to add to its environment.
+
+    secret: opens the closed APIs, so it is random. more: further arguments for tritonserver.
+    """
     cache_bytes = int(os.environ.get("OIS_CACHE_BYTES") or default_cache_bytes())
     check_shared_memory(cache_bytes)
     closed = f"{','.join(CLOSED_APIS)}:secret={secret}"

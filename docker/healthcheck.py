@@ -1,9 +1,9 @@
-"""A container is healthy when a click through its own door gives a mask.
+"""Health check of a container: a click through its HTTP port must return a mask.
 
-    OIS_HEALTH_PORT   HTTP port of the door, 8000 by default
-    OIS_TOKEN_FILE    file with the token, where one is set; or OIS_TOKEN, the token itself
+    OIS_HEALTH_PORT   HTTP port, 8000 by default
+    OIS_TOKEN_FILE    file with the token, if there is one; or OIS_TOKEN, the token itself
 
-Triton's own health says "ready" even after the process of a Python model has died.
+Triton's own health check says "ready" even after the process of a Python model has died.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> int:
     except OISError as error:
         print(f"unhealthy: {error}")
         return 1
-    print("healthy: a click came back")
+    print("healthy: a click was answered")
     return 0
 
 

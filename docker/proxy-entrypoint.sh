@@ -1,11 +1,12 @@
 #!/bin/sh
-# nginx before several replicas: an image's clicks go to the replica that has its features.
+# Runs nginx in front of several replicas. All clicks on an image go to the same replica, which then
+# has the image's features.
 #
-#   OIS_REPLICAS          host names of the replicas, separated by blanks
-#   OIS_TLS_CERTIFICATE,  PEM files; then 8000 and 8001 speak TLS
+#   OIS_REPLICAS          host names of the replicas, separated by spaces
+#   OIS_TLS_CERTIFICATE,  PEM files; if set, ports 8000 and 8001 use TLS
 #   OIS_TLS_KEY
 #
-# Port 8080 is for the health check of this container alone: plain HTTP, on loopback.
+# Port 8080 is plain HTTP on loopback, for this container's health check only.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 

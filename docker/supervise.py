@@ -1,8 +1,8 @@
-"""Runs a server, and ends when it ends or no longer answers: `python supervise.py COMMAND...`.
+"""Runs a server, and ends when it ends or stops answering: `python supervise.py COMMAND...`.
 
-A container's engine restarts a container whose process ended, not one whose health check fails.
-As a command it looks at the door alone (OIS_HEALTH_PORT, 8000 by default): `ois serve` behind it
-starts again what dies there, but not the proxy that is the door.
+Docker restarts a container whose main process ended, but not one whose health check fails. As a
+command, this only checks that the HTTP port (OIS_HEALTH_PORT, 8000 by default) accepts connections:
+`ois serve` restarts its own processes, but not the proxy that listens on this port.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-#: Longer than the 60 s that a server takes at most for the requests in flight.
+#: Longer than the 60 s that a server may take for the requests in progress.
 _GRACE_S = 75.0
 
 
@@ -27,38 +27,39 @@ def supervise(
     failures: int = 3,
     grace_s: float = _GRACE_S,
 ) -> int:
-    """Run the command until it ends; SIGTERM and SIGINT are passed on. Returns its exit status.
+    """Run the command until it ends, and pass SIGTERM and SIGINT on. Returns its exit status.
 
-    alive: asked every second until it is true, then every `every_s`; from then on, `failures`
-    times false in a row end the command, and the status is 1. Before that nothing counts: loading
-    takes as long as it takes, and what cannot load ends by itself.
+    alive: whether the server answers. It is called every second until it returns True for the first
+    time, and every `every_s` after that. If it then returns False `failures` times in a row, the
+    command is ended, killed after `grace_s`, and the status is 1. There is no limit on the start,
+    because a server that cannot load ends by itself.
     """
-    asked: list[int] = []
+    received: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _: object) -> None:
-        asked.append(number)
+        received.append(number)
         if child is not None:
             child.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     child = subprocess.Popen(words, env=environment)
-    if asked:  # before there was anybody to pass it on to
+    if received:  # before the command was started
         child.terminate()
     answered, missed = False, 0
     while missed < failures:
         try:
             status = child.wait(timeout=every_s if answered else min(every_s, 1.0))
         except subprocess.TimeoutExpired:
-            if asked:
-                continue  # on its way out, for as long as its own limits let it
+            if received:
+                continue  # it is stopping, with a time limit of its own
             now = alive()
             answered = answered or now
             missed = 0 if now or not answered else missed + 1
         else:
             return status if status >= 0 else 128 - status
-    _say(f"no answer {failures} times in a row; ending, so that the container is restarted")
+    _say(f"the server failed to answer {failures} times in a row; ending for a restart")
     child.terminate()
     try:
         child.wait(timeout=grace_s)
@@ -68,8 +69,8 @@ def supervise(
     return 1
 
 
-def door_is_open() -> bool:
-    """Whether somebody listens at the container's HTTP port."""
+def port_accepts_connections() -> bool:
+    """Whether the container's HTTP port accepts connections."""
     address = "127.0.0.1", int(os.environ.get("OIS_HEALTH_PORT", "8000"))
     try:
         socket.create_connection(address, timeout=5).close()
@@ -83,4 +84,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(sys.argv[1:], door_is_open))
+    sys.exit(supervise(sys.argv[1:], port_accepts_connections))

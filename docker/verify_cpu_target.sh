@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the target `cpu` of the Dockerfile as it is and runs it as compose.yaml does, one server
-# and then two behind the proxy, on a Debian machine without Docker: debootstrap makes the base
-# image, buildah builds, podman runs.
+# Builds the target `cpu` of the unchanged Dockerfile and tests it as compose.yaml runs it: first
+# one server, then two behind the proxy. Works on a Debian machine without Docker: debootstrap makes
+# the base image, buildah builds and podman runs.
 #
 #   sudo apt-get install debootstrap buildah podman crun iproute2
 #   sudo docker/verify_cpu_target.sh
 #
-# Debian's mirror is the one apt uses. Needs 10 GB in WORK and, for torch, a long download.
-#   WORK         where images are kept; the second run is quick  (/var/tmp/ois-verify)
-#   BUILD_FLAGS  for buildah: pip's configuration of this machine, as
+# Uses apt's Debian mirror. Needs 10 GB in WORK, and a long download for torch.
+#   WORK         folder for the images, reused by later runs; default /var/tmp/ois-verify
+#   BUILD_FLAGS  options for buildah, for example to use this machine's pip configuration:
 #                "--volume /etc/pip.conf:/etc/pip.conf:ro"
 set -euo pipefail
 
@@ -28,7 +28,7 @@ for tool in debootstrap buildah podman crun unshare ip; do
     || fail "$tool is missing: apt-get install debootstrap buildah podman crun iproute2"
 done
 
-# crun wants cgroup version 2 alone, or none: a mount of our own hides a mixed system's.
+# crun does not work with a mix of cgroup versions, so mount version 2 in a private mount namespace.
 if [ -z "${OIS_VERIFY_INSIDE:-}" ]; then
   OIS_VERIFY_INSIDE=1 exec unshare --mount --propagation private -- "$0" "$@"
 fi
@@ -57,7 +57,7 @@ say "building the target cpu"
 # shellcheck disable=SC2086
 buildah "${storage[@]}" bud --isolation chroot --layers --pull-never --format docker \
   $BUILD_FLAGS --target cpu --tag "$IMAGE" "$repository" >"$WORK/build.log" 2>&1 \
-  || { tail -30 "$WORK/build.log" >&2; fail "build; all of it in $WORK/build.log"; }
+  || { tail -30 "$WORK/build.log" >&2; fail "build; see $WORK/build.log"; }
 
 podman() { command podman "${storage[@]}" "$@"; }
 inside() { podman exec "$NAME" "$@"; }
@@ -67,7 +67,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# As compose.yaml: read-only, no privileges, shared memory for the features.
+# The restrictions of compose.yaml: read-only, no privileges, shared memory for the features.
 start() {
   local name=$1
   shift
@@ -89,10 +89,10 @@ healthy() { # NAME SECONDS
 say "starting it read-only, without privileges or network"
 start "$NAME" --network none "$IMAGE"
 say "health check: a real click"
-healthy "$NAME" 120 || fail "no click came back"
+healthy "$NAME" 120 || fail "no click was answered"
 podman healthcheck run "$NAME" || fail "the image's own HEALTHCHECK"
 
-say "not root, nothing writable but /tmp and /dev/shm"
+say "not root, and only /tmp and /dev/shm are writable"
 [ "$(inside id -u)" = 10001 ] || fail "runs as user $(inside id -u)"
 for folder in / /opt/ois /engines /var /home; do
   ! inside touch "$folder/x" 2>/dev/null || fail "$folder can be written to"
@@ -130,12 +130,12 @@ text = urlopen("http://127.0.0.1:8002/metrics").read().decode()
 assert "ois_store_bytes" in text and "ois_click_seconds_bucket" in text, text
 ' || fail "metrics"
 
-say "kill -9 of the Python models: it comes back"
+say "kill -9 of the Python models: the server restarts"
 # shellcheck disable=SC2016
 inside sh -c 'for f in /proc/[0-9]*/comm; do read -r name < "$f" || continue
   case $name in triton_python_b*) kill -9 "$(basename "$(dirname "$f")")";; esac; done' || true
 sleep 1
-healthy "$NAME" 120 || fail "the server did not come back after its models were killed"
+healthy "$NAME" 120 || fail "the server did not restart after its models were killed"
 
 say "SIGTERM"
 start=$SECONDS
@@ -143,10 +143,10 @@ podman stop --time 90 "$NAME" >/dev/null
 status=$(podman inspect --format '{{.State.ExitCode}}' "$NAME")
 [ "$status" = 0 ] || { podman logs "$NAME" | tail -30; fail "exit status $status"; }
 took=$((SECONDS - start))
-[ $took -lt 30 ] || fail "nothing was in flight, but stopping took $took s"
+[ $took -lt 30 ] || fail "stopping took $took s without any request in progress"
 say "stopped with status 0 after $took s"
 
-say "two replicas and the proxy, each in a network namespace of its own"
+say "two replicas and the proxy, each in its own network namespace"
 for one in 1 2 proxy; do ip netns add "$NAME-$one"; done
 ip -n "$NAME-proxy" link add bridge type bridge
 ip -n "$NAME-proxy" address add 10.199.0.10/24 dev bridge
@@ -165,9 +165,9 @@ start "$NAME-proxy" --network "ns:/run/netns/$NAME-proxy" \
   --add-host replica-1:10.199.0.1 --add-host replica-2:10.199.0.2 \
   --env OIS_REPLICAS="replica-1 replica-2" --env OIS_HEALTH_PORT=8080 \
   --entrypoint '["/opt/ois/docker/proxy-entrypoint.sh"]' "$IMAGE"
-healthy "$NAME-proxy" 30 || fail "no click through the proxy"
+healthy "$NAME-proxy" 30 || fail "no click was answered through the proxy"
 
-say "one replica goes away under clicks"
+say "one replica is killed during clicks"
 podman exec --interactive "$NAME-proxy" python - <<'PYTHON' &
 import time
 import numpy as np
@@ -197,7 +197,7 @@ PYTHON
 clicking=$!
 sleep 8
 podman kill "$NAME-1" >/dev/null
-wait "$clicking" || fail "clicks while a replica went away"
+wait "$clicking" || fail "clicks while a replica was killed"
 podman logs "$NAME-proxy" | tail -2
 
 podman image inspect --format 'passed: image of {{.Size}} bytes' "$IMAGE"

@@ -1,7 +1,6 @@
-"""The container's files keep the rules of `container_lint.py`, and each rule can be broken.
+"""The containers' files obey the rules of `support/containers/lint.py`, and each rule is effective.
 
-What they do when they run is another matter: `docker/verify_cpu_target.sh` builds and runs the
-target `cpu`.
+These tests do not run the images; `docker/verify_cpu_target.sh` builds and runs the target `cpu`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ ONE_SERVER = [
 ]
 
 
-def test_the_dockerfile_keeps_every_rule() -> None:
+def test_the_dockerfile_obeys_every_rule() -> None:
     assert lint_dockerfile(DOCKERFILE, ROOT) == []
     assert set(parse(DOCKERFILE).stages) == {
         *("python", "wheel", "engines", "graphs", "cpu", "gpu")
@@ -58,7 +57,7 @@ def test_the_dockerfile_keeps_every_rule() -> None:
         ("--no-install-recommends nginx", "nginx", "--no-install-recommends"),
         ("rm -rf /var/lib/apt/lists/* /var/log", "rm -rf /var/log", "lists stay"),
         ("USER 10001:10001", "USER root", "runs as root"),
-        ("USER 10001:10001", "USER ois", "no number"),
+        ("USER 10001:10001", "USER ois", "not a number"),
         ("USER 10001:10001", "", "runs as root"),
         ("HEALTHCHECK --interval", "LABEL --interval", "no HEALTHCHECK"),
         ("--start-period=120s ", "", "no time to start"),
@@ -71,13 +70,13 @@ def test_the_dockerfile_keeps_every_rule() -> None:
         ("AS gpu", "AS cuda", "no target gpu"),
     ],
 )
-def test_the_dockerfile_rules_can_be_broken(before: str, after: str, complaint: str) -> None:
+def test_each_rule_for_the_dockerfile_is_effective(before: str, after: str, complaint: str) -> None:
     assert before in DOCKERFILE
     problems = lint_dockerfile(DOCKERFILE.replace(before, after), ROOT)
     assert any(complaint in problem for problem in problems), problems
 
 
-def test_compose_keeps_every_rule() -> None:
+def test_compose_obeys_every_rule() -> None:
     assert lint_compose(COMPOSE, DOCKERFILE, ROOT) == []
     profiles = {name: s["profiles"] for name, s in yaml.safe_load(COMPOSE)["services"].items()}
     assert profiles == {
@@ -96,8 +95,8 @@ def test_compose_keeps_every_rule() -> None:
         ("read_only: true", "read_only: false", "can be written to"),
         ("cap_drop: [ALL]", "cap_drop: []", "keeps capabilities"),
         ("no-new-privileges:true", "label:disable", "may gain privileges"),
-        ("init: true", "init: false", "nothing reaps"),
-        ("profiles: [gpu]", "profiles: []", "every profile"),
+        ("init: true", "init: false", "no init process"),
+        ("profiles: [gpu]", "profiles: []", "always starts"),
         ("/tmp:rw,exec,", "/tmp:rw,", "with exec"),
         ("shm_size: 3gb", "", "no shm_size"),
         ("shm_size: 3gb", "shm_size: 1gb", "too small"),
@@ -105,7 +104,7 @@ def test_compose_keeps_every_rule() -> None:
         ('"127.0.0.1:8001:8001"', '"8001:8001"', "beyond this machine"),
     ],
 )
-def test_the_compose_rules_can_be_broken(before: str, after: str, complaint: str) -> None:
+def test_each_rule_for_compose_is_effective(before: str, after: str, complaint: str) -> None:
     assert before in COMPOSE
     problems = lint_compose(COMPOSE.replace(before, after), DOCKERFILE, ROOT)
     assert any(complaint in problem for problem in problems), problems
@@ -196,14 +195,14 @@ def test_plans_are_kept_apart_by_gpu_tensorrt_and_model(gpu: str, expected: str)
 
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
-    """Engines with their repository, as `ois export` leaves them."""
+    """Engines with their repository, as `ois export` writes them."""
     engines = write_engines(tmp_path / "engines")
     write_repository(engines, Manifest.load(engines))
     return engines
 
 
 def says(text: str, code: int = 0) -> tuple[str, ...]:
-    """A program that prints `text` in place of `ois build`, and what it was called with."""
+    """A stand-in for `ois build` that prints `text`, and its arguments to stderr."""
     program = f"import sys; sys.stderr.write(repr(sys.argv[1:])); print({text!r}); sys.exit({code})"
     return sys.executable, "-c", program
 
@@ -234,7 +233,7 @@ def test_the_gpu_entrypoint_serves_what_was_built(
     ],
     ids=["refused", "failed", "silent", "crashed"],
 )
-def test_the_gpu_entrypoint_falls_back_only_when_told(
+def test_the_gpu_entrypoint_falls_back_only_if_configured(
     build: tuple[str, ...], reason: str, served: Path, tmp_path: Path
 ) -> None:
     entry = gpu_entrypoint()
@@ -249,13 +248,13 @@ def test_the_gpu_entrypoint_falls_back_only_when_told(
 
 
 def test_the_gpu_entrypoint_runs_ois_build_itself(served: Path, tmp_path: Path) -> None:
-    """The real command, which refuses engines for a CPU."""
+    """The real `ois build` refuses engines for a CPU."""
     with pytest.raises(EngineError, match="holds engines for cpu"):
         gpu_entrypoint().choose_repository(served, tmp_path / "plans", without_plans="stop")
     assert not (tmp_path / "plans").exists()
 
 
-def test_the_gpu_entrypoint_closes_what_clients_must_not_reach(
+def test_the_gpu_entrypoint_closes_apis_to_clients(
     served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry, chosen = gpu_entrypoint(), served / "repository"

@@ -1,4 +1,4 @@
-"""A container's main process ends when its server ends or stops answering; then it is restarted."""
+"""A container's main process ends when its server ends or stops answering."""
 
 from __future__ import annotations
 
@@ -18,30 +18,29 @@ from support.tiny_engines import write_engines
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 
-#: A server: opens a port, says so, and on SIGTERM ends in order. With a line on stdin it closes
-#: the port and lives on, as a server whose door is gone.
+#: A server that opens a port, prints "open", and ends on SIGTERM. After a line on stdin it closes
+#: the port but keeps running.
 SERVER = """
 import select, signal, socket, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-door = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("open", flush=True)
-# In pieces: Python looks for signals between calls, and one that comes just before a call that
-# blocks is seen only after it.
+# With a timeout: Python handles a signal that arrives just before a blocking call only after it.
 while not select.select([sys.stdin], [], [], 0.1)[0]:
     pass
 sys.stdin.readline()
-door.close()
+listening.close()
 print("closed", flush=True)
 while True:
     time.sleep(0.1)
 """
 
-#: `supervise` as the entry points use it, asking more often than they do.
+#: `supervise` as in the entry points, but with more frequent checks.
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from supervise import door_is_open, supervise
-sys.exit(supervise(sys.argv[2:], door_is_open, every_s=0.1, grace_s=0.5))
+from supervise import port_accepts_connections, supervise
+sys.exit(supervise(sys.argv[2:], port_accepts_connections, every_s=0.1, grace_s=0.5))
 """
 
 
@@ -74,10 +73,10 @@ def test_it_ends_when_the_server_no_longer_answers() -> None:
     assert line_of(process) == "open"
     time.sleep(0.5)
     assert process.poll() is None
-    said = process.communicate("close the door\n", timeout=20)
+    said = process.communicate("close the port\n", timeout=20)
     assert process.returncode == 1
     assert "closed" in said[0]
-    assert "no answer 3 times" in said[1]
+    assert "failed to answer 3 times" in said[1]
 
 
 def test_a_server_that_does_not_end_is_killed() -> None:
@@ -85,21 +84,21 @@ def test_a_server_that_does_not_end_is_killed() -> None:
     process = supervised(stubborn, free_port())
     assert line_of(process) == "open"
     time.sleep(0.5)
-    process.communicate("close the door\n", timeout=20)
+    process.communicate("close the port\n", timeout=20)
     assert process.returncode == 1
 
 
-def test_a_server_that_was_never_ready_has_all_the_time_it_takes() -> None:
-    slow = SERVER.replace("door =", "import time; time.sleep(1.5); door =")
+def test_there_is_no_time_limit_on_the_start() -> None:
+    slow = SERVER.replace("listening =", "import time; time.sleep(1.5); listening =")
     process = supervised(slow, free_port())
-    assert line_of(process) == "open"  # fifteen times it was not
+    assert line_of(process) == "open"  # after about fifteen failed checks
     process.terminate()
     assert process.wait(timeout=20) == 0
     process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_reach_the_server_and_its_status_is_the_containers(number: int) -> None:
+def test_signals_reach_the_server_and_its_status_is_returned(number: int) -> None:
     server = SERVER.replace("signal.SIGTERM, lambda *_: sys.exit(0)", f"{int(number)}, ended")
     server = "import sys\ndef ended(*_):\n    sys.exit(7)\n" + server
     process = supervised(server, free_port())
@@ -116,12 +115,12 @@ def test_it_ends_with_the_server(ends: str, status: int) -> None:
     assert process.returncode == status
 
 
-def test_the_cpu_container_starts_its_server_so() -> None:
+def test_the_cpu_container_supervises_its_server() -> None:
     script = (DOCKER / "cpu-entrypoint.sh").read_text()
     assert 'exec python3 "$here/supervise.py" ois serve' in script
 
 
-def test_the_gpu_container_passes_signals_to_triton_and_ends_as_it_does(tmp_path: Path) -> None:
+def test_the_gpu_container_passes_signals_and_the_exit_status_on(tmp_path: Path) -> None:
     """The real entry point, with a stand-in for NVIDIA's server."""
     engines = write_engines(tmp_path / "engines")
     write_repository(engines, Manifest.load(engines))

@@ -1,6 +1,6 @@
-"""Rules for the Dockerfile and compose.yaml, checked by reading them: no engine is needed.
+"""Rules for the Dockerfile and compose.yaml, checked without building or running anything.
 
-Each function returns the rules broken, as sentences; none when all is well.
+Each `lint_` function returns the violations as sentences.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Instruction:
 
 @dataclass(slots=True)
 class Stage:
-    """name: after AS. base: an image, or the name of an earlier stage."""
+    """A build stage. base: an image, or the name of an earlier stage."""
 
     name: str
     base: str
@@ -43,7 +43,7 @@ class Dockerfile:
 
 
 def parse(text: str) -> Dockerfile:
-    """Joins continued lines; drops comments, also those between continued lines."""
+    """Parse a Dockerfile. Joins continued lines and drops comments, also between those lines."""
     arguments: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
@@ -75,7 +75,7 @@ def _instructions(text: str) -> list[Instruction]:
 
 
 def lint_dockerfile(text: str, root: Path, targets: tuple[str, ...] = ("cpu", "gpu")) -> list[str]:
-    """The rules broken by a Dockerfile whose build context is `root`."""
+    """The violations of a Dockerfile whose build context is `root`."""
     file = parse(text)
     problems = []
     for stage in file.stages.values():
@@ -83,7 +83,7 @@ def lint_dockerfile(text: str, root: Path, targets: tuple[str, ...] = ("cpu", "g
         for instruction in stage.instructions:
             where = f"line {instruction.line}"
             if instruction.word == "ADD":
-                problems.append(f"{where}: ADD; COPY does not fetch or unpack behind one's back")
+                problems.append(f"{where}: ADD; use COPY, which never downloads or unpacks")
             if instruction.word == "COPY":
                 problems += [f"{where}: {one}" for one in _lint_copy(instruction, file, root)]
             if instruction.word == "RUN":
@@ -131,7 +131,7 @@ def _not_ignored(root: Path) -> list[str]:
 def _lint_run(command: str) -> list[str]:
     problems = []
     if re.search(r"\b(curl|wget|git clone)\b", command):
-        problems.append("RUN fetches from elsewhere than a package registry")
+        problems.append("RUN downloads from elsewhere than a package registry")
     if "apt-get install" in command:
         if "--no-install-recommends" not in command:
             problems.append("apt-get install without --no-install-recommends")
@@ -151,14 +151,14 @@ def _lint_target(target: str, file: Dockerfile, root: Path) -> list[str]:
     if user is None or re.fullmatch(r"(root|0)(:.*)?", user.rest):
         problems.append(f"target {target} runs as root")
     elif not re.fullmatch(r"[1-9]\d*:[1-9]\d*", user.rest):
-        problems.append(f"target {target}: USER {user.rest} is no number; Kubernetes cannot check")
+        problems.append(f"target {target}: USER {user.rest} is not a number; Kubernetes needs one")
     health, entry = stage.last("HEALTHCHECK"), stage.last("ENTRYPOINT")
     if health is None or "CMD [" not in health.rest:
         problems.append(f"target {target} has no HEALTHCHECK")
     elif "--start-period" not in health.rest:
         problems.append(f"target {target}: HEALTHCHECK gives the server no time to start")
     if entry is None or not entry.rest.startswith("["):
-        problems.append(f"target {target}: no ENTRYPOINT as a list, so no SIGTERM reaches it")
+        problems.append(f"target {target}: no ENTRYPOINT as a list, so SIGTERM does not reach it")
     stop = stage.last("STOPSIGNAL")
     if stop is None or stop.rest != "SIGTERM":
         problems.append(f"target {target}: STOPSIGNAL is not SIGTERM")
@@ -183,7 +183,7 @@ def _missing_files(words: list[str], root: Path, where: str) -> list[str]:
 
 
 def lint_compose(text: str, dockerfile: str, root: Path) -> list[str]:
-    """The rules broken by a compose.yaml beside a Dockerfile."""
+    """The violations of a compose.yaml that uses `dockerfile`."""
     stages = parse(dockerfile).stages
     problems: list[str] = []
     services: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
@@ -200,12 +200,12 @@ def lint_compose(text: str, dockerfile: str, root: Path) -> list[str]:
         if service.get("privileged") or service.get("user") in ("root", "0"):
             problems.append(f"{name}: privileged")
         if service.get("init") is not True:
-            problems.append(f"{name}: nothing reaps orphans")
+            problems.append(f"{name}: no init process reaps orphans")
         if not service.get("profiles"):
-            problems.append(f"{name}: starts with every profile")
+            problems.append(f"{name}: has no profile, so it always starts")
         tmp = [one for one in service.get("tmpfs", []) if one.startswith("/tmp:")]
         if not tmp or "exec" not in tmp[0].split(":")[1].split(","):
-            problems.append(f"{name}: needs /tmp in memory with exec: the server stages there")
+            problems.append(f"{name}: the server needs /tmp in memory with exec")
         problems += _missing_files(service.get("entrypoint", []), root, name)
         problems += [
             f"{name}: publishes {port} beyond this machine"
@@ -221,7 +221,7 @@ _UNITS = {"kb": 2**10, "mb": 2**20, "gb": 2**30}
 
 
 def _lint_memory(name: str, service: dict[str, Any]) -> list[str]:
-    """Docker gives 64 MiB of shared memory unless told; the feature store lies in it."""
+    """The feature store is in shared memory, of which Docker gives 64 MiB by default."""
     size = re.fullmatch(r"(\d+)(kb|mb|gb)", str(service.get("shm_size", "")))
     if size is None:
         return [f"{name}: no shm_size"]
