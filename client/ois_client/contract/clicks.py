@@ -1,10 +1,10 @@
-"""Clicks: what a person says about one object, and how N objects' clicks become arrays.
+"""Clicks on objects, and the arrays they become.
 
-A click is (x, y) in pixels of the original image after EXIF orientation, pixel centres at
+A click is (x, y) in pixels of the original image after EXIF orientation. Pixel centres are at
 integers, so `0 <= x <= W-1` and `0 <= y <= H-1`; fractions are allowed.
 
-The network has 48 slots an object: the first 24 for positive clicks, the last 24 for
-negative ones (paper §4.1). Arrays use labels 1 (positive), 0 (negative), -1 (empty slot).
+The network has 48 slots per object: the first 24 for positive clicks, the last 24 for
+negative ones (paper §4.1). Arrays use the labels 1 (positive), 0 (negative), -1 (empty slot).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _NO_CLICK = "object {row} has no click; expected at least one click each"
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """One click: (x, y) in pixels of the original image; `positive` adds, else removes."""
+    """One click at (x, y) in pixels of the original image. A positive click adds to the object,
+    a negative one removes from it."""
 
     x: float
     y: float
@@ -43,9 +44,9 @@ class Click:
 
     @classmethod
     def parse(cls, text: str) -> Click:
-        """`"512,300"` or `"512,300,+"` is positive, `"80,40,-"` negative.
+        """Read a click from text: `"512,300"` and `"512,300,+"` are positive, `"80,40,-"` negative.
 
-        Raises `InvalidClick` when the text is anything else.
+        Raises `InvalidClick` for any other text.
         """
         parts = [part.strip() for part in text.split(",")]
         try:
@@ -64,10 +65,10 @@ class Click:
 
     @classmethod
     def on_canvas(cls, x: float, y: float, positive: bool, *, width: int, height: int) -> Click:
-        """A click from a canvas that a `width` x `height` image fills, in its pixels.
+        """A click from the coordinates of a canvas that shows a `width` x `height` image.
 
-        There pixel i covers i to i + 1, so 0 <= x <= W, and x is half a pixel more than here.
-        Raises `InvalidClick` outside.
+        On a canvas, pixel i covers i to i + 1, so 0 <= x <= W and x is larger by half a pixel.
+        Raises `InvalidClick` if the point is outside the canvas.
         """
         sides = ((x, width), (y, height))
         if not all(isinstance(at, int | float) and 0 <= at <= side for at, side in sides):
@@ -75,7 +76,7 @@ class Click:
                 f"got a click at ({x!r}, {y!r}) on the canvas of a {width}x{height} image; "
                 f"expected 0 <= x <= {width} and 0 <= y <= {height}"
             )
-        # The outermost half pixel of the canvas has no pixel centre beyond it.
+        # Outside the outermost pixel centres the canvas goes on for half a pixel.
         at_x, at_y = (min(max(at - 0.5, 0.0), side - 1.0) for at, side in sides)
         return cls(at_x, at_y, positive)
 
@@ -98,7 +99,7 @@ class Click:
 
 
 def check_count(clicks: Sequence[Click]) -> None:
-    """Raise `TooManyClicks` when one object has more clicks of a sign than there are slots."""
+    """Raise `TooManyClicks` if one object has more clicks of one sign than there are slots."""
     positive = sum(click.positive for click in clicks)
     _check_sign(positive, "positive")
     _check_sign(len(clicks) - positive, "negative")
@@ -115,11 +116,10 @@ def _check_sign(count: int, sign: str) -> None:
 def pack_clicks(
     objects: Sequence[Sequence[Click]], width: int, height: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Clicks of N objects -> points (N, P, 2) in image pixels, labels (N, P); P = most clicks.
+    """Clicks of N objects -> points (N, P, 2) in image pixels and labels (N, P) for the wire.
 
-    The wire's form of clicks. Every click is checked first: nothing is sent when one is
-    wrong. Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` when there is no object
-    or an object without a click.
+    P is the largest number of clicks on one object. Raises `InvalidClick` or `TooManyClicks` if
+    any click is wrong, and `InvalidInput` if there is no object or an object has no click.
     """
     if not objects:
         raise InvalidInput(_NO_OBJECT)
@@ -142,7 +142,7 @@ def pack_clicks(
 def unpack_clicks(
     points: NDArray[np.generic], labels: NDArray[np.generic], width: int, height: int
 ) -> list[list[Click]]:
-    """The inverse of `pack_clicks`, for data from outside: everything is checked again.
+    """The inverse of `pack_clicks`, with all its checks, for data from outside.
 
     points: (N, P, 2), (x, y) in image pixels; labels: (N, P) with 1, 0, or -1 for "no click".
     Raises `InvalidClick`, `TooManyClicks` or `InvalidInput` in the same cases as `pack_clicks`.
@@ -161,11 +161,11 @@ def unpack_clicks(
 def place_clicks(
     points: NDArray[np.generic], labels: NDArray[np.generic], geometry: Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Clicks in the wire's form -> the decoder's form: `fill_slots` of `unpack_clicks`.
+    """Move clicks from the wire's arrays into the decoder's 48 slots.
 
     points: (N, P, 2), (x, y) in image pixels; labels: (N, P). Returns points (N, 48, 2) in
-    network pixels and labels (N, 48). Works on whole arrays: a server does this for every click.
-    Raises what `unpack_clicks` raises.
+    network pixels and labels (N, 48): the result of `fill_slots` of `unpack_clicks`, computed on
+    whole arrays because a server does this for every click. Raises what `unpack_clicks` raises.
     """
     given, signs = _checked_arrays(points, labels, geometry.width, geometry.height)
     placed = np.zeros((len(signs), SLOTS, 2), dtype=np.float32)
@@ -181,7 +181,7 @@ def place_clicks(
 def _checked_arrays(
     points: NDArray[Any], labels: NDArray[Any], width: int, height: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Points (N, P, 2) and labels (N, P) from outside, after every check of `pack_clicks`."""
+    """Apply every check of `pack_clicks` to points (N, P, 2) and labels (N, P) from outside."""
     points = np.asarray(points)
     labels = np.asarray(labels)
     if points.ndim != 3 or points.shape[-1] != 2 or labels.shape != points.shape[:2]:
@@ -206,7 +206,7 @@ def _checked_arrays(
         raise InvalidInput(_NO_CLICK.format(row=without[0]))
     for label, sign in ((POSITIVE, "positive"), (NEGATIVE, "negative")):
         _check_sign(int((labels == label).sum(axis=1).max()), sign)
-    # NaN is outside too. `Click.check` says which of its rules is broken.
+    # NaN is not inside either. `Click.check` writes the message.
     inside = (points >= 0) & (points <= (width - 1, height - 1))
     for x, y in points[given & ~inside.all(axis=2)]:
         Click(float(x), float(y)).check(width, height)
@@ -216,9 +216,10 @@ def _checked_arrays(
 def fill_slots(
     objects: Sequence[Sequence[Click]], geometry: Geometry
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Checked clicks of N objects -> points (N, 48, 2) in network pixels, labels (N, 48).
+    """Checked clicks of N objects -> points (N, 48, 2) in network pixels and labels (N, 48).
 
-    The decoder engine's form: slots 0..23 positive, 24..47 negative, each in click order.
+    This is the decoder's form: slots 0..23 are positive, 24..47 negative, each in click order.
+    Raises `TooManyClicks`.
     """
     points = np.zeros((len(objects), SLOTS, 2), dtype=np.float32)
     labels = np.full((len(objects), SLOTS), EMPTY, dtype=np.int32)

@@ -1,10 +1,10 @@
-"""Coverage: what object-aware attention needs to know of the previous mask.
+"""Coverage: the previous mask at patch size, as object-aware attention uses it.
 
-`coverage (gh, gw) uint8` is the share of each patch that the mask covers, 0..255. Only its
-two ends decide anything: 0 means *no* foreground pixel in the patch, 255 means *no*
-background pixel. Everything between is both foreground and background, so a fence or a
-racket's strings survive the patch size and boundary patches belong to both sides
-(paper Eq. 4, 5). A session's whole server-side memory is this array and its clicks.
+`coverage (gh, gw) uint8` is the fraction of each patch that the mask covers, scaled to 0..255.
+The network distinguishes three cases: 0 means that the patch has *no* foreground pixel, 255 that
+it has *no* background pixel, and every other value that it has both. So thin structures such as
+a fence survive the reduction, and patches on the boundary count for both sides (paper Eq. 4, 5).
+Every click request carries this array, so the server stores no masks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ois_client.contract.geometry import Geometry
 def coverage_of_mask(mask: NDArray[np.generic], geometry: Geometry) -> NDArray[np.uint8]:
     """mask: (H, W) bool or 0/1 in the original image, 1 = object -> coverage (gh, gw) uint8.
 
-    Raises `InvalidInput` when the mask's shape is not the image's.
+    Raises `InvalidInput` if the mask does not have the image's shape.
     """
     if mask.shape != (geometry.height, geometry.width):
         raise InvalidInput(
@@ -34,8 +34,9 @@ def coverage_of_mask(mask: NDArray[np.generic], geometry: Geometry) -> NDArray[n
 
 
 def quantise_share(share: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Shares in [0, 1] -> 0..255 where 0 and 255 are kept for exactly none and exactly all."""
+    """Fractions in [0, 1] -> 0..255, where only exactly 0 and exactly 1 become 0 and 255."""
     share = np.asarray(share, dtype=np.float64)
     inner = np.clip(np.rint(share * 255), 1, 254)
-    # A mean of ones comes back as 1 - 1e-7; one pixel of a 200-megapixel image's patch is 1e-5.
+    # The mean of ones is computed as 1 - 1e-7. One pixel of a patch of a 200-megapixel image
+    # is 1e-5.
     return np.where(share <= 0, 0, np.where(share > 1 - 2e-6, 255, inner)).astype(np.uint8)

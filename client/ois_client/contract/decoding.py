@@ -1,18 +1,18 @@
-"""Encoded image files -> size (cheap, from the header) and RGB pixels, through Pillow.
+"""Reads the size and the RGB pixels of encoded image files with Pillow.
 
-`PIL.Image.open` is not used: it asks every installed plugin, and its guard against
-decompression bombs is a module global that no thread can set without changing it for the
-others. Here the first bytes pick one of a few decoders, and the caller's own limit is checked
-against the header before a pixel is decoded. One guard of Pillow's is left: it refuses WebP
-above `2 * PIL.Image.MAX_IMAGE_PIXELS` (179 megapixels unless the application changed it).
+`PIL.Image.open` is not used. It tries every installed plugin, and its limit against decompression
+bombs is a module global, which one thread cannot set without changing it for all. Here the first
+bytes select the decoder, and the caller's limit is checked against the header before a pixel is
+decoded. One of Pillow's own limits remains: it refuses WebP files above
+`2 * PIL.Image.MAX_IMAGE_PIXELS` (179 megapixels unless the application changed it).
 
-Colour, decided once for client and server:
+Rules for colour, the same on client and server:
 
-- transparent pixels are composited over white, as viewers show them, because the colours
-  hidden under transparency are not what a person clicked on;
-- 16-bit grey is scaled to 8 bits (65535 -> 255), never clipped; 32-bit pixels are refused,
-  because nothing in the file says which value is white;
-- of an animation or a multi-page file the first picture counts;
+- transparent pixels are composited over white, as viewers show them, because nobody clicks on
+  colours hidden by transparency;
+- 16-bit grey is scaled to 8 bits (65535 -> 255) and never clipped; 32-bit pixels are refused,
+  because the file does not define which value is white;
+- of an animation or a multi-page file, the first picture is used;
 - colour profiles are ignored.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO")
 
 _MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),  # MPO too: its first picture is a plain JPEG
+    (b"\xff\xd8\xff", "JPEG"),  # also MPO, whose first picture is a plain JPEG
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
@@ -61,25 +61,26 @@ _UPRIGHT = {
 
 
 def read_size(data: bytes, max_pixels: int, name: str) -> tuple[int, int]:
-    """(width, height) after EXIF orientation, from the header alone.
+    """Read (width, height) after EXIF orientation from the header.
 
-    `name` is what messages call the file. Raises `InvalidImage` when the bytes are not an
-    image of `FORMATS`, or hold more than `max_pixels` pixels. Pixel data may still turn out
-    truncated when it is decoded.
+    name: the file's name in error messages. Raises `InvalidImage` if the bytes are not an image
+    in one of `FORMATS`, or the image has more than `max_pixels` pixels. Pixel data is not checked.
     """
     with _invalid_image(name):
         return _upright_size(*_open(data, max_pixels, name))
 
 
 def decode(data: bytes, max_pixels: int, name: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB after EXIF orientation. Raises `InvalidImage` as `read_size` does,
-    and when the pixel data is truncated or damaged."""
+    """Decode to (H, W, 3) uint8 RGB after EXIF orientation.
+
+    Raises `InvalidImage` as `read_size` does, and if the pixel data is truncated or damaged.
+    """
     with _invalid_image(name):
         picture, orientation = _open(data, max_pixels, name)
         expected = _upright_size(picture, orientation)
         picture.load()
         rgb = to_rgb(picture)
-        if picture.format != "TIFF":  # Pillow itself turns TIFFs upright while it loads them
+        if picture.format != "TIFF":  # Pillow turns TIFFs upright when it loads them
             rgb = upright(rgb, orientation)
         if rgb.size != expected:
             raise InvalidImage(
@@ -90,7 +91,7 @@ def decode(data: bytes, max_pixels: int, name: str) -> NDArray[np.uint8]:
 
 
 def check_size(width: int, height: int, max_pixels: int, name: str) -> None:
-    """Raise `InvalidImage` for an empty picture or one of more than `max_pixels` pixels."""
+    """Raise `InvalidImage` if a side is 0 or there are more than `max_pixels` pixels."""
     if width < 1 or height < 1:
         raise InvalidImage(
             f"{name}: got {width}x{height} pixels; both sides must be at least 1 pixel"
@@ -103,22 +104,26 @@ def check_size(width: int, height: int, max_pixels: int, name: str) -> None:
 
 
 def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Undo an EXIF orientation, 1..8."""
     method = _UPRIGHT.get(orientation)
     return picture if method is None else picture.transpose(method)
 
 
 def orientation_of(picture: Image.Image) -> int:
-    """EXIF orientation 1..8; 1 when there is none or it cannot be read."""
+    """EXIF orientation 1..8; 1 if there is none or it cannot be read."""
     try:
-        # The base class's method: PNG's own decodes the whole picture to look for EXIF.
+        # The method of the base class, because PNG's own decodes the whole picture.
         value = Image.Image.getexif(picture).get(ExifTags.Base.Orientation)
-    except Exception:  # damaged metadata must not cost the picture; parsers raise anything
+    except Exception:  # damaged metadata raises any type, and the pixels may still be good
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """A loaded picture of any mode -> mode RGB, by the rules at the top of this file."""
+    """Convert a loaded picture to mode RGB by the rules at the top of this file.
+
+    Raises `InvalidImage` for 32-bit pixels.
+    """
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in _SIXTEEN_BIT):
         picture = _scale_to_eight_bits(picture)
     elif picture.mode in ("I", "F"):
@@ -144,7 +149,7 @@ def _scale_to_eight_bits(picture: Image.Image) -> Image.Image:
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
         bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
-        white = 2**bits - 1  # 12-bit samples come unscaled
+        white = 2**bits - 1  # Pillow does not scale 12-bit samples
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # white is zero
     table = np.rint(np.arange(65536) * (255 / white)).clip(0, 255).astype(np.uint8)
     if inverted:
@@ -156,7 +161,7 @@ def _scale_to_eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes, max_pixels: int, name: str) -> tuple[ImageFile.ImageFile, int]:
-    """An opened, not yet decoded picture within the limit, and its orientation."""
+    """Open a picture within the limit, without decoding it -> picture, EXIF orientation."""
     form = _sniff(data)
     if form is None:
         start = data[:16]
@@ -165,7 +170,7 @@ def _open(data: bytes, max_pixels: int, name: str) -> tuple[ImageFile.ImageFile,
             f"Expected one of {', '.join(FORMATS)}"
         )
     if form == "WEBP":
-        # libwebp allocates its canvas when Pillow opens the file.
+        # Check before Pillow opens the file, because libwebp then allocates the canvas.
         check_size(*_webp_size(data), max_pixels, name)
     picture = _plugin(form)(io.BytesIO(data))
     check_size(*_stored_size(picture), max_pixels, name)
@@ -183,7 +188,7 @@ def _sniff(data: bytes) -> str | None:
 
 
 def _plugin(form: str) -> type[ImageFile.ImageFile]:
-    """Imported when first needed, so that `import ois_client` stays fast."""
+    """Pillow's class for a format. Imported on first use to keep `import ois_client` fast."""
     from PIL import (
         BmpImagePlugin,
         GifImagePlugin,
@@ -196,7 +201,7 @@ def _plugin(form: str) -> type[ImageFile.ImageFile]:
 
     class Tiff(TiffImagePlugin.TiffImageFile):
         def load_prepare(self) -> None:
-            # Pillow checks its global limit only where it allocates the picture itself.
+            # Allocating here avoids the check of Pillow's global limit.
             tile_size = getattr(self, "_tile_size", None)
             if tile_size is not None and self._im is None:
                 self.im = Image.core.new(self.mode, tile_size)
@@ -215,7 +220,7 @@ def _plugin(form: str) -> type[ImageFile.ImageFile]:
 
 
 def _stored_size(picture: Image.Image) -> tuple[int, int]:
-    """Size as stored in the file: newer Pillows report TIFFs' size upright."""
+    """Size as stored in the file. Newer versions of Pillow report the upright size of TIFFs."""
     size: tuple[int, int] = getattr(picture, "_tile_size", picture.size)
     return size
 
@@ -226,7 +231,7 @@ def _upright_size(picture: Image.Image, orientation: int) -> tuple[int, int]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the first chunk of a WebP file: lossy, lossless or extended."""
+    """(width, height) from the first chunk of a lossy, lossless or extended WebP file."""
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8X" and len(body) == 10:
         width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
@@ -241,7 +246,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
-    """The first chunk of this kind anywhere in a PNG file; EXIF may follow the pixels."""
+    """The first chunk of this kind in a PNG file. EXIF may come after the pixels."""
     at = 8
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -257,7 +262,7 @@ def _invalid_image(name: str) -> Iterator[None]:
         yield
     except OISError:
         raise
-    except Exception as error:  # decoders raise every built-in type on hostile bytes
+    except Exception as error:  # decoders raise every built-in type on damaged files
         raise InvalidImage(
             f"{name}: the image is truncated or damaged and cannot be decoded "
             f"({type(error).__name__}: {error}); export it again"

@@ -1,4 +1,4 @@
-"""Every error a user can meet, as one tree.
+"""The tree of all errors that the toolkit raises on purpose.
 
     OISError
     ├── InvalidInput                something the caller passed cannot be used
@@ -8,19 +8,19 @@
     ├── UnknownImage                the server no longer holds this image's features
     ├── ServerUnavailable           nothing answers at the address
     ├── ServerOverloaded            the server refused the work; try again later
-    ├── AccessDenied                the server wants a token, or another one
+    ├── AccessDenied                the server requires a token, or a different one
     ├── DeadlineExceeded            the answer did not come in time
-    ├── Cancelled                   the call was given up, by a newer click or by closing
+    ├── Cancelled                   the call was given up for a newer click, or by closing
     ├── IncompatibleServer          client and engines were built for different contracts
     ├── EngineError                 an engine folder is missing, damaged, or cannot run here
     ├── ExportError                 an export did not produce a usable engine
     │   ├── ParityError             the engine's numbers differ from the PyTorch network's
-    │   └── UnsupportedGraph        the graph holds something the target is known to get wrong
+    │   └── UnsupportedGraph        the graph contains something the target is known to get wrong
     ├── CheckpointError             a checkpoint is unreadable or of another network
     └── OutputError                 a result could not be written
 
-A message says what was got, what was expected, and what to do next. `code` is the stable
-name that travels over the wire and appears in `--json` output.
+A message says what was got, what was expected, and what to do next. `code` is the stable name
+on the wire and in `--json` output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import ClassVar
 
 
 class OISError(Exception):
-    """Base of every error this toolkit raises on purpose."""
+    """Base of every error that this toolkit raises on purpose."""
 
     code: ClassVar[str] = "OIS_ERROR"
 
@@ -83,7 +83,7 @@ class DeadlineExceeded(OISError):
 
 
 class AccessDenied(OISError):
-    """The server wants a token, or another one than was sent."""
+    """The server requires a token, or a different one from the one that was sent."""
 
     code = "ACCESS_DENIED"
 
@@ -119,7 +119,7 @@ class ParityError(ExportError):
 
 
 class UnsupportedGraph(ExportError):
-    """The graph holds an operator or pattern the target is known to get wrong."""
+    """The graph contains an operator or pattern that the target is known to get wrong."""
 
     code = "UNSUPPORTED_GRAPH"
 
@@ -139,12 +139,12 @@ class OutputError(OISError):
 def _tree(root: type[OISError]) -> dict[str, type[OISError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
-        # A class without a code of its own is a detail of some module, not of the wire.
+        # A class without its own code is local to a module and is not sent.
         found.update({k: v for k, v in _tree(child).items() if "code" in vars(v)})
     return found
 
 
 def error_from_code(code: str, message: str) -> OISError:
-    """The typed error for a wire `code`; an unknown code becomes a plain `OISError`."""
+    """The typed error for a `code` from the wire. An unknown code becomes a plain `OISError`."""
     kind = _tree(OISError).get(code)
     return kind(message) if kind is not None else OISError(f"{code}: {message}")

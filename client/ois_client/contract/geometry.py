@@ -1,17 +1,17 @@
-"""Where a pixel of the original image lies in the network's frame and in its patch grid.
+"""The mapping between the original image, the network's input and its patch grid.
 
-Three frames, all with pixel centres at integers:
+Three coordinate frames, all with pixel centres at integers:
 
-    image    (W, H)            the original, after EXIF orientation; clicks and masks live here
-    network  (w, h)            what the encoder sees; both sides are multiples of the patch size
+    image    (W, H)            the original after EXIF orientation; frame of clicks and masks
+    network  (w, h)            the encoder's input; both sides are multiples of the patch size
     grid     (gw, gh)          one cell per ViT patch; w = gw * patch, h = gh * patch
 
-No padding and no square: the longest side becomes `longest`, the other the nearest multiple
-of the patch size, as Depth-Anything-V2 resizes. So x and y have scales of their own (they
-differ by less than half a patch over the short side).
+The image is resized without padding, as in Depth-Anything-V2: the longest side becomes `longest`,
+the other side the nearest multiple of the patch size. So the scales of x and y differ slightly
+(by less than half a patch over the short side).
 
-`PREPROCESS_VERSION` names this mapping together with the resampling filter. It is part of
-every cache key and manifest: features made under one version never meet clicks of another.
+`PREPROCESS_VERSION` names this mapping and the resampling filter. It is part of every cache key
+and manifest, so that features and clicks of different versions are never combined.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CUBIC_A = -0.75  # the kernel constant of torch's bicubic interpolation
 class Geometry:
     """The mapping image <-> network <-> patch grid for one image size.
 
-    Build it with `Geometry.fit`; the fields are plain integers so that it travels as JSON.
+    Create it with `Geometry.fit`. The fields are plain integers, so it can be written as JSON.
     """
 
     width: int
@@ -49,8 +49,8 @@ class Geometry:
     def fit(cls, width: int, height: int, *, longest: int, patch: int = 14) -> Geometry:
         """The geometry of a `width` x `height` image for a network of `longest` pixels.
 
-        Raises `InvalidImage` for an empty image and `InvalidInput` for a `longest` that is
-        not a positive multiple of `patch`.
+        Raises `InvalidImage` if the image is empty and `InvalidInput` if `longest` is not a
+        positive multiple of `patch`.
         """
         if width < 1 or height < 1:
             raise InvalidImage(
@@ -94,10 +94,10 @@ class Geometry:
     def position_matrices(
         self, table: int = 37, offset: float = DINOV2_POSITION_OFFSET
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """R (gh, table) and C (gw, table): `P' = R P Cᵀ` interpolates the position table P.
+        """Matrices R (gh, table) and C (gw, table): `R P Cᵀ` resizes the position table P.
 
-        Exactly DINOv2's bicubic interpolation, which is linear and separable; a square grid
-        of the table's own size keeps the table as it is, as DINOv2 does.
+        This equals DINOv2's bicubic interpolation, which is linear and separable. As in DINOv2,
+        a square grid of the table's own size leaves the table unchanged.
         """
         if self.grid_width == self.grid_height == table:
             identity = np.eye(table, dtype=np.float32)
@@ -110,10 +110,10 @@ class Geometry:
 
 
 def bicubic_matrix(size: int, table: int, *, offset: float = 0.0) -> NDArray[np.float32]:
-    """(size, table) float32 whose product with a table resizes it as torch's bicubic does.
+    """A (size, table) float32 matrix that resizes a table as torch's bicubic interpolation does.
 
-    `offset` is DINOv2's: the scale is `(size + offset) / table` instead of `size / table`.
-    Half-pixel centres, clamped borders, no antialiasing.
+    offset: as in DINOv2, the scale is `(size + offset) / table` instead of `size / table`.
+    Pixel centres are at half pixels, borders are clamped, and there is no antialiasing.
     """
     scale = table / (size + offset)
     source = (np.arange(size, dtype=np.float64) + 0.5) * scale - 0.5

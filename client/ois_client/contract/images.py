@@ -1,7 +1,7 @@
-"""Pictures: what a user calls an image, turned into the exact bytes that travel.
+"""Pictures: any form of an image that a user has, as the bytes that are sent.
 
-The client does not decode: size and orientation come from the header, and the server decodes
-the same bytes. `Picture.digest` names the content; the feature store is keyed by it.
+The client does not decode files: it reads size and orientation from the header, and the server
+decodes the same bytes. `Picture.digest` identifies the content and is the key of its features.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ImageSource = str | Path | bytes | bytearray | memoryview | Image.Image | NDArra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """What `load_image` accepts; both are checked before anything is decoded."""
+    """Limits of `load_image`, checked before anything is decoded."""
 
     max_pixels: int = 2**28
-    #: of the encoded file, or of a raw array
+    #: size of the encoded file or of the raw array
     max_bytes: int = 2**30
 
 
@@ -35,12 +35,12 @@ DEFAULT_LIMITS = ImageLimits()
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One image as it travels. Made by `load_image`; the fields are already checked.
+    """One image in the form in which it is sent. `load_image` creates it and checks its fields.
 
-    data: the encoded file, byte for byte, or for format "raw" the samples (H, W, C) uint8 in
-    row-major order, C = 3 (RGB) or 1 (grey), so that C = len(data) / (width * height).
-    width, height: pixels after EXIF orientation; a raw picture is already upright.
-    digest: sha256 in hex over the form, the raw shape and `data`.
+    data: the encoded file, byte for byte; for format "raw", samples (H, W, C) uint8 in row-major
+    order, where C = len(data) / (width * height) is 3 (RGB) or 1 (grey).
+    width, height: pixels after EXIF orientation. A raw picture is already upright.
+    digest: hexadecimal sha256 of the format, the raw shape and `data`.
     """
 
     data: bytes = field(repr=False)
@@ -50,10 +50,9 @@ class Picture:
     digest: str
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB after EXIF orientation, read-only; decodes on every call.
+        """Decode the picture -> (H, W, 3) uint8 RGB after EXIF orientation, read-only.
 
-        Raises `InvalidImage` when the pixel data of an encoded file is truncated or damaged
-        (its header was good, or there would be no `Picture`).
+        Nothing is cached. Raises `InvalidImage` if the pixel data is truncated or damaged.
         """
         if self.format == "encoded":
             pixels = decoding.decode(self.data, self.width * self.height, "image")
@@ -67,14 +66,14 @@ class Picture:
 
 
 def load_image(source: ImageSource, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:
-    """A path, encoded bytes, a PIL image, or a uint8 array (H, W, 3) RGB or (H, W) grey.
+    """Make a `Picture` of a path, encoded bytes, a PIL image or an array. Thread-safe.
 
-    A file or bytes stay encoded. A PIL image is decoded, turned upright by its EXIF
-    orientation and travels raw, as an array does. Safe to call from many threads.
+    source: an array is uint8, (H, W, 3) RGB or (H, W) grey. Files and bytes stay encoded. A PIL
+    image is decoded, turned upright by its EXIF orientation and sent raw, as an array is.
 
-    Raises `InvalidImage`: no such file, not a file, empty, not one of the formats in
-    `decoding.FORMATS`, truncated in its header, over a limit, or an array of another shape or
-    type. Truncated pixel data is found when the pixels are decoded, by `Picture.pixels`.
+    Raises `InvalidImage` if the file does not exist or is empty, its format is not in
+    `decoding.FORMATS`, its header is truncated, a limit is exceeded, or an array has another
+    shape or type. Damaged pixel data is only found by `Picture.pixels`.
     """
     if isinstance(source, str | Path):
         return _encoded(_read(Path(source), limits), f"image {str(source)!r}", limits)
@@ -97,7 +96,7 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
             raise InvalidImage(f"image {str(path)!r} {problem}; expected the path of an image")
         with path.open("rb") as file:
             return file.read(limits.max_bytes + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
         raise InvalidImage(f"image {str(path)!r} cannot be read: {error}") from error
 
 
@@ -125,7 +124,7 @@ def _pixels_of(picture: Image.Image, limits: ImageLimits) -> NDArray[np.uint8]:
         )
     except OISError:
         raise
-    except Exception as error:  # a lazily opened file is decoded here; decoders raise anything
+    except Exception as error:  # decoders raise every built-in type on a damaged file
         raise InvalidImage(
             f"{name}: cannot be decoded ({type(error).__name__}: {error})"
         ) from error

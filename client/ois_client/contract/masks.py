@@ -1,7 +1,7 @@
-"""Masks and the forms they are written in.
+"""Masks, and their encodings: packed bits, PNG, COCO RLE.
 
-A mask is (H, W) uint8 in pixels of the original image, 1 = object, 0 = background. Every
-decoder checks sizes before it allocates, and refuses what it cannot represent exactly.
+A mask is (H, W) uint8 in pixels of the original image, 1 = object, 0 = background. Every decoder
+checks sizes before it allocates memory and refuses input that is not exactly a mask.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ois_client.contract.errors import InvalidInput
 
 Mask = NDArray[np.uint8]
 
-#: Most pixels a decoder accepts when the data itself says how large the mask is.
+#: Largest mask that a decoder accepts when the size comes from the data.
 MAX_PIXELS = 2**28
 
 
 class MaskFormat(StrEnum):
-    """A form a mask is written in, with the facts that writing a file needs."""
+    """An encoding of a mask."""
 
     media_type: str
     suffix: str
-    #: the data says how large the mask is; otherwise width and height travel beside it
+    #: whether the data contains width and height
     has_size: bool
 
     PACKED = "packed", "application/octet-stream", ".bits", False
@@ -47,11 +47,11 @@ class MaskFormat(StrEnum):
 
 
 def check_mask(mask: NDArray[np.generic]) -> Mask:
-    """(H, W) bool or integer 0/1 -> the same as uint8. Raises `InvalidInput` otherwise."""
+    """(H, W) bool or integer 0/1 -> the same as uint8. Raises `InvalidInput` for anything else."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0:
         raise InvalidInput(
-            f"got a mask of shape {mask.shape}; expected (H, W), at least 1 pixel a side"
+            f"got a mask of shape {mask.shape}; expected (H, W), at least 1 pixel per side"
         )
     if mask.dtype.kind not in "biu":
         raise InvalidInput(f"got a mask of type {mask.dtype}; expected bool or integers 0 and 1")
@@ -73,9 +73,9 @@ def encode_mask(mask: NDArray[np.generic], form: MaskFormat) -> bytes:
 
 
 def decode_mask(data: bytes, form: MaskFormat, width: int, height: int) -> Mask:
-    """Bytes in `form` -> (H, W) uint8 0/1 of exactly `width` x `height`.
+    """Bytes in `form` -> (H, W) uint8 0/1 of `width` x `height` pixels.
 
-    Raises `InvalidInput` when the data is damaged or of a mask of another size.
+    Raises `InvalidInput` if the data is damaged or the mask has another size.
     """
     if form is MaskFormat.PACKED:
         return unpack_mask(data, width, height)
@@ -89,24 +89,24 @@ def decode_mask(data: bytes, form: MaskFormat, width: int, height: int) -> Mask:
 
 
 def pack_mask(mask: NDArray[np.generic]) -> bytes:
-    """(H, W) -> ceil(H * W / 8) bytes: row-major bits, high bit first, no padding of rows."""
+    """(H, W) -> ceil(H * W / 8) bytes: row-major bits, high bit first, rows not padded."""
     return np.packbits(check_mask(mask)).tobytes()
 
 
 def unpack_mask(data: bytes, width: int, height: int) -> Mask:
-    """The inverse of `pack_mask`. Raises `InvalidInput` when the number of bytes differs."""
+    """The inverse of `pack_mask`. Raises `InvalidInput` if the number of bytes is wrong."""
     expected = (width * height + 7) // 8
     if width < 1 or height < 1 or len(data) != expected:
         raise InvalidInput(
             f"got {len(data)} bytes of packed mask; expected {expected} for {width}x{height} "
-            "pixels, one bit a pixel"
+            "pixels, one bit per pixel"
         )
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=width * height)
     return bits.reshape(height, width)
 
 
 def png_of_mask(mask: NDArray[np.generic]) -> bytes:
-    """(H, W) -> a 1-bit grey PNG, object white."""
+    """(H, W) -> a 1-bit grey PNG with a white object."""
     mask = check_mask(mask)
     height, width = mask.shape
     file = io.BytesIO()
@@ -116,10 +116,10 @@ def png_of_mask(mask: NDArray[np.generic]) -> bytes:
 
 
 def mask_of_png(data: bytes, *, expected: tuple[int, int] | None = None) -> Mask:
-    """A 1-bit or 8-bit grey PNG -> (H, W) uint8 0/1; every grey but black is object.
+    """A 1-bit or 8-bit grey PNG -> (H, W) uint8 0/1; every value above 0 is object.
 
-    expected: (width, height) the mask must have. Raises `InvalidInput` otherwise, and for
-    any other kind of picture.
+    expected: (width, height) that the mask must have. Raises `InvalidInput` if it has another
+    size, or the data is not a PNG of that kind.
     """
     from PIL import PngImagePlugin
 
@@ -133,17 +133,17 @@ def mask_of_png(data: bytes, *, expected: tuple[int, int] | None = None) -> Mask
         return (np.asarray(picture) != 0).astype(np.uint8)
     except InvalidInput:
         raise
-    except Exception as error:  # decoders raise every built-in type on hostile bytes
+    except Exception as error:  # decoders raise every built-in type on damaged data
         raise InvalidInput(
             f"got {len(data)} bytes that are not a complete PNG ({type(error).__name__}: {error})"
         ) from error
 
 
 def coco_of_mask(mask: NDArray[np.generic], *, compressed: bool = True) -> dict[str, Any]:
-    """(H, W) -> COCO's `{"size": [H, W], "counts": ...}`, ready for JSON.
+    """(H, W) -> COCO's `{"size": [H, W], "counts": ...}`, which can be written as JSON.
 
     counts: the string that pycocotools writes, or with `compressed=False` a list of run
-    lengths, column-major, background first.
+    lengths.
     """
     mask = check_mask(mask)
     counts = run_lengths(mask)
@@ -154,13 +154,15 @@ def coco_of_mask(mask: NDArray[np.generic], *, compressed: bool = True) -> dict[
 
 
 def mask_of_coco(value: Any, *, expected: tuple[int, int] | None = None) -> Mask:
-    """COCO's RLE with either kind of counts -> (H, W) uint8 0/1.
+    """COCO RLE with counts as a string or a list -> (H, W) uint8 0/1.
 
-    expected: (width, height) the mask must have. Raises `InvalidInput` when the value is not
-    a COCO RLE, its counts do not add up, or the size differs.
+    expected: (width, height) that the mask must have. Raises `InvalidInput` if the value is not
+    a COCO RLE, its counts do not add up to the size, or the size is not the expected one.
     """
     if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
-        raise InvalidInput('got no COCO RLE; expected {"size": [height, width], "counts": ...}')
+        raise InvalidInput(
+            'got a value that is not a COCO RLE; expected {"size": [height, width], "counts": ...}'
+        )
     size, counts = value["size"], value["counts"]
     if (
         not isinstance(size, list | tuple)
@@ -195,17 +197,18 @@ def _check_size(width: int, height: int, expected: tuple[int, int] | None) -> No
 
 # -- COCO's run lengths ---------------------------------------------------------------------------
 #
-# `counts` are the lengths of background, foreground, background, ... runs over the mask in
-# column-major order; the first is 0 when the mask begins with foreground. COCO writes them as a
-# list or as a compressed string: each count (from the fourth on, its difference to the count two
-# before) in groups of 5 bits, low first; bit 5 = "more follows", bit 4 of the last group = the
-# sign; plus 48 to make ASCII. Neither direction loops over runs in Python.
+# `counts` are the lengths of the runs of background, foreground, background, ... over the mask in
+# column-major order. The first is 0 if the mask begins with foreground. COCO writes counts as a
+# list or as a string. The string has one or more characters per count (from the fourth count on,
+# per difference to the count two before): groups of 5 bits, low first, plus bit 5 if more groups
+# follow, plus 48 to make ASCII; bit 4 of the last group is the sign. Both directions work on whole
+# arrays, because masks can have many runs.
 
 _MOST_GROUPS = 7  # 35 bits: any difference of two 32-bit counts
 
 
 def run_lengths(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """mask: (H, W) uint8 0/1, checked -> counts, int64."""
+    """A checked mask, (H, W) uint8 0/1 -> counts, int64."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts_with = [0, 0] if flat[0] else [0]
@@ -238,7 +241,7 @@ def compress_counts(counts: NDArray[np.int64]) -> str:
         used.append(more)
         group = rest & 31
         rest = rest >> 5
-        # done once what remains is only copies of the sign bit just written
+        # A count is complete when only copies of the sign bit just written remain.
         more = more & (rest != np.where(group & 16, -1, 0))
         columns.append((group + 48 + 32 * more).astype(np.uint8))
     table, written = np.stack(columns, axis=1), np.stack(used, axis=1)
@@ -246,7 +249,7 @@ def compress_counts(counts: NDArray[np.int64]) -> str:
 
 
 def decompress_counts(text: str | bytes) -> NDArray[np.int64]:
-    """COCO's compressed string -> counts. Raises `InvalidInput` when it is not one."""
+    """COCO's compressed string -> counts. Raises `InvalidInput` if it is damaged."""
     try:
         data = text.encode("ascii") if isinstance(text, str) else bytes(text)
     except UnicodeEncodeError:
@@ -271,7 +274,7 @@ def decompress_counts(text: str | bytes) -> NDArray[np.int64]:
 
 
 def _counts_of_list(values: Sequence[int]) -> NDArray[np.int64]:
-    """A list from JSON -> counts. Raises `InvalidInput` when it holds anything but integers."""
+    """A list from JSON -> counts. Raises `InvalidInput` if an element is not an integer."""
     try:
         counts = np.asarray(values)
     except (ValueError, OverflowError):

@@ -15,7 +15,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts(Generic[A]):
-    """Four arrays of one kind: NumPy arrays (`Prompts[NDArray]`) or tensors (`Prompts[Tensor]`).
+    """Four arrays of one type: NumPy arrays (`Prompts[NDArray]`) or tensors (`Prompts[Tensor]`).
 
     points: (N, 48, 2) float32, (x, y) in network pixels.
     labels: (N, 48) int32; 1 positive, 0 negative, -1 empty slot.
@@ -37,5 +37,5 @@ class Prompts(Generic[A]):
         return dict(zip(PROMPT_NAMES, self, strict=True))
 
     def map(self, function: Callable[[A], B]) -> Prompts[B]:
-        """The same prompt with `function` applied to each array."""
+        """A new prompt with `function` applied to each array."""
         return Prompts(*map(function, self))

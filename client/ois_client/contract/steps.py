@@ -1,7 +1,7 @@
-"""Drives a generator that yields what it needs done, so that its logic does no I/O itself.
+"""Runs a generator that yields each I/O operation instead of performing it.
 
-The generator yields a step, is sent the step's result, or is thrown the step's error, until it
-returns. One generator serves threads (`run`) and event loops (`run_async`) alike.
+The driver performs the operation and sends its result, or throws its error, into the generator,
+until the generator returns. So threads (`run`) and event loops (`run_async`) share its logic.
 """
 
 from __future__ import annotations

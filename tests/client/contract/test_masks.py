@@ -175,8 +175,8 @@ def test_png_masks_of_other_programs():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "no COCO RLE"),
-        ({"size": [2, 2]}, "no COCO RLE"),
+        (None, "not a COCO RLE"),
+        ({"size": [2, 2]}, "not a COCO RLE"),
         ({"size": [2], "counts": [4]}, "size"),
         ({"size": [2, 2.0], "counts": [4]}, "size"),
         ({"size": [10**6, 10**6], "counts": [10**12]}, "pixels"),
