@@ -72,6 +72,12 @@ def test_a_folder_may_hold_other_files_but_a_named_file_must_be_a_result(results
         read_inputs([results / "text.json"])
 
 
+def test_committed_results_make_a_report() -> None:
+    inputs = read_inputs([Path(__file__).parents[3] / "benchmarks" / "results"])
+    assert inputs.skipped == []
+    assert len(build(inputs).findings) >= 7
+
+
 def test_a_folder_without_results_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no result in"):
         read_inputs([tmp_path])
