@@ -112,7 +112,7 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
 
 def scenes(count: int) -> Dataset:
     """`count` held-out procedural scenes at their own size."""
-    # Its module imports torch: only who measures on scenes waits for that.
+    # Imported here because it imports torch, which other data sets do not need.
     from ois_network.training.evaluate import held_out
 
     def items() -> Iterator[Item]:
