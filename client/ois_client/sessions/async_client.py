@@ -1,4 +1,4 @@
-"""`Client` for an event loop: the same names, and the same rules."""
+"""`Client` for an event loop, with the same methods and rules."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ois_client.transports.address import connect, is_server
 
 
 class AsyncClient:
-    """Opens images for clicking. Of one event loop.
+    """Opens images for clicking, on one event loop.
 
         async with AsyncClient("grpc://host:8001") as client:
             session = await client.open("photo.jpg")
             mask = await session.click(512, 300)
 
-    Arguments and errors are `Client`'s; a transport may be blocking (its calls then run in
-    threads, as those of `local:` do) or an `AsyncTransport`. Making one does nothing yet:
-    `async with`, `connect` or the first `open` connects.
+    Arguments and errors are those of `Client`. A transport may be an `AsyncTransport` or blocking;
+    blocking calls run in threads, as those of `local:` do. The constructor does not connect:
+    `async with`, `connect` or the first `open` does.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AsyncClient:
         self._closed = False
 
     async def connect(self) -> ModelInfo:
-        """Reach the address and check what is there; a second time it only answers."""
+        """Connect, check the model, and return its description. Does nothing if connected."""
         await self._ready()
         return self.info
 
@@ -74,7 +74,7 @@ class AsyncClient:
         return self._info
 
     async def open(self, image: ImageSource, *, encode: bool = True) -> AsyncSession:
-        """A session on one image, as `Client.open`."""
+        """Open a session on one image, as `Client.open` does."""
         transport, known = await self._ready()
         picture = await asyncio.to_thread(load_image, image, self._limits)
         if not encode:
@@ -93,8 +93,7 @@ class AsyncClient:
         return session
 
     async def close(self) -> None:
-        """Let go of all connections; twice is fine. gRPC calls under way raise `Cancelled`; of
-        other transports, the answer that is on its way may still come."""
+        """Close all connections, as `Client.close` does."""
         self._closed = True
         if self._transport is not None:
             await self._transport.close()
@@ -136,9 +135,10 @@ class AsyncClient:
 async def open_transport(
     url: str | Transport | AsyncTransport, options: Mapping[str, Any]
 ) -> AsyncTransport:
-    """What an `AsyncClient` stands on, for those who keep clicks and coverage themselves.
+    """Open the transport of an `AsyncClient`, for callers that keep clicks and coverage themselves.
 
-    To be called on the event loop that will use it. Raises `InvalidInput` and `EngineError`.
+    Call it on the event loop that will use the transport. Raises `InvalidInput` for a wrong
+    address or option and `EngineError` if a package is not installed.
     """
     if isinstance(url, str):
         if is_server(url):
@@ -152,7 +152,7 @@ async def open_transport(
 
 
 class InThreads:
-    """A blocking transport for an event loop. After a cancelled call its thread works on."""
+    """Runs a blocking transport in threads. The thread of a cancelled call continues."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

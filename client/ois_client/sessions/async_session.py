@@ -1,4 +1,4 @@
-"""`Session` for an event loop: the same names, and the same rules."""
+"""`Session` for an event loop, with the same methods and rules."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from ois_client.contract.transport import (
 from ois_client.sessions.base import Ask, SessionBase, click_steps
 from ois_client.sessions.history import PendingClick, Wants
 
-#: A click as it was asked for, and its answer.
+#: A click's request and its reply.
 Answered = tuple[PendingClick, ClickReply]
 
 
 class AsyncSession(SessionBase):
-    """Clicks on the objects of one image. `AsyncClient.open` makes it.
+    """Clicks on the objects of one image. `AsyncClient.open` creates it.
 
-    Only what needs the server is awaited: `click` and `click_many`. Clicks of several tasks
-    wait for each other. A call that raises, or whose task is cancelled, leaves the session as it
-    was. Undoing while a click on the same object is under way drops that click (`InvalidInput`).
+    Only methods that need the server are coroutines. Clicks of several tasks wait for each other.
+    A call that raises, or whose task is cancelled, leaves the session unchanged. If an object is
+    changed while a click on it is in progress, for example by `undo`, that click raises
+    `InvalidInput`.
     """
 
     def __init__(self, transport: AsyncTransport, picture: Picture, info: ModelInfo) -> None:
@@ -43,7 +44,7 @@ class AsyncSession(SessionBase):
         self._superseded: set[asyncio.Task[Answered]] = set()
 
     async def encode(self) -> EncodeReply:
-        """Have the image encoded now, so that the first click need not wait for it."""
+        """Encode the image now, so that the first click does not wait for it."""
         self._last_encode = await self._transport.encode(self._picture)
         self._state.check_model(self._last_encode.model_sha256)
         return self._last_encode
@@ -60,7 +61,7 @@ class AsyncSession(SessionBase):
         want_order: bool = False,
         supersede: bool = False,
     ) -> NDArray[np.uint8]:
-        """As `Session.click`. Cancelling the task gives the click up, on a gRPC server too."""
+        """As `Session.click`. Cancelling the task cancels the click, on a gRPC server too."""
         new = {self._obj(obj): Click(x, y, positive)}
         wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
         return (await self._click(new, wants, supersede)).masks[0]
@@ -94,8 +95,8 @@ class AsyncSession(SessionBase):
         call = asyncio.ensure_future(self._ask(new, wants))
         self._calls.add(call)
         try:
-            # Kept by whoever asked, and only now: a task that is cancelled after the answer came
-            # but before it went on here learns of no mask, so there must be no click either.
+            # Committed here, not in `_ask`: if this task is cancelled after the reply has arrived,
+            # its caller gets no mask, so the session must not have the click.
             pending, reply = await call
             self._state.commit(pending, reply)
             self._last_reply = reply
@@ -112,7 +113,7 @@ class AsyncSession(SessionBase):
                 self._lock.release()
 
     async def _ask(self, new: Mapping[int, Click], wants: Wants) -> Answered:
-        """With an answer the session's lock is still held: nobody begins before it is kept."""
+        """Send the click. On success the session's lock stays held until `_click` has committed."""
         await self._lock.acquire()
         try:
             pending = self._state.begin(new, wants)

@@ -1,4 +1,4 @@
-"""What blocking and async sessions share: everything that needs no server."""
+"""The part of a session that needs no server; shared by `Session` and `AsyncSession`."""
 
 from __future__ import annotations
 
@@ -20,33 +20,34 @@ from ois_client.sessions.history import SessionState
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attempt:
-    """A click to ask a transport for; with the picture for one that lost its features."""
+    """A call of `click`. It includes the picture if the transport has lost the image's features."""
 
     request: ClickRequest
     picture: Picture | None = None
 
 
-#: What a click may need of a transport: an attempt, or (None) its description.
+#: A step of `click_steps`: an attempt, or None for the transport's `info`.
 Ask = Attempt | None
 
 
 def click_steps(
     request: ClickRequest, picture: Picture, check_model: Callable[[str], None]
 ) -> Generator[Ask, Any, ClickReply]:
-    """One click that survives a server without the image; yields what to ask, takes answers.
+    """One click, repeated with the picture if the server does not have the image.
 
-    check_model: raises when a model's sha256 is not the one that the coverage was made by.
+    See `steps.py` for how to run it. check_model: raises if a sha256 is not that of the model
+    that made the coverage.
     """
     try:
         try:
             return (yield Attempt(request))
         except UnknownImage:
-            # Evicted, restarted, or another replica: the features are a cache, nothing is lost.
-            # Image and click go together: from a full store, features that were sent ahead can
-            # be gone again before their click comes.
+            # The server evicted the image, was restarted, or is another replica. Image and click
+            # are sent together: a full store can evict features before a separate click arrives.
             return (yield Attempt(request, picture))
     except InvalidInput:
-        # The request was checked before it was sent; has the server got another network size?
+        # The request was checked before it was sent, so the server may have a network of another
+        # size.
         try:
             info: ModelInfo = yield None
         except OISError:
@@ -57,8 +58,10 @@ def click_steps(
 
 
 class SessionBase:
-    """Everywhere `obj` is an object's id from `new_object`; None means the newest object (0 when
-    there was none). `guard` is held while something changes.
+    """The objects of one image, their clicks and masks.
+
+    In all methods, `obj` is an object's id from `new_object`. None means the newest object, which
+    is 0 before the first `new_object`. `guard` is held during changes.
     """
 
     def __init__(
@@ -79,43 +82,43 @@ class SessionBase:
     # -- changes ---------------------------------------------------------------------------
 
     def start_from(self, mask: NDArray[np.generic], obj: int | None = None) -> None:
-        """Take a mask made elsewhere as the object's previous mask; the next click refines it.
+        """Set the object's previous mask, which the next click refines. `undo` reverts this.
 
-        mask: (H, W) bool or 0/1, 1 = object. Counts as a step: `undo` takes it back. Raises
-        `InvalidInput` when it is not a mask of this image.
+        mask: (H, W) bool or 0/1, 1 = object. Raises `InvalidInput` if it is not a mask of this
+        image.
         """
         with self._guard:
             self._state.start_from(self._obj(obj), mask)
 
     def undo(self, obj: int | None = None) -> NDArray[np.uint8]:
-        """Take back the object's last step -> its mask now. Without a step nothing happens."""
+        """Undo the object's last step, if there is one -> the object's mask."""
         chosen = self._obj(obj)
         with self._guard:
             self._state.undo(chosen)
             return self._state.mask(chosen)
 
     def redo(self, obj: int | None = None) -> NDArray[np.uint8]:
-        """Repeat the step last undone -> the mask now. Without one nothing happens."""
+        """Redo the step that was undone last, if there is one -> the object's mask."""
         chosen = self._obj(obj)
         with self._guard:
             self._state.redo(chosen)
             return self._state.mask(chosen)
 
     def reset(self, obj: int | None = None) -> None:
-        """Forget the object's clicks, masks and history; the object itself stays."""
+        """Clear the object's clicks, masks and history. The object itself remains."""
         with self._guard:
             self._state.reset(self._obj(obj))
 
     def new_object(self) -> int:
-        """Begin another object and return its id; from now on `obj=None` means this one."""
+        """Add an object and return its id. From now on `obj=None` means this object."""
         with self._guard:
             return self._state.new_object()
 
-    # -- what there is ---------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
-        """What a server's log calls this session."""
+        """The session's name in the server's log."""
         return self._state.id
 
     @property
@@ -128,7 +131,7 @@ class SessionBase:
 
     @property
     def objects(self) -> tuple[int, ...]:
-        """Ids of all objects, oldest first."""
+        """The ids of all objects, oldest first."""
         return self._state.objects
 
     def clicks(self, obj: int | None = None) -> tuple[Click, ...]:
@@ -144,19 +147,19 @@ class SessionBase:
         return {obj: self._state.mask(obj) for obj in self._state.objects}
 
     def coverage(self, obj: int | None = None) -> NDArray[np.uint8] | None:
-        """(gh, gw) uint8 of the object's mask (see `coverage.py`); None while it has none."""
+        """(gh, gw) uint8 coverage of the object's mask (see `coverage.py`); None without a mask."""
         return self._state.history(self._obj(obj)).now.coverage
 
     @property
     def last_reply(self) -> ClickReply | None:
-        """The answer to the latest click, with timings and all else that it asked for."""
+        """The reply to the latest click, with its timings and the optional parts it requested."""
         return self._last_reply
 
     @property
     def last_encode(self) -> EncodeReply | None:
-        """The answer when the image was sent ahead of its clicks; None when it was not.
+        """The reply to encoding the image; None if the image was not sent separately.
 
-        An image that went with a click has its times in `last_reply`.
+        If the image was sent with a click, its timings are in `last_reply`.
         """
         return self._last_encode
 

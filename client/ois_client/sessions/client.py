@@ -1,4 +1,4 @@
-"""The way in: an address, or a transport, and the images opened through it."""
+"""The client: connects to an address and opens images for clicking."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ class Client:
             session = client.open("photo.jpg")
             mask = session.click(512, 300)
 
-    url: `scheme:address`; the scheme picks the transport.
-    - `grpc://host:8001`, `http://host:8000`: a server; `grpcs://` and `https://` the same
-      through TLS. Options: see `TritonOptions`.
+    url: `scheme:address`. The scheme selects the transport.
+    - `grpc://host:8001` and `http://host:8000` are servers, `grpcs://` and `https://` servers
+      with TLS. Options: see `TritonOptions`.
     - `local:` runs the engines of the default folder in this process, `local:PATH` those of
-      another, `local:cuda` the network on a GPU. Options, as keywords or behind `?`: see
+      another folder, `local:cuda` the network on a GPU. Options, as keywords or after `?`: see
       `ois_runtime.engines.local`.
-    Or a `Transport`, which the client then closes, and no options.
+    Instead of an address it can be a `Transport`, which the client closes. There are no options
+    then.
 
-    Raises `InvalidInput` for an unknown scheme or option, `EngineError` when the transport's
-    packages are not installed, `ServerUnavailable` and `AccessDenied` when a server does not
-    answer or wants a token, `IncompatibleServer` when it was built for another contract.
+    limits: limits of the images that `open` accepts.
+
+    Raises `InvalidInput` for an unknown scheme or option, `EngineError` if a package of the
+    transport is not installed, `ServerUnavailable` if the server does not answer, `AccessDenied`
+    if it requires a token, and `IncompatibleServer` if it was built for another contract.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Client:
         return self._info
 
     def open(self, image: ImageSource, *, encode: bool = True) -> Session:
-        """A session on one image (see `load_image` for what counts as one).
+        """Open a session on one image.
 
-        The image is sent and encoded at once, so that its errors appear here; with
-        `encode=False` the first click does it. Raises `InvalidImage` and what the transport
-        raises.
+        image: see `load_image`.
+        encode: send and encode the image now, which also raises its errors here. With False, the
+        first click does that.
+
+        Raises `InvalidImage` and the errors of the transport.
         """
         picture = load_image(image, self._limits)
         if not encode:
@@ -79,8 +84,10 @@ class Client:
             return Session(self._transport, picture, info=now)
 
     def close(self) -> None:
-        """Let go of all connections; twice is fine. gRPC calls under way raise `Cancelled`; of
-        other transports, the answer that is on its way may still come."""
+        """Close all connections. Closing twice is fine.
+
+        gRPC calls in progress raise `Cancelled`. Calls of other transports may still complete.
+        """
         self._transport.close()
 
     def _ask(self) -> ModelInfo:

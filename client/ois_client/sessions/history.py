@@ -1,10 +1,10 @@
-"""What a session remembers, without any I/O: the same for blocking and async sessions.
+"""The state of a session, without I/O.
 
     History        one object: immutable steps and a cursor; undo and redo move the cursor
-    SessionState   the objects of one image; `begin` makes a request, `commit` takes the reply
+    SessionState   the objects of one image; `begin` makes a request, `commit` applies the reply
 
-Nothing changes between `begin` and `commit`: a click that fails or is cancelled in between
-leaves no trace. Undo and redo need no server, because a step carries all that a click needs.
+Nothing changes between `begin` and `commit`, so a click that fails or is cancelled in between has
+no effect. Undo and redo need no server, because a step holds everything that a click needs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from ois_client.contract.transport import ClickReply, ClickRequest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One object after a click. `packed` and `coverage` are None where there is no mask yet."""
+    """One object after a click: all its clicks, its mask as `pack_mask` packs it, its coverage.
+
+    `packed` and `coverage` are None before the first mask.
+    """
 
     clicks: tuple[Click, ...] = ()
     packed: bytes | None = field(default=None, repr=False)
@@ -39,7 +42,7 @@ EMPTY_STEP = Step()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """An object's steps, the first always `EMPTY_STEP`, and which of them counts now."""
+    """An object's steps, beginning with `EMPTY_STEP`, and the index of the current one."""
 
     steps: tuple[Step, ...] = (EMPTY_STEP,)
     cursor: int = 0
@@ -49,33 +52,33 @@ class History:
         return self.steps[self.cursor]
 
     def push(self, step: Step) -> History:
-        """A new step after the current one; what had been undone is forgotten."""
+        """Add a step after the current one. Steps that were undone are dropped."""
         return History((*self.steps[: self.cursor + 1], step), self.cursor + 1)
 
     def undo(self) -> History:
-        """One step back; the first step stays where it is."""
+        """One step back, if there is one."""
         return replace(self, cursor=max(0, self.cursor - 1))
 
     def redo(self) -> History:
-        """One step forward; the last step stays where it is."""
+        """One step forward, if there is one."""
         return replace(self, cursor=min(len(self.steps) - 1, self.cursor + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a reply should hold beside masks, see `ClickReply`."""
+    """The optional parts of a reply to request, see `ClickReply`."""
 
     depth: bool = False
     logits: bool = False
     order: bool = False
 
 
-NOTHING_MORE = Wants()
+MASKS_ONLY = Wants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingClick:
-    """A request under way: which objects it is for and what they were when it was made."""
+    """A request, its objects, their clicks, and their histories when the request was made."""
 
     request: ClickRequest
     objects: tuple[int, ...]
@@ -84,13 +87,13 @@ class PendingClick:
 
 
 class SessionState:
-    """The objects of one image. Object ids are 0, 1, 2, ...; one object is there from the start.
+    """The objects of one image. Their ids are 0, 1, 2, ...; object 0 always exists.
 
-    Not locked: a session calls `begin` and `commit` as one critical section.
+    Not thread-safe: the session holds a lock from `begin` to `commit`.
     """
 
     def __init__(self, digest: str, geometry: Geometry, model_sha256: str = "") -> None:
-        """model_sha256: of the model that all replies must come from; "" for any."""
+        """model_sha256: the model that must give all replies; "" allows any."""
         self.digest = digest
         self.geometry = geometry
         self.model_sha256 = model_sha256
@@ -102,12 +105,12 @@ class SessionState:
         return tuple(self._histories)
 
     def history(self, obj: int) -> History:
-        """Raises `InvalidInput` for an object that was never made."""
+        """The history of an object. Raises `InvalidInput` if there is no such object."""
         found = self._histories.get(obj)
         if found is None:
             raise InvalidInput(
                 f"got the object {obj!r}; expected one of {list(self._histories)}. "
-                "new_object() makes another"
+                "Add objects with new_object()"
             )
         return found
 
@@ -131,24 +134,24 @@ class SessionState:
         self._histories[obj] = self.history(obj).redo()
 
     def reset(self, obj: int) -> None:
-        """Forget the object's clicks, masks and history; the object itself stays."""
+        """Clear the object's clicks, masks and history. The object itself remains."""
         self.history(obj)
         self._histories[obj] = History()
 
     def start_from(self, obj: int, mask: NDArray[np.generic]) -> None:
-        """Take `mask` (H, W), 1 = object, as the previous mask; the clicks stay. Undo undoes it.
+        """Add a step with `mask`, (H, W), 1 = object, and the present clicks.
 
-        Raises `InvalidInput` when it is not a mask of this image.
+        Raises `InvalidInput` if it is not a mask of this image.
         """
         history = self.history(obj)
         mask = check_mask(mask)
         coverage = coverage_of_mask(mask, self.geometry)
         self._histories[obj] = history.push(Step(history.now.clicks, pack_mask(mask), coverage))
 
-    def begin(self, new: Mapping[int, Click], wants: Wants = NOTHING_MORE) -> PendingClick:
-        """A request for one new click on each of some objects; changes nothing.
+    def begin(self, new: Mapping[int, Click], wants: Wants = MASKS_ONLY) -> PendingClick:
+        """Make a request for one new click on each of the given objects. Changes nothing.
 
-        Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` for an unknown object.
+        Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` if an object does not exist.
         """
         before = tuple(self.history(obj) for obj in new)
         clicks = tuple(
@@ -157,13 +160,13 @@ class SessionState:
         )
         points, labels = pack_clicks(clicks, self.geometry.width, self.geometry.height)
         grid = self.geometry.grid_height, self.geometry.grid_width
-        none = np.zeros(grid, dtype=np.uint8)
+        empty = np.zeros(grid, dtype=np.uint8)
         previous = [history.now.coverage for history in before]
         request = ClickRequest(
             self.digest,
             points,
             labels,
-            np.stack([none if coverage is None else coverage for coverage in previous]),
+            np.stack([empty if coverage is None else coverage for coverage in previous]),
             np.array([coverage is not None for coverage in previous]),
             want_depth=wants.depth,
             want_logits=wants.logits,
@@ -173,16 +176,16 @@ class SessionState:
         return PendingClick(request, tuple(new), clicks, before)
 
     def commit(self, pending: PendingClick, reply: ClickReply) -> None:
-        """Take the reply: all objects of the request advance, or, on an error, none.
+        """Add the reply's masks as new steps to all objects of the request. An error changes none.
 
-        Raises `IncompatibleServer` when the reply's arrays do not fit or another model made
-        them, and `InvalidInput` when an object changed after `begin`.
+        Raises `IncompatibleServer` if the reply's arrays do not fit or come from another model,
+        and `InvalidInput` if an object has changed since `begin`.
         """
         self.check_model(reply.model_sha256)
         self._check_reply(reply, len(pending.objects))
         if tuple(map(self.history, pending.objects)) != pending.before:
             raise InvalidInput(
-                "an object was changed while its click was under way; the click is dropped. "
+                "an object was changed while its click was in progress, so the click was dropped. "
                 "Repeat it"
             )
         packed = reply.packed or [pack_mask(mask) for mask in reply.masks]
@@ -200,12 +203,12 @@ class SessionState:
         self._histories.update(after)
 
     def check_model(self, model_sha256: str) -> None:
-        """Raise `IncompatibleServer` when a reply came from another model than the first."""
+        """Raise `IncompatibleServer` if a reply came from another model than the session's."""
         if model_sha256 and self.model_sha256 and model_sha256 != self.model_sha256:
             raise IncompatibleServer(
                 f"the server now runs the model {model_sha256[:12]}…, this session began with "
-                f"{self.model_sha256[:12]}…; one model's masks are not the other's. Its masks and "
-                "clicks are still here; open the image again to go on clicking"
+                f"{self.model_sha256[:12]}…; a mask of one model cannot be refined by another. The "
+                "session keeps its masks and clicks; open the image again for further clicks"
             )
 
     def _check_reply(self, reply: ClickReply, count: int) -> None:
@@ -217,5 +220,6 @@ class SessionState:
             if array.shape != shape or array.dtype != np.uint8:
                 raise IncompatibleServer(
                     f"the server answered with {name} of shape {array.shape} and type "
-                    f"{array.dtype}; expected {shape} uint8. Client and server differ in version"
+                    f"{array.dtype}; expected {shape} uint8. Install the same release of "
+                    "ois-deploy on both sides"
                 )

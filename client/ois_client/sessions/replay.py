@@ -1,4 +1,4 @@
-"""For callers that send all clicks on an object every time, as annotation tools do."""
+"""Sessions for callers that send all clicks on an object every time, as annotation tools do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ois_client.sessions.session import Session
 
 
 def replay(session: Session, clicks: Sequence[Click], obj: int | None = None) -> NDArray[np.uint8]:
-    """Bring an object to exactly these clicks -> its mask, (H, W) uint8, 1 = object.
+    """Make an object have exactly these clicks -> its mask, (H, W) uint8, 1 = object.
 
-    Undoes back to where the session's clicks and these part, and clicks the rest, each seeing
-    the mask before it. So the mask is that of the clicks one after another, whatever the session
-    held; one click more than last time costs one click. Raises what `Session.click` raises, a
-    wrong click before anything is undone or sent.
+    Undoes the session's clicks back to the common beginning, then clicks the rest one by one. So
+    the mask is the same as if all clicks were made one after another, and one click more than last
+    time costs one click. Raises what `Session.click` raises; a wrong click raises before anything
+    is undone or sent.
     """
     pack_clicks([clicks], session.geometry.width, session.geometry.height)
     wanted = tuple(clicks)
@@ -43,14 +43,14 @@ class _Entry:
 
 
 class RecentSessions:
-    """The sessions of the images clicked on last. Thread-safe.
+    """A cache of the sessions of recently used images. Thread-safe.
 
-    A session here is a cache: with it a click costs one click, without it `replay` repeats the
-    ones before, and the image itself is encoded again only if the server has dropped it.
+    Without its session, `replay` repeats the earlier clicks on an image. The image is encoded
+    again only if the server has dropped it.
     """
 
     def __init__(self, client: Client, most: int = 16) -> None:
-        """most: how many images to hold. Raises `InvalidInput` below 1."""
+        """most: the largest number of images to hold. Raises `InvalidInput` if it is below 1."""
         if most < 1:
             raise InvalidInput(f"got most={most}; expected at least 1 image to hold")
         self._client = client
@@ -60,11 +60,11 @@ class RecentSessions:
 
     @contextmanager
     def session(self, key: str, load: Callable[[], ImageSource]) -> Iterator[Session]:
-        """The session of the image that `key` names, for this block alone.
+        """The session of the image with the key `key`, for exclusive use in a `with` block.
 
-        load: called for the image when it is not held. Who asks for an image that another thread
-        is working on waits for it. After `IncompatibleServer`, which says that the server's
-        model has changed, the image is opened anew the next time.
+        load: returns the image; called if there is no session yet. Waits while another thread
+        uses the same image. If the block raises `IncompatibleServer`, because the server's model
+        has changed, the image is opened again the next time.
         """
         with self._guard:
             entry = self._entries.setdefault(key, _Entry())
@@ -81,5 +81,5 @@ class RecentSessions:
                 raise
 
     def __len__(self) -> int:
-        """How many images are held."""
+        """The number of images held."""
         return len(self._entries)

@@ -1,4 +1,4 @@
-"""One image, its objects, and the clicks on them."""
+"""A session: the objects of one image and the clicks on them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ois_client.sessions.history import Wants
 
 
 class Session(SessionBase):
-    """Clicks on the objects of one image. `Client.open` makes it.
+    """Clicks on the objects of one image. `Client.open` creates it.
 
-    Everywhere `obj` is an object's id from `new_object`; None means the newest object (0 when
-    there was none). A call that raises leaves the session as it was. Calls from several threads
-    wait for each other; reading masks and clicks does not wait.
+    In all methods, `obj` is an object's id from `new_object`. None means the newest object, which
+    is 0 before the first `new_object`. A call that raises leaves the session unchanged. Calls from
+    several threads wait for each other, except those that only read.
     """
 
     def __init__(
@@ -64,17 +64,19 @@ class Session(SessionBase):
         want_order: bool = False,
         supersede: bool = False,
     ) -> NDArray[np.uint8]:
-        """One click at (x, y), pixels of the original image -> the object's mask.
+        """Click at (x, y) in pixels of the original image -> the object's mask.
 
-        positive: True adds to the object, False removes from it. The mask is (H, W) uint8,
-        1 = object. Depth, logits and order maps, when wanted, are in `last_reply`.
-        supersede: clicks of this session that wait or are under way in other threads are given
-        up and raise `Cancelled` there (gRPC gives them up on the server too; elsewhere their
-        answers are awaited and dropped).
+        The mask is (H, W) uint8, 1 = object.
 
-        Raises `InvalidClick` and `TooManyClicks` before anything is sent, `Cancelled` when
-        superseded, and what the transport raises. When the server has lost the image, the click
-        is repeated together with it.
+        positive: True adds to the object, False removes from it.
+        want_depth, want_logits, want_order: request these arrays; they are in `last_reply`.
+        supersede: cancel all clicks of this session that are in progress in other threads; they
+        raise `Cancelled` there. With gRPC the server cancels them too. Otherwise their replies
+        are awaited and dropped.
+
+        Raises `InvalidClick` or `TooManyClicks` before anything is sent, `Cancelled` if it is
+        superseded, and the errors of the transport. If the server has lost the image, the click
+        is sent again together with the image.
         """
         new = {self._obj(obj): Click(x, y, positive)}
         wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
@@ -89,18 +91,18 @@ class Session(SessionBase):
         want_order: bool = False,
         supersede: bool = False,
     ) -> dict[int, NDArray[np.uint8]]:
-        """One click on each of several objects, in one request -> their masks by object.
+        """Click once on each of several objects in one request -> their masks by object id.
 
-        Options and errors as of `click`; after an error no object has changed.
+        Options and errors are those of `click`. An error leaves all objects unchanged.
         """
         new = dict(clicks)
         wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
         return dict(zip(new, self._click(new, wants, supersede).masks, strict=True))
 
     def send(self, request: ClickRequest) -> ClickReply:
-        """A request of the caller's own making, about this image; the session does not change.
+        """Send a request about this image that the caller made. The session does not change.
 
-        When the server has lost the image, it goes with it. Raises what `click` raises.
+        If the server has lost the image, it is sent along. Raises what `click` raises.
         """
         reply = self._send(request, Cancellation())
         self._state.check_model(reply.model_sha256)

@@ -295,6 +295,6 @@ def test_a_reply_for_an_object_that_changed_meanwhile_is_dropped():
     late = server.click(pending.request)
     other = state.begin({0: B})
     state.commit(other, server.click(other.request))
-    with pytest.raises(InvalidInput, match="changed while its click was under way"):
+    with pytest.raises(InvalidInput, match="changed while its click was in progress"):
         state.commit(pending, late)
     assert state.history(0).now.clicks == (B,)
