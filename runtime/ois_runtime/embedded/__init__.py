@@ -1,1 +1,1 @@
-"""The embedded server: staging, launching, guarding and probing a real `tritonserver`."""
+"""The embedded server: prepares, starts, watches and ends a real `tritonserver`."""

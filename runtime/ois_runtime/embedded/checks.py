@@ -123,6 +123,4 @@ def _check_interpreter(folder: Path) -> None:
             "packages; create the environment with python3 -m venv"
         )
     if shutil.which("bash") is None:
-        raise EngineError(
-            "the server needs bash, which is not on PATH; install it"
-        )
+        raise EngineError("the server needs bash, which is not on PATH; install it")

@@ -126,7 +126,7 @@ class IdleConnections:
         self._last_counts: object = None
         self._since = 0.0
 
-    def only(self) -> bool:
+    def all_idle(self) -> bool:
         """Whether all open connections are idle. Call it repeatedly; the first calls say no."""
         counts = request_counts(self._busy)
         sockets = list(self._sockets())
@@ -168,7 +168,7 @@ def _wait(
     deadline = None
     while server.poll() is None:
         if deadline is not None:
-            if time.monotonic() > deadline or connections.only():
+            if time.monotonic() > deadline or connections.all_idle():
                 return
             time.sleep(_POLL_S)
             continue

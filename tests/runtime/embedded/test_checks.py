@@ -118,7 +118,7 @@ def test_connections_are_idle_when_no_model_works_and_no_bytes_are_queued(
     counter = RequestCounter()
 
     def only_idle(connections: IdleConnections) -> bool:
-        return eventually(connections.only, bool, within_s=0.5)
+        return eventually(connections.all_idle, bool, within_s=0.5)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

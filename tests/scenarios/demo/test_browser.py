@@ -1,4 +1,4 @@
-"""`ois demo` end to end: the page in Chromium, the gateway, a real Triton server, real engines."""
+"""`ois demo` end to end: the page in Chromium, the gateway, a real Triton server and engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OpenPage = Callable[..., DemoPage]
 
 @pytest.fixture(scope="module")
 def mortal(engines: Path) -> Iterator[EmbeddedServer]:
-    """A server of this file's own, which may be killed."""
+    """A server that only this file uses, so that tests may kill it."""
     with EmbeddedServer(engines, ServerOptions(cache_bytes=64 * 2**20)) as server:
         yield server
 
@@ -60,7 +60,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, gateway: Gateway) -> Iterator[OpenPage]:
-    """A tab with a profile of its own; at the end, none may have complained."""
+    """Opens tabs with separate profiles. Fails at the end if a page has logged errors."""
     pages: list[DemoPage] = []
 
     def opened(url: str = gateway.url, **options: Any) -> DemoPage:
@@ -76,7 +76,7 @@ def open_page(browser: Any, gateway: Gateway) -> Iterator[OpenPage]:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A ramp: nearer to the right. Its depth and its masks can be computed by hand."""
+    """An image of a ramp that gets nearer to the right, so depth and masks are easy to predict."""
     ramp = np.tile(np.linspace(60, 200, WIDTH).astype(np.uint8), (HEIGHT, 1))
     path = tmp_path / "ramp.png"
     Image.fromarray(np.dstack((ramp, ramp, 255 - ramp))).save(path)
@@ -85,7 +85,7 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def session(local: LocalTransport, photo: Path) -> Session:
-    """What the page must equal: the same engines in this process."""
+    """A session on the same engines in this process, for the expected masks."""
     return Client(local).open(photo)
 
 
@@ -113,7 +113,9 @@ def test_click_refine_undo_redo(open_page: OpenPage, photo: Path, session: Sessi
     expect(page.page.locator("#undo-button")).to_be_disabled()
 
 
-def test_alt_and_the_switch_remove_too(open_page: OpenPage, photo: Path, session: Session) -> None:
+def test_alt_and_the_switch_add_negative_clicks(
+    open_page: OpenPage, photo: Path, session: Session
+) -> None:
     page = open_page()
     page.open(photo)
     for x, y, positive in ((40, 40, True), (70, 20, False), (90, 60, False)):
@@ -170,7 +172,7 @@ def test_a_preview_follows_the_pointer(open_page: OpenPage, photo: Path) -> None
     assert page.sizes() == ["no clicks"]
 
 
-def test_what_the_network_sees_is_shown(open_page: OpenPage, photo: Path) -> None:
+def test_the_network_s_inputs_are_shown(open_page: OpenPage, photo: Path) -> None:
     page = open_page()
     page.open(photo)
     labels = page.page.locator("#layers label")
@@ -200,14 +202,14 @@ def test_what_the_network_sees_is_shown(open_page: OpenPage, photo: Path) -> Non
     expect(page.page.locator("#legend")).to_be_hidden()
 
 
-def test_a_killed_server_costs_no_click(
+def test_a_killed_server_loses_no_click(
     open_page: OpenPage,
     mortal: EmbeddedServer,
     photo: Path,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Away for long enough that the page can be seen to say so.
+    # Long enough for the page to show that the server is away.
     monkeypatch.setattr("ois_runtime.embedded.server._PAUSES_S", (4.0,))
     page = open_page()
     page.open(photo)
@@ -229,7 +231,7 @@ def test_a_killed_server_costs_no_click(
     np.testing.assert_array_equal(page.mask() > 0, session.mask() > 0)
 
 
-def test_a_gateway_that_ended_is_waited_for(
+def test_the_page_waits_for_a_gateway_that_ended(
     open_page: OpenPage, mortal: EmbeddedServer, photo: Path
 ) -> None:
     with Gateway(mortal.grpc_url, port=0) as first:
@@ -243,9 +245,7 @@ def test_a_gateway_that_ended_is_waited_for(
         expect(page.trouble).to_be_hidden()
 
 
-def test_a_broken_file_leaves_everything_as_it_was(
-    open_page: OpenPage, photo: Path, tmp_path: Path
-) -> None:
+def test_a_broken_file_changes_nothing(open_page: OpenPage, photo: Path, tmp_path: Path) -> None:
     page = open_page()
     page.open(photo)
     page.click(40, 40)
@@ -284,7 +284,7 @@ def test_images_are_pasted_and_dropped(open_page: OpenPage, photo: Path, way: st
     expect(page.trouble).to_be_hidden()
 
 
-def test_a_reload_keeps_the_work_and_tabs_are_apart(
+def test_a_reload_keeps_the_work_and_tabs_are_independent(
     open_page: OpenPage, photo: Path, session: Session
 ) -> None:
     page = open_page()
@@ -339,7 +339,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage, photo: Path, session: Sessi
     assert page.page.locator("#objects .pick").count() == 1
 
 
-def test_wheel_and_drag_move_the_view_and_click_nothing(open_page: OpenPage, photo: Path) -> None:
+def test_wheel_and_drag_move_the_view_without_a_click(open_page: OpenPage, photo: Path) -> None:
     page = open_page()
     page.open(photo)
     zoom = page.page.locator("#zoom")
@@ -365,7 +365,7 @@ def test_wheel_and_drag_move_the_view_and_click_nothing(open_page: OpenPage, pho
     expect(zoom).to_have_text(fitted)
 
 
-def test_fingers_on_a_small_screen(open_page: OpenPage, photo: Path, session: Session) -> None:
+def test_touch_on_a_small_screen(open_page: OpenPage, photo: Path, session: Session) -> None:
     page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     page.open(photo)
     page.page.touchscreen.tap(*page.place(40, 40))
@@ -381,7 +381,7 @@ def test_fingers_on_a_small_screen(open_page: OpenPage, photo: Path, session: Se
         points = [{"x": x + gap, "y": y, "id": index} for index, gap in enumerate(gaps)]
         fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    touch("touchStart", 0)  # a long press removes
+    touch("touchStart", 0)  # a long press is a negative click
     page.expect_clicks("Object 1", 2)
     touch("touchEnd")
     session.click(*POINT, positive=False)
@@ -412,7 +412,7 @@ def test_a_photograph_of_24_megapixels(open_page: OpenPage, tmp_path: Path) -> N
     assert abs(rows.mean() - 1000) < 30
 
 
-def test_a_slow_link_shows_how_far_it_is_and_can_be_stopped(
+def test_a_slow_upload_shows_its_progress_and_can_be_stopped(
     open_page: OpenPage, tmp_path: Path
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
