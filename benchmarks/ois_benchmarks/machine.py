@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ois_client.contract.errors import EngineError
-from ois_runtime import gpu_driver as cuda_driver
+from ois_runtime import gpu_driver
 
 #: By default glibc returns large blocks to the kernel and faults them in again for every tensor,
 #: which can double the time of a click. All contestants run with this setting, and results
@@ -115,15 +115,15 @@ def free_disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def gpus() -> list[cuda_driver.Gpu]:
+def gpus() -> list[gpu_driver.Gpu]:
     """All GPUs, as NVIDIA's driver reports them.
 
     Raises `EngineError` if there is no driver or no GPU; the message says which.
     """
-    found = [cuda_driver.probe()]
+    found = [gpu_driver.probe()]
     while True:
         try:
-            found.append(cuda_driver.probe(len(found)))
+            found.append(gpu_driver.probe(len(found)))
         except EngineError:  # the driver counts no further
             return found
 
@@ -158,7 +158,7 @@ def describe() -> dict[str, Any]:
 def describe_gpu() -> dict[str, Any]:
     """The first GPU, JSON-ready; empty without one."""
     try:
-        gpu = cuda_driver.probe()
+        gpu = gpu_driver.probe()
     except EngineError:
         return {}
     return {

@@ -109,7 +109,7 @@ def test_all_gpus_are_named_or_their_absence_is_explained(
             raise EngineError(f"got GPU {index}; this machine has {len(devices)}")
         return devices[index]
 
-    monkeypatch.setattr(machine.cuda_driver, "probe", probe)
+    monkeypatch.setattr(machine.gpu_driver, "probe", probe)
     by_name = {finding.name: finding for finding in doctor._hardware()}
     assert by_name["GPU"].status is Status.OK
     assert by_name["GPU"].detail == "NVIDIA H200, NVIDIA L4; driver for CUDA 13.1"

@@ -1,7 +1,7 @@
-"""The torch engine on a real GPU computes what the network computes: CUDA graphs, streams, memory.
+"""The torch engine on a GPU computes what the network computes: CUDA graphs, streams, memory.
 
-What a GPU does by itself (`torch_cuda.CudaDevice`) can be tested nowhere else, so all of this is
-skipped on a machine without one; `test_runtime_torch_graphs.py` has the same runner on a stand-in.
+Skipped on a machine without a GPU, because `CudaDevice` cannot be tested without one.
+`tests/runtime/torch/test_graphs.py` tests the same runner on a fake device.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ TINY = Path(__file__).resolve().parents[2] / "models" / "ois-tiny.safetensors"
 SQUARE = Geometry.fit(64, 64, longest=MICRO.longest)
 FLAT = Geometry.fit(112, 30, longest=MICRO.longest)
 
-#: Of trained ois-tiny against the network as described, worst object. fp32: other algorithms for
-#: convolutions than a CPU has. The halves: about twice what the same code measured on a CPU over
-#: all cases (fp16 depth 0.007, IoU 0.994; bf16 depth 0.17, IoU 0.935).
+#: Limits for the worst object: trained ois-tiny against the unrewritten network. fp32: GPUs use
+#: other algorithms for convolutions than CPUs. fp16 and bf16: about twice the differences that the
+#: same code has on a CPU over all cases (fp16 depth 0.007, IoU 0.994; bf16 depth 0.17, IoU 0.935).
 LIMITS = {
     "fp32": Limits(depth_error=1e-3, logit_error=1e-3, mask_iou=0.999, row_difference=1e-4),
     "fp16": Limits(0.02, 0.02, 0.985, 0.05, 5e-3),
@@ -93,7 +93,7 @@ def network() -> OISNetwork:
 
 @lru_cache(maxsize=len(CASES))
 def reference(number: int) -> Reference:
-    """Of CASES[number], on the CPU by the network as described; the same for every precision."""
+    """The reference for CASES[number]: the unrewritten network on the CPU, for every precision."""
     case, config = CASES[number], network().config
     pixels, geometry = preprocess(case.sample.pixels(), longest=config.longest, patch=config.patch)
     given = make_prompts(case, geometry, number).map(torch.from_numpy)
@@ -109,7 +109,7 @@ def reference(number: int) -> Reference:
 
 @contextmanager
 def all_cores() -> Iterator[None]:
-    """`network_scenes` takes one thread for its small networks; this one is larger."""
+    """`network_scenes` sets one thread for its small networks; this one is larger."""
     before = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
@@ -131,7 +131,7 @@ def test_plain_runs_and_graphs_are_the_network(tiny: tuple[TorchEngines, str], n
     pixels, geometry = preprocess(case.sample.pixels(), longest=network().config.longest)
     given = make_prompts(case, geometry, number)
     limits = LIMITS[precision]
-    for use in range(CAPTURE_AT + 1):  # plainly, at the capture, and as a replay
+    for use in range(CAPTURE_AT + 1):  # without a graph, at the capture, and as a replay
         measured = compare(
             engines, case.sample.name, pixels, geometry, given, lambda: reference(number)
         )
@@ -173,7 +173,7 @@ class Both:
 
 
 def assert_packed(got: DecodedMasks, geometry: Geometry) -> None:
-    """The masks are those that NumPy makes of the same logits, bit for bit."""
+    """The masks equal those that NumPy makes of the same logits, bit for bit."""
     assert got.logits is not None
     masks = postprocess(got.logits, geometry)
     assert [row.tobytes() for row in got.packed] == [pack_mask(mask) for mask in masks]
@@ -200,7 +200,7 @@ def test_images_and_shapes_take_turns_in_one_pool_of_memory(micro: Path) -> None
     for number in range(120):
         which = int(order.integers(len(states)))
         both.check(states[which], int(order.integers(1, 9)), seed=number)
-        if number % 10 == 0:  # an encode's replay writes into the same pool
+        if number % 10 == 0:  # the replay of an encode writes into the same memory pool
             states[which] = both.encode(states[which][0].geometry, number)
     kept = runner_of(both.graphs).kept
     assert kept.clicks.replays > kept.clicks.captures > 4
@@ -208,7 +208,7 @@ def test_images_and_shapes_take_turns_in_one_pool_of_memory(micro: Path) -> None
 
 
 def test_uploads_beside_a_capture(micro: Path) -> None:
-    """A capture may not meet another thread's allocations, nor they its stream."""
+    """Allocations of other threads must not disturb a capture, and must not be captured."""
     both = Both(micro)
     shapes = [Geometry.fit(112, side, longest=MICRO.longest) for side in range(20, 113, 14)]
     known = [both.encode(geometry, 0) for geometry in shapes]
@@ -253,7 +253,7 @@ def test_without_graphs_nothing_is_captured(micro: Path) -> None:
 
 @contextmanager
 def memory_left(nbytes: int) -> Iterator[None]:
-    """PyTorch gets no more than what it holds now, and so many bytes."""
+    """Limit PyTorch to the memory that it holds now plus `nbytes`."""
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + nbytes) / total)
@@ -263,34 +263,34 @@ def memory_left(nbytes: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_a_full_gpu_ends_in_a_sentence_and_recovers(micro: Path) -> None:
+def test_a_full_gpu_is_a_clear_error_and_recovers(micro: Path) -> None:
     both = Both(micro)
     states = both.encode(WIDE, 1)
     both.check(states, 2)
     given = prompts(WIDE, 64)
-    # Without graphs: there is nothing that could be given up for it.
+    # Without graphs, so there is nothing to drop.
     with memory_left(2**20), pytest.raises(ServerOverloaded, match="the GPU is out of memory"):
         both.plain.decode_masks(states[1], given, want_logits=False)
     for use in range(CAPTURE_AT + 1):
         both.check(states, 64, seed=use)
 
 
-def test_graphs_give_their_memory_to_a_call_that_needs_it(micro: Path) -> None:
+def test_graphs_are_dropped_for_a_call_that_needs_their_memory(micro: Path) -> None:
     both = Both(micro)
     states = both.encode(WIDE, 1)
     for use in range(CAPTURE_AT):
         both.check(states, 64, seed=use)
     kept = runner_of(both.graphs).kept
     assert len(kept.clicks) > 0
-    given = prompts(WIDE, 32)  # its first use runs plainly and finds no room
+    given = prompts(WIDE, 32)  # the first use runs without a graph and does not fit
     with memory_left(2**20):
         got = both.graphs.decode_masks(states[0], given, want_logits=True)
     assert len(kept.clicks) == 0
     assert_packed(got, WIDE)
 
 
-def test_a_capture_that_finds_no_room_is_a_plain_run(micro: Path) -> None:
-    """The graph's pool needs memory that a plain run takes from the cache."""
+def test_a_capture_that_does_not_fit_becomes_a_run_without_a_graph(micro: Path) -> None:
+    """The graph's pool needs memory that a run without a graph takes from the cache."""
     both = Both(micro)
     states = both.encode(TALL, 1)
     for use in range(CAPTURE_AT - 1):
@@ -299,13 +299,13 @@ def test_a_capture_that_finds_no_room_is_a_plain_run(micro: Path) -> None:
     runner = runner_of(both.graphs)
     captures = runner.kept.clicks.captures
     device = runner._device
-    spoilt: list[str] = []
+    failed: list[str] = []
     capture = device.capture
 
     def fails_inside(run):  # type: ignore[no-untyped-def]
         def run_and_fill() -> object:
             if torch.cuda.is_current_stream_capturing():
-                spoilt.append("while capturing")
+                failed.append("while capturing")
                 torch.empty(2**50, dtype=torch.uint8, device="cuda")
             return run()
 
@@ -314,9 +314,9 @@ def test_a_capture_that_finds_no_room_is_a_plain_run(micro: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "capture", fails_inside)
         both.check(states, 64, seed=5)
-    assert spoilt == ["while capturing"]
+    assert failed == ["while capturing"]
     assert runner.kept.clicks.captures == captures
-    for use in range(2 * CAPTURE_AT + 1):  # and the device captures again
+    for use in range(2 * CAPTURE_AT + 1):  # the device captures again
         both.check(states, 64, seed=use)
     assert runner.kept.clicks.captures == captures + 1
 
@@ -361,7 +361,7 @@ def measured_rows(keys: int, objects: Sequence[int]) -> list[Measurement]:
 
 
 def test_kernels_for_what_was_measured_and_pytorch_for_the_rest() -> None:
-    """In half precision, through graphs, for numbers of objects inside and outside of the table."""
+    """In half precision, with graphs, for numbers of objects inside and outside the table."""
     pytest.importorskip("triton", reason="the kernels need Triton")
     from ois_runtime.torch.cuda import CudaDevice
 
@@ -398,7 +398,7 @@ def test_kernels_for_what_was_measured_and_pytorch_for_the_rest() -> None:
             assert want is not None
             error = np.abs(got - want).max() / np.abs(want).max()
             assert error < 0.02, f"{count} objects, use {use + 1}: {error}"
-    # 3 objects run as themselves first, then in the bucket of 4.
+    # 3 objects run as 3 first, then in the bucket of 4.
     assert asked == {1: False, 2: True, 3: True, 4: True, 8: True, 16: False}
 
 

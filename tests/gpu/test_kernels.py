@@ -1,8 +1,8 @@
-"""The kernels as a GPU runs them compute the paper's equations: the interpreter's cases, compiled.
+"""The compiled kernels compute the paper's equations on a GPU, in the cases of the interpreter.
 
-What the interpreter cannot show: the compiler, tensor cores, skipped tiles that are really
-skipped, and products of bf16. Skipped on a machine without a GPU, where `test_kernels_parity.py`
-has the same cases and `test_kernels_cubins.py` compiles. Not run on a GPU yet.
+The interpreter does not test the compiler, tensor cores, whether tiles are really skipped, or
+products in bf16. Skipped on a machine without a GPU; there `tests/network/kernels/test_parity.py`
+has the same cases and `test_cubins.py` compiles. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ pytestmark = pytest.mark.skipif(
 )
 pytest.importorskip("triton", reason="the kernels need Triton")
 
-#: Of |difference| / |output|, as of the interpreter, but in fp32: GPUs' exp2 is approximate.
+#: Limits of |difference| / |output|, as for the interpreter; higher in fp32, because exp2 is
+#: approximate on GPUs.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1.5e-2}
-#: Of a whole click's logits: both ways round on their own, and cuDNN may choose other algorithms.
+#: Limits for the logits of a click: roundings differ, and cuDNN may choose other algorithms.
 CLICK_LIMIT = {torch.float32: 1e-4, torch.float16: 2e-2}
 
 
 @pytest.fixture
 def exact_products() -> Iterator[None]:
-    """No TF32 in convolutions, which PyTorch allows by default: ten bits would be all there is."""
+    """Switch TF32 off for convolutions. PyTorch allows it by default, and it has ten bits."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     yield

@@ -1,7 +1,7 @@
 """Graphs for the target cuda in ONNX Runtime's CUDA provider, against its CPU provider.
 
-In process ois runs these graphs on the CPU; on a GPU they are Triton's. So this opens them with
-ONNX Runtime alone, where a machine has a GPU and onnxruntime-gpu.
+In process, ois runs these graphs on the CPU; on a GPU, Triton runs them. So this test opens them
+with ONNX Runtime directly. It needs a GPU and onnxruntime-gpu.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def test_the_cuda_provider_computes_what_the_cpu_provider_does(
 
 
 def answer(folder: Path, feeds: dict[str, np.ndarray], provider: str) -> np.ndarray:
-    """Logits of the clicks."""
+    """The logits of the clicks."""
     given = dict(feeds)
     for name in ("encoder", "decoder"):
         session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=[provider])

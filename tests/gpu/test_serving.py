@@ -1,6 +1,6 @@
-"""The embedded server with features in a GPU's memory answers as the engines in this process do.
+"""The embedded server with features in GPU memory gives the masks of in-process engines.
 
-On a real GPU only; tests/scenarios/server/test_torch.py has the same with the CPU as the device.
+Needs a GPU; tests/scenarios/server/test_torch.py has the same tests with the CPU as the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tiny real engine pair for tests: the contract's inputs and outputs, a mask anyone can check.
+"""A tiny engine pair for tests, with all inputs and outputs and masks that are easy to check.
 
 depth    the mean of the colour channels, so a brighter pixel is nearer
 logits   radius - distance to the mean of the positive clicks, in network pixels, where
@@ -126,7 +126,7 @@ decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
 def disk_logits(
     centre: tuple[float, float], shape: tuple[int, int], radius: float
 ) -> NDArray[np.float32]:
-    """What the decoder draws: (h, w), centre (x, y) in network pixels."""
+    """The logits that the decoder computes, (h, w). centre: (x, y) in network pixels."""
     ys, xs = np.mgrid[: shape[0], : shape[1]]
     return (radius - np.hypot(xs - centre[0], ys - centre[1])).astype(np.float32)
 

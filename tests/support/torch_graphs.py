@@ -1,4 +1,4 @@
-"""A stand-in for a GPU in host memory, and inputs for the engine that captures graphs."""
+"""A fake GPU in the CPU's memory, and inputs for the engine that captures graphs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ TALL = Geometry.fit(100, 160, longest=MICRO.longest)
 
 
 class HostDevice:
-    """A `GraphDevice` in this process's memory. So many `failures` come before a call has room,
-    in the words of `says`.
+    """A `GraphDevice` in the CPU's memory.
+
+    failures: how many of the next calls run out of memory. says, text: the error they raise.
     """
 
     device = torch.device("cpu")

@@ -92,7 +92,7 @@ def test_graphs_of_the_engine_are_timed(engines: TorchEngines) -> None:
     assert "| 112x84 | 9.0, 30.0, 1.0 | 5.0, 9.0, 1.0 |" in table
     about = {"network": "micro", "weights": "random", "engine": "torch", "size": "112x112"}
     stopped = "the GPU is out of memory"
-    document = engine.Result(about, rows, [shape], stopped).to_dict()
+    document = engine.EngineResult(about, rows, [shape], stopped).to_dict()
     graphs, shapes = engine_tables(json.loads(json.dumps(document)))
     assert [row.cells[0] for row in graphs.rows] == [
         "encode", "click, 1 objects", "click, 2 objects", "click, 8 objects"

@@ -1,4 +1,4 @@
-"""Both backends run the same engine folder to the same numbers, and say why when they cannot."""
+"""Both graph backends compute the same from one engine folder, and explain their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.tiny_engines import LONGEST, PATCH, TABLE, disk_logits, write_engin
 GEOMETRY = Geometry.fit(56, 42, longest=LONGEST, patch=PATCH)  # image pixel = network pixel
 GRID = (3, 4)
 
-#: Backends that run an engine folder's graphs; PyTorch runs a checkpoint instead.
+#: The backends that run graphs. PyTorch runs a checkpoint instead.
 GRAPH_BACKENDS = [EngineBackend.ONNXRUNTIME, EngineBackend.OPENVINO]
 
 
@@ -201,7 +201,7 @@ def test_compiled_engines_are_kept_when_asked(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("backend", list(EngineBackend))
 def test_a_missing_package_names_the_extra_to_install(folder: Path, backend: EngineBackend) -> None:
-    # A child process, because the package is already imported in this one.
+    # In a child process, because this process has already imported the package.
     script = (
         "import sys; sys.modules[sys.argv[1]] = None\n"
         "from ois_client.contract.errors import EngineError\n"

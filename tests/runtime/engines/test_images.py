@@ -1,4 +1,4 @@
-"""Pixels reach the network's size, logits come back as masks, and order maps follow Eq. 1, 2."""
+"""Images are resized to network size, logits become masks, and order maps follow Eq. 1 and 2."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_only_pixels_near_a_positive_logit_are_the_objects(
     x = np.clip(network[..., 0], 0, geometry.network_width - 1)
     y = np.clip(network[..., 1], 0, geometry.network_height - 1)
     nearest = logits[0, np.rint(y).astype(int), np.rint(x).astype(int)] > 0
-    # 1e4 against -1e-3: all but a ten-millionth of a pixel's reach turns positive.
+    # Between 1e4 and -1e-3, all but a ten-millionth of the distance is positive.
     assert (mask[nearest] == 1).all()
     if not (logits > 0).any():
         assert not mask.any()

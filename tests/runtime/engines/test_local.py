@@ -1,4 +1,4 @@
-"""`local:` runs a session's engines in this process: real clicks, typed errors, nothing lost."""
+"""`local:` runs the engines in this process: correct masks, typed errors, independent sessions."""
 
 from __future__ import annotations
 
@@ -139,18 +139,18 @@ def test_a_session_survives_the_loss_of_its_image(folder: Path) -> None:
             assert one.any()
 
 
-def test_a_click_on_an_image_that_is_not_there_is_unknown_image(transport: LocalTransport) -> None:
+def test_a_click_on_an_image_without_features_is_unknown_image(transport: LocalTransport) -> None:
     with pytest.raises(UnknownImage, match="Encode it"):
         transport.click(request("f" * 64, [[Click(1, 1)]]))
 
 
-def test_an_image_too_large_for_the_store_is_refused_once_not_for_ever(folder: Path) -> None:
+def test_an_image_too_large_for_the_store_is_refused(folder: Path) -> None:
     transport = open_transport(str(folder), cache_bytes=STATE_BYTES - 1)
     with pytest.raises(EngineError, match="raise cache_bytes"):
         transport.encode(picture())
 
 
-def test_nothing_of_a_request_is_trusted(transport: LocalTransport) -> None:
+def test_every_array_of_a_request_is_checked(transport: LocalTransport) -> None:
     digest = transport.encode(picture()).digest
     good = request(digest, [[Click(1, 1)]])
     nan = np.full((1, 1, 2), np.nan, dtype=np.float32)
@@ -191,7 +191,7 @@ def test_concurrent_sessions_see_only_their_own_masks(transport: LocalTransport)
 # -- opening -------------------------------------------------------------------------------
 
 
-def test_the_default_folder_is_the_environments_or_the_demos(
+def test_the_default_folder_comes_from_the_environment_or_is_the_demos(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ENGINES_VARIABLE, str(folder))

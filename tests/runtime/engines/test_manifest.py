@@ -1,4 +1,4 @@
-"""A manifest says what an engine folder holds, and a damaged folder is named, never run."""
+"""A manifest describes an engine folder, and a damaged folder is refused with its name."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_key_is_required(folder: Path, key: str) -> None:
         ("parity", "good"),
     ],
 )
-def test_a_value_of_the_wrong_kind_is_named(folder: Path, key: str, value: Any) -> None:
+def test_a_value_of_the_wrong_type_is_named(folder: Path, key: str, value: Any) -> None:
     rewrite(folder, **{key: value})
     with pytest.raises(EngineError, match=key):
         Manifest.load(folder)

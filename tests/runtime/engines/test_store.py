@@ -1,4 +1,4 @@
-"""The feature store: never over its budget, one encode for all who wait, nothing left behind."""
+"""The feature store stays within its budget and encodes a missing image only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ois_client.contract.errors import DeadlineExceeded, EngineError, InvalidInput
 from ois_runtime.engines.store import FeatureStore
 
-WAIT_S = 10  # far longer than anything here takes: reached only when a test fails
+WAIT_S = 10  # reached only if a test fails
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Clock:
 
 @dataclass
 class Model:
-    """The store's promise as a list: oldest use first."""
+    """A simple model of the store. kept: entries in order of use, oldest first."""
 
     budget: int
     ttl: int
@@ -45,7 +45,7 @@ class Model:
         self.kept = [entry for entry in self.kept if self.now - entry[2] < self.ttl]
 
     def use(self, key: int, nbytes: int) -> bool:
-        """Whether `key` was there."""
+        """Use `key`; returns whether it was kept."""
         self.expire()
         hit = [entry for entry in self.kept if entry[0] == key]
         self.kept = [entry for entry in self.kept if entry[0] != key]
@@ -80,12 +80,12 @@ def test_the_store_is_lru_with_ttl_and_never_over_budget(
     stats = store.stats()
     model.expire()
     assert (stats.hits, stats.misses) == (hits, len(steps) - hits)
-    # The survivors are the model's, and asking for them changes no other.
+    # The same entries are kept as in the model, and looking them up changes nothing.
     alive = {entry[0] for entry in model.kept}
     assert {key for key in range(6) if store.get(key) is not None} == alive
 
 
-def test_evictions_and_expirations_are_counted_apart() -> None:
+def test_evictions_and_expirations_are_counted_separately() -> None:
     clock = Clock()
     store: FeatureStore[str, Features] = FeatureStore(10, ttl_s=5, clock=clock)
     for key in "abc":
@@ -144,7 +144,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 class Encode:
-    """A `make` that waits to be released, and counts its runs."""
+    """A `make` function that waits to be released and counts its calls."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.started = threading.Event()
@@ -162,7 +162,7 @@ class Encode:
 
 
 def until_misses(store: FeatureStore[str, Features], count: int) -> None:
-    """Wait until `count` callers have passed the look-up, so that they are waiting or making."""
+    """Wait until `count` callers have passed the look-up, so that they wait or encode."""
     end = time.monotonic() + WAIT_S
     while store.stats().misses < count:
         assert time.monotonic() < end
@@ -210,7 +210,7 @@ def test_a_failure_reaches_all_waiters_and_leaves_nothing(
     assert store.get_or_encode("a", lambda: Features(2)).value.nbytes == 2
 
 
-def test_an_interrupt_is_its_own_callers_only(pool: ThreadPoolExecutor) -> None:
+def test_an_interrupt_reaches_only_its_own_caller(pool: ThreadPoolExecutor) -> None:
     store: FeatureStore[str, Features] = FeatureStore(10)
     interrupted = Encode(KeyboardInterrupt())
     first = pool.submit(store.get_or_encode, "a", interrupted)
@@ -240,7 +240,7 @@ def test_a_waiter_gives_up_at_its_deadline_and_the_encode_goes_on(
     assert store.get("a") is not None
 
 
-def test_many_threads_and_keys_keep_the_books_straight(pool: ThreadPoolExecutor) -> None:
+def test_the_counters_are_right_with_many_threads_and_keys(pool: ThreadPoolExecutor) -> None:
     store: FeatureStore[int, Features] = FeatureStore(50)
     over_budget = threading.Event()
 

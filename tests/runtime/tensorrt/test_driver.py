@@ -1,7 +1,7 @@
-"""The driver is asked before TensorRT is touched, and every answer is a sentence.
+"""The driver is checked before TensorRT is imported, and every failure has a clear message.
 
-The driver is a library of our own behind the real one's functions; CUDA's bindings are the real
-ones, on a machine without a GPU.
+The driver is a small library with the real one's functions. CUDA's bindings are the real ones, on a
+machine without a GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from ois_client.contract.errors import EngineError
-from ois_runtime import gpu_driver as cuda_driver
+from ois_runtime import gpu_driver
 from ois_runtime.gpu_driver import Gpu, probe
 from ois_runtime.tensorrt.library import check_versions, load_tensorrt
 from ois_runtime.tensorrt.memory import CudaMemory
@@ -47,7 +47,7 @@ int cuGetErrorString(int error, const char **text) {
 
 
 def driver(folder: Path, init: int = 0) -> str:
-    """A libcuda.so.1 of our own whose cuInit returns `init`."""
+    """Compile a libcuda.so.1 whose cuInit returns `init`."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler: apt-get install gcc")
@@ -79,7 +79,7 @@ def test_a_driver_that_does_not_start_says_why(init: int, says: str, tmp_path: P
         probe(0, driver(tmp_path, init))
 
 
-def test_no_driver_is_a_sentence() -> None:
+def test_a_missing_driver_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="no NVIDIA driver: libnothing"):
         probe(0, "libnothing.so.1")
 
@@ -117,11 +117,11 @@ def test_tensorrt_is_imported_after_the_driver_was_asked(
         raise ImportError("libnvinfer.so.11: cannot open shared object file")
 
     monkeypatch.setattr(importlib, "import_module", watched)
-    monkeypatch.setattr(cuda_driver, "LIBRARY", "libnothing.so.1")
+    monkeypatch.setattr(gpu_driver, "LIBRARY", "libnothing.so.1")
     with pytest.raises(EngineError, match="no NVIDIA driver"):
         load_tensorrt()
     assert asked == []
-    monkeypatch.setattr(cuda_driver, "LIBRARY", driver(tmp_path))
+    monkeypatch.setattr(gpu_driver, "LIBRARY", driver(tmp_path))
     with pytest.raises(EngineError, match=r"cannot be imported \(tensorrt: libnvinfer.*bindings"):
         load_tensorrt()
     assert asked == ["tensorrt", "tensorrt_bindings"]
@@ -136,7 +136,7 @@ def test_cuda_s_own_bindings_refuse_without_a_driver() -> None:
 
 
 def test_memory_is_copied_by_the_bindings_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls reach functions that the real bindings have, with as many arguments as they take."""
+    """The functions exist in the real bindings and take this many arguments."""
     real = pytest.importorskip("cuda.bindings.runtime")
     called: list[str] = []
 
@@ -171,7 +171,7 @@ def test_memory_is_copied_by_the_bindings_functions(monkeypatch: pytest.MonkeyPa
 
 
 def test_building_needs_no_torch() -> None:
-    """The serving image has none."""
+    """The serving image does not have PyTorch."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "import ois_export.tensorrt.build, ois_runtime.tensorrt.engine\n"

@@ -1,7 +1,7 @@
-"""Engines of one process take turns where PyTorch allows one at a time. No GPU is needed.
+"""Engines of one process take turns for captures, of which PyTorch allows one at a time.
 
-CUDA's calls are replaced by ones that refuse what the real ones refuse; whether the real ones
-are content is `test_gpu_engine.py`'s to say.
+No GPU is needed: CUDA's calls are replaced by functions that refuse what the real ones refuse.
+`tests/gpu/test_engine.py` tests with the real ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAUSE_S = 0.005
 
 
 class Cuda:
-    """What `torch.cuda` does for `CudaDevice`, of a process with any number of GPUs."""
+    """Replaces the functions of `torch.cuda` that `CudaDevice` uses, for any number of GPUs."""
 
     def __init__(self) -> None:
         self._underway = Lock()
@@ -57,7 +57,7 @@ class Cuda:
             raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
     def run(self) -> bool:
-        """A network, one of whose convolutions is new: whether a graph is being captured."""
+        """A network with a new convolution shape. Returns whether a graph is being captured."""
         measures = bool(torch.backends.cudnn.benchmark)
         captures = self._underway.locked()
         self.measured.append(measures)

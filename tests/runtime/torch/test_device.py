@@ -1,4 +1,4 @@
-"""PyTorch's switches are the process's; engines that compute side by side share them."""
+"""Engines that compute in parallel share PyTorch's process-wide switches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ois_runtime.torch.device import exact_products, measured_algorithms
 
 CUDNN: Any = torch.backends.cudnn
 MATMUL: Any = torch.backends.cuda.matmul
-#: cuDNN's benchmark, then the precision of fp32 convolutions and products.
+#: cuDNN's benchmark mode, then the precision of fp32 convolutions and of fp32 products.
 Switches = tuple[bool, str, str]
 FOUND: Switches = (True, "tf32", "tf32")
 EXACT: Switches = (False, "ieee", "ieee")
@@ -33,7 +33,7 @@ def turn(to: Switches) -> None:
 
 @pytest.fixture(autouse=True)
 def found() -> Iterator[None]:
-    """A process that had asked for everything that an engine must not have."""
+    """Sets the switches to values that an engine must not use."""
     before = switches()
     turn(FOUND)
     yield
@@ -51,7 +51,7 @@ def test_products_are_exact_until_the_last_engine_has_finished() -> None:
     assert switches() == FOUND
 
 
-def test_another_engine_does_not_end_the_measuring() -> None:
+def test_an_engine_that_ends_does_not_switch_measuring_off_for_another() -> None:
     capturing, measuring, other = exact_products(), measured_algorithms(), exact_products()
     capturing.__enter__()
     measuring.__enter__()
@@ -80,7 +80,7 @@ def test_two_captures_end_in_any_order() -> None:
         assert switches() == after
 
 
-def test_a_call_that_fails_sets_the_switches_back() -> None:
+def test_a_call_that_fails_restores_the_switches() -> None:
     with pytest.raises(ValueError, match="no image"), exact_products(), measured_algorithms():
         raise ValueError("no image")
     assert switches() == FOUND

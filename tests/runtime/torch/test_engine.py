@@ -30,10 +30,10 @@ from support.tiny_engines import write_engines
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ROOT / "models" / "ois-tiny.safetensors"
 
-#: Of trained ois-tiny against the network as described, in fp32, worst object.
+#: Limits for the worst object: trained ois-tiny against the unrewritten network in fp32.
 HALF_LIMITS = {
     "fp16": Limits(depth_error=0.01, logit_error=0.02, mask_iou=0.995, coverage_changed=0.02),
-    # The worst pixel of depth lies on an edge between near and far, which moves a little.
+    # The worst pixel of the depth lies on an edge between near and far that moves slightly.
     "bf16": Limits(depth_error=0.25, logit_error=0.05, mask_iou=0.96, coverage_changed=0.15),
 }
 
@@ -83,7 +83,7 @@ def test_half_precision_keeps_the_masks_of_a_trained_network(
 
 
 def test_whole_graph_bfloat16_would_not_keep_them(network: OISNetwork) -> None:
-    """What the islands are for: without them the same clicks give other masks."""
+    """Without the fp32 islands the same clicks give other masks."""
     case, config = CASES[3], network.config
     image, geometry = preprocess(case.sample.pixels(), longest=config.longest)
     matrices = [torch.from_numpy(m) for m in geometry.position_matrices(config.position_table)]
@@ -100,7 +100,7 @@ def test_whole_graph_bfloat16_would_not_keep_them(network: OISNetwork) -> None:
     assert (exact & rounded).sum() / (exact | rounded).sum() < 0.8
 
 
-def test_packed_masks_and_logits_are_one_answer(micro: Path) -> None:
+def test_packed_masks_agree_with_the_logits(micro: Path) -> None:
     pair = open_engines(micro / "micro.safetensors", EngineOptions())
     picture = LANDSCAPE.pixels()
     with Client(f"local:{micro / 'micro.safetensors'}") as client:
@@ -223,7 +223,7 @@ def test_an_engine_folder_leads_to_its_checkpoint(
     assert Client("local:?backend=torch").info.engine.endswith("cpu fp32")
 
 
-def test_what_cannot_be_opened_says_why(micro: Path, tmp_path: Path) -> None:
+def test_errors_say_why_something_cannot_be_opened(micro: Path, tmp_path: Path) -> None:
     file = micro / "micro.safetensors"
     (tmp_path / "text.safetensors").write_text("no tensors")
     for url, kind, text in (

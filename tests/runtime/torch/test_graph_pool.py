@@ -1,4 +1,4 @@
-"""What a GPU keeps ready: buckets, which graph makes room, and how a click's bytes are laid out."""
+"""Buckets, which graphs are captured and evicted, and the layout of a click's inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def key(number: int, rows: int = 1) -> GraphKey:
     return GraphKey((number, 1), rows)
 
 
-def test_the_graph_used_longest_ago_makes_room_before_the_next_is_captured() -> None:
+def test_the_least_recently_used_graph_is_evicted_before_the_next_capture() -> None:
     pool: GraphPool[str] = GraphPool(2, capture_at=1)
     kept_while_capturing = []
 
@@ -68,7 +68,7 @@ def test_a_capture_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(MemoryError):
         pool.get(key(1), fails)
     assert len(pool) == 0
-    # It would fail again: the call that tries again runs without a graph.
+    # It would fail again, so the next call runs without a graph.
     assert pool.get(key(1), lambda: "too early") is None
     assert pool.get(key(1), lambda: "now") == "now"
 
@@ -80,7 +80,7 @@ def test_a_shape_gets_a_graph_when_it_is_seen_again() -> None:
     assert (pool.captures, pool.replays) == (1, 1)
 
 
-def test_more_shapes_than_graphs_are_captured_ever_less_often() -> None:
+def test_captures_become_rarer_if_more_shapes_than_graphs_alternate() -> None:
     pool: GraphPool[str] = GraphPool(32)
     captures = []
     for _ in range(64):
@@ -89,8 +89,8 @@ def test_more_shapes_than_graphs_are_captured_ever_less_often() -> None:
             pool.get(key(number), lambda: "graph")
         captures.append(pool.captures - before)
     assert captures[0] == 0
-    assert captures[1] == 140  # seen again: all are tried
-    assert sum(captures) <= 140 * 6  # of 140 x 64 uses; each shape at 2, 4, 8, ... of its own
+    assert captures[1] == 140  # all shapes are captured at their second use
+    assert sum(captures) <= 140 * 6  # of 140 x 64 uses; each shape after 2, 4, 8, ... of its uses
     assert sum(captures[32:]) <= 140
 
 

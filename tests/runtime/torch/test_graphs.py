@@ -1,7 +1,7 @@
-"""Graphs, static buffers and buckets answer as plain calls do.
+"""Replayed graphs give the same results as calls without graphs.
 
-`HostDevice` stands in for a GPU: a replay runs the captured calls again and writes into the
-memory of the first run, which is what a CUDA graph does. The network is real.
+`HostDevice` is a fake GPU: a replay runs the captured calls again and writes into the memory of
+the first run, as a CUDA graph does. The network is real.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def halves() -> tuple[ImageEncoder, ClickDecoder]:
 
 
 class Both:
-    """The same calls on graphs and on plain modules. capture_at: 1 captures at the first use."""
+    """The same calls with and without graphs. capture_at: 1 captures at the first use."""
 
     def __init__(
         self, halves: tuple[ImageEncoder, ClickDecoder], graphs: int = 8, capture_at: int = 1
@@ -76,7 +76,7 @@ class Both:
         return got
 
 
-def test_images_shapes_and_object_counts_in_any_order(
+def test_images_shapes_and_object_counts_can_alternate(
     halves: tuple[ImageEncoder, ClickDecoder],
 ) -> None:
     both = Both(halves)
@@ -124,7 +124,7 @@ def test_graphs_are_bounded_and_a_grids_buffers_go_with_its_last(
     kept = both.graphs.kept
     assert len(kept.clicks) == 2
     assert set(kept.states) == {(8, 5)}
-    both.check(wide, 1)  # it had to make room: runs plainly once
+    both.check(wide, 1)  # its graph was evicted: runs once without
     assert kept.clicks.evictions == 2
     both.check(wide, 1)
     assert kept.clicks.evictions == 3
@@ -182,7 +182,7 @@ def test_pictures_that_all_differ_in_shape_are_never_captured(
     assert not both.graphs.kept.states
 
 
-#: What PyTorch, CUDA, cuBLAS and cuDNN say, by whom.
+#: Errors of PyTorch, CUDA, cuBLAS and cuDNN for "out of memory".
 FULL = {
     "allocator": (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
     "cuda": (torch.AcceleratorError, "CUDA error: out of memory"),
@@ -192,7 +192,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("by", FULL)
-def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
+def test_on_a_full_gpu_the_graphs_are_dropped_and_the_call_repeated(
     halves: tuple[ImageEncoder, ClickDecoder], by: str
 ) -> None:
     both = Both(halves)
@@ -201,19 +201,19 @@ def test_a_full_gpu_gives_up_what_it_keeps_ready_and_tries_again(
     both.device.failures = 1
     both.check(states, 1)
     assert both.device.released == 1
-    assert len(both.graphs.kept.clicks) == 0  # what did not fit is not tried again at once
+    assert len(both.graphs.kept.clicks) == 0  # a capture that did not fit is not retried at once
     both.device.failures = 2
     with pytest.raises(ServerOverloaded, match=r"5 of 1024 MiB free; "):
         both.check(states, 2)
     both.check(states, 2)
 
 
-def test_an_image_that_finds_no_room_waits_for_what_is_given_up(
+def test_an_upload_that_does_not_fit_waits_until_the_graphs_are_dropped(
     halves: tuple[ImageEncoder, ClickDecoder],
 ) -> None:
     both = Both(halves)
     both.check(both.encode(WIDE, 1), 1)
-    both.device.failures = 2  # beside another call, and when that has ended
+    both.device.failures = 2  # in parallel with another call, and after it
     states = both.encode(WIDE, 2)
     assert both.device.released == 1
     assert len(both.graphs.kept.clicks) == 0
@@ -223,10 +223,10 @@ def test_an_image_that_finds_no_room_waits_for_what_is_given_up(
         both.encode(WIDE, 3)
 
 
-def test_memory_is_given_back_after_what_held_it_is_gone(
+def test_memory_is_released_after_the_tensors_that_held_it_are_gone(
     halves: tuple[ImageEncoder, ClickDecoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While an error is handled its traceback keeps the tensors of the run that failed."""
+    """While an error is handled, its traceback holds the tensors of the failed run."""
     both = Both(halves)
     states = both.encode(WIDE, 1)
     device = both.device
@@ -247,7 +247,9 @@ def test_memory_is_given_back_after_what_held_it_is_gone(
     assert alive == [False]
 
 
-def test_another_error_is_no_full_memory(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+def test_another_error_is_not_taken_for_a_full_memory(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
     both = Both(halves)
     states = both.encode(WIDE, 1)
     both.device.failures, both.device.says, both.device.text = 1, RuntimeError, "illegal address"
@@ -256,15 +258,15 @@ def test_another_error_is_no_full_memory(halves: tuple[ImageEncoder, ClickDecode
     assert both.device.released == 0
 
 
-def test_a_capture_that_memory_spoilt_ends_in_two_errors() -> None:
-    """PyTorch ends a capture in any case, which fails too; the first error is the reason."""
+def test_a_capture_that_ran_out_of_memory_raises_two_errors() -> None:
+    """PyTorch then ends the capture, which fails too. The first error is the reason."""
     with pytest.raises(RuntimeError) as caught:
-        _spoilt_capture()
+        _failed_capture()
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("operation failed due to an error during capture"))
 
 
-def _spoilt_capture() -> None:
+def _failed_capture() -> None:
     try:
         raise torch.OutOfMemoryError("CUDA out of memory")
     finally:
@@ -272,7 +274,7 @@ def _spoilt_capture() -> None:
 
 
 class Launches:
-    """Stands for a Triton kernel: `kernel[grid](...)` is counted, its arguments checked."""
+    """Replaces a Triton kernel: counts `kernel[grid](...)` and checks the arguments."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -292,13 +294,13 @@ class Launches:
 def test_nothing_in_the_network_stops_a_capture(
     monkeypatch: pytest.MonkeyPatch, way: str, dtype: torch.dtype
 ) -> None:
-    """No tensor is made from Python's numbers and none is read: both would wait for the device.
+    """No tensor is made from Python numbers and no value is read: both would wait for the device.
 
-    On the device `meta` nothing has values, so reading one, or meeting a tensor that stayed on
-    the CPU, is an error by itself. Of the kernels all but the launch itself runs.
+    On the device `meta` tensors have no values, so reading one is an error, and so is using a
+    tensor that stayed on the CPU. Everything of the kernels runs except the launch.
     """
     kernels = way == "the kernels"
-    config = MICRO.replace(fusion_heads=2)  # of 16 channels, the least that the kernels take
+    config = MICRO.replace(fusion_heads=2)  # 16 channels, the fewest that the kernels accept
     network = random_network(config, seed=1).requires_grad_(False)
     attention, shares = Launches(), Launches()
     if kernels:

@@ -1,4 +1,4 @@
-"""Masks made on a device are those that NumPy makes, bit for bit."""
+"""Masks made on a device equal NumPy's masks, bit for bit."""
 
 from __future__ import annotations
 
