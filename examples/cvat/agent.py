@@ -1,4 +1,4 @@
-"""The same for CVAT's agents, which need no Nuclio and work with a CVAT elsewhere.
+"""The function for CVAT's agents. It needs no Nuclio and works with a CVAT on another machine.
 
 cvat-cli function create-native "OIS" --function-file agent.py -p url=str:grpc://ois:8001
 cvat-cli function run-agent ID --function-file agent.py -p url=str:grpc://ois:8001
@@ -19,7 +19,7 @@ from ois_client.sessions.replay import RecentSessions, replay
 
 
 class OISInteraction:
-    """An `InteractionFunction` of CVAT's SDK."""
+    """Implements `InteractionFunction` of CVAT's SDK."""
 
     spec = cvat.InteractionFunctionSpec(min_pos_points=1, min_neg_points=0)
 
@@ -31,7 +31,7 @@ class OISInteraction:
         context: cvat.InteractionFunctionContext,  # noqa: ARG002 - CVAT's interface
         image: Image.Image,
     ) -> Picture:
-        """Names the image by its content; the agent keeps this for the clicks that follow."""
+        """Encode the image. The agent passes the result to every `detect` on this image."""
         picture = load_image(image)
         with self._recent.session(picture.digest, picture.pixels):
             return picture
@@ -42,7 +42,7 @@ class OISInteraction:
         pp_image: Picture,
         prompts: cvat.InteractionPrompts,
     ) -> Sequence[cvat.InteractionResultShape]:
-        """One mask, or none when nothing is left of the object."""
+        """Return one mask, or none if the mask is empty."""
         points = Points(tuple(prompts.pos_points), tuple(prompts.neg_points))
         with self._recent.session(pp_image.digest, pp_image.pixels) as session:
             clicks = clicks_in_order(points, session.clicks(), pp_image.width, pp_image.height)
@@ -53,5 +53,5 @@ class OISInteraction:
 
 
 def create(url: str = "local:") -> OISInteraction:
-    """What `cvat-cli` calls with the `-p` parameters."""
+    """Create the function. `cvat-cli` passes its `-p` parameters as arguments."""
     return OISInteraction(Client(url))

@@ -1,7 +1,8 @@
-"""CVAT's interactor requests to clicks, and masks to CVAT's replies. No I/O.
+"""Converts CVAT's interactor requests to clicks, and masks to CVAT's replies. No I/O.
 
-Formats: the handlers under `serverless/` in CVAT's repository and the type `InteractorResults` of
-its page: `{mask: number[][], points?: [x, y][], bounds?: [left, top, right, bottom]}`.
+The formats are those of the handlers in `serverless/` of CVAT's repository, and of the type
+`InteractorResults` of its page: `{mask: number[][], points?: [x, y][], bounds?: [left, top, right,
+bottom]}`.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """(x, y) on the canvas that the image fills: pixel i covers i to i + 1."""
+    """Points (x, y) on CVAT's canvas, where pixel i covers i to i + 1."""
 
     positive: tuple[Point, ...]
     negative: tuple[Point, ...]
 
 
 def read_request(body: object) -> tuple[bytes, Points]:
-    """The body of an event, parsed or not -> the encoded image, the points.
+    """Return the encoded image and the points of a request.
 
-    Raises `InvalidInput` and its kinds when something is missing or not as documented, and for
-    boxes.
+    body: JSON, or parsed JSON. Raises `InvalidInput`, `InvalidImage` or `InvalidClick` if
+    something is missing or has the wrong format, and if the request contains a box.
     """
     if isinstance(body, bytes | str):
         try:
@@ -44,7 +45,7 @@ def read_request(body: object) -> tuple[bytes, Points]:
     if not isinstance(body, Mapping):
         raise InvalidInput(f"got a request of type {type(body).__name__}; expected a JSON object")
     if body.get("obj_bbox"):
-        raise InvalidInput("got a box; this network's prompts are clicks: set startswith_box off")
+        raise InvalidInput("got a box; expected only clicks. Switch startswith_box off")
     image = body.get("image")
     if not isinstance(image, str):
         raise InvalidImage("got a request without an image; expected it in base64 under `image`")
@@ -58,11 +59,12 @@ def read_request(body: object) -> tuple[bytes, Points]:
 def clicks_in_order(
     points: Points, before: Sequence[Click], width: int, height: int
 ) -> list[Click]:
-    """All points as clicks of a `width` x `height` image, in the order in which they came.
+    """Return all points as clicks of a `width` x `height` image, in the order of clicking.
 
-    A request says which points add and which remove, not how they took turns. `before`, the
-    clicks of the image's last request, tells as far as the points still begin with them; of the
-    rest, the adding ones go first. Raises `InvalidClick` for points outside the image.
+    A request lists positive and negative points separately, without their order. As long as the
+    points begin with the clicks of the image's last request (`before`), their order is kept. Of
+    the other points, the positive ones come first. Raises `InvalidClick` if a point is outside
+    the image.
     """
     positive = [Click.on_canvas(x, y, True, width=width, height=height) for x, y in points.positive]
     negative = [
@@ -78,11 +80,11 @@ def clicks_in_order(
 
 
 def reply_of_mask(mask: NDArray[np.uint8]) -> dict[str, Any]:
-    """mask: (H, W), 1 = object -> CVAT's reply: the object's box alone, and where it lies.
+    """Return CVAT's reply: the part of the mask inside the object's box, and the box.
 
-    Of 24 megapixels of mask, an object of 1000x1000 pixels is 2 MB of JSON instead of 48. CVAT's
-    page traces the outline itself. `points` is there for an empty mask alone, so that the page
-    draws nothing instead of looking for an outline.
+    mask: (H, W), 1 = object. For an object of 1000x1000 pixels in a 24-megapixel image the reply
+    is 2 MB of JSON instead of 48 MB. CVAT's page traces the outline itself. Only the reply of an
+    empty mask has `points`, so that the page does not look for an outline.
     """
     left, top, right, bottom = box_of_mask(mask)
     reply: dict[str, Any] = {

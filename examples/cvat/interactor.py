@@ -1,8 +1,8 @@
-"""The Nuclio function behind CVAT's "AI tools": clicks in, a mask out.
+"""The Nuclio function of CVAT's "AI Tools": takes clicks and returns a mask.
 
-CVAT sends the image and all points on an object each time. The server behind OIS_URL knows the
-image by its content, so it is encoded once, whichever worker a click reaches; a worker that has
-seen the points before does one click, another repeats them.
+CVAT sends the image and all points on an object with every click. The server at OIS_URL
+identifies an image by its content, so it is encoded once for all workers. A worker that has
+handled the earlier points runs one click; any other worker repeats them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ois_client.sessions.replay import RecentSessions, replay
 
 
 def init_context(context: Any) -> None:
-    """Called once by each worker. Raises when no server answers: Nuclio then starts it again."""
+    """Connect to the server. Nuclio calls this once per worker, and restarts it if this raises."""
     client = Client(os.environ.get("OIS_URL", "local:"))
     context.user_data.recent = RecentSessions(client)
     context.logger.info(f"clicks go to {client.info.network}, {client.info.engine}")
 
 
 def handler(context: Any, event: Any) -> Any:
-    """Called for each click. Errors are a sentence under `error`; 400 when the request is wrong."""
+    """Answer one click. Errors have a message under `error`; the status is 400 or 503."""
     try:
         image, points = read_request(event.body)
         recent: RecentSessions = context.user_data.recent
@@ -35,7 +35,7 @@ def handler(context: Any, event: Any) -> Any:
         status, reply = 200, reply_of_mask(mask)
     except OISError as error:
         status, reply = 400 if isinstance(error, InvalidInput) else 503, {"error": str(error)}
-        # CVAT's page shows the status alone; the sentence is in the function's log.
+        # CVAT's page shows only the status; the message is in the function's log.
         context.logger.warn(f"{error.code}: {error}")
     return context.Response(
         body=json.dumps(reply), headers={}, content_type="application/json", status_code=status

@@ -1,9 +1,9 @@
-"""An ML backend for Label Studio: clicks in, brush masks or polygons out.
+"""An ML backend for Label Studio: takes clicks and returns brush masks or polygons.
 
     OIS_URL=grpc://ois:8001 LABEL_STUDIO_URL=http://label-studio:8080 python backend.py
 
-Label Studio sends all clicks on an object each time. The image is fetched once and encoded once,
-however many clicks follow; a click more is one click for the network.
+Label Studio sends all clicks on an object with every new click. The image is fetched and encoded
+once, and each new click runs the network's decoder once.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from task_images import ImageFetcher
 
 log = logging.getLogger("ois.label_studio")
 
-#: Of a request. Label Studio sends the task's other masks along, which can be large.
+#: Limit for a request. Label Studio also sends the task's other masks, which can be large.
 MAX_BODY_BYTES = 2**28
 
-#: Which HTTP status an error has; 500 where none fits.
+#: The HTTP status of each error; 500 for any other.
 STATUS: tuple[tuple[type[OISError], int], ...] = (
     (InvalidInput, 400),
     (AccessDenied, 502),
@@ -51,7 +51,7 @@ STATUS: tuple[tuple[type[OISError], int], ...] = (
 
 
 class Backend:
-    """What the endpoints do. Thread-safe."""
+    """Answers predictions. Thread-safe."""
 
     def __init__(self, client: Client, images: ImageFetcher) -> None:
         self._client = client
@@ -60,11 +60,15 @@ class Backend:
 
     @property
     def model_version(self) -> str:
+        """The network's name and the start of the engines' digest."""
         info = self._client.info
         return f"{info.network}-{info.model_sha256[:12]}"
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A `/predict` request -> its reply. Without clicks there is nothing to predict."""
+        """Answer a `/predict` request; without clicks the reply is empty.
+
+        Raises `OISError` if the request is invalid or a server does not answer.
+        """
         params = request.get("params")
         context = params.get("context") if isinstance(params, dict) else None
         if not context:
@@ -81,15 +85,19 @@ class Backend:
             picture = session.picture
             if (picture.width, picture.height) != (prompt.width, prompt.height):
                 raise InvalidInput(
-                    f"the image is {picture.width}x{picture.height} pixels here and "
-                    f"{prompt.width}x{prompt.height} in Label Studio; is it another file?"
+                    f"the image is {picture.width}x{picture.height} pixels here; expected "
+                    f"{prompt.width}x{prompt.height} as in Label Studio. Check that both read the "
+                    "same file"
                 )
             mask = replay(session, prompt.clicks)
         return {"results": [prediction_of_mask(mask, prompt.label, controls, self.model_version)]}
 
 
 def make_app(backend: Backend, user: str = "", password: str = "") -> Starlette:
-    """The web application. user, password: for HTTP's basic authentication; "" for none."""
+    """Make the web application.
+
+    user, password: for HTTP basic authentication; "" switches it off.
+    """
     expected = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
     def endpoint(
@@ -98,7 +106,9 @@ def make_app(backend: Backend, user: str = "", password: str = "") -> Starlette:
         async def answer(request: Request) -> JSONResponse:
             given = request.headers.get("authorization", "")
             if user and not hmac.compare_digest(given.encode(), expected.encode()):
-                denied = AccessDenied("expected the user and password of BASIC_AUTH_USER and _PASS")
+                denied = AccessDenied(
+                    "expected the user and password of BASIC_AUTH_USER and BASIC_AUTH_PASS"
+                )
                 return _failure(401, denied, {"WWW-Authenticate": "Basic"})
             try:
                 return JSONResponse(await work(request))
@@ -113,7 +123,7 @@ def make_app(backend: Backend, user: str = "", password: str = "") -> Starlette:
         return {"status": "UP", "model_class": "OISDeploy"}
 
     async def setup(request: Request) -> dict[str, Any]:
-        # Label Studio asks when a person connects the backend: the time to name a wrong interface.
+        # Label Studio calls this when a person connects the backend, so check the interface here.
         body = await _body(request)
         read_controls(body.get("schema"))
         return {"model_version": backend.model_version}
@@ -138,9 +148,11 @@ def make_app(backend: Backend, user: str = "", password: str = "") -> Starlette:
 def _task(request: dict[str, Any]) -> dict[str, Any]:
     tasks = request.get("tasks")
     if not isinstance(tasks, list) or not tasks or not isinstance(tasks[0], dict):
-        raise InvalidInput("got no task; expected the one that is being annotated in `tasks`")
+        raise InvalidInput("got no task; expected the task that is being annotated, in `tasks`")
     if not isinstance(tasks[0].get("data"), dict):
-        raise InvalidInput("got a task without data")
+        raise InvalidInput(
+            "got a task without data; expected an object with the address of the image"
+        )
     task: dict[str, Any] = tasks[0]
     return task
 
@@ -150,18 +162,20 @@ async def _body(request: Request) -> dict[str, Any]:
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY_BYTES:
-            raise InvalidInput(f"got a request of more than {MAX_BODY_BYTES} bytes")
+            raise InvalidInput(
+                f"got a request of more than {MAX_BODY_BYTES} bytes, which is the limit"
+            )
     try:
         value = json.loads(body)
     except ValueError as error:
         raise InvalidInput(f"got a request that is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise InvalidInput(f"got a request that is a JSON {type(value).__name__}, not an object")
+        raise InvalidInput(f"got JSON of type {type(value).__name__}; expected an object")
     return value
 
 
 def _failure(status: int, error: OISError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """The shape of `label-studio-ml`'s errors, with our code."""
+    """An error in the format of `label-studio-ml`, with our error code."""
     body = {"status": status, "detail": str(error), "code": error.code}
     return JSONResponse(body, status_code=status, headers=headers)
 

@@ -1,6 +1,6 @@
-"""Label Studio's requests to clicks, and masks to Label Studio's results. No I/O.
+"""Converts Label Studio's requests to clicks, and masks to Label Studio's results. No I/O.
 
-Formats: the ML backend's `/predict` request and Label Studio's prediction JSON
+The formats are the `/predict` request of ML backends and Label Studio's prediction JSON
 (https://labelstud.io/guide/ml_create, https://labelstud.io/guide/predictions).
 """
 
@@ -19,7 +19,7 @@ from ois_client import Click, InvalidClick, InvalidInput
 from ois_client.formats.brush import brush_of_mask
 from ois_client.formats.polygons import rings_of_mask
 
-#: Corners of polygons may move this far, in pixels of the image.
+#: The largest distance of a polygon from the mask's outline, in pixels of the image.
 POLYGON_TOLERANCE_PX = 1.0
 
 KEY_POINTS = "keypointlabels"
@@ -27,11 +27,11 @@ KEY_POINTS = "keypointlabels"
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """Where a project's labelling interface wants masks.
+    """The control of a labelling interface that receives the masks.
 
-    kind: "brushlabels" or "polygonlabels". from_name, to_name: the control and the image tag.
-    value: the key of a task's data that holds the image. labels: the control's; empty where
-    they come from the task.
+    kind: "brushlabels" or "polygonlabels". from_name, to_name: names of the control and of the
+    image tag. value: the key of the image in a task's data. labels: the labels of the control;
+    empty if they come from the task.
     """
 
     kind: str
@@ -43,9 +43,9 @@ class Controls:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a person has clicked on one object so far.
+    """All clicks on one object so far.
 
-    width, height: of the image as the browser shows it, after EXIF orientation, pixels.
+    width, height: of the image in pixels, after EXIF orientation, as the browser shows it.
     """
 
     clicks: tuple[Click, ...]
@@ -55,9 +55,9 @@ class Prompt:
 
 
 def read_controls(label_config: object) -> Controls:
-    """A project's labelling interface (XML) -> where masks go: `BrushLabels`, else `PolygonLabels`.
+    """Return the control for masks in a labelling interface: `BrushLabels`, else `PolygonLabels`.
 
-    Raises `InvalidInput` when it is no XML or has no such control on an image.
+    label_config: XML. Raises `InvalidInput` if it is not XML or has no such control on an image.
     """
     if not isinstance(label_config, str):
         raise InvalidInput(f"got the label_config {label_config!r}; expected its XML")
@@ -74,15 +74,15 @@ def read_controls(label_config: object) -> Controls:
                 return Controls(tag_name.lower(), name, to_name, images[to_name], tuple(labels))
     raise InvalidInput(
         "the labelling interface has no <BrushLabels> or <PolygonLabels> for an <Image>; add one, "
-        'beside <KeyPointLabels smart="true"> for the clicks'
+        'next to <KeyPointLabels smart="true"> for the clicks'
     )
 
 
 def read_prompt(context: object, controls: Controls) -> Prompt | None:
-    """The `context` of a `/predict` request -> all clicks so far; None when nobody has clicked.
+    """Return all clicks in the `context` of a `/predict` request; None if there are none.
 
-    Raises `InvalidInput` and `InvalidClick` for boxes, for labels that the control does not have,
-    for turned images, and for anything that is not as documented.
+    Raises `InvalidInput` or `InvalidClick` if the request contains boxes, labels that the control
+    does not have or a rotated image, or does not have the documented format.
     """
     if not context:
         return None
@@ -92,13 +92,13 @@ def read_prompt(context: object, controls: Controls) -> Prompt | None:
     if not regions:
         return None
     if not isinstance(regions, list) or not all(isinstance(one, Mapping) for one in regions):
-        raise InvalidInput("got a context whose result is not a list of regions")
+        raise InvalidInput("got a context whose result is not a list of regions; expected a list")
     width, height = _size(regions[0])
     clicks = tuple(_click(region, width, height) for region in regions)
     label = _label(regions[-1])
     if controls.labels and label not in controls.labels:
         raise InvalidInput(
-            f"got key points labelled {label!r}, which <{controls.from_name}> does not have: "
+            f"got key points labelled {label!r}; expected a label of <{controls.from_name}>: "
             f"{', '.join(controls.labels)}. Give both controls the same labels"
         )
     return Prompt(clicks, label, width, height)
@@ -107,13 +107,14 @@ def read_prompt(context: object, controls: Controls) -> Prompt | None:
 def prediction_of_mask(
     mask: NDArray[np.uint8], label: str, controls: Controls, model_version: str
 ) -> dict[str, Any]:
-    """mask: (H, W), 1 = object -> one entry of a `/predict` reply's `results`.
+    """Return one entry of `results` in the reply to `/predict`.
 
-    For a brush one region, for polygons one for each part of the object, its holes filled: Label
-    Studio's polygons have none. An empty mask has no region.
+    mask: (H, W), 1 = object. A brush mask is one region. With polygons, each part of the object
+    is one region, and holes are filled, because Label Studio's polygons cannot have holes. An
+    empty mask gives no region.
     """
     height, width = mask.shape
-    # Ids must differ from those of regions accepted before, and need be no more than that.
+    # Ids only have to differ from those of the regions that were accepted before.
     name = hashlib.sha256(label.encode() + np.packbits(mask).tobytes()).hexdigest()[:10]
     values: list[dict[str, Any]] = []
     if controls.kind == "polygonlabels":
@@ -153,25 +154,25 @@ def _size(region: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _click(region: Mapping[str, Any], width: int, height: int) -> Click:
-    """One region, x and y in percent of the image."""
+    """Convert one region, whose x and y are in percent of the image."""
     kind, value = region.get("type"), region.get("value")
     if kind != KEY_POINTS or not isinstance(value, Mapping):
         raise InvalidInput(
-            f"got a region of type {kind!r}; this network's prompts are clicks. Use "
+            f"got a region of type {kind!r}; expected only clicks. Use "
             '<KeyPointLabels smart="true">'
         )
     if region.get("image_rotation"):
         raise InvalidInput(
-            f"got an image turned by {region['image_rotation']} degrees; turn it back before you "
-            "click"
+            f"got an image rotated by {region['image_rotation']} degrees; expected none. Rotate it "
+            "back before you click"
         )
     if _size(region) != (width, height):
-        raise InvalidInput("got key points of images of different sizes in one request")
+        raise InvalidInput(
+            "got key points of images of different sizes; expected points of one image"
+        )
     positive = region.get("is_positive", value.get("positive"))
     if not isinstance(positive, bool | int):
-        raise InvalidInput(
-            "got a key point that does not say whether it adds; expected is_positive true or false"
-        )
+        raise InvalidInput("got a key point without a sign; expected is_positive true or false")
     x, y = value.get("x"), value.get("y")
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         raise InvalidClick(f"got a key point at x {x!r}, y {y!r}; expected percent of the image")
@@ -184,6 +185,7 @@ def _label(region: Mapping[str, Any]) -> str:
     labels: Sequence[Any] | None = region["value"].get(KEY_POINTS)
     if not isinstance(labels, list) or not labels or not isinstance(labels[0], str):
         raise InvalidInput(
-            f"got a key point with the labels {labels!r}; choose a label before you click"
+            f"got a key point with the labels {labels!r}; expected one. "
+            "Choose a label before you click"
         )
     return labels[0]

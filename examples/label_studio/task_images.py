@@ -1,8 +1,8 @@
-"""Where the image of a Label Studio task is, and getting it.
+"""Finds and downloads the image of a Label Studio task.
 
-What a task's data may hold: `/data/upload/...` and `/data/local-files/?d=...` (Label Studio
-itself), `s3://`, `gs://`, `azure-blob://` (Label Studio redirects to a signed address), and
-`http(s)://`. The token goes to Label Studio alone, never where it redirects to.
+A task's data can contain `/data/upload/...` and `/data/local-files/?d=...` (served by Label
+Studio), `s3://`, `gs://`, `azure-blob://` (Label Studio redirects to a signed address), and
+`http(s)://`. The token is sent only to Label Studio, not along redirects.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ CLOUD = ("s3", "gs", "azure-blob")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """url: absolute. of_label_studio: the token may be sent there."""
+    """The address of an image. of_label_studio: whether the token may be sent to it."""
 
     url: str
     of_label_studio: bool
 
 
 def place_of(image: object, task_id: object, label_studio_url: str) -> Place:
-    """What a task's data says of its image -> its address.
+    """Return the address of a task's image.
 
-    label_studio_url: "" when not known. Raises `InvalidInput` for what is no address, or needs
-    Label Studio's own address, or a task's id, that is not there.
+    image: the value in the task's data. label_studio_url: "" if unknown. Raises `InvalidInput` if
+    the value is not an address, or if it needs Label Studio's address or the task's id and that
+    is missing.
     """
     if not isinstance(image, str) or not image:
         raise InvalidInput(f"got the image {image!r} in the task's data; expected its address")
     try:
         scheme = urlsplit(image).scheme
     except ValueError as error:
-        raise InvalidInput(f"got the image {image[:80]!r}, which is no address: {error}") from error
+        raise InvalidInput(
+            f"got the image {image[:80]!r}; expected its address: {error}"
+        ) from error
     if scheme in ("http", "https"):
         return Place(image, bool(label_studio_url) and _origin(image) == _origin(label_studio_url))
     if scheme not in ("", *CLOUD):
@@ -49,11 +52,13 @@ def place_of(image: object, task_id: object, label_studio_url: str) -> Place:
         )
     if not label_studio_url:
         raise InvalidInput(
-            f"the image {image[:80]!r} is behind Label Studio; set LABEL_STUDIO_URL to its address"
+            f"the image {image[:80]!r} is served by Label Studio; set LABEL_STUDIO_URL"
         )
     if scheme in CLOUD:
         if not isinstance(task_id, int):
-            raise InvalidInput(f"got a task without an id, which {scheme}:// images need")
+            raise InvalidInput(
+                f"got a task without an id; expected one, because its image is at {scheme}://"
+            )
         uri = base64.urlsafe_b64encode(image.encode()).decode()
         image = f"/tasks/{task_id}/presign/?fileuri={uri}"
     return Place(label_studio_url.rstrip("/") + "/" + image.lstrip("/"), of_label_studio=True)
@@ -63,7 +68,7 @@ def place_of(image: object, task_id: object, label_studio_url: str) -> Place:
 class ImageFetcher:
     """Downloads images. Thread-safe.
 
-    api_key: a personal access token (exchanged for a short-lived one) or a legacy token.
+    api_key: a personal access token (exchanged for a short-lived token) or a legacy token.
     """
 
     label_studio_url: str = ""
@@ -75,16 +80,16 @@ class ImageFetcher:
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def fetch(self, image: object, task_id: object) -> bytes:
-        """The bytes of a task's image.
+        """Return the bytes of a task's image.
 
-        Raises `InvalidInput` (see `place_of`), `AccessDenied` when Label Studio wants another
-        token, `InvalidImage` for any other answer than the image or for more than `max_bytes`,
-        `ServerUnavailable` when nothing answers.
+        Raises `InvalidInput` (see `place_of`), `AccessDenied` if Label Studio refuses the token,
+        `InvalidImage` if the answer is not the image or has more than `max_bytes`,
+        `ServerUnavailable` if the host does not answer.
         """
         place = place_of(image, task_id, self.label_studio_url)
         status, body = self._get(place, self._authorization(renew=False))
         if status == 401 and place.of_label_studio and _is_personal(self.api_key):
-            # the short-lived token has run out
+            # the short-lived token has expired
             status, body = self._get(place, self._authorization(renew=True))
         if status in (401, 403):
             raise AccessDenied(
@@ -98,7 +103,7 @@ class ImageFetcher:
     def _get(self, place: Place, authorization: dict[str, str]) -> tuple[int, bytes]:
         headers = authorization if place.of_label_studio else {}
         try:
-            # urllib3 drops the Authorization header where a redirect leads to another host.
+            # urllib3 drops the Authorization header when a redirect leads to another host.
             reply = self._pool.request(
                 "GET",
                 place.url,
@@ -131,7 +136,7 @@ class ImageFetcher:
             return {"Authorization": f"Bearer {self._access}"}
 
     def _exchange(self) -> str:
-        """A personal access token -> one that Label Studio's pages accept for some minutes."""
+        """Exchange the personal access token for one that is valid for some minutes."""
         url = urljoin(self.label_studio_url.rstrip("/") + "/", "api/token/refresh")
         try:
             reply = self._pool.request(
@@ -149,12 +154,12 @@ class ImageFetcher:
         except (ValueError, KeyError, TypeError):
             raise AccessDenied(
                 f"{_shown(url)} answers {reply.status} to the personal access token of "
-                "LABEL_STUDIO_API_KEY; make a new one under Account & Settings"
+                "LABEL_STUDIO_API_KEY; expected a new token. Make one in Account & Settings"
             ) from None
 
 
 def _is_personal(api_key: str) -> bool:
-    """Personal access tokens are JSON web tokens: three parts with dots between."""
+    """Personal access tokens are JSON web tokens: three parts separated by dots."""
     return api_key.count(".") == 2
 
 
@@ -164,5 +169,5 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _shown(url: str) -> str:
-    """Without the query, which may hold a signature."""
+    """The address without its query, which may contain a signature."""
     return urlsplit(url)._replace(query="", fragment="").geturl()

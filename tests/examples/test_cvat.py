@@ -1,4 +1,4 @@
-"""CVAT's part is played here, with Nuclio's and CVAT's own Python packages around our code."""
+"""The CVAT example, called through Nuclio's and CVAT's own Python packages."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_the_documented_replies_are_written() -> None:
     assert json.loads(json.dumps(reply_of_mask(MASK))) == GOLDEN["reply"]
 
 
-def test_cvat_s_page_puts_the_box_where_the_object_is() -> None:
-    """As `runInteractionRequest` of cvat-ui does: runs of the flat mask, then the bounds."""
+def test_cvat_places_the_box_on_the_object() -> None:
+    """Decodes like `runInteractionRequest` of cvat-ui: runs of the flat mask, then the bounds."""
     reply = reply_of_mask(MASK)
     flat = np.array(reply["mask"]).ravel()
     changes = np.flatnonzero(np.diff(flat)) + 1
@@ -96,14 +96,14 @@ RIGHT = {"image": "aW1n", "pos_points": [[1, 2]], "neg_points": []}
         ({**RIGHT, "neg_points": [[True, 2]]}, "got neg_points"),
     ],
 )
-def test_requests_that_are_not_as_documented_are_explained(body: Any, message: str) -> None:
+def test_invalid_requests_are_refused(body: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_request(body)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(body=damaged({**GOLDEN["request"], "image": "aW1n"}))
-def test_whatever_comes_is_read_or_refused_with_a_sentence(body: dict[str, Any]) -> None:
+def test_any_request_is_read_or_refused_with_a_message(body: dict[str, Any]) -> None:
     refused = ""
     try:
         _, points = read_request(body)
@@ -113,7 +113,7 @@ def test_whatever_comes_is_read_or_refused_with_a_sentence(body: dict[str, Any])
     assert refused == "" or len(refused) > 20
 
 
-def test_points_beside_the_image_are_refused() -> None:
+def test_points_outside_the_image_are_refused() -> None:
     for points in (Points(((8.1, 1),), ()), Points(((1, 1),), ((-1, 0),))):
         with pytest.raises(InvalidClick, match="canvas of a 8x4 image"):
             clicks_in_order(points, (), 8, 4)
@@ -135,7 +135,7 @@ def points_of(clicks: list[Click]) -> Points:
     undone=st.integers(0, 3),
 )
 def test_the_order_of_clicks_is_remembered(clicks: list[Click], undone: int) -> None:
-    """A person clicks, undoes some, clicks on: each request tells the two signs apart only."""
+    """Clicking and undoing, with requests that list positive and negative points separately."""
     before: list[Click] = []
     for count in range(1, len(clicks) + 1):
         before = clicks_in_order(points_of(clicks[:count]), before, WIDTH, HEIGHT)
@@ -144,11 +144,11 @@ def test_the_order_of_clicks_is_remembered(clicks: list[Click], undone: int) -> 
     assert clicks_in_order(points_of(left), before, WIDTH, HEIGHT) == left
 
 
-def test_without_a_memory_adding_clicks_go_first() -> None:
+def test_without_earlier_requests_positive_clicks_come_first() -> None:
     clicks = [Click(1, 1), Click(2, 2, False), Click(3, 3)]
     expected = [Click(1, 1), Click(3, 3), Click(2, 2, False)]
     assert clicks_in_order(points_of(clicks), (), WIDTH, HEIGHT) == expected
-    # of another object's clicks nothing is kept
+    # clicks of another object are ignored
     other = [Click(9, 9), Click(8, 8, False)]
     assert clicks_in_order(points_of(clicks), other, WIDTH, HEIGHT) == expected
 
@@ -169,7 +169,7 @@ def transport(engines: Path) -> Iterator[LocalTransport]:
 
 
 class Lines:
-    """Nuclio's logger writes to standard output; a test wants to read it."""
+    """Collects what Nuclio's logger writes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -186,7 +186,7 @@ class Lines:
 
 
 class Worker:
-    """One Nuclio worker: its context, and CVAT's requests to it."""
+    """One Nuclio worker, which gets CVAT's requests."""
 
     def __init__(self, transport: LocalTransport) -> None:
         self.log = Lines()
@@ -203,7 +203,7 @@ class Worker:
             **changes,
         }
         response = interactor.handler(self.context, nuclio_sdk.Event(body=body))
-        # What Nuclio's wrapper makes of it, before it goes to the processor.
+        # What Nuclio's wrapper sends to the processor.
         encoder: Callable[..., str] = json.dumps
         sent = nuclio_sdk.Response.from_entrypoint_output(encoder, response)
         assert sent["content_type"] == "application/json"
@@ -229,14 +229,14 @@ def test_clicks_are_masks_and_the_image_is_encoded_once(transport: LocalTranspor
         click = CLICKS[count - 1]
         expected = session.click(click.x, click.y, click.positive)
         np.testing.assert_array_equal(mask_of_reply(reply), expected)
-    # Another worker knows the image through the server, and repeats the clicks.
+    # Another worker finds the image on the server, and repeats the clicks.
     status, reply = other.ask(*CLICKS[:2])
     session.undo()
     np.testing.assert_array_equal(mask_of_reply(reply), session.mask())
     assert transport.stats().misses == encoded
 
 
-def test_a_mask_of_nothing_is_shown_as_nothing(transport: LocalTransport) -> None:
+def test_an_empty_mask_has_an_empty_reply(transport: LocalTransport) -> None:
     removed = [Click(60, 45), *(Click(5, 5 + n, False) for n in range(6))]
     assert Worker(transport).ask(*removed) == (200, GOLDEN["reply_of_an_empty_mask"])
 
@@ -248,10 +248,10 @@ def test_a_mask_of_nothing_is_shown_as_nothing(transport: LocalTransport) -> Non
         ({"pos_points": [[500, 1]]}, "on the canvas"),
         ({"pos_points": [[1, 1]] * 25}, "25 positive clicks"),
         ({"image": base64.b64encode(b"text").decode()}, "image bytes"),
-        ({"obj_bbox": [[0, 0], [9, 9]]}, "prompts are clicks"),
+        ({"obj_bbox": [[0, 0], [9, 9]]}, "expected only clicks"),
     ],
 )
-def test_errors_are_a_sentence_in_the_reply_and_in_the_log(
+def test_errors_have_a_message_in_the_reply_and_in_the_log(
     transport: LocalTransport, changes: dict[str, Any], message: str
 ) -> None:
     worker = Worker(transport)
@@ -274,10 +274,10 @@ def test_a_worker_starts_from_the_environment(
     assert any("clicks go to" in line for line in log.lines)
 
 
-def test_the_function_is_the_interactor_cvat_looks_for() -> None:
+def test_cvat_recognises_the_function_as_an_interactor() -> None:
     annotations, spec = FUNCTION["metadata"]["annotations"], FUNCTION["spec"]
     assert (annotations["type"], FUNCTION["metadata"]["namespace"]) == ("interactor", "cvat")
-    assert int(annotations["version"]) >= 2  # older ones CVAT's page refuses
+    assert int(annotations["version"]) >= 2  # CVAT's page refuses older versions
     assert (annotations["min_pos_points"], annotations["min_neg_points"]) == (1, 0)
     assert "startswith_box" not in annotations
     module, function = spec["handler"].split(":")
@@ -315,10 +315,10 @@ class Prompts(auto_annotation.InteractionPrompts):
 class Context(auto_annotation.InteractionFunctionContext): ...
 
 
-def test_the_agent_s_function_gives_cvat_s_shapes(transport: LocalTransport) -> None:
+def test_the_agent_returns_cvat_s_shapes(transport: LocalTransport) -> None:
     function: auto_annotation.InteractionFunction = agent.OISInteraction(Client(transport))
     assert (function.spec.min_pos_points, function.spec.min_neg_points) == (1, 0)
-    assert function.spec.min_bounding_boxes is None  # CVAT lets nobody draw one
+    assert function.spec.min_bounding_boxes is None  # so CVAT offers no boxes
     picture = function.preprocess_image(Context(), Image.fromarray(PIXELS))
     encoded = transport.stats().misses
     session = Client(transport).open(PIXELS)
@@ -336,7 +336,7 @@ def test_the_agent_s_function_gives_cvat_s_shapes(transport: LocalTransport) -> 
     assert function.detect(Context(), picture, Prompts(nothing)) == []
 
 
-def test_cvat_cli_makes_the_function_from_its_parameters(engines: Path) -> None:
+def test_cvat_cli_creates_the_function_from_its_parameters(engines: Path) -> None:
     function = agent.create(url=f"local:{engines}")
     picture = function.preprocess_image(Context(), Image.fromarray(PIXELS))
     [shape] = function.detect(Context(), picture, Prompts(CLICKS[:1]))

@@ -1,4 +1,4 @@
-"""Label Studio's part is played here: its requests go in over HTTP, its formats come out."""
+"""The Label Studio example: requests over HTTP in Label Studio's formats, as it sends them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_documented_request_is_read() -> None:
     assert (prompt.label, prompt.width, prompt.height) == (GOLDEN["label"], 8, 4)
 
 
-def test_the_newer_backend_s_sign_is_read_too() -> None:
+def test_the_sign_of_newer_backends_is_read() -> None:
     context = golden_context()
     for region in context["result"]:
         region["value"]["positive"] = region.pop("is_positive")
@@ -63,7 +63,7 @@ def test_the_newer_backend_s_sign_is_read_too() -> None:
 
 
 @pytest.mark.parametrize("context", [None, {}, {"result": []}, {"event": "prewarm"}])
-def test_without_a_click_there_is_nothing_to_do(context: Any) -> None:
+def test_without_clicks_there_is_no_prompt(context: Any) -> None:
     assert read_prompt(context, read_controls(GOLDEN["request"]["label_config"])) is None
 
 
@@ -99,7 +99,7 @@ def test_the_interface_in_the_documentation_fits() -> None:
         ('<View><BrushLabels name="m" toName="t"/><Text name="t"/></View>', "for an <Image>"),
     ],
 )
-def test_interfaces_without_a_place_for_masks_are_refused(config: Any, message: str) -> None:
+def test_interfaces_without_a_control_for_masks_are_refused(config: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_controls(config)
 
@@ -107,19 +107,22 @@ def test_interfaces_without_a_place_for_masks_are_refused(config: Any, message: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"type": "rectanglelabels"}, "prompts are clicks"),
-        ({"value": None}, "prompts are clicks"),
-        ({"image_rotation": 90}, "turned by 90 degrees"),
+        ({"type": "rectanglelabels"}, "expected only clicks"),
+        ({"value": None}, "expected only clicks"),
+        ({"image_rotation": 90}, "rotated by 90 degrees"),
         ({"original_width": 0}, "expected the image's size"),
         ({"original_width": 9}, "different sizes"),
-        ({"is_positive": None}, "does not say whether it adds"),
+        ({"is_positive": None}, "without a sign"),
         ({"value": {"x": "1", "y": 2, "keypointlabels": ["object"]}}, "percent of the image"),
         ({"value": {"x": 101, "y": 2, "keypointlabels": ["object"]}}, "canvas of a 8x4 image"),
-        ({"value": {"x": 1, "y": 2, "keypointlabels": []}}, "choose a label"),
-        ({"value": {"x": 1, "y": 2, "keypointlabels": ["dog"]}}, "'dog', which <masks> does not"),
+        ({"value": {"x": 1, "y": 2, "keypointlabels": []}}, "Choose a label"),
+        (
+            {"value": {"x": 1, "y": 2, "keypointlabels": ["dog"]}},
+            "'dog'; expected a label of <masks>",
+        ),
     ],
 )
-def test_requests_that_are_not_as_documented_are_explained(change: dict, message: str) -> None:
+def test_invalid_requests_are_refused(change: dict, message: str) -> None:
     context = golden_context()
     context["result"][-1].update(change)
     with pytest.raises(InvalidInput, match=message):
@@ -128,7 +131,7 @@ def test_requests_that_are_not_as_documented_are_explained(change: dict, message
 
 @settings(deadline=None, derandomize=True, max_examples=400)
 @given(request=damaged(GOLDEN["request"]))
-def test_whatever_comes_is_read_or_refused_with_a_sentence(request: dict[str, Any]) -> None:
+def test_any_request_is_read_or_refused_with_a_message(request: dict[str, Any]) -> None:
     params, refused = request.get("params"), ""
     try:
         controls = read_controls(request.get("label_config"))
@@ -157,7 +160,7 @@ def transport(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTranspo
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """The app on a real uvicorn and a free port."""
+    """Serve the app with uvicorn on a free port."""
     config = uvicorn.Config(app, port=0, log_level="warning", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -241,7 +244,6 @@ def test_clicks_are_masks_and_the_image_is_fetched_and_encoded_once(
         [[region]] = [one["result"] for one in body["results"]]
         mask = mask_of_brush(region["value"]["rle"], WIDTH, HEIGHT)
         x, y, positive = clicks[count - 1]
-        # through percent and back a coordinate may move by the last bits of a float
         np.testing.assert_array_equal(mask, session.click(x, y, positive))
     assert transport.stats().misses == encoded
     assert [path for _, path, _ in host.seen] == ["/data/upload/1/1.jpg"]
@@ -288,7 +290,7 @@ def test_without_clicks_nothing_is_predicted(url: str, host: Host) -> None:
         ),
     ],
 )
-def test_errors_are_a_sentence(
+def test_errors_have_a_message(
     url: str, change: dict[str, Any], status: int, code: str, message: str
 ) -> None:
     got, body = ask(url + "/predict", {**predict_request((60, 45, True)), **change})
@@ -297,7 +299,7 @@ def test_errors_are_a_sentence(
     assert "Traceback" not in body["detail"]
 
 
-def test_bodies_that_are_no_request_are_refused(url: str) -> None:
+def test_bodies_that_are_not_requests_are_refused(url: str) -> None:
     for body in (b"", b"text", b"[1]"):
         status, answer = ask(url + "/predict", body)
         assert (status, answer["code"]) == (400, "INVALID_INPUT")
@@ -305,10 +307,10 @@ def test_bodies_that_are_no_request_are_refused(url: str) -> None:
     request["params"]["context"]["result"][0]["original_width"] = 121
     status, answer = ask(url + "/predict", request)
     assert status == 400
-    assert "is it another file?" in answer["detail"]
+    assert "both read the same file" in answer["detail"]
 
 
-def test_a_password_is_wanted_where_one_is_set(backend: Backend) -> None:
+def test_a_password_is_required_if_one_is_set(backend: Backend) -> None:
     with serving(make_app(backend, "ada", "secret")) as url:
         assert ask(url + "/health")[0] == 401
         wrong = {"Authorization": "Basic YWRhOndyb25n"}

@@ -1,4 +1,4 @@
-"""Where a Label Studio task's image is, and that its token goes nowhere else."""
+"""The image of a Label Studio task is found, and the token is sent only to Label Studio."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_kind_of_address_is_found(image: str, url: str, of_label_studio: b
     [
         (None, 1, "http://ls", "expected its address"),
         ("", 1, "http://ls", "expected its address"),
-        ("http://[", 1, "http://ls", "no address"),
+        ("http://[", 1, "http://ls", "expected its address"),
         ("file:///etc/passwd", 1, "http://ls", "expected http"),
         ("/data/upload/a.jpg", 1, "", "set LABEL_STUDIO_URL"),
         ("gs://bucket/a.jpg", None, "http://ls", "a task without an id"),
@@ -62,12 +62,12 @@ def test_images_come_with_either_kind_of_token(host: Host) -> None:
     personal = ImageFetcher(host.url(host.studio), PERSONAL_TOKEN)
     assert personal.fetch(path, 7) == personal.fetch(path, 7) == host.images[path]
     assert host.exchanges == 1
-    host.accepted = {"Bearer access-2"}  # the first has run out
+    host.accepted = {"Bearer access-2"}  # the first has expired
     assert personal.fetch(path, 7) == host.images[path]
     assert host.exchanges == 2
 
 
-def test_the_token_stays_with_label_studio(host: Host) -> None:
+def test_the_token_is_sent_only_to_label_studio(host: Host) -> None:
     fetcher = ImageFetcher(host.url(host.studio), LEGACY_TOKEN)
     assert fetcher.fetch("s3://bucket/key.jpg", 7) == jpeg(9)
     assert fetcher.fetch(host.url(host.storage) + "/direct.jpg", 7) == jpeg(9)
@@ -75,11 +75,11 @@ def test_the_token_stays_with_label_studio(host: Host) -> None:
     assert sent == {"studio": f"Token {LEGACY_TOKEN}", "storage": ""}
 
 
-def test_images_that_do_not_come_are_explained(host: Host) -> None:
+def test_failed_downloads_have_a_message(host: Host) -> None:
     url = host.url(host.studio)
     with pytest.raises(AccessDenied, match=r"answers 401; set LABEL_STUDIO_API_KEY"):
         ImageFetcher(url, "wrong").fetch("/data/upload/1/0.jpg", 7)
-    with pytest.raises(AccessDenied, match="make a new one"):
+    with pytest.raises(AccessDenied, match="Make one in Account"):
         ImageFetcher(url, "a.b.c").fetch("/data/upload/1/0.jpg", 7)
     with pytest.raises(InvalidImage, match="answers 404"):
         ImageFetcher(url, LEGACY_TOKEN).fetch("/data/upload/1/none.jpg", 7)
