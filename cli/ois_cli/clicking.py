@@ -1,4 +1,4 @@
-"""Clicks on the objects of one image, as a user types them, and the masks they give in order."""
+"""Clicks on the objects of one image: parsed, checked and applied; and what their masks cover."""
 
 from __future__ import annotations
 
@@ -121,3 +121,14 @@ def label_image(masks: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     for number in sorted(masks):
         labels[masks[number] == 1] = number
     return labels
+
+
+def box_of_mask(mask: NDArray[np.uint8]) -> list[int] | None:
+    """Return the box [x0, y0, x1, y1] of the object in pixels, inclusive; None if it is empty.
+
+    mask: (H, W) uint8, 1 = object.
+    """
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if columns.size == 0:
+        return None
+    return [int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])]

@@ -40,8 +40,9 @@ has space. With --output, the features are written to a folder, which is used by
 Images that have features are skipped, so an interrupted run continues with the same command. \
 Images that fail are listed; the exit code is then 3.
 
-Examples: [b]ois encode photos/ --recursive --output features[/b], \
-[b]ois encode photos/ --url grpc://host:8001[/b]
+Example: [b]ois encode photos/ --recursive --output features[/b]
+
+With a server: [b]ois encode photos/ --url grpc://host:8001[/b]
 """
 
 

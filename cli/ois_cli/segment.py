@@ -16,6 +16,7 @@ from ois_cli.clicking import (
     ClickResult,
     ObjectClick,
     apply_clicks,
+    box_of_mask,
     check_clicks,
     clicks_by_object,
     label_image,
@@ -227,7 +228,7 @@ def report(result: Segmentation, outputs: Outputs, model: ModelInfo) -> dict[str
                 "object": number,
                 "clicks": [[c.x, c.y, c.positive] for c in clicks],
                 "area_px": int(result.masks[number].sum()),
-                "box_xyxy": box(result.masks[number]),
+                "box_xyxy": box_of_mask(result.masks[number]),
             }
             for number, clicks in clicks_by_object(result.clicks).items()
         ],
@@ -235,17 +236,6 @@ def report(result: Segmentation, outputs: Outputs, model: ModelInfo) -> dict[str
         "repeat": len(result.runs),
         "files": {name: str(path) for name, path in outputs.named().items()},
     }
-
-
-def box(mask: NDArray[np.uint8]) -> list[int] | None:
-    """Return the box [x0, y0, x1, y1] of the object in pixels, inclusive; None if it is empty.
-
-    mask: (H, W) uint8, 1 = object.
-    """
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    if columns.size == 0:
-        return None
-    return [int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])]
 
 
 def _print_report(document: dict[str, Any]) -> None:

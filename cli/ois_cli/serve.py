@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 #: Lines of Triton's log that are shown; --verbose shows all.
 _SHOWN = ("ois ", "ois:")
 
-_Port = typer.Option(min=1, max=65535)
-
 
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
@@ -33,14 +31,15 @@ def serve(
     host: Annotated[str, typer.Option(help="A loopback address. Other machines need a proxy.")] = (
         "127.0.0.1"
     ),
-    grpc_port: Annotated[int, _Port] = 8001,
-    http_port: Annotated[int, _Port] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of gRPC.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8000,
     metrics_port: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=65535,
-            help="Default: 8002; with a token none, because metrics have no access control.",
+            help="Port of metrics. Default: 8002, or none with a token, because metrics have no "
+            "access control.",
         ),
     ] = None,
     token: Annotated[

@@ -1,1 +1,1 @@
-"""`ois annotate`: batch annotation from a file of clicks."""
+"""`ois annotate`: annotates many images from a file of clicks."""

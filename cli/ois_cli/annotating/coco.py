@@ -1,4 +1,4 @@
-"""The COCO document of `ois annotate`: images, annotations with RLE masks, categories."""
+"""The COCO document that `ois annotate` writes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from importlib.metadata import version
 from typing import Any
 
 from ois_cli.annotating.input import Input
-from ois_cli.annotating.journal import Done
+from ois_cli.annotating.journal import FinishedLine
 from ois_client.contract.transport import ModelInfo
 
 
 def document(
-    given: Input, done: Mapping[int, Done], model: ModelInfo, engines: list[str]
+    given: Input, finished: Mapping[int, FinishedLine], model: ModelInfo, engines: list[str]
 ) -> dict[str, Any]:
-    """done: by `Line.number`; lines that are not in it are left out.
+    """Return the COCO document of all finished lines.
 
-    Ids follow from the input alone, so that they stay when lines that failed succeed later.
-    `segmentation` is compressed RLE, as pycocotools has it, `bbox` is x, y, width, height in
-    pixels and `area` in pixels, `iscrowd` is 0. Beyond COCO: `ois_id`, the input's id of an
-    object, or else of its line; `ois_digest`, of an image's content.
+    finished: by `Line.number`; other lines are omitted. engines: names of the engines that made
+    the masks. Ids depend only on the input, so they stay the same when failed lines succeed later.
+
+    `segmentation` is compressed RLE as in pycocotools, `bbox` is [x, y, width, height] in pixels,
+    `area` is in pixels and `iscrowd` is 0. Two keys are not COCO's: `ois_id`, the input's id of
+    the object or else of its line, and `ois_digest`, the digest of the image file.
     """
     image_ids = {image: number for number, image in enumerate(given.by_image(), start=1)}
     categories: dict[str, int] = {}
@@ -29,41 +31,41 @@ def document(
     annotations = []
     annotation_id = 0
     for line in given.lines:
-        answer = done.get(line.number)
+        result = finished.get(line.number)
         image_id = image_ids[line.image]
         for index, target in enumerate(line.targets):
             annotation_id += 1
             category_id = categories.setdefault(target.category, len(categories) + 1)
-            if answer is None:
+            if result is None:
                 continue
-            found = answer.found[index]
-            named = target.id if target.id is not None else line.id
+            mask = result.found[index]
+            ois_id = target.id if target.id is not None else line.id
             annotations.append(
                 {
                     "id": annotation_id,
                     "image_id": image_id,
                     "category_id": category_id,
                     "segmentation": {
-                        "size": [answer.height, answer.width],
-                        "counts": found.counts,
+                        "size": [result.height, result.width],
+                        "counts": mask.counts,
                     },
-                    "area": found.area,
-                    "bbox": list(found.box),
+                    "area": mask.area,
+                    "bbox": list(mask.box),
                     "iscrowd": 0,
-                    **({} if named is None else {"ois_id": named}),
+                    **({} if ois_id is None else {"ois_id": ois_id}),
                 }
             )
-        if answer is not None and image_id not in images:
+        if result is not None and image_id not in images:
             images[image_id] = {
                 "id": image_id,
                 "file_name": line.name,
-                "width": answer.width,
-                "height": answer.height,
-                "ois_digest": answer.digest,
+                "width": result.width,
+                "height": result.height,
+                "ois_digest": result.digest,
             }
     return {
         "info": {
-            "description": f"Masks of clicks, by {model.network}",
+            "description": f"Masks from clicks, by {model.network}",
             "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
             "ois": {
                 **dataclasses.asdict(model),

@@ -1,4 +1,4 @@
-"""`ois annotate`: the clicks of a file on many images -> one COCO document of their masks."""
+"""`ois annotate`: makes the masks of many clicks on many images and writes them as COCO JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ois_cli import files, options
 from ois_cli.annotating.coco import document
 from ois_cli.annotating.input import Input, Line, Target, read_input
-from ois_cli.annotating.journal import Done, Found, Journal, stamp_of
+from ois_cli.annotating.journal import FinishedLine, Journal, MaskRecord, file_stamp
 from ois_cli.batch import (
     EXIT_INCOMPLETE,
     Counter,
@@ -23,8 +23,9 @@ from ois_cli.batch import (
     error_of_item,
     say_failures,
 )
+from ois_cli.clicking import box_of_mask
 from ois_cli.output import print_json, progress, warn
-from ois_cli.segment import UNTRAINED, box
+from ois_cli.segment import UNTRAINED
 from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.contract.files import write_files
 from ois_client.contract.masks import coco_of_mask
@@ -34,27 +35,28 @@ from ois_client.transports.address import is_server
 
 _FORMATS = {".json": "JSON"}
 
-#: Objects in one request; servers take 32.
+#: Objects per request; servers accept up to 32.
 _OBJECTS_AT_ONCE = 16
 
 
-HELP = """Make the masks of many clicks, and write them as COCO JSON.
+HELP = """Make the masks of many clicks on many images and write them as COCO JSON.
 
-FILE.jsonl has a JSON object a line: an image, and the clicks on one object or several.
+FILE.jsonl has one JSON object per line: an image, and clicks on one or more objects.
 
 [dim]{"image": "a.jpg", "points": [[245, 150], [60, 200]], "labels": [1, 0], \
 "category": "cat"}[/dim]
 
 [dim]{"image": "b.jpg", "id": 7, "objects": [{"points": [[80, 40]]}, {"points": [[9, 9]]}]}[/dim]
 
-A point is x and y in pixels of the image as you see it. Points are clicked in their order, each \
-refines the mask of those before it. The label 1 adds and 0 removes; without labels, all add. \
-[b]category[/b] and [b]id[/b] may be left out.
+A point is x and y in pixels of the upright image. Points are clicked in order; each refines the \
+mask of the points before it. The label 1 adds and 0 removes; without labels, all points add. \
+[b]category[/b] and [b]id[/b] are optional.
 
-Each image is encoded once, wherever its lines are. A line that fails is left out, told, and \
-written to OUTPUT.errors.jsonl; the exit code is then 3. What is done is kept in OUTPUT.journal \
-until all lines are: the same command goes on from there, after Ctrl-C, and after lines that \
-failed were corrected.
+Each image is encoded once. Lines that fail are listed in OUTPUT.errors.jsonl; the exit code is \
+then 3. Finished lines are kept in OUTPUT.journal until all lines are finished. To continue after \
+Ctrl-C, or after you corrected failed lines, run the same command again.
+
+Example: [b]ois annotate clicks.jsonl --root photos --output masks.json[/b]
 """
 
 
@@ -64,26 +66,26 @@ def register(app: typer.Typer) -> None:
 
 def annotate(
     clicks: Annotated[
-        Path, typer.Argument(metavar="FILE.jsonl", help="The clicks.", show_default=False)
+        Path, typer.Argument(metavar="FILE.jsonl", help="File with the clicks.", show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The COCO document.", show_default=False)
+        Path, typer.Option("--output", "-o", help="The COCO file to write.", show_default=False)
     ],
     root: Annotated[
         Path | None,
-        typer.Option(help="Folder of relative images. Default: that of FILE.jsonl."),
+        typer.Option(help="Folder of relative image paths. Default: the folder of FILE.jsonl."),
     ] = None,
     url: Annotated[
         str,
         typer.Option(
-            help="What answers: [b]local:[/b] the engines here, [b]local:FOLDER[/b] others, "
-            "[b]grpc://host:8001[/b] or [b]http://host:8000[/b] a server."
+            help="Where the engines run: [b]local:[/b] or [b]local:FOLDER[/b] in this process, "
+            "[b]grpc://host:8001[/b] or [b]http://host:8000[/b] on a server."
         ),
     ] = "local:",
     token: options.Token = None,
     features: options.Features = None,
     overwrite: Annotated[
-        bool, typer.Option(help="Begin again, where there is a result or a part of one.")
+        bool, typer.Option(help="Discard an existing result or journal and start again.")
     ] = False,
     as_json: options.AsJson = False,
 ) -> int:
@@ -94,7 +96,7 @@ def annotate(
     files.check_output(output, _FORMATS)
     files.check_distinct([output, journal_file, errors_file], [clicks])
     if output.exists() and not journal_file.exists() and not overwrite:
-        raise OutputError(f"{output} is there already; name another, or add --overwrite")
+        raise OutputError(f"{output} exists; choose another output, or add --overwrite")
     given = read_input(clicks, root)
     with open_client(url, token, features) as client:
         if not client.info.trained:
@@ -104,16 +106,16 @@ def annotate(
         with Journal(journal_file, client.info) as journal:
             failures = [*given.failures, *_work(given, client, journal)]
             failures.sort(key=lambda failure: failure.item["line"])
-            done = _done(given, journal)
-            result = document(given, done, client.info, journal.engines)
+            finished = _finished_lines(given, journal)
+            result = document(given, finished, client.info, journal.engines)
             write_files({output: json.dumps(result).encode() + b"\n"})
             _write_failures(errors_file, failures)
             if not failures:
                 journal.remove()
-    say_failures(failures, f"; all are in {errors_file}")
+    say_failures(failures, f"; {errors_file} lists all")
     report = {
         "lines": len(given.lines) + len(given.failures),
-        "done": len(done),
+        "done": len(finished),
         "failed": len(failures),
         "images": len(result["images"]),
         "annotations": len(result["annotations"]),
@@ -134,31 +136,34 @@ def annotate(
 
 
 def open_client(url: str, token: str | None, features: Path | None) -> Client:
-    """Raises `InvalidInput` for options that the address has no use for, and what `Client` does."""
+    """Open the engines at `url`.
+
+    Raises what `Client` raises, and `InvalidInput` if a server is given features on disk.
+    """
     if is_server(url) and features is not None:
         raise InvalidInput(
-            f"got --features with {url}; features on disk are for engines here (local:). "
-            f"`ois encode --url {url}` prewarms a server"
+            f"got --features with {url}; expected local:, because a server cannot read features "
+            f"on this disk. `ois encode --url {url}` encodes the images on the server"
         )
-    known: dict[str, Any] = {"token": token} if is_server(url) else {"features": features}
-    chosen = {name: value for name, value in known.items() if value is not None}
+    available: dict[str, Any] = {"token": token} if is_server(url) else {"features": features}
+    chosen = {name: value for name, value in available.items() if value is not None}
     with progress("connecting" if is_server(url) else "loading the engines"):
         return Client(url, **chosen)
 
 
 def _work(given: Input, client: Client, journal: Journal) -> list[Failure]:
-    """Answer what the journal does not have; each line ends there or among the failures."""
+    """Finish the lines that the journal does not have. Returns the lines that failed."""
     groups = [
         (image, todo)
         for image, lines in given.by_image().items()
-        if (todo := [line for line in lines if journal.find(line.key, stamp_of(image)) is None])
+        if (todo := [line for line in lines if journal.find(line.key, file_stamp(image)) is None])
     ]
     failures: list[Failure] = []
     count = sum(len(todo) for _, todo in groups)
-    go_on = "What is done is kept; the same command goes on from there"
-    with counted("annotating", count, go_on) as counter:
+    resume = "Finished lines are kept; run the same command again to continue"
+    with counted("annotating", count, resume) as counter:
         for image, todo in groups:
-            stamp = stamp_of(image) or (0, 0)
+            stamp = file_stamp(image) or (0, 0)
             try:
                 session = client.open(image)
             except Exception as error:
@@ -166,11 +171,11 @@ def _work(given: Input, client: Client, journal: Journal) -> list[Failure]:
                 counter.add(len(todo), failed=len(todo))
                 continue
             for line in todo:
-                _answer(line, session, stamp, journal, failures, counter)
+                _finish(line, session, stamp, journal, failures, counter)
     return failures
 
 
-def _answer(
+def _finish(
     line: Line,
     session: Session,
     stamp: tuple[int, int],
@@ -193,15 +198,15 @@ def _answer(
         counter.add(failed=1)
         return
     sides = picture.width, picture.height
-    journal.add(Done(line.key, stamp, *sides, picture.digest, found))
+    journal.add(FinishedLine(line.key, stamp, *sides, picture.digest, found))
     counter.add()
 
 
-def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[Found]:
-    """The objects' masks after all their clicks, each click on the mask of those before it.
+def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[MaskRecord]:
+    """Yield the mask of each object after all its clicks.
 
-    The n-th clicks of all objects travel together. Uses the session's first objects and leaves
-    them empty.
+    The n-th clicks of all objects are sent in one request. Uses the session's first objects and
+    resets them.
     """
     while len(session.objects) < len(targets):
         session.new_object()
@@ -216,26 +221,28 @@ def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[Found]:
                 }
             )
         for obj in objects:
-            yield _found(session.mask(obj))
+            yield _record(session.mask(obj))
     finally:
         for obj in objects:
             session.reset(obj)
 
 
-def _found(mask: NDArray[np.uint8]) -> Found:
-    corners = box(mask)
+def _record(mask: NDArray[np.uint8]) -> MaskRecord:
+    corners = box_of_mask(mask)
     x0, y0, x1, y1 = corners or (0, 0, -1, -1)
-    return Found(coco_of_mask(mask)["counts"], int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1))
+    return MaskRecord(
+        coco_of_mask(mask)["counts"], int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1)
+    )
 
 
-def _done(given: Input, journal: Journal) -> dict[int, Done]:
-    stamps = {image: stamp_of(image) for image in given.by_image()}
+def _finished_lines(given: Input, journal: Journal) -> dict[int, FinishedLine]:
+    stamps = {image: file_stamp(image) for image in given.by_image()}
     found = ((line.number, journal.find(line.key, stamps[line.image])) for line in given.lines)
-    return {number: done for number, done in found if done is not None}
+    return {number: line for number, line in found if line is not None}
 
 
 def _write_failures(path: Path, failures: list[Failure]) -> None:
-    """All of them, a JSON object a line; no file when there are none."""
+    """Write all failures as JSON lines; without failures, remove the file."""
     if not failures:
         path.unlink(missing_ok=True)
         return

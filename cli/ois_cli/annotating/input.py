@@ -1,15 +1,15 @@
-"""The lines that `ois annotate` reads: an image and the clicks on its objects, as JSON.
+"""The input of `ois annotate`: one JSON object per line, with an image and clicks on objects.
 
     {"image": "cat.jpg", "points": [[245, 150], [60, 200]], "labels": [1, 1], "category": "cat"}
     {"image": "dog.jpg", "id": "b-17", "objects": [{"points": [[80, 40]], "category": "dog"},
                                                    {"points": [[9, 9], [5, 5]], "labels": [1, 0]}]}
 
-image     path; a relative one is looked for beside the file, or below --root
-points    clicks on one object, [x, y] in pixels of the upright image, in the order of clicking
-labels    1 adds and 0 removes, one a point; left out, all add
-category  of the object; "object" when left out
-objects   several objects, each with points, and labels, category and id if wanted
-id        of a line or an object: any text or number, copied into the result
+image     path; a relative path starts at the folder of the file, or at --root
+points    clicks on one object in order, [x, y] in pixels of the upright image
+labels    one per point, 1 adds and 0 removes; by default, all add
+category  of the object; "object" by default
+objects   several objects; each has points, and may have labels, category and id
+id        of a line or an object: text or a whole number, copied to the result
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Id = str | int | None
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One object: its clicks in order, and what the user calls it."""
+    """One object. clicks: in order. category, id: the user's names for it."""
 
     clicks: tuple[Click, ...]
     category: str
@@ -44,7 +44,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """number: from 1. name: the image as the line has it. key: equal for equal work."""
+    """One valid line.
+
+    number: from 1. name: the image's path as written. image: its absolute path. key: a hash of
+    the content; lines with equal keys have equal results.
+    """
 
     number: int
     name: str
@@ -59,13 +63,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file that was read: its good lines in order, and what is wrong with the others."""
+    """The content of a file. lines: the valid lines in order. failures: the other lines."""
 
     lines: tuple[Line, ...]
     failures: tuple[Failure, ...]
 
     def by_image(self) -> dict[Path, list[Line]]:
-        """In order of first appearance: an image's lines together, so that it is encoded once."""
+        """Group the lines by image, in order of first appearance, so that each is encoded once."""
         found: dict[Path, list[Line]] = {}
         for line in self.lines:
             found.setdefault(line.image, []).append(line)
@@ -73,11 +77,16 @@ class Input:
 
 
 def read_input(path: Path, root: Path | None) -> Input:
-    """Raises `InvalidInput` when the file cannot be read or none of its lines is usable."""
+    """Read a file of clicks. root: the folder of relative images; None: the folder of the file.
+
+    Raises `InvalidInput` if the file cannot be read or has no valid line.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror or error}; check the path"
+        ) from error
     lines: list[Line] = []
     failures: list[Failure] = []
     for number, raw in enumerate(data.split(b"\n"), start=1):
@@ -92,10 +101,10 @@ def read_input(path: Path, root: Path | None) -> Input:
             named = {key: known.get(key) for key in ("id", "image")}
             failures.append(Failure({"line": number, **named}, error))
     if not lines:
-        first = f"; the first: {failures[0].error}" if failures else ""
+        first = f", the first: {failures[0].error}" if failures else ""
         raise InvalidInput(
-            f"{path} has no usable line ({len(failures)} bad ones{first}). Expected a JSON object "
-            'a line, such as {"image": "cat.jpg", "points": [[245, 150]]}'
+            f"{path} has no valid line ({len(failures)} invalid{first}); expected one JSON object "
+            'per line, such as {"image": "cat.jpg", "points": [[245, 150]]}'
         )
     return Input(tuple(lines), tuple(failures))
 
@@ -104,7 +113,9 @@ def _parse(raw: bytes) -> dict[str, Any]:
     try:
         record = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"not JSON: {error}") from None
+        raise InvalidInput(
+            f"got a line that is not JSON ({error}); expected a JSON object"
+        ) from None
     if not isinstance(record, dict):
         raise InvalidInput(f"got {type(record).__name__}; expected a JSON object")
     return record
@@ -117,8 +128,8 @@ def _line(number: int, record: Mapping[str, Any], root: Path) -> Line:
         raise InvalidInput(f"got image = {name!r}; expected the path of an image")
     try:
         image = (root / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # odd characters, a loop of links
-        raise InvalidInput(f"got image = {name!r}, which is no path: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # invalid characters, a loop of links
+        raise InvalidInput(f"got image = {name!r}, which is not a path: {error}") from error
     canonical = json.dumps([str(image), record], sort_keys=True)
     key = hashlib.sha256(canonical.encode()).hexdigest()
     return Line(number, name, image, _id(record), tuple(_targets(record)), key)
@@ -130,12 +141,12 @@ def _targets(record: Mapping[str, Any]) -> Iterator[Target]:
         yield _target(record, record.get("category", DEFAULT_CATEGORY), None)
         return
     if "points" in record or "labels" in record:
-        raise InvalidInput("got points or labels beside objects; expected them in each object")
+        raise InvalidInput("got points or labels next to objects; expected them in each object")
     if not isinstance(objects, list) or not objects:
-        raise InvalidInput("got objects that are no list, or empty; expected at least one")
+        raise InvalidInput("got objects that are empty or not a list; expected at least one object")
     for given in objects:
         if not isinstance(given, dict):
-            raise InvalidInput(f"got the object {given!r}; expected points and labels in it")
+            raise InvalidInput(f"got the object {given!r}; expected a JSON object with points")
         _check_keys(given, _OBJECT_KEYS)
         category = given.get("category", record.get("category", DEFAULT_CATEGORY))
         yield _target(given, category, _id(given))
@@ -149,7 +160,7 @@ def _target(given: Mapping[str, Any], category: Any, identity: Id) -> Target:
         raise InvalidClick(f"got points = {points!r}; expected a list of [x, y], at least one")
     labels = given.get("labels", [1] * len(points))
     if not isinstance(labels, list) or len(labels) != len(points):
-        raise InvalidClick(f"got labels = {labels!r}; expected one a point, {len(points)} in all")
+        raise InvalidClick(f"got labels = {labels!r}; expected {len(points)}, one per point")
     clicks = tuple(_click(point, label) for point, label in zip(points, labels, strict=True))
     check_count(clicks)
     return Target(clicks, category, identity)
@@ -177,4 +188,4 @@ def _id(given: Mapping[str, Any]) -> Id:
 def _check_keys(given: Mapping[str, Any], known: frozenset[str]) -> None:
     unknown = sorted(given.keys() - known)
     if unknown:
-        raise InvalidInput(f"got the unknown key {unknown[0]!r}; expected some of {sorted(known)}")
+        raise InvalidInput(f"got the unknown key {unknown[0]!r}; expected {sorted(known)}")

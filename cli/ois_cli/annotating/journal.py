@@ -1,7 +1,8 @@
-"""What `ois annotate` has done so far, beside its output, so that it can be stopped at any time.
+"""The journal of `ois annotate`: the finished lines, so that an interrupted run can continue.
 
-A line of JSON each: a run that began (which model), and a line of the input that is done. Lines
-are only appended; one that was cut off, by `kill -9` or a full disk, is dropped by the next run.
+A JSON file next to the output with one entry per line: a run that started (with its model) or an
+input line that is finished. Entries are only appended. If `kill -9` or a full disk cut the last
+entry off, the next run drops it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ois_client.contract.transport import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The mask of one object as COCO has it. counts: compressed; box: x, y, width, height."""
+class MaskRecord:
+    """The mask of one object in COCO's form. counts: compressed RLE. box: x, y, width, height."""
 
     counts: str
     area: int
@@ -27,11 +28,11 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A line of the input that was answered.
+class FinishedLine:
+    """A finished line of the input.
 
-    key: `Line.key`. stamp: size and time of change of the image's file, in bytes and ns.
-    width, height: of the upright image, in pixels. digest: `Picture.digest`.
+    key: `Line.key`. stamp: `file_stamp` of the image. width, height: of the upright image, in
+    pixels. digest: `Picture.digest`. found: one mask per object.
     """
 
     key: str
@@ -39,12 +40,12 @@ class Done:
     width: int
     height: int
     digest: str
-    found: tuple[Found, ...]
+    found: tuple[MaskRecord, ...]
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Done:
+    def from_dict(cls, data: dict[str, Any]) -> FinishedLine:
         found = tuple(
-            Found(str(one["counts"]), int(one["area"]), tuple(map(int, one["box"])))  # type: ignore[arg-type]
+            MaskRecord(str(one["counts"]), int(one["area"]), tuple(map(int, one["box"])))  # type: ignore[arg-type]
             for one in data["found"]
         )
         size, changed = map(int, data["stamp"])
@@ -52,8 +53,8 @@ class Done:
         return cls(str(data["key"]), (size, changed), *sides, str(data["digest"]), found)
 
 
-def stamp_of(image: Path) -> tuple[int, int] | None:
-    """`Done.stamp` of an image now; None when there is no such file."""
+def file_stamp(image: Path) -> tuple[int, int] | None:
+    """Return the file's size in bytes and its time of change in ns; None if there is no file."""
     try:
         found = image.stat()
     except (OSError, ValueError):
@@ -62,13 +63,17 @@ def stamp_of(image: Path) -> tuple[int, int] | None:
 
 
 class Journal:
-    """A context manager. Only one process has it open at a time."""
+    """The finished lines, in memory and on disk. A context manager, for one process at a time."""
 
     def __init__(self, path: Path, model: ModelInfo) -> None:
-        """Raises `InvalidInput` when it is another model's, or damaged; `OutputError`."""
+        """Open or create the journal.
+
+        Raises `InvalidInput` if it is damaged or another model's, and `OutputError` if it cannot
+        be written or another process has it open.
+        """
         self.path = path
         self.engines: list[str] = []
-        self._done: dict[str, Done] = {}
+        self._finished: dict[str, FinishedLine] = {}
         self._file = LineFile(path)
         try:
             self._read(model)
@@ -79,15 +84,15 @@ class Journal:
         if model.engine not in self.engines:
             self.engines.append(model.engine)
 
-    def find(self, key: str, stamp: tuple[int, int] | None) -> Done | None:
-        """What is known of a line, if its image is still the one that it was."""
-        done = self._done.get(key)
-        return done if done is not None and done.stamp == stamp else None
+    def find(self, key: str, stamp: tuple[int, int] | None) -> FinishedLine | None:
+        """Return the finished line with this key, unless its image has changed since."""
+        finished = self._finished.get(key)
+        return finished if finished is not None and finished.stamp == stamp else None
 
-    def add(self, done: Done) -> None:
-        """Raises `OutputError` when it cannot be written; what was there stays."""
-        self._file.append({"done": asdict(done)})
-        self._done[done.key] = done
+    def add(self, finished: FinishedLine) -> None:
+        """Append a finished line. Raises `OutputError` if it cannot; earlier lines are kept."""
+        self._file.append({"done": asdict(finished)})
+        self._finished[finished.key] = finished
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -111,21 +116,21 @@ class Journal:
                 if "run" in entry:
                     self._take_run(entry["run"], model)
                 else:
-                    done = Done.from_dict(entry["done"])
-                    self._done[done.key] = done
+                    finished = FinishedLine.from_dict(entry["done"])
+                    self._finished[finished.key] = finished
             except (ValueError, KeyError, TypeError) as error:
                 raise InvalidInput(
                     f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}). "
-                    "Begin again with --overwrite"
+                    "Start again with --overwrite"
                 ) from error
         self._file.drop_cut_off()
 
     def _take_run(self, run: dict[str, str], model: ModelInfo) -> None:
         if run["model_sha256"] != model.model_sha256:
             raise InvalidInput(
-                f"{self.path} was begun with the model {run['model_sha256'][:12]}…; this one is "
-                f"{model.network} ({model.model_sha256[:12]}…). Go on with that one, or begin "
-                "again with --overwrite"
+                f"{self.path} was started with the model {run['model_sha256'][:12]}…; got "
+                f"{model.network} ({model.model_sha256[:12]}…). Continue with the first model, or "
+                "start again with --overwrite"
             )
         if run["engine"] not in self.engines:
             self.engines.append(run["engine"])

@@ -1,4 +1,4 @@
-"""`ois annotate`: clicks of many lines in, one COCO document out, whatever comes between."""
+"""`ois annotate` writes one COCO document from many lines, also after interruptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from ois_cli.annotating.input import Line, read_input
-from ois_cli.annotating.journal import Done, Found, Journal, stamp_of
+from ois_cli.annotating.journal import FinishedLine, Journal, MaskRecord, file_stamp
 from ois_cli.main import main
 from ois_client import Client
 from ois_client.contract.errors import InvalidInput, OutputError
@@ -33,7 +33,7 @@ from support.wire_server import WireServer
 
 WIDTH, HEIGHT = 80, 60
 
-#: Two images in turn, several objects, more clicks on one than on another, clicks that remove.
+#: Alternating images, several objects with different numbers of clicks, clicks that remove.
 LINES: list[dict[str, Any]] = [
     {"image": "a.png", "points": [[20, 20], [30, 25]], "labels": [1, 0], "category": "cup"},
     {
@@ -79,14 +79,14 @@ def load(path: str = "out.json") -> COCO:
 
 
 def document(path: str = "out.json") -> dict[str, Any]:
-    """Without what differs from run to run."""
+    """The document without the date, which differs between runs."""
     found: dict[str, Any] = json.loads(Path(path).read_text())
     del found["info"]["date_created"]
     return found
 
 
 def encodes(monkeypatch: pytest.MonkeyPatch, fail: Callable[[int], None] = lambda _: None) -> list:
-    """A list that grows by one for each image sent; `fail` may raise at the n-th."""
+    """Record the digests of encoded images; `fail` gets the count and may raise."""
     seen: list[str] = []
     real = LocalTransport.encode
 
@@ -102,13 +102,11 @@ def encodes(monkeypatch: pytest.MonkeyPatch, fail: Callable[[int], None] = lambd
 # -- the document ------------------------------------------------------------------------------
 
 
-def test_masks_are_those_of_the_same_clicks_one_by_one(
-    engines: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_equal_those_of_single_clicks(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(LINES)
     seen = encodes(monkeypatch)
     assert annotate() == 0
-    assert len(seen) == 2  # each image once, though their lines alternate
+    assert len(seen) == 2  # each image once, although the lines alternate
     coco = load()
     assert [coco.cats[number]["name"] for number in sorted(coco.cats)] == ["cup", "leaf", "stone"]
     images = [(one["id"], one["file_name"], one["width"]) for one in coco.dataset["images"]]
@@ -150,7 +148,7 @@ def test_an_empty_mask_has_no_area_and_is_counted(capsys: pytest.CaptureFixture[
     assert not coco.annToMask(one).any()
 
 
-def test_more_objects_than_travel_together() -> None:
+def test_more_objects_than_fit_in_one_request() -> None:
     objects = [{"points": [[2 * n, n]]} for n in range(35)]
     write([{"image": "a.png", "objects": objects}])
     assert annotate() == 0
@@ -162,7 +160,7 @@ def test_more_objects_than_travel_together() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_server_answers_too(protocol: str) -> None:
+def test_a_server_can_be_used(protocol: str) -> None:
     write(LINES)
     with WireServer() as server:
         server.token = "s3cret"
@@ -179,7 +177,7 @@ def test_features_on_disk_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["encode", "a.png", "b.png", "--output", "features"]) == 0
     from ois_runtime.engines import segmenter
 
-    monkeypatch.setattr(segmenter, "preprocess", None)  # an encode would need it
+    monkeypatch.setattr(segmenter, "preprocess", None)  # encoding would need it
     assert annotate("--features", "features", "--overwrite") == 0
     assert document() == expected
 
@@ -188,7 +186,7 @@ def test_features_on_disk_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OutputError("full"), 2)])
-def test_a_run_goes_on_where_it_was_stopped(
+def test_an_interrupted_run_continues(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
@@ -205,7 +203,7 @@ def test_a_run_goes_on_where_it_was_stopped(
     with monkeypatch.context() as patch:
         encodes(patch, fail)
         assert annotate() == code
-    assert "stopped after 2 of 3. What is done is kept" in capsys.readouterr().err
+    assert "stopped after 2 of 3. Finished lines are kept" in capsys.readouterr().err
     assert not Path("out.json").exists()
     seen = encodes(monkeypatch)
     assert annotate() == 0
@@ -214,7 +212,7 @@ def test_a_run_goes_on_where_it_was_stopped(
     assert not list(Path().glob("out.json.*"))
 
 
-def test_kill_9_in_the_middle_loses_at_most_a_line() -> None:
+def test_kill_9_loses_at_most_one_line() -> None:
     lines = [{"image": "a.png", "points": [[1 + n % 70, 20]] * 20} for n in range(2000)]
     write(lines)
     words = ["annotate", "clicks.jsonl", "--output", "out.json"]
@@ -236,7 +234,7 @@ def test_kill_9_in_the_middle_loses_at_most_a_line() -> None:
     write(lines[:kept])
     with Client("local:") as client, Journal(journal, client.info) as again:
         given = read_input(Path("clicks.jsonl"), None)
-        assert all(again.find(line.key, stamp_of(line.image)) for line in given.lines)
+        assert all(again.find(line.key, file_stamp(line.image)) for line in given.lines)
     assert b"cut o" not in journal.read_bytes()
     assert annotate() == 0
     assert len(load().anns) == kept
@@ -266,7 +264,7 @@ def test_lines_that_failed_are_listed_and_can_be_corrected(
     assert "outside the 80x60 image" in errors[0]["message"]
     assert err.count("failed: line") == 4
     assert [one["id"] for one in document()["annotations"]] == [1, 2, 3, 4]
-    # The corrected line is done and nothing else; ids stay as they were.
+    # Only the corrected line is annotated; ids do not change.
     write([*LINES, {**wrong[0], "points": [[5, 5]]}])
     seen = encodes(monkeypatch)
     assert annotate() == 0
@@ -275,7 +273,7 @@ def test_lines_that_failed_are_listed_and_can_be_corrected(
     assert not list(Path().glob("out.json.*"))
 
 
-def test_an_image_that_changed_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_image_is_annotated_again(monkeypatch: pytest.MonkeyPatch) -> None:
     write([*LINES, {"image": "gone.png", "points": [[1, 1]]}])
     assert annotate() == 3
     before = document()
@@ -290,7 +288,7 @@ def test_an_image_that_changed_is_done_again(monkeypatch: pytest.MonkeyPatch) ->
 # -- what is refused ---------------------------------------------------------------------------
 
 
-def test_a_result_is_not_replaced_unasked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_not_replaced_without_overwrite(capsys: pytest.CaptureFixture[str]) -> None:
     write(LINES)
     assert annotate() == 0
     before = Path("out.json").read_bytes()
@@ -305,9 +303,9 @@ def test_a_result_is_not_replaced_unasked(capsys: pytest.CaptureFixture[str]) ->
 INFO = ModelInfo("disks", 140, 14, "1:x", "a" * 64, True, "here")
 
 
-def test_a_journal_is_of_one_model_and_one_process(tmp_path: Path) -> None:
+def test_a_journal_belongs_to_one_model_and_one_process(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    done = Done("k", (1, 2), 3, 4, "d", (Found("0", 0, (0, 0, 0, 0)),))
+    done = FinishedLine("k", (1, 2), 3, 4, "d", (MaskRecord("0", 0, (0, 0, 0, 0)),))
     with Journal(path, INFO) as journal:
         journal.add(done)
         assert journal.find("k", (1, 2)) == done
@@ -318,7 +316,7 @@ def test_a_journal_is_of_one_model_and_one_process(tmp_path: Path) -> None:
         assert journal.find("k", (1, 2)) == done
         assert journal.find("k", (9, 2)) is None
         assert journal.find("other", (1, 2)) is None
-    with pytest.raises(InvalidInput, match="begun with the model aaaaaaaaaaaa"):
+    with pytest.raises(InvalidInput, match="started with the model aaaaaaaaaaaa"):
         Journal(path, ModelInfo("disks", 140, 14, "1:x", "b" * 64, True, "here"))
     good = path.read_text()
     for text in ("nonsense\n", "{}\n", good.replace('"stamp"', '"stomp"'), '{"run": {}}\n'):
@@ -327,7 +325,7 @@ def test_a_journal_is_of_one_model_and_one_process(tmp_path: Path) -> None:
             Journal(path, INFO)
 
 
-def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_done(
+def test_a_full_disk_ends_the_run_and_keeps_finished_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write([*LINES, "{"])
@@ -343,7 +341,7 @@ def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_done(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "its earlier lines are kept. Free space" in capsys.readouterr().err
-    assert journal.read_bytes() == run + first  # nothing of the line that did not fit
+    assert journal.read_bytes() == run + first  # nothing of the unwritten line
     write(LINES)
     assert annotate() == 0
     assert len(load().anns) == 4
@@ -386,17 +384,17 @@ def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_done(
         "[" * 100_000,
     ],
 )
-def test_a_wrong_line_costs_that_line(line: Any) -> None:
+def test_an_invalid_line_fails_alone(line: Any) -> None:
     write([LINES[0], line])
     given = read_input(Path("clicks.jsonl"), None)
     assert [good.number for good in given.lines] == [1]
     (failure,) = given.failures
     assert failure.item["line"] == 2
-    said = ("expected", "not JSON", "slots", "no path")
+    said = ("expected", "slots", "not a path")
     assert any(words in str(failure.error) for words in said), failure
 
 
-def test_relative_images_are_beside_the_file_or_below_root(tmp_path: Path) -> None:
+def test_relative_images_start_at_the_file_or_at_root(tmp_path: Path) -> None:
     folder = tmp_path / "lists"
     folder.mkdir()
     write([{"image": "a.png", "points": [[1, 1]]}], str(folder / "clicks.jsonl"))
@@ -419,7 +417,7 @@ def test_relative_images_are_beside_the_file_or_below_root(tmp_path: Path) -> No
         (["--features", "."], "INVALID_INPUT"),
     ],
 )
-def test_a_mistake_is_told_and_nothing_is_written(
+def test_a_mistake_is_reported_and_nothing_is_written(
     words: list[str], code: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(LINES)
@@ -429,7 +427,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("text", [None, "", "\n\n", "[]\n[]\n", "\ufeff\x00\x01"])
-def test_a_file_without_a_usable_line_is_refused(
+def test_a_file_without_a_valid_line_is_refused(
     text: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if text is not None:

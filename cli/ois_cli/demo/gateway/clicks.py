@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from ois_cli.clicking import box_of_mask
 from ois_cli.demo.gateway.frames import read_frame, write_frame
 from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
-from ois_cli.segment import box
 from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer, InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
@@ -97,7 +97,7 @@ class Question:
         fit = self.geometry
         head = {
             "area_px": int(mask.sum(dtype=np.int64)),
-            "box_xyxy": box(mask),
+            "box_xyxy": box_of_mask(mask),
             "grid": list(coverage.shape),
             "network": [fit.network_height, fit.network_width],
             "timings_ms": dict(reply.timings_ms),

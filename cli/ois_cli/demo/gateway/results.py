@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_cli.clicking import MAX_OBJECTS, label_image
+from ois_cli.clicking import MAX_OBJECTS, box_of_mask, label_image
 from ois_cli.demo.gateway.frames import read_frame
 from ois_cli.demo.gateway.pictures import read_upload
 from ois_cli.drawing.pictures import mask_bytes, picture_bytes
-from ois_cli.segment import box
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.masks import coco_of_mask, mask_of_png
 
@@ -70,7 +69,7 @@ def _coco(masks: Masks, names: list[str], name: str, _: Any) -> tuple[bytes, str
     height, width = masks[1].shape
     annotations = []
     for number, mask in masks.items():
-        x0, y0, x1, y1 = box(mask) or (0, 0, -1, -1)
+        x0, y0, x1, y1 = box_of_mask(mask) or (0, 0, -1, -1)
         annotations.append(
             {
                 "id": number,
@@ -102,7 +101,7 @@ def _cutout(masks: Masks, _: Any, __: Any, parts: dict[str, bytes]) -> tuple[byt
         raise InvalidInput(
             f"got masks of {inside.shape[::-1]} pixels and an image of {pixels.shape[1::-1]}"
         )
-    edges = box(inside.astype(np.uint8))
+    edges = box_of_mask(inside.astype(np.uint8))
     if edges is None:
         raise InvalidInput("the masks are empty: there is nothing to cut out. Click first")
     x0, y0, x1, y1 = edges
