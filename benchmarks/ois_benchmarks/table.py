@@ -1,4 +1,4 @@
-"""A table that can be printed as Markdown and as HTML."""
+"""Tables of results, printed as Markdown or as HTML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import groupby
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """group: heading over several columns; "" for none. number: aligned to the right."""
+    """group: heading over several columns; "" for none. number: align to the right."""
 
     name: str
     group: str = ""
@@ -24,8 +24,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """strong: what the reader looks for. quiet: nothing but a reason, in the first cell. A line
-    break in a cell separates a number from its interval.
+    """One line. A line break in a cell separates a number from its interval.
+
+    strong: highlight the line. quiet: the first cell holds a reason and spans all columns.
     """
 
     cells: Sequence[str]
@@ -35,7 +36,7 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """notes: below it."""
+    """title: "" for none. notes: paragraphs below the table."""
 
     title: str
     columns: Sequence[Column]
@@ -43,7 +44,7 @@ class Table:
     notes: Sequence[str] = field(default=())
 
     def without_empty_columns(self) -> Table:
-        """Without columns in which no row says anything."""
+        """The table without columns whose cells are all empty."""
         kept = [
             number
             for number in range(len(self.columns))

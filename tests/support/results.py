@@ -16,7 +16,7 @@ from ois_benchmarks.latency.result import (
     Figure,
     Identity,
     LatencyResult,
-    Row,
+    LatencyRow,
 )
 from ois_benchmarks.load.pacing import LoadPlan
 from ois_benchmarks.load.result import saturation
@@ -61,7 +61,7 @@ def figure(seconds: float, **changes: Any) -> Figure:
     )
 
 
-def row(contestant: str, label: str, family: str, **changes: Any) -> Row:
+def row(contestant: str, label: str, family: str, **changes: Any) -> LatencyRow:
     identity = Identity(
         label=label,
         family=family,
@@ -73,7 +73,7 @@ def row(contestant: str, label: str, family: str, **changes: Any) -> Row:
         input_size=(1022, 574),
     )
     given = {"contestant": contestant, "width": SIZE[0], "height": SIZE[1], "identity": identity}
-    return Row(**{**given, **changes})
+    return LatencyRow(**{**given, **changes})
 
 
 def cost(parameters: int = 94_806_576) -> Cost:
@@ -108,8 +108,8 @@ def spc() -> LatencyResult:
                 figures={click: figure(0.3)}),
             row("sam-vitb", "SAM", "sam", encode=timing(5.5), figures={click: figure(0.05)},
                 noisy=True),
-            Row(contestant="segnext-sax2", width=SIZE[0], height=SIZE[1], failed="no checkout",
-                absent=True),
+            LatencyRow(contestant="segnext-sax2", width=SIZE[0], height=SIZE[1],
+                failed="no checkout", absent=True),
         ),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_benchmarks.ablation.run import NetworkVariant, Plan
+from ois_benchmarks.ablation.run import AblationPlan, NetworkVariant
 from ois_benchmarks.machine import describe
 from ois_benchmarks.quality.metrics import RESAMPLES, Metric
 from ois_benchmarks.statistics import CONFIDENCE, Estimate, interval
@@ -19,7 +19,7 @@ SHOWN = (Metric.MIOU1, Metric.MIOU5, Metric.NOC85, Metric.NOC90)
 Values = NDArray[np.float64]
 
 
-def result(plan: Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def result(plan: AblationPlan, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The result of `ois bench ablation`, JSON-ready."""
     return {
         "benchmark": "ablation",

@@ -70,7 +70,7 @@ VARIANTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AblationPlan:
     """What an ablation runs.
 
     trunk: checkpoint whose encoder and depth head are used. folder: of the runs. objects:
@@ -101,7 +101,7 @@ def pick(names: Sequence[str]) -> tuple[NetworkVariant, ...]:
     return tuple(v for v in VARIANTS if not names or v.name in names or v is VARIANTS[0])
 
 
-def run(plan: Plan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str, Any]]:
+def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str, Any]]:
     """Train and evaluate every run that `plan.folder` does not hold yet.
 
     Returns one row per variant and seed. jobs: runs at once, each in its own process, which prints
@@ -132,11 +132,13 @@ _OTHER_PLAN = (
 )
 
 
-def _place(plan: Plan, variant: NetworkVariant, seed: int) -> Path:
+def _place(plan: AblationPlan, variant: NetworkVariant, seed: int) -> Path:
     return plan.folder / f"{variant.name}-seed{seed}"
 
 
-def _read(plan: Plan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any] | None:
+def _read(
+    plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int
+) -> dict[str, Any] | None:
     """The row of a finished run; None if it is not finished."""
     path = _place(plan, variant, seed) / "result.json"
     if not path.is_file():
@@ -147,7 +149,7 @@ def _read(plan: Plan, trunk: str, variant: NetworkVariant, seed: int) -> dict[st
     return row
 
 
-def _run_alone(plan: Plan, variant: NetworkVariant, seed: int) -> str:
+def _run_alone(plan: AblationPlan, variant: NetworkVariant, seed: int) -> str:
     """One run, in its own process. Returns its name."""
     keep_freed_memory()
     name = f"{variant.name}, seed {seed}"
@@ -157,7 +159,11 @@ def _run_alone(plan: Plan, variant: NetworkVariant, seed: int) -> str:
 
 
 def _run_one(
-    plan: Plan, trunk: Checkpoint, variant: NetworkVariant, seed: int, say: Callable[[str], None]
+    plan: AblationPlan,
+    trunk: Checkpoint,
+    variant: NetworkVariant,
+    seed: int,
+    say: Callable[[str], None],
 ) -> None:
     """Train, evaluate, and write the row."""
     place = _place(plan, variant, seed)
@@ -225,7 +231,7 @@ def with_trunk(trunk: OISNetwork, variant: NetworkVariant, seed: int) -> OISNetw
     return network
 
 
-def _identity(plan: Plan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any]:
+def _identity(plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any]:
     """Everything the result depends on, as plain JSON."""
     described = {
         "trunk": trunk,

@@ -46,7 +46,10 @@ VARIANTS = {
 
 
 def open_efficientsam(place: Place, variant: EfficientSamVariant) -> EfficientSamContestant:
-    """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
+    """Open EfficientSAM.
+
+    Raises `NotHere` without its clone, `CheckpointError` for weights of another network.
+    """
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)
     build = importlib.import_module("efficient_sam.efficient_sam").build_efficient_sam
@@ -93,7 +96,7 @@ class EfficientSamContestant(TorchContestant):
         return self._predict(torch.tensor(xy)[None, :, None], torch.tensor(labels)[None, :, None])
 
     def _predict(self, points: torch.Tensor, labels: torch.Tensor) -> Mask:
-        """points (1, N, P, 2), labels (1, N, P) -> (N, H, W)."""
+        """Masks (N, H, W) for points (1, N, P, 2) and labels (1, N, P)."""
         height, width = self._size
         masks, scores = self.network.predict_masks(
             self._features,

@@ -64,7 +64,9 @@ VARIANTS = {
 
 
 def open_ois(place: Place, variant: OisVariant) -> OisContestant:
-    """Raises `NotHere` if the variant needs a GPU or plans that are missing, `EngineError` if the
+    """Open OIS in one engine.
+
+    Raises `NotHere` if the variant needs a GPU or plans that are missing, `EngineError` if the
     engines cannot be opened.
     """
     folder = place.engines

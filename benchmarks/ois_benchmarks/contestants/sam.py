@@ -88,7 +88,10 @@ VARIANTS = {
 
 
 def open_sam(place: Place, variant: SamVariant) -> SamContestant:
-    """Raises `NotHere` without the code, `CheckpointError` for weights of another network."""
+    """Open SAM, HQ-SAM or MobileSAM.
+
+    Raises `NotHere` without its code, `CheckpointError` for weights of another network.
+    """
     device = prepare_torch(place)
     code = open_code(variant.source, place.checkout)
     network = build(code, variant, place.weights).to(device)

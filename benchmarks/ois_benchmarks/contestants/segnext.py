@@ -53,7 +53,10 @@ VARIANTS = {
 
 
 def open_segnext(place: Place, variant: SegNextVariant) -> SegNextContestant:
-    """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
+    """Open SegNext.
+
+    Raises `NotHere` without its clone, `CheckpointError` for weights of another network.
+    """
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)
     path = Path(place.checkout or ".") / SOURCE.folder / "models/default" / variant.model_file

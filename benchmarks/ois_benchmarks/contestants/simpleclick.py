@@ -61,7 +61,10 @@ VARIANTS = {
 
 
 def open_simpleclick(place: Place, variant: SimpleClickVariant) -> SimpleClickContestant:
-    """Raises `NotHere` without the clone, `CheckpointError` for weights of another network."""
+    """Open SimpleClick.
+
+    Raises `NotHere` without its clone, `CheckpointError` for weights of another network.
+    """
     device = prepare_torch(place)
     code = open_code(SOURCE, place.checkout)
     network = _build(Path(place.checkout or "."))

@@ -46,7 +46,7 @@ class UnrewrittenEngines:
         self.description = f"torch {torch.__version__} fp32, unrewritten"
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
-        """image: (h, w, 3) uint8 RGB at the geometry's network size."""
+        """As `EnginePair.encode`. image: (h, w, 3) uint8 RGB at the geometry's network size."""
         rows, columns = geometry.position_matrices(self.manifest.position_table)
         with torch.inference_mode():
             features = self._network.encode(

@@ -27,7 +27,10 @@ def measure() -> Ceilings:
 
 
 def ceilings_of(rates: dict[str, Rates], gpu: str) -> Ceilings:
-    """rates: by precision. gpu: its name, used if the driver does not report one."""
+    """The ceilings of a GPU.
+
+    rates: by precision. gpu: its name, used if the driver does not report one.
+    """
     described = machine.describe()
     copied = max(rate.bytes_per_s for rate in rates.values())
     products = {f"product, PyTorch, {name}": rate.flops_per_s for name, rate in rates.items()}

@@ -74,7 +74,7 @@ class NewShape:
 
 
 @dataclass(slots=True)
-class Result:
+class EngineResult:
     """What was measured so far. about: engine and machine. stopped: why there are no more rows."""
 
     about: Mapping[str, Any]
@@ -241,7 +241,7 @@ def run(
     repeats: int,
     output: Path | None,
     say: Callable[[str], None],
-) -> Result:
+) -> EngineResult:
     """Measure. The file grows with every row, so that a time limit loses one row.
 
     network, checkpoint: as for `write_network`. size: (width, height) in network pixels. objects:
@@ -270,7 +270,7 @@ def run(
         "machine": machine.describe() | describe_gpu(device),
         "rates": asdict(rates),
     }
-    result = Result(about)
+    result = EngineResult(about)
 
     def save() -> None:
         if output is not None:

@@ -44,7 +44,7 @@ _FILLS = (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class KernelRow:
     """One size. Times are of all six attentions of a click.
 
     cold, warm: the state of the L2 cache. fused_us: six times PyTorch's attention alone, with K, V
@@ -83,7 +83,7 @@ def run(
     *,
     write: bool,
     say: Callable[[str], None],
-) -> list[Row]:
+) -> list[KernelRow]:
     """Measure all sizes. The files grow with every row, so that a time limit loses one row.
 
     dtype: a key of `DTYPES`. output: the result as JSON. write: let this measurement decide what
@@ -95,7 +95,7 @@ def run(
     device = require_gpu()
     if find_spec("triton") is None:
         raise InvalidInput("Triton is missing; pip install 'ois-deploy[kernels]'")
-    rows: list[Row] = []
+    rows: list[KernelRow] = []
     try:
         for row in measure(DTYPES[dtype], sorted(set(objects)), repeats, device):
             rows.append(row)
@@ -110,7 +110,7 @@ def run(
 
 def measure(
     dtype: torch.dtype, objects: Sequence[int], repeats: int, device: torch.device
-) -> Iterator[Row]:
+) -> Iterator[KernelRow]:
     """Every size, smallest first. Raises `ParityError` at the first that is wrong."""
     from ois_benchmarks.gpu.click import flops, least_bytes
 
@@ -139,7 +139,7 @@ def candidates(call: Call, multiprocessors: int) -> list[Blocks]:
     return found
 
 
-def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: float) -> Row:
+def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: float) -> KernelRow:
     from ois_benchmarks.gpu.click import ClickAttention
 
     click = ClickAttention.random(call, grid, timer.device)
@@ -165,7 +165,7 @@ def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: flo
         raise InvalidInput("there is no candidate to measure")
     cold, blocks, error = best
     fused = timer.time(click.fused_alone(), cold=True)
-    return Row(
+    return KernelRow(
         call,
         cold,
         timer.time(partial(click.by_kernels, blocks), cold=False),
@@ -186,7 +186,7 @@ def _error(outputs: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
     return max(float((got.double() - want).norm() / want.norm()) for got, want in pairs)
 
 
-def table_of(rows: Sequence[Row]) -> Table:
+def table_of(rows: Sequence[KernelRow]) -> Table:
     """Microseconds per click, one line per size."""
     names = [
         *("keys", "objects", "kernels cold / warm", "PyTorch cold / warm"),
@@ -195,7 +195,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     return Table("", [Column(name) for name in names], [TableRow(_cells(row)) for row in rows])
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: KernelRow) -> list[str]:
     kernels, other = row.kernels_cold.median, row.torch_cold.median
     return [
         *(str(row.call.keys), str(row.call.objects)),
@@ -206,7 +206,9 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _save(rows: Sequence[Row], device: torch.device, output: Path | None, *, write: bool) -> None:
+def _save(
+    rows: Sequence[KernelRow], device: torch.device, output: Path | None, *, write: bool
+) -> None:
     about = machine.describe() | describe_gpu(device)
     if output is not None:
         found = [row.to_dict() for row in rows]

@@ -1,7 +1,7 @@
 """The file that `ois bench spc` and `ois bench sat` write, and `ois bench report` reads.
 
     LatencyResult                 one run: definition of the work, machine, rows
-    └── Row                       one contestant on one picture, measured or failed
+    └── LatencyRow                       one contestant on one picture, measured or failed
         ├── Identity              what ran: code, engine, weights, input size
         ├── Cost                  parameters, and FLOPs and bytes per image and per click
         ├── encode: Timing        once per image; None if the network has no such step
@@ -152,7 +152,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LatencyRow:
     """One contestant on one picture of width x height pixels.
 
     failed: why there are no figures; None if there are. absent: it failed because something is
@@ -181,7 +181,7 @@ class Row:
         return {name: value for name, value in fields.items() if value not in (None, {})}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Row:
+    def from_dict(cls, fields: Mapping[str, Any]) -> LatencyRow:
         """Raises `KeyError`, `TypeError` or `ValueError` if `fields` are not a row."""
         given = dict(fields)
         given["contestant"] = present_name(given["contestant"])
@@ -213,7 +213,7 @@ class LatencyResult:
     benchmark: Benchmark
     settings: Mapping[str, Any]
     machine: Mapping[str, Any]
-    rows: tuple[Row, ...] = ()
+    rows: tuple[LatencyRow, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         definitions = [each for each in Definition if each.benchmark is self.benchmark]
@@ -228,7 +228,7 @@ class LatencyResult:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> LatencyResult:
-        """Raises `InvalidInput` for another kind of document, or another schema."""
+        """Raises `InvalidInput` for another kind of document or another schema."""
         if not isinstance(fields, Mapping) or fields.get("latency_result") != SCHEMA:
             raise InvalidInput(
                 f"not a result of `ois bench spc` or `ois bench sat` of schema {SCHEMA}; measure "
@@ -239,7 +239,7 @@ class LatencyResult:
                 benchmark=Benchmark(fields["benchmark"]),
                 settings=fields["settings"],
                 machine=fields["machine"],
-                rows=tuple(Row.from_dict(row) for row in fields["rows"]),
+                rows=tuple(LatencyRow.from_dict(row) for row in fields["rows"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(
@@ -248,7 +248,7 @@ class LatencyResult:
 
 
 def read_result(path: Path) -> LatencyResult:
-    """Raises `InvalidInput` when the file cannot be read or holds something else."""
+    """Read a result. Raises `InvalidInput` if the file cannot be read or holds something else."""
     fields = read_json(path)
     try:
         return LatencyResult.from_dict(fields)

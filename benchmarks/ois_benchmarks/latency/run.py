@@ -22,7 +22,7 @@ from ois_benchmarks import machine
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
-from ois_benchmarks.latency.result import Benchmark, LatencyResult, Row, read_result
+from ois_benchmarks.latency.result import Benchmark, LatencyResult, LatencyRow, read_result
 from ois_benchmarks.latency.work import Work
 from ois_benchmarks.latency.worker import job_of
 from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class LatencyPlan:
     """What to measure.
 
     work: one entry per picture. network: OIS's preset, with random weights; checkpoint: measure
@@ -67,7 +67,7 @@ class Plan:
 _SIZE = ("width", "height")
 
 
-def run(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
+def run(plan: LatencyPlan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
     """Measure, and write `output` after every row.
 
     resume: keep the rows that `output` holds and try its failed rows again. Raises `InvalidInput`
@@ -95,7 +95,7 @@ def run(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
     return result
 
 
-def _begin(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
+def _begin(plan: LatencyPlan, output: Path, *, resume: bool, say: Say) -> LatencyResult:
     here = {
         **machine.describe(),
         "allocator": ALLOCATOR_ENVIRONMENT,
@@ -122,9 +122,9 @@ def _begin(plan: Plan, output: Path, *, resume: bool, say: Say) -> LatencyResult
     return old
 
 
-def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
+def measure(plan: LatencyPlan, name: str, work: Work, engines: OisEngines) -> LatencyRow:
     """Measure one contestant on one picture, in its own process."""
-    failed = Row(contestant=name, width=work.width, height=work.height)
+    failed = LatencyRow(contestant=name, width=work.width, height=work.height)
     entry = CONTESTANTS.get(name)
     memory = machine.memory()
     if entry and memory and memory.available_bytes < entry.memory_gib * 2**30:
@@ -151,7 +151,7 @@ def measure(plan: Plan, name: str, work: Work, engines: OisEngines) -> Row:
         done = _run_worker(command, environment(plan))
         if done.returncode or not answer.exists():
             return replace(failed, failed=_death(done))
-        return Row.from_dict(json.loads(answer.read_text()))
+        return LatencyRow.from_dict(json.loads(answer.read_text()))
 
 
 def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -164,7 +164,7 @@ def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.Completed
         os.close(writing)
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def environment(plan: LatencyPlan) -> dict[str, str]:
     """Environment variables of a worker: the same allocator and threads for all contestants."""
     threads = {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
     return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads}
@@ -179,7 +179,7 @@ def _death(done: subprocess.CompletedProcess[str]) -> str:
     return f"its process ended with exit code {done.returncode}: {said[-1]}"
 
 
-def line(row: Row) -> str:
+def line(row: LatencyRow) -> str:
     """A row as one line for the terminal."""
     if row.failed is not None:
         return f"{'not here' if row.absent else 'failed'}: {row.failed}"

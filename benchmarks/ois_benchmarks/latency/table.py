@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult, Row
+from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult, LatencyRow
 from ois_benchmarks.table import Column, Table, TableRow
 
 
@@ -33,7 +33,7 @@ def table_of(result: LatencyResult) -> Table:
     return Table("", columns, lines, [*marks, *notes])
 
 
-def _cells(row: Row, definitions: list[Definition]) -> list[str]:
+def _cells(row: LatencyRow, definitions: list[Definition]) -> list[str]:
     noisy = " !" if row.noisy else ""
     cells = [f"{row.encode.median_s:.2f}{noisy}" if row.encode else "–"]
     for definition in definitions:
@@ -59,5 +59,5 @@ def _cells(row: Row, definitions: list[Definition]) -> list[str]:
     return [*cells, f"{peak / 2**30:.2f}" if peak else ""]
 
 
-def _failed(row: Row, columns: int) -> list[str]:
+def _failed(row: LatencyRow, columns: int) -> list[str]:
     return [f"{'not here' if row.absent else 'failed'}: {row.failed}", *[""] * (columns - 1)]

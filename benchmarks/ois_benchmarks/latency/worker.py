@@ -22,7 +22,7 @@ from typing import Any
 
 from ois_benchmarks.contestants.base import Contestant, NotHere, Place
 from ois_benchmarks.contestants.registry import open_contestant
-from ois_benchmarks.latency.result import Benchmark, Row
+from ois_benchmarks.latency.result import Benchmark, LatencyRow
 from ois_benchmarks.latency.sat import measure_sat
 from ois_benchmarks.latency.spc import measure_spc
 from ois_benchmarks.latency.work import Work
@@ -43,12 +43,12 @@ def job_of(benchmark: Benchmark, contestant: str, place: Place, work: Work) -> d
     }
 
 
-def run(job: Mapping[str, Any]) -> Row:
+def run(job: Mapping[str, Any]) -> LatencyRow:
     """Measure. If the contestant fails, the row holds the reason; nothing is raised."""
     work = Work(**job["work"])
     place = Place(**{name: _value(name, given) for name, given in job["place"].items()})
     name = job["contestant"]
-    empty = Row(contestant=name, width=work.width, height=work.height)
+    empty = LatencyRow(contestant=name, width=work.width, height=work.height)
     try:
         with closing(open_contestant(name, place)) as contestant:
             return _measured(Benchmark(job["benchmark"]), contestant, empty, work)
@@ -68,13 +68,15 @@ def _value(name: str, given: Any) -> Any:
     return Path(given) if name in _PATHS else given
 
 
-def _measured(benchmark: Benchmark, contestant: Contestant, empty: Row, work: Work) -> Row:
+def _measured(
+    benchmark: Benchmark, contestant: Contestant, empty: LatencyRow, work: Work
+) -> LatencyRow:
     measure = measure_spc if benchmark is Benchmark.SPC else measure_sat
     encode, figures = measure(contestant, work)
     # Read before counting, which runs everything once more and may need more memory.
     peak = None if contestant.served else peak_memory_bytes()
     timings = [encode, *(figure.timing for figure in figures.values())]
-    return Row(
+    return LatencyRow(
         contestant=empty.contestant,
         width=empty.width,
         height=empty.height,
@@ -87,8 +89,8 @@ def _measured(benchmark: Benchmark, contestant: Contestant, empty: Row, work: Wo
     )
 
 
-def _failed(empty: Row, reason: str, *, absent: bool = False) -> Row:
-    return Row(
+def _failed(empty: LatencyRow, reason: str, *, absent: bool = False) -> LatencyRow:
+    return LatencyRow(
         contestant=empty.contestant,
         width=empty.width,
         height=empty.height,

@@ -79,7 +79,7 @@ async def _user(
 async def _arrivals(
     step: Step, plan: LoadPlan, client: AsyncClient, pictures: Sequence[LoadPicture], meter: Meter
 ) -> None:
-    """Clicks whose times were drawn beforehand, each on a session that has none under way."""
+    """Clicks at times drawn beforehand, each on a session without another click in flight."""
     generator = _generator(plan, step)
     turn = itertools.cycle(pictures)
 

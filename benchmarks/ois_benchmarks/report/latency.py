@@ -13,7 +13,7 @@ from ois_benchmarks.latency.result import (
     Definition,
     Figure,
     LatencyResult,
-    Row,
+    LatencyRow,
     present_name,
 )
 from ois_benchmarks.report.inputs import Inputs, Source, describe_machine
@@ -67,15 +67,15 @@ def sizes(result: LatencyResult) -> list[tuple[int, int]]:
     return list(dict.fromkeys((row.width, row.height) for row in result.rows))
 
 
-def rows_at(result: LatencyResult, size: tuple[int, int]) -> list[Row]:
+def rows_at(result: LatencyResult, size: tuple[int, int]) -> list[LatencyRow]:
     return [row for row in result.rows if (row.width, row.height) == size]
 
 
-def label(row: Row) -> str:
+def label(row: LatencyRow) -> str:
     return row.identity.label if row.identity else row.contestant
 
 
-def is_ours(row: Row) -> bool:
+def is_ours(row: LatencyRow) -> bool:
     if row.identity is None:
         return row.contestant.startswith(_OURS)
     return row.identity.family == _OURS
@@ -142,7 +142,7 @@ def _engine_time(row: Mapping[str, Any], what: str) -> TimeRow:
     )
 
 
-def _time(row: Row, figure: Figure) -> TimeRow:
+def _time(row: LatencyRow, figure: Figure) -> TimeRow:
     remarks = [
         f"projected ({figure.clicks} clicks)" if figure.projected else "",
         f"{figure.batch} at once" if figure.batch > 1 else "",
@@ -152,18 +152,18 @@ def _time(row: Row, figure: Figure) -> TimeRow:
     return _named(row, figure.seconds, figure.low_s, figure.high_s, remark)
 
 
-def _encode_time(row: Row) -> TimeRow:
+def _encode_time(row: LatencyRow) -> TimeRow:
     timing = row.encode
     if timing is None:
         raise ValueError("a row without an encode has no bar")
     return _named(row, timing.median_s, timing.low_s, timing.high_s, "noisy" if row.noisy else "")
 
 
-def _failed_time(row: Row) -> TimeRow:
+def _failed_time(row: LatencyRow) -> TimeRow:
     return TimeRow(label(row), ours=is_ours(row), failed=row.failed)
 
 
-def _named(row: Row, seconds: float, low_s: float, high_s: float, remark: str) -> TimeRow:
+def _named(row: LatencyRow, seconds: float, low_s: float, high_s: float, remark: str) -> TimeRow:
     return TimeRow(
         label(row),
         seconds,

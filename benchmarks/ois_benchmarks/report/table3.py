@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ois_benchmarks.latency.result import Benchmark, Definition, Figure, LatencyResult, Row
+from ois_benchmarks.latency.result import Benchmark, Definition, Figure, LatencyResult, LatencyRow
 from ois_benchmarks.quality.metrics import Kind, Metric
 from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.report.inputs import LatencyRun
@@ -96,7 +96,7 @@ def table_3(
     results: SPC and SAT runs of one machine. size: (width, height) of the image in pixels.
     quality: results of `ois bench quality`. published: see `quality.table.read_published`.
     """
-    rows: dict[str, dict[Benchmark, Row]] = {}
+    rows: dict[str, dict[Benchmark, LatencyRow]] = {}
     for one in results:
         for row in one.result.rows:
             if (row.width, row.height) == size:
@@ -121,7 +121,7 @@ def table_3(
     return Table(title, _COLUMNS, lines, notes).without_empty_columns()
 
 
-def _warnings(rows: Iterable[Row]) -> list[str]:
+def _warnings(rows: Iterable[LatencyRow]) -> list[str]:
     """Each warning once, followed by the contestants that it is about."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -130,7 +130,7 @@ def _warnings(rows: Iterable[Row]) -> list[str]:
     return [f"{warning}: {'; '.join(labels)}." for warning, labels in found.items()]
 
 
-def _ordered(rows: Mapping[str, Mapping[Benchmark, Row]]) -> list[str]:
+def _ordered(rows: Mapping[str, Mapping[Benchmark, LatencyRow]]) -> list[str]:
     """Ours first, then peers. In each group the fastest click comes first, failures last."""
 
     def place(name: str) -> tuple[bool, bool, float]:
@@ -142,7 +142,7 @@ def _ordered(rows: Mapping[str, Mapping[Benchmark, Row]]) -> list[str]:
     return sorted(rows, key=place)
 
 
-def _measured(by_benchmark: Mapping[Benchmark, Row], paper: PaperRow | None) -> TableRow:
+def _measured(by_benchmark: Mapping[Benchmark, LatencyRow], paper: PaperRow | None) -> TableRow:
     rows = list(by_benchmark.values())
     figures = {d: (f, row) for row in rows for d, f in row.figures.items()}
     cost = next((row.cost for row in rows if row.cost), None)
@@ -205,7 +205,7 @@ def _metric(metric: Metric, value: float) -> str:
     return f"{100 * value:.2f}" if metric.kind is Kind.IOU else f"{value:.2f}"
 
 
-def _figure(found: tuple[Figure, Row] | None, factor: float) -> str:
+def _figure(found: tuple[Figure, LatencyRow] | None, factor: float) -> str:
     if found is None:
         return ""
     figure, row = found

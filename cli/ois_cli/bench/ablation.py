@@ -59,12 +59,12 @@ def ablation(
     """
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
     from ois_benchmarks.ablation.result import result, table_of
-    from ois_benchmarks.ablation.run import Plan, pick, run
+    from ois_benchmarks.ablation.run import AblationPlan, pick, run
     from ois_benchmarks.results import write_result
     from ois_network.training.config import load_recipe
     from ois_network.training.processes import keep_freed_memory
 
-    plan = Plan(
+    plan = AblationPlan(
         trunk=checkpoint,
         folder=work,
         recipe=load_recipe(recipe),

@@ -229,7 +229,7 @@ def _run(
     from ois_benchmarks import machine
     from ois_benchmarks.contestants.registry import choose, peer_of
     from ois_benchmarks.latency.result import Benchmark
-    from ois_benchmarks.latency.run import Plan, run
+    from ois_benchmarks.latency.run import LatencyPlan, run
     from ois_benchmarks.latency.table import table_of
     from ois_benchmarks.latency.work import Work
 
@@ -246,7 +246,7 @@ def _run(
         preset(network)  # raises for an unknown name before anything runs
     elif not checkpoint.is_file():
         raise InvalidInput(f"no checkpoint at {checkpoint}; expected a .safetensors file")
-    plan = Plan(
+    plan = LatencyPlan(
         benchmark=Benchmark(command),
         contestants=tuple(chosen),
         work=tuple(Work(width=width, height=height, **counts) for width, height in sizes),

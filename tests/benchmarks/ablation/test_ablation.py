@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ois_benchmarks.ablation.result import result, table_of, two_level
-from ois_benchmarks.ablation.run import VARIANTS, Plan, pick, run, with_trunk
+from ois_benchmarks.ablation.run import VARIANTS, AblationPlan, pick, run, with_trunk
 from ois_client.contract.errors import InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.initialise import build
@@ -22,17 +22,17 @@ RECIPE = load_recipe("ablation").replace(stages=(Stage(longest=56, images=1, ste
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> AblationPlan:
     trunk = tmp_path / "trunk.safetensors"
     save_checkpoint(build(MICRO, seed=5), trunk, trained=False)
-    return Plan(
+    return AblationPlan(
         trunk, tmp_path / "runs", RECIPE, seeds=(0, 1), variants=pick(["no-order"]),
         objects=2, clicks=5, longest=56, threads=1,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
-def test_every_variant_takes_the_trunk(variant: object) -> None:
+def test_every_variant_can_use_the_trunk(variant: object) -> None:
     trunk = build(MICRO, seed=5)
     network = with_trunk(trunk, variant, seed=1)  # type: ignore[arg-type]
     for part in ("encoder", "depth_head"):
@@ -43,7 +43,7 @@ def test_every_variant_takes_the_trunk(variant: object) -> None:
         assert torch.equal(value, trunk.depth_head.state_dict()[name])
 
 
-def test_an_ablation_runs_resumes_and_reports(plan: Plan) -> None:
+def test_an_ablation_runs_resumes_and_reports(plan: AblationPlan) -> None:
     said: list[str] = []
     rows = run(plan, said.append)
     assert [(row["seed"], row["variant"]) for row in rows] == [
@@ -61,14 +61,14 @@ def test_an_ablation_runs_resumes_and_reports(plan: Plan) -> None:
     assert table_of(document).markdown().count("\n|") == 3
 
 
-def test_runs_at_once_give_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+def test_runs_at_once_give_the_same_rows(plan: AblationPlan, tmp_path: Path) -> None:
     said: list[str] = []
     rows = run(replace(plan, folder=tmp_path / "at-once"), said.append, jobs=2)
     assert rows == run(plan, lambda _text: None)
     assert said[-1].endswith("done (4 of 4)")
 
 
-def test_results_of_another_plan_are_refused(plan: Plan) -> None:
+def test_results_of_another_plan_are_refused(plan: AblationPlan) -> None:
     small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
     run(small, lambda _text: None)
     with pytest.raises(InvalidInput, match="made by another plan"):

@@ -64,7 +64,7 @@ def test_candidates_fill_the_device() -> None:
 def test_a_measured_row_decides_and_reads_well() -> None:
     cold, warm = Microseconds(20.0, 19.0, 21.0), Microseconds(15.0, 14.0, 16.0)
     slow = Microseconds(50.0, 49.0, 51.0)
-    row = kernels.Row(CALL, cold, warm, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
+    row = kernels.KernelRow(CALL, cold, warm, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
     assert choose([row.measurement], CALL) == Blocks(64, 64, 33)
     assert "| 5329 | 1 | 20.0 / 15.0 | 50.0 / 50.0 | 42.0 | 10.0 | 50% | 2.50x |" in (
         kernels.table_of([row]).markdown()
@@ -162,15 +162,17 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def two_then(error: BaseException) -> Callable[..., Iterator[kernels.Row]]:
+def two_then(error: BaseException) -> Callable[..., Iterator[kernels.KernelRow]]:
     """A measurement of two rows, which then fails."""
     cold = Microseconds(20.0, 19.0, 21.0)
     slow = Microseconds(50.0, 49.0, 51.0)
 
-    def measure(*_: object) -> Iterator[kernels.Row]:
+    def measure(*_: object) -> Iterator[kernels.KernelRow]:
         for objects in (1, 2):
             call = Call(objects, 48, 256, 5329, 8, torch.float16)
-            yield kernels.Row(call, cold, cold, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33))
+            yield kernels.KernelRow(
+                call, cold, cold, slow, slow, 42.0, 10.0, 1e-4, Blocks(64, 64, 33)
+            )
         raise error
 
     return measure

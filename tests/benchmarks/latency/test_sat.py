@@ -1,4 +1,4 @@
-"""`ois bench sat`: three modes apart; a projection says that it is one, and from what."""
+"""`ois bench sat`: three modes stay apart; projections are marked and explained."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_slow_contestant_is_projected_from_few_clicks(disk: Disk) -> None:
     assert ("automatic", 16) not in disk.calls
 
 
-def test_without_an_encode_the_clicks_are_all(disk: Disk) -> None:
+def test_without_an_encode_only_the_clicks_count(disk: Disk) -> None:
     disk.encodes = False
     encode, figures = measure_sat(disk, FEW)
     assert encode is None
@@ -83,12 +83,12 @@ def test_few_clicks_are_spread_over_the_whole_grid() -> None:
     assert spread(points, 1000) == points
 
 
-def test_the_command_leaves_the_server_out_and_passes_its_options_on(
+def test_the_command_leaves_out_servers_and_passes_its_options_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[latency.Plan] = []
+    asked: list[latency.LatencyPlan] = []
 
-    def run(plan: latency.Plan, output: Path, *, resume: bool, **_say: object) -> None:
+    def run(plan: latency.LatencyPlan, output: Path, *, resume: bool, **_say: object) -> None:
         asked.append(plan)
         assert (output.name, resume) == ("sat.json", True)
         raise InvalidInput("enough")

@@ -1,4 +1,4 @@
-"""`ois bench spc`: a row for each contestant, whatever happens to it; definitions never mixed."""
+"""`ois bench spc`: every contestant becomes a row, also if it fails; definitions stay apart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ois_benchmarks.latency.result import (
     Definition,
     Figure,
     LatencyResult,
-    Row,
+    LatencyRow,
     read_result,
 )
 from ois_benchmarks.latency.spc import measure_spc, one_loop
@@ -51,12 +51,12 @@ def disk(tmp_path: Path) -> Disk:
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contestants of this folder can be imported by the workers; nobody waits for a quiet core."""
+    """Workers can import the test's contestants, and no run waits for a quiet machine."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setattr(run, "busy_share", lambda: 0.0)
 
 
-def row(**changes: object) -> Row:
+def row(**changes: object) -> LatencyRow:
     figures = {
         Definition.CLICK: Figure(seconds=0.25, low_s=0.2, high_s=0.3, clicks=3, timing=TIME),
         Definition.LOOP: Figure(
@@ -65,7 +65,7 @@ def row(**changes: object) -> Row:
     }
     identity = Disk(Place(threads=1, scratch=Path())).identity
     cost = Cost(parameters=1_500_000, encode_flops=0, encode_bytes=0, click_flops=2, click_bytes=3)
-    whole = Row(
+    whole = LatencyRow(
         contestant="disk",
         width=64,
         height=40,
@@ -78,12 +78,12 @@ def row(**changes: object) -> Row:
     return replace(whole, **changes)
 
 
-def result(*rows: Row) -> LatencyResult:
+def result(*rows: LatencyRow) -> LatencyResult:
     return LatencyResult(benchmark=Benchmark.SPC, settings={"threads": 1}, machine={}, rows=rows)
 
 
-def plan(*contestants: str, **changes: object) -> run.Plan:
-    given = run.Plan(
+def plan(*contestants: str, **changes: object) -> run.LatencyPlan:
+    given = run.LatencyPlan(
         benchmark=Benchmark.SPC,
         contestants=tuple(f"support.disk_contestant:{name}" for name in contestants),
         work=(WORK,),
@@ -93,7 +93,7 @@ def plan(*contestants: str, **changes: object) -> run.Plan:
 
 
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
-    failed = Row(contestant="gone", width=64, height=40, failed="no clone", absent=True)
+    failed = LatencyRow(contestant="gone", width=64, height=40, failed="no clone", absent=True)
     written = result(row(), row(contestant="plain", cost=None, encode=None, figures={}), failed)
     path = tmp_path / "spc.json"
     path.write_text(json.dumps(written.to_dict()))
@@ -115,7 +115,7 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_with_other_content_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(InvalidInput, match=said):
@@ -124,7 +124,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, said: st
         read_result(tmp_path / "missing.json")
 
 
-def test_every_definition_belongs_to_one_benchmark_and_says_what_it_is() -> None:
+def test_every_definition_belongs_to_one_benchmark_and_has_a_meaning() -> None:
     assert [d for d in Definition if d.benchmark is Benchmark.SPC] == ["click", "loop", "session"]
     assert [d for d in Definition if d.benchmark is Benchmark.SAT] == [
         *("sequential", "batched", "automatic")
@@ -132,7 +132,7 @@ def test_every_definition_belongs_to_one_benchmark_and_says_what_it_is() -> None
     assert all("seconds" in d.meaning or d is Definition.BATCHED for d in Definition)
 
 
-def test_everybody_gets_the_same_picture_clicks_and_object() -> None:
+def test_all_contestants_get_the_same_picture_clicks_and_object() -> None:
     image = photograph(64, 40)
     assert (image.shape, image.dtype) == ((40, 64, 3), np.uint8)
     assert image.std() > 20  # a photograph, not a blank
@@ -173,7 +173,7 @@ def test_click_and_loop_are_measured_apart(disk: Disk) -> None:
     assert loop.seconds == loop.timing.median_s / 4
     assert 0 < sum(loop.parts_s.values()) <= loop.seconds
     images = [shape for what, shape in disk.calls if what == "image"]
-    assert images == [(40, 64, 3)] * 5  # twice unmeasured, twice for the encode, once in the loop
+    assert images == [(40, 64, 3)] * 5  # two warm-ups, two encodes, one in the loop
 
 
 def test_a_served_contestant_has_a_session_and_no_click(disk: Disk) -> None:
@@ -181,7 +181,7 @@ def test_a_served_contestant_has_a_session_and_no_click(disk: Disk) -> None:
     assert set(measure_spc(disk, WORK)[1]) == {Definition.SESSION}
 
 
-def test_what_encodes_nothing_has_no_encode(disk: Disk) -> None:
+def test_a_network_without_an_encoder_has_no_encode_figure(disk: Disk) -> None:
     disk.encodes = False
     encode, figures = measure_spc(disk, WORK)
     assert encode is None
@@ -196,7 +196,7 @@ def test_the_loop_feeds_the_masks_to_the_robot(disk: Disk) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_whatever_happens_is_a_row_and_resume_tries_only_what_failed(tmp_path: Path) -> None:
+def test_every_failure_is_a_row_and_resume_retries_only_failed_rows(tmp_path: Path) -> None:
     output = tmp_path / "spc.json"
     said: list[str] = []
     names = ("open_disk", "open_without_code", "open_with_bad_weights", "open_with_a_defect")
@@ -226,7 +226,7 @@ def test_whatever_happens_is_a_row_and_resume_tries_only_what_failed(tmp_path: P
 def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "spc.json"
     run.run(plan(), output, resume=False, say=lambda _text: None)
-    assert not output.exists()  # nothing measured, nothing written
+    assert not output.exists()  # nothing was measured, so nothing was written
     write_result(output, run._begin(plan(), output, resume=True, say=print).to_dict())
     with pytest.raises(InvalidInput, match="another run: settings"):
         run.run(plan(threads=2), output, resume=True, say=lambda _text: None)
@@ -234,11 +234,11 @@ def test_resuming_another_run_is_refused(tmp_path: Path) -> None:
         run.run(plan(benchmark=Benchmark.SAT), output, resume=True, say=lambda _text: None)
 
 
-def test_too_little_memory_is_found_before_anything_starts(
+def test_too_little_memory_is_reported_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(2**34, 2**30))
-    monkeypatch.setattr(run, "subprocess", SimpleNamespace())  # nothing may be started
+    monkeypatch.setattr(run, "subprocess", SimpleNamespace())  # no process may be started
     with run.OisEngines("tiny", None, lambda _text: None) as engines:
         found = run.measure(plan(), "sam-vitb", WORK, engines)
     assert found.failed is not None
@@ -246,7 +246,7 @@ def test_too_little_memory_is_found_before_anything_starts(
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_killed_run_takes_its_contestant_with_it(tmp_path: Path) -> None:
+def test_killing_a_run_ends_its_contestant(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     pid.touch()
     name = "support.disk_contestant:open_and_wait"
@@ -261,7 +261,7 @@ def test_a_killed_run_takes_its_contestant_with_it(tmp_path: Path) -> None:
 
 
 def _is_running(pid: str) -> bool:
-    """A process that ended and that nobody waited for is not running."""
+    """Whether the process runs. A zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -279,19 +279,19 @@ def _wait_for(look: Callable[[], T], seconds: float = 50) -> T:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_busy_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_machine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(run, "busy_share", lambda: 0.5)
     run.run(plan(), tmp_path / "spc.json", resume=False, say=said.append)
     assert said[0].startswith("other programs use 50% of the cores")
 
 
-def test_the_table_shows_every_row_and_marks_what_is_not_clean() -> None:
+def test_the_table_shows_every_row_and_marks_noisy_and_projected_figures() -> None:
     projected = Figure(seconds=9.0, low_s=8.0, high_s=10.0, clicks=2, projected=True)
     made = result(
         row(noisy=True),
         row(contestant="x", encode=None, figures={Definition.SESSION: projected}, cost=None),
-        Row(contestant="gone", width=64, height=40, failed="no | clone", absent=True),
+        LatencyRow(contestant="gone", width=64, height=40, failed="no | clone", absent=True),
     )
     table = table_of(made).markdown().splitlines()
     assert table[2] == (
@@ -328,7 +328,7 @@ def test_the_command_writes_its_file_and_prints_the_table(
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("command", ["spc", "sat"])
-def test_a_run_in_which_nothing_was_measured_is_no_success(
+def test_a_run_that_measured_nothing_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     output = tmp_path / "result.json"
@@ -341,7 +341,7 @@ def test_a_run_in_which_nothing_was_measured_is_no_success(
     assert said.err.endswith("nothing was measured; each row gives the reason\n")
 
 
-def test_an_interruption_says_how_to_go_on(
+def test_an_interruption_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_args: object, **_options: object) -> None:
@@ -368,7 +368,7 @@ def test_an_interruption_says_how_to_go_on(
         (["-o", "no/such/x.json"], "does not exist"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(
+def test_a_mistake_is_reported_before_anything_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -382,8 +382,8 @@ def test_a_mistake_is_told_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_this_process_started_does_not_count_as_others() -> None:
-    """A server is measured through its client; its work is not somebody else's."""
+def test_child_processes_do_not_count_as_other_programs() -> None:
+    """A server is measured through its client, so its work counts as our own."""
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     before = timing._children_seconds(os.getpid())
     with subprocess.Popen(
