@@ -1,13 +1,19 @@
-"""Label Studio's brush masks: thi.ng's `rle-pack` of the image's RGBA samples.
+"""Label Studio's brush masks: the image's RGBA samples, compressed by thi.ng's `rle-pack`.
 
-A stream of bits, high bit first, given as a list of bytes:
+The format is a stream of bits, high bit first, written as a list of bytes. Bits and fields:
 
-    32  number of samples, 4 * H * W      5  bits of a sample, less one (8 bits: 7)
-    4 x 4  four sizes of a length, less one (3, 4, 8, 16 bits: 2, 3, 7, 15)
-    then blocks:   1  run or samples one by one     2  which size      size  length less one
-                   8  the sample of a run, or of all others `length` samples
+    32     number of samples, 4 * H * W
+    5      bits per sample, minus 1 (7 for 8 bits)
+    4 x 4  the four sizes of a length field, minus 1 (2, 3, 7, 15 for 3, 4, 8, 16 bits)
 
-Label Studio shows a region where alpha is not 0, so a pixel is four equal samples, 0 or 255.
+and then blocks of
+
+    1      1 for a run of equal samples, 0 for separate samples
+    2      index of the size of the next field
+    size   number of samples, minus 1
+    8      per sample; once for a run
+
+Label Studio shows a region where alpha is not 0, so each pixel is four equal samples, 0 or 255.
 """
 
 from __future__ import annotations
@@ -30,17 +36,17 @@ _BLOCKS_AT_ONCE = 2**16
 def brush_of_mask(mask: NDArray[np.generic]) -> list[int]:
     """(H, W) bool or 0/1 -> the bytes of `value.rle`, as Label Studio's converter writes them.
 
-    Raises `InvalidInput` for what is no mask or is larger than 2**28 pixels.
+    Raises `InvalidInput` if it is not a mask or has more than 2**28 pixels.
     """
     mask = check_mask(mask)
     if mask.size > MAX_PIXELS:
-        raise InvalidInput(f"got a mask of {mask.size} pixels; at most {MAX_PIXELS} are possible")
+        raise InvalidInput(f"got a mask of {mask.size} pixels; expected at most {MAX_PIXELS}")
     counts = run_lengths(mask.T)
     lengths = _CHANNELS * counts
     samples = np.zeros(counts.size, dtype=np.int64)
     samples[1::2] = 255
     lengths, samples = lengths[counts > 0], samples[counts > 0]
-    # What is longer than the largest size can say takes several blocks, all of that size.
+    # A run that is too long for the largest length field becomes several blocks.
     size = np.searchsorted([2**bits for bits in _SIZES[:-1]], lengths)
     blocks = -(-lengths // _LONGEST_RUN)
     last = np.cumsum(blocks) - 1
@@ -56,17 +62,17 @@ def brush_of_mask(mask: NDArray[np.generic]) -> list[int]:
         part = slice(start, start + _BLOCKS_AT_ONCE)
         pieces.append(_bits(codes[part] << 8 | samples[part], bits_of_length[part] + 11))
     stream = np.concatenate(pieces)
-    # The converter closes with 1 to 8 zero bits.
+    # The converter appends 1 to 8 zero bits.
     closed = np.concatenate([stream, np.zeros(8 - stream.size % 8, dtype=np.uint8)])
     values: list[int] = np.packbits(closed).tolist()
     return values
 
 
 def mask_of_brush(values: Sequence[int], width: int, height: int) -> Mask:
-    """Bytes of `value.rle` -> (H, W) uint8 0/1: 1 where alpha is not 0.
+    """The bytes of `value.rle` -> (H, W) uint8, 1 where alpha is not 0.
 
-    Reads what people draw as well, where samples have any value. Raises `InvalidInput` when
-    the data is damaged or of an image of another size.
+    Also reads masks drawn in Label Studio, whose samples can have any value. Raises
+    `InvalidInput` if the data is damaged or of an image of another size.
     """
     try:
         data = bytes(values)
@@ -86,19 +92,19 @@ def mask_of_brush(values: Sequence[int], width: int, height: int) -> Mask:
     sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
     if count != expected or sample_bits != 8:
         raise InvalidInput(
-            f"got a brush mask of {count} samples of {sample_bits} bits; expected {expected} of 8, "
-            f"four a pixel of a {width}x{height} image"
+            f"got a brush mask of {count} samples of {sample_bits} bits; expected {expected} of 8 "
+            f"bits, four per pixel of a {width}x{height} image"
         )
     samples = _read_blocks(data, sizes, count)
     return (samples[_CHANNELS - 1 :: _CHANNELS] != 0).astype(np.uint8).reshape(height, width)
 
 
 def _read_blocks(data: bytes, sizes: list[int], count: int) -> NDArray[np.uint8]:
-    """The samples after the header. Block by block: where one begins, the last one says."""
+    """The samples after the header. Reads one block after another, as each gives its length."""
     samples = np.zeros(count, dtype=np.uint8)
     done, bit, end = 0, _HEADER_BITS, 8 * len(data)
     while done < count:
-        # A block's head and first sample have at most 27 bits: five bytes hold them.
+        # A block's fields and first sample have at most 27 bits, which fit in five bytes.
         window = int.from_bytes(data[bit // 8 : bit // 8 + 5].ljust(5, b"\0"), "big")
         window = window << bit % 8 & 0xFFFFFFFFFF
         is_run, size = window >> 39, sizes[window >> 37 & 3]
@@ -108,7 +114,7 @@ def _read_blocks(data: bytes, sizes: list[int], count: int) -> NDArray[np.uint8]
         bit += 8 if is_run else 8 * length
         if bit > end or done + length > count:
             raise InvalidInput(
-                f"got a damaged brush mask: it breaks off or overflows after {done} of {count} "
+                f"got a damaged brush mask: it ends early or overflows after {done} of {count} "
                 "samples"
             )
         if is_run:
@@ -129,7 +135,7 @@ def _header(count: int) -> NDArray[np.uint8]:
 
 
 def _bits(codes: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Codes -> their low `lengths` bits one after another, high bit first, one a uint8."""
+    """Concatenate the low `lengths` bits of `codes`, high bit first, one bit per uint8."""
     ends = np.cumsum(lengths)
     shift = np.repeat(ends, lengths) - np.arange(int(ends[-1])) - 1
     return (np.repeat(codes, lengths) >> shift & 1).astype(np.uint8)

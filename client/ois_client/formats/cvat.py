@@ -1,9 +1,9 @@
 """CVAT's masks: run lengths along the rows of the object's box, background first, then the box.
 
-    [run, run, ..., left, top, right, bottom]        # the box's last pixels included
+    [run, run, ..., left, top, right, bottom]        # right and bottom are inclusive
 
-The `points` of a CVAT shape of type "mask". The box is the tightest around the object; of an
-empty mask it is the first pixel.
+This list is the `points` of a CVAT shape of type "mask". The box is the tightest around the
+object. For an empty mask it is the first pixel.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ois_client.contract.masks import Mask, check_mask, mask_of_runs, run_length
 
 
 def box_of_mask(mask: NDArray[np.generic]) -> tuple[int, int, int, int]:
-    """(H, W) bool or 0/1 -> left, top, right, bottom of the object, its last pixels included.
+    """(H, W) bool or 0/1 -> left, top, right, bottom of the object, all inclusive.
 
-    Of an empty mask: the first pixel. Raises `InvalidInput` for what is no mask.
+    For an empty mask, the first pixel. Raises `InvalidInput` if it is not a mask.
     """
     mask = check_mask(mask)
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
@@ -34,15 +34,15 @@ def cvat_of_mask(mask: NDArray[np.generic]) -> list[int]:
     mask = check_mask(mask)
     left, top, right, bottom = box_of_mask(mask)
     box = mask[top : bottom + 1, left : right + 1]
-    # Run lengths go down columns: those of the transposed box are its rows.
+    # `run_lengths` goes down columns, so the box is transposed.
     return [*run_lengths(box.T).tolist(), left, top, right, bottom]
 
 
 def mask_of_cvat(values: Sequence[float], width: int, height: int) -> Mask:
     """CVAT's list -> (H, W) uint8 0/1 of a `width` x `height` image.
 
-    Whole numbers may be floats, as CVAT's JSON has them. Raises `InvalidInput` when the box does
-    not lie in the image or the runs do not fill it.
+    The numbers may be floats with whole values, as in CVAT's JSON. Raises `InvalidInput` if the
+    box is not inside the image or the runs do not fill the box.
     """
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -51,8 +51,8 @@ def mask_of_cvat(values: Sequence[float], width: int, height: int) -> Mask:
     fits = numbers.ndim == 1 and numbers.size >= 5 and (np.abs(numbers) <= 2**53).all()
     if not fits or (numbers % 1).any():
         raise InvalidInput(
-            "got no CVAT mask; expected a list of whole numbers, the runs and then left, top, "
-            "right, bottom"
+            "got a value that is not a CVAT mask; expected a list of whole numbers, the runs and "
+            "then left, top, right, bottom"
         )
     whole = numbers.astype(np.int64)
     left, top, right, bottom = whole[-4:].tolist()

@@ -1,8 +1,8 @@
-"""Outlines of masks, and masks of outlines.
+"""Converts masks to outlines and back.
 
-Outlines run along the edges of pixels: the pixel in column c and row r covers c..c+1 and
-r..r+1, as on a browser's canvas and in COCO's polygons. A click's frame has pixel centres at
-integers; it is half a pixel off.
+Outlines run along pixel edges: the pixel in column c and row r covers c..c+1 and r..r+1, as on
+a browser's canvas and in COCO's polygons. Clicks differ by half a pixel: their pixel centres are
+at integers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from ois_client.contract.masks import MAX_PIXELS, Mask, check_mask
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ring:
-    """One closed outline. points: (K, 2) float64, (x, y); the last joins the first.
+    """One closed outline.
 
-    hole: it bounds background inside an object.
+    points: (K, 2) float64, (x, y); the last point is connected to the first.
+    hole: whether the outline is that of background inside an object.
     """
 
     points: NDArray[np.float64]
@@ -29,13 +30,13 @@ class Ring:
 
 
 def rings_of_mask(mask: NDArray[np.generic], tolerance_px: float = 0.0) -> list[Ring]:
-    """(H, W) bool or 0/1 -> its outlines from top to bottom, objects and holes.
+    """(H, W) bool or 0/1 -> the outlines of its objects and holes, from top to bottom.
 
-    Pixels that touch at a corner alone are not connected. With `tolerance_px` 0 the rings are
-    exact: `mask_of_rings` gives the mask back. Above 0 they have fewer points and lie within that
-    distance of the exact ones (Douglas and Peucker); a ring too small for that stays exact.
+    Pixels that touch only at a corner are not connected. With `tolerance_px` 0 the rings are
+    exact: `mask_of_rings` returns the same mask. Otherwise they are simplified to within that
+    distance (Douglas-Peucker); a ring that would have fewer than 3 points stays exact.
 
-    Raises `InvalidInput` for what is no mask, or a tolerance below 0.
+    Raises `InvalidInput` if it is not a mask or the tolerance is below 0.
     """
     mask = check_mask(mask)
     if not tolerance_px >= 0:
@@ -43,7 +44,7 @@ def rings_of_mask(mask: NDArray[np.generic], tolerance_px: float = 0.0) -> list[
     rings = []
     for corners in _walk(mask):
         x, y = corners[0]
-        hole = mask[y, x] == 0  # a ring's first corner is its top left: what lies inside of it?
+        hole = mask[y, x] == 0  # the first corner is the top left, so this pixel is inside
         points = corners.astype(np.float64)
         fewer = simplify(points, tolerance_px) if tolerance_px else points
         rings.append(Ring(fewer if len(fewer) > 2 else points, bool(hole)))
@@ -51,10 +52,10 @@ def rings_of_mask(mask: NDArray[np.generic], tolerance_px: float = 0.0) -> list[
 
 
 def mask_of_rings(rings: Iterable[Ring], width: int, height: int) -> Mask:
-    """Outlines -> (H, W) uint8, 1 where a pixel's centre lies in an odd number of rings.
+    """Outlines -> (H, W) uint8, 1 where a pixel's centre lies inside an odd number of rings.
 
-    What lies outside the image is cut off. Raises `InvalidInput` for points that are not (K, 2)
-    finite numbers, or a size that no mask has.
+    Parts outside the image are cut off. Raises `InvalidInput` if points are not (K, 2) finite
+    numbers or the size is not that of a mask.
     """
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InvalidInput(
@@ -70,14 +71,14 @@ def mask_of_rings(rings: Iterable[Ring], width: int, height: int) -> Mask:
         starts.append(points)
         stops += [points[1:], points[:1]]
     rows, columns = _crossings(np.concatenate(starts), np.concatenate(stops), width, height)
-    # A toggle turns all pixels to its right; the last column is beyond the image.
+    # A toggle inverts all pixels to its right. The last column is outside the image.
     toggles = np.zeros((height, width + 1), dtype=np.uint8)
     np.bitwise_xor.at(toggles, (rows, columns), 1)
     return np.ascontiguousarray(np.bitwise_xor.accumulate(toggles, axis=1)[:, :width])
 
 
 def simplify(points: NDArray[np.float64], tolerance_px: float) -> NDArray[np.float64]:
-    """points: (K, 2), a closed ring -> those of them that keep it within the tolerance."""
+    """Simplify a closed ring, (K, 2) points, to within the tolerance (Douglas-Peucker)."""
     far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
     closed = np.concatenate([points, points[:1]])
     keep = np.zeros(len(closed), dtype=bool)
@@ -91,7 +92,7 @@ def simplify(points: NDArray[np.float64], tolerance_px: float) -> NDArray[np.flo
         along = closed[last] - closed[first]
         length = float(np.hypot(*along))
         if length:
-            # to the span's line, and beyond its ends to the end
+            # The distance is to the segment, so points past its ends project onto an end.
             place = np.clip(between @ along / length**2, 0, 1)
             between = between - place[:, None] * along
         distance = np.hypot(between[:, 0], between[:, 1])
@@ -104,10 +105,11 @@ def simplify(points: NDArray[np.float64], tolerance_px: float) -> NDArray[np.flo
 
 
 def _walk(mask: Mask) -> list[NDArray[np.int64]]:
-    """The corners (K, 2), (x, y), of each ring in order, from its top left corner to the right.
+    """The corners of each ring, (K, 2), (x, y), in order, from the top left corner to the right.
 
-    Along every line of pixel edges, corners pair up to the sides of rings: the first with the
-    second, the third with the fourth. Where two pixels touch at a corner, it counts twice.
+    On each horizontal or vertical line of pixel edges, the first and second corner are the ends of
+    one side of a ring, the third and fourth of the next, and so on. A corner at which two pixels
+    touch diagonally counts twice.
     """
     padded = np.pad(mask, 1).astype(bool)
     upper_left, upper_right = padded[:-1, :-1], padded[:-1, 1:]
@@ -120,8 +122,8 @@ def _walk(mask: Mask) -> list[NDArray[np.int64]]:
     is_second = np.zeros(int(times.sum()), dtype=bool)
     is_second[np.cumsum(times)[twice] - 1] = True
     x, y = np.repeat(xs, times), np.repeat(ys, times)
-    # Of a corner that counts twice, the first ends the side to the left, the second begins the
-    # side to the right. Upwards goes the one that bounds the pixel above.
+    # Of a corner that counts twice, the first ends the side on its left, the second begins the
+    # side on its right. The one on the boundary of the pixel above is connected upwards.
     goes_down = is_second == np.repeat(upper_left[ys, xs], times)
     down_the_columns = np.lexsort((goes_down, y, x))
     below_or_above = np.empty_like(down_the_columns)
@@ -136,7 +138,7 @@ def _walk(mask: Mask) -> list[NDArray[np.int64]]:
             continue
         here = first
         while not seen[here]:
-            beside = here ^ 1  # corners are sorted by rows: pairs are neighbours
+            beside = here ^ 1  # corners are sorted by row, so the ends of a side are neighbours
             seen[here] = seen[beside] = 1
             order += [here, beside]
             here = vertical[beside]
@@ -147,7 +149,10 @@ def _walk(mask: Mask) -> list[NDArray[np.int64]]:
 def _crossings(
     start: NDArray[np.float64], stop: NDArray[np.float64], width: int, height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where sides, (K, 2) to (K, 2), cross the lines of pixel centres -> rows, columns beyond."""
+    """Where sides from `start` to `stop`, (K, 2), cross the rows of pixel centres.
+
+    Returns the rows, and per crossing the first column whose centre is not left of it.
+    """
     upwards = start[:, 1] > stop[:, 1]
     high = np.where(upwards[:, None], stop, start)
     low = np.where(upwards[:, None], start, stop)

@@ -1,6 +1,6 @@
-"""Masks of everything in an image: one click at each point of a grid, as SAM's "everything" mode.
+"""Masks of everything in an image, as in SAM's "everything" mode: one click per grid point.
 
-grid of clicks ─► N objects a request ─► unstable and unsure ones out ─► duplicates out ─► records
+grid of clicks ─► N objects per request ─► drop low scores ─► drop duplicates ─► records
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ class OutputMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutomaticOptions:
-    """Names are SAM's where the meaning is.
+    """Options of the mask generator. Options with SAM's meaning have SAM's names.
 
     points_per_side: clicks along each side of the image.
-    points_per_batch: objects in a request; a server takes 32 by default.
-    score_thresh: least mean probability of a mask's pixels (see `mean_probability`).
-    stability_score_thresh, stability_score_offset: least IoU of the masks cut at +offset and
-    -offset (see `stability`). SAM's threshold of 0.95 is for SAM's logits: `ois-tiny` has 0.2 to
-    0.9 on photographs. So none is set; look at your network's before you set one.
-    box_nms_thresh: of masks whose boxes have a larger IoU than this, the surest stays.
+    points_per_batch: objects per request; servers accept 32 by default.
+    score_thresh: smallest mean probability of a mask's pixels (see `mean_probability`).
+    stability_score_thresh, stability_score_offset: smallest IoU of the masks thresholded at
+    +offset and -offset (see `stability`). The default keeps all masks, because SAM's 0.95 is for
+    SAM's logits: `ois-tiny` has 0.2 to 0.9 on photographs. Look at your network's scores first.
+    box_nms_thresh: of masks whose boxes have a larger IoU than this, the one with the highest
+    score is kept.
     """
 
     points_per_side: int = 16
@@ -72,7 +73,7 @@ class AutomaticOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Candidate:
-    """A mask that is sure and stable enough. rle: COCO's, so that 256 large masks fit in memory."""
+    """A mask above the thresholds. It is kept as COCO RLE so that 256 large masks fit in memory."""
 
     point: tuple[float, float]
     rle: dict[str, Any]
@@ -83,17 +84,16 @@ class _Candidate:
 
 
 class OISAutomaticMaskGenerator:
-    """In the place of `SamAutomaticMaskGenerator`; `supervision.Detections.from_sam` takes the
-    records.
+    """Replaces `SamAutomaticMaskGenerator`. `supervision.Detections.from_sam` reads its records.
 
         records = OISAutomaticMaskGenerator(client).generate("photo.jpg")
 
-    Each click is positive and the only one of its object: there is no previous mask, and order is
-    relative to that click alone. SAM's crops and its clean-up of small regions are not offered.
+    Each object has one positive click and no previous mask. SAM's crops and its removal of small
+    regions are not supported.
     """
 
     def __init__(self, client: Client, **options: Any) -> None:
-        """options: see `AutomaticOptions`. Raises `InvalidInput` for a wrong one."""
+        """options: see `AutomaticOptions`. Raises `InvalidInput` if one is wrong."""
         self._client = client
         try:
             self._options = AutomaticOptions(**options)
@@ -105,14 +105,15 @@ class OISAutomaticMaskGenerator:
     def generate(
         self, image: ImageSource, on_progress: Callable[[int, int], None] | None = None
     ) -> list[dict[str, Any]]:
-        """Segment everything -> one record a mask, the surest first.
+        """Segment everything -> one record per mask, highest score first.
 
-        image: what `Client.open` takes. on_progress: called with the clicks done and their number.
+        image: see `load_image`. on_progress: called with the number of clicks done and of all
+        clicks.
 
         A record has SAM's keys: `segmentation` (see `OutputMode`), `area` in pixels, `bbox` (x,
         y, width, height in whole pixels), `point_coords` [[x, y]], `stability_score`, `crop_box`
-        (always the whole image); and `score` in the place of SAM's `predicted_iou`, which this
-        network does not predict. Raises what `Client.open` and clicks raise.
+        (always the whole image). Instead of SAM's `predicted_iou`, which this network does not
+        predict, it has `score`. Raises what `Client.open` and `Session.click` raise.
         """
         session = self._client.open(image)
         kept: list[_Candidate] = []
@@ -142,7 +143,7 @@ class OISAutomaticMaskGenerator:
             )
         )
         if reply.logits is None:
-            raise InvalidInput("the transport gave no logits, which it was asked for")
+            raise InvalidInput("the transport returned no logits although they were requested")
         scores = mean_probability(reply.logits)
         stable = stability(reply.logits, self._options.stability_score_offset)
         enough = (scores >= self._options.score_thresh) & (
@@ -183,7 +184,7 @@ class OISAutomaticMaskGenerator:
 
 
 def point_grid(per_side: int, width: int, height: int) -> NDArray[np.float32]:
-    """Centres of per_side x per_side equal cells, row by row -> (N, 2), (x, y) in image pixels."""
+    """The centres of per_side x per_side equal cells, row by row: (N, 2), (x, y), image pixels."""
     at = (np.arange(per_side) + 0.5) / per_side
     x = np.clip(at * width - 0.5, 0, width - 1)
     y = np.clip(at * height - 0.5, 0, height - 1)
@@ -191,8 +192,11 @@ def point_grid(per_side: int, width: int, height: int) -> NDArray[np.float32]:
 
 
 def distinct_boxes(boxes: NDArray[np.float64], iou_thresh: float) -> list[int]:
-    """boxes: (N, 4), x, y, width, height, the best first -> those whose IoU with every better one
-    that is kept is at most `iou_thresh`."""
+    """Non-maximum suppression -> the indices of the boxes to keep.
+
+    boxes: (N, 4) as x, y, width, height, best first. A box is kept if its IoU with every box kept
+    before it is at most `iou_thresh`.
+    """
     kept: list[int] = []
     start, stop = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     areas = boxes[:, 2] * boxes[:, 3]

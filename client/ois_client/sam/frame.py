@@ -1,6 +1,6 @@
-"""The frame of `predict_torch`: SAM's is its resized input, ours is what the network sees.
+"""The coordinates of `predict_torch`: pixels of the network's input.
 
-Code written for SAM moves its points there with `predictor.transform`; this is that object.
+Code written for SAM converts its points with `predictor.transform`, which is a `ClickTransform`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.transport import ModelInfo
 
-#: How far outside the image float32 may move a point on its border there and back, in pixels.
+#: Largest rounding error in pixels of a point on the image's border that is converted to float32
+#: input pixels and back.
 _ROUNDING_PX = 1e-2
 
 NO_BOXES = (
-    "got a box; this network's prompts are clicks. Click on the object's middle, and negatively "
-    "on what else the box would hold"
+    "got a box; expected clicks, the only prompts of this network. Click on the middle of the "
+    "object, and negatively on other objects in the box"
 )
 
 
 class ClickTransform:
-    """In the place of SAM's `ResizeLongestSide`: points of the image to points of the input."""
+    """Replaces SAM's `ResizeLongestSide`: converts image pixels to input pixels."""
 
     def __init__(self, info: ModelInfo) -> None:
         self._longest, self._patch = info.longest, info.patch
 
     @property
     def target_length(self) -> int:
-        """Longest side of the network's input, pixels."""
+        """Longest side of the network's input in pixels."""
         return self._longest
 
     def apply_coords(
@@ -47,7 +48,7 @@ class ClickTransform:
         return fit.to_network(np.asarray(coords))
 
     def apply_coords_torch(self, coords: Any, original_size: tuple[int, ...]) -> Any:
-        """`apply_coords` of a tensor -> a float32 tensor on the same device."""
+        """`apply_coords` for a tensor -> a float32 tensor on the same device."""
         return tensor_like(coords, self.apply_coords(array_of(coords), original_size))
 
     def apply_boxes(
@@ -64,7 +65,7 @@ class ClickTransform:
 def points_of_input(coords: NDArray[np.generic], geometry: Geometry) -> NDArray[np.float32]:
     """(..., 2), (x, y) in input pixels -> float32, (x, y) in image pixels.
 
-    A point on the image's border stays there; one outside stays outside, to be refused as a click.
+    A point on the image's border stays there. A point outside stays outside and is then refused.
     """
     points = geometry.to_image(np.asarray(coords, dtype=np.float64))
     last = np.array([geometry.width - 1, geometry.height - 1], dtype=np.float32)
@@ -73,10 +74,10 @@ def points_of_input(coords: NDArray[np.generic], geometry: Geometry) -> NDArray[
 
 
 def array_of(tensor: Any) -> NDArray[Any]:
-    """A tensor -> an array. Raises `InvalidInput` for what is no tensor."""
+    """A tensor -> an array. Raises `InvalidInput` if it is not a tensor."""
     if not hasattr(tensor, "detach"):
         raise InvalidInput(
-            f"got {type(tensor).__name__}; expected a torch.Tensor. predict takes arrays"
+            f"got {type(tensor).__name__}; expected a torch.Tensor. Call predict for arrays"
         )
     array: NDArray[Any] = tensor.detach().cpu().numpy()
     return array
@@ -85,6 +86,6 @@ def array_of(tensor: Any) -> NDArray[Any]:
 def tensor_like(tensor: Any, array: NDArray[Any]) -> Any:
     """An array -> a tensor on the device of `tensor`.
 
-    torch is not imported here: whoever made a tensor has done so.
+    torch is not imported here, because the caller who made `tensor` has imported it.
     """
     return sys.modules["torch"].from_numpy(np.ascontiguousarray(array)).to(tensor.device)

@@ -1,4 +1,4 @@
-"""What a mask's logits tell beside the mask. Everywhere above 0 is object."""
+"""Scores and enlargement of a mask's logits. Logits above 0 are object."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 
 def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, h, w) -> (N), 0..1: the mean probability of each mask's own pixels, 0 for an empty one.
+    """(N, h, w) logits -> (N), 0..1: the mean probability of the pixels of each mask.
 
-    How sure the network is of what it marked. Not an estimate of the IoU: this network makes none.
+    0 for an empty mask. This measures the network's confidence in the pixels that it marked; it is
+    not an estimate of the IoU, which this network does not make.
     """
     scores = np.zeros(len(logits), dtype=np.float32)
     for row, one in enumerate(logits):
@@ -22,9 +23,10 @@ def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def stability(logits: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
-    """(N, h, w) -> (N), 0..1: IoU of the masks cut at +offset and at -offset, 0 for empty ones.
+    """(N, h, w) logits -> (N), 0..1: the IoU of the masks thresholded at +offset and -offset.
 
-    As SAM's automatic mask generator defines it, here at the network's size.
+    0 for an empty mask. The definition is that of SAM's automatic mask generator, here at the
+    network's size.
     """
     inner = (logits > offset).sum(axis=(1, 2))
     outer = (logits > -offset).sum(axis=(1, 2))
@@ -32,7 +34,7 @@ def stability(logits: NDArray[np.float32], offset: float) -> NDArray[np.float32]
 
 
 def enlarge(logits: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """(h, w) -> (height, width), bilinear with half-pixel centres, as masks are made of logits."""
+    """(h, w) -> (height, width), bilinear with half-pixel centres, as masks are computed."""
 
     def taps(size: int, source: int) -> tuple[Any, Any, Any, Any]:
         position = (np.arange(size) + 0.5) * (source / size) - 0.5

@@ -1,4 +1,4 @@
-"""`OISPredictor`: the names, arguments and return values that users of `SamPredictor` know."""
+"""`OISPredictor`: the interface of `SamPredictor` on top of a session."""
 
 from __future__ import annotations
 
@@ -23,44 +23,43 @@ from ois_client.sessions.session import Session
 #: Side of `low_res_logits` and `mask_input`, as in SAM.
 LOW_RES = 256
 
-#: A request of `predict_torch`; servers take 32 by default.
-OBJECTS_A_REQUEST = 16
+#: Most objects per request of `predict_torch`; servers accept 32 by default.
+OBJECTS_PER_REQUEST = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SamModelFacts:
-    """What code written for SAM reads from `predictor.model`."""
+    """The attributes of `predictor.model` that code written for SAM reads."""
 
     mask_threshold: float = 0.0
     image_format: str = "RGB"
 
 
 class OISPredictor:
-    """Code written for `SamPredictor` runs with `OISPredictor(client)` in its place.
+    """Replaces `SamPredictor` in code written for it.
 
         predictor = OISPredictor(Client("grpc://host:8001"))
         predictor.set_image(image)
         masks, scores, low_res_logits = predictor.predict(point_coords, point_labels)
 
-    What is different, because the network is:
+    The network differs from SAM, and so does this class:
 
-    - C, the number of masks, is always 1: there are no ambiguous alternatives, with
-      `multimask_output` or without.
-    - There are no boxes: `box` raises `InvalidInput`. Clicks are needed, a mask alone is no
-      prompt.
-    - `scores` is the mean probability that the network gives the mask's own pixels, 0 for an
-      empty mask. It is not an estimate of the IoU, and is for comparing masks of one object.
-    - `low_res_logits` cover the whole image, stretched to 256 x 256; SAM's cover it padded to
-      a square. As `mask_input` they say which patches the previous mask covers. At 256 x 256
-      thin parts may vanish: a `Session` keeps them, and sends a hundredth of the data.
+    - C, the number of masks, is always 1. `multimask_output` has no effect.
+    - Boxes are not supported: `box` raises `InvalidInput`. Clicks are required, because a mask
+      alone is not a prompt.
+    - `scores` is the mean probability of the mask's pixels, 0 for an empty mask. It can compare
+      masks of one object, but it is not an estimate of the IoU.
+    - `low_res_logits` cover the whole image stretched to 256 x 256; SAM's cover the image padded
+      to a square. As `mask_input` they tell which patches the previous mask covers. Thin parts may
+      be lost at 256 x 256. A `Session` keeps them and sends a hundredth of the data.
     - Image features stay on the server: `get_image_embedding` and `set_torch_image` raise.
 
-    Each `predict` depends on its arguments alone, as SAM's. Not for several threads at once.
+    As in SAM, the result of `predict` depends only on its arguments. Not thread-safe.
     """
 
-    #: As SAM's: masks are logits above this.
+    #: As in SAM, masks are logits above `mask_threshold`.
     model = SamModelFacts()
-    #: Where results are made. Tensors of `predict_torch` come back on their own device.
+    #: Results are computed here. `predict_torch` returns tensors on the device of its arguments.
     device = "cpu"
 
     def __init__(self, client: Client) -> None:
@@ -89,14 +88,14 @@ class OISPredictor:
         transformed_image: object,  # noqa: ARG002 - SAM's names
         original_image_size: object,  # noqa: ARG002
     ) -> NoReturn:
-        """Always raises `InvalidInput`: resizing is the server's part."""
+        """Always raises `InvalidInput`, because the server resizes the image."""
         raise InvalidInput(
-            "got an image already resized; this network takes the image itself, so that masks and "
-            "clicks keep its pixels. Call set_image with the original, (H, W, 3) uint8"
+            "got a resized image; expected the original, because clicks and masks are in its "
+            "pixels. Call set_image with the original image, (H, W, 3) uint8"
         )
 
     def reset_image(self) -> None:
-        """Forget the image."""
+        """Drop the image."""
         self._session = None
 
     @property
@@ -111,15 +110,15 @@ class OISPredictor:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """(h, w) that the network sees. Raises `InvalidInput` before `set_image`."""
+        """(h, w) of the network's input. Raises `InvalidInput` before `set_image`."""
         geometry = self._open().geometry
         return geometry.network_height, geometry.network_width
 
     def get_image_embedding(self) -> NoReturn:
-        """Always raises `InvalidInput`: there is no such array on this side."""
+        """Always raises `InvalidInput`, because features stay on the server."""
         raise InvalidInput(
             "image features stay on the server, in a form that only this network's decoder can "
-            "use; there is no embedding to get. Depth and order maps can be had: see "
+            "use; there is no embedding to return. For depth and order maps call "
             "Session.click(want_depth=True, want_order=True)"
         )
 
@@ -134,17 +133,17 @@ class OISPredictor:
         multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
         return_logits: bool = False,
     ) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
-        """Segment what the clicks mean -> masks, scores, low_res_logits.
+        """Segment one object -> masks, scores, low_res_logits.
 
         point_coords: (P, 2), (x, y) in image pixels. point_labels: (P), 1 adds, 0 removes, -1
-        is no click. mask_input: (1, 256, 256) or (256, 256), the `low_res_logits` of the call
-        before. box: must be None.
+        is no click. mask_input: (1, 256, 256) or (256, 256), the `low_res_logits` of the previous
+        call. box: must be None.
 
-        masks: (1, H, W) bool, True = object; with `return_logits` float32 logits instead,
-        above 0 = object. scores: (1) float32. low_res_logits: (1, 256, 256) float32.
+        masks: (1, H, W) bool, True = object; with `return_logits` float32 logits, > 0 = object.
+        scores: (1) float32. low_res_logits: (1, 256, 256) float32.
 
-        Raises `InvalidInput` and its kinds for wrong arguments or before `set_image`, and what
-        the client's transport raises.
+        Raises `InvalidInput` or a subclass for wrong arguments or before `set_image`, and the
+        errors of the client's transport.
         """
         if box is not None:
             raise InvalidInput(NO_BOXES)
@@ -168,14 +167,14 @@ class OISPredictor:
         multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
         return_logits: bool = False,
     ) -> tuple[Any, Any, Any]:
-        """`predict` for B objects of the image at once, tensors in and out; C = 1.
+        """`predict` for B objects of the image at once, with tensors as arguments and results.
 
-        point_coords: (B, P, 2), (x, y) in input pixels, as `transform.apply_coords_torch` makes
-        them. point_labels: (B, P). mask_input: (B, 1, 256, 256), for all B objects or None.
+        point_coords: (B, P, 2), (x, y) in input pixels, as returned by
+        `transform.apply_coords_torch`. point_labels: (B, P). mask_input: (B, 1, 256, 256) or None.
 
         masks: (B, 1, H, W) bool, or float32 logits. scores: (B, 1) float32. low_res_logits:
-        (B, 1, 256, 256) float32. All on the device of `point_coords`. Needs torch at the
-        caller's side alone. Raises what `predict` raises.
+        (B, 1, 256, 256) float32. All are on the device of `point_coords`. The client itself does
+        not need torch. Raises what `predict` raises.
         """
         if boxes is not None:
             raise InvalidInput(NO_BOXES)
@@ -201,12 +200,12 @@ class OISPredictor:
         parts = [
             self._predict(
                 session,
-                points[start : start + OBJECTS_A_REQUEST],
-                labels[start : start + OBJECTS_A_REQUEST],
-                None if low_res is None else low_res[start : start + OBJECTS_A_REQUEST],
+                points[start : start + OBJECTS_PER_REQUEST],
+                labels[start : start + OBJECTS_PER_REQUEST],
+                None if low_res is None else low_res[start : start + OBJECTS_PER_REQUEST],
                 return_logits=return_logits,
             )
-            for start in range(0, max(len(points), 1), OBJECTS_A_REQUEST)
+            for start in range(0, max(len(points), 1), OBJECTS_PER_REQUEST)
         ]
         masks, scores, logits = (
             tensor_like(point_coords, np.concatenate(arrays)[:, None])
@@ -241,7 +240,7 @@ class OISPredictor:
         reply = session.send(request)
         logits = reply.logits
         if logits is None:
-            raise InvalidInput("the transport gave no logits, which it was asked for")
+            raise InvalidInput("the transport returned no logits although they were requested")
         masks: NDArray[Any] = reply.masks.astype(bool)
         if return_logits:
             masks = np.stack([enlarge(one, fit.height, fit.width) for one in logits])
@@ -254,7 +253,7 @@ class OISPredictor:
 
 
 NO_CLICKS = (
-    "got no point_coords, or no point_labels; expected at least one click. A mask alone is no "
+    "got no point_coords or no point_labels; expected at least one click. A mask alone is not a "
     "prompt of this network"
 )
 
@@ -262,13 +261,13 @@ NO_CLICKS = (
 def _points(
     coords: ArrayLike | None, labels: ArrayLike | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """SAM's (P, 2) and (P) as arrays of these shapes; `unpack_clicks` checks the rest."""
+    """Coordinates (P, 2) and labels (P) as arrays. `unpack_clicks` checks their values."""
     if coords is None or labels is None:
         raise InvalidInput(NO_CLICKS)
     try:
         points, signs = np.asarray(coords), np.asarray(labels)
     except ValueError as error:
-        raise InvalidClick(f"got clicks that are no array: {error}") from error
+        raise InvalidClick(f"got clicks that are not an array: {error}") from error
     if points.ndim != 2 or signs.ndim != 1:
         raise InvalidClick(
             f"got point_coords of shape {points.shape} and point_labels of shape {signs.shape}; "

@@ -123,14 +123,14 @@ def test_colours_and_sizes(predictor):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"box": [0, 0, 5, 5]}, InvalidInput, "prompts are clicks"),
+        ({"box": [0, 0, 5, 5]}, InvalidInput, "expected clicks"),
         ({}, InvalidInput, "at least one click"),
         ({"point_coords": POINTS}, InvalidInput, "no point_labels"),
         ({"mask_input": np.zeros((1, 256, 256), np.float32)}, InvalidInput, "A mask alone"),
         ({"point_coords": POINTS[0], "point_labels": LABELS}, InvalidClick, r"shape \(2,\)"),
         ({"point_coords": POINTS, "point_labels": [1, 0]}, InvalidClick, "labels of shape"),
         ({"point_coords": POINTS, "point_labels": [2]}, InvalidClick, "Boxes are not prompts"),
-        ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, InvalidClick, "no array"),
+        ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, InvalidClick, "not an array"),
         ({"point_coords": [[120, 3]], "point_labels": [1]}, InvalidClick, "outside"),
         ({"point_coords": [[np.nan, 3]], "point_labels": [1]}, InvalidClick, "finite"),
         ({"point_coords": [["a", "b"]], "point_labels": [1]}, InvalidClick, "numbers"),

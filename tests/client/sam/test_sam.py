@@ -169,7 +169,7 @@ def test_a_batch_is_its_objects_one_by_one(ours: OISPredictor) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"boxes": torch.zeros(1, 4)}, InvalidInput, "prompts are clicks"),
+        ({"boxes": torch.zeros(1, 4)}, InvalidInput, "expected clicks"),
         ({"point_coords": None}, InvalidInput, "at least one click"),
         ({"point_coords": [[[1, 2]]]}, InvalidInput, "expected a torch.Tensor"),
         ({"point_coords": torch.zeros(1, 2)}, InvalidClick, r"shape \(1, 2\)"),
@@ -190,11 +190,11 @@ def test_wrong_batches_are_explained(
         ours.predict_torch(**{**right, **arguments})
 
 
-def test_what_this_network_has_not_says_so(ours: OISPredictor) -> None:
+def test_unsupported_features_of_sam_are_refused_with_an_explanation(ours: OISPredictor) -> None:
     with pytest.raises(InvalidInput, match="set_image with the original"):
         ours.set_torch_image(torch.zeros(1, 3, 64, 64), (64, 64))
     for boxes in (ours.transform.apply_boxes, ours.transform.apply_boxes_torch):
-        with pytest.raises(InvalidInput, match="prompts are clicks"):
+        with pytest.raises(InvalidInput, match="expected clicks"):
             boxes(np.zeros((1, 4)), (HEIGHT, WIDTH))
     with pytest.raises(InvalidInput, match="stay on the server"):
         ours.get_image_embedding()
