@@ -1,4 +1,4 @@
-"""A transport whose masks are disks around the clicks, for tests of sessions without a network."""
+"""A transport without a network whose masks are disks around the clicks, for tests of sessions."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ RADIUS = 8
 
 
 class Disks:
-    """A transport without a network: positive clicks draw disks, negative ones erase them."""
+    """Positive clicks draw disks, negative clicks erase them."""
 
     def __init__(self) -> None:
         self.images: dict[str, Geometry] = {}

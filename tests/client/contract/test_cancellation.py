@@ -1,4 +1,4 @@
-"""Giving a call up: at once where it can be, and never half."""
+"""A cancelled call ends at once where the transport can do that, and never changes the session."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from ois_client.contract.transport import Cancellation
 from support.disks import IMAGE, Disks, disks
 
 
-def test_what_waits_is_called_once_whenever_it_came():
+def test_a_callback_is_called_once_before_or_after_the_cancellation():
     cancellation, called = Cancellation(), []
     cancellation.then(lambda: called.append("before"))
     cancellation.check()
@@ -25,7 +25,7 @@ def test_what_waits_is_called_once_whenever_it_came():
         cancellation.check()
 
 
-def test_a_pause_ends_when_it_is_cancelled():
+def test_a_sleep_ends_when_it_is_cancelled():
     cancellation = Cancellation()
     timer = threading.Timer(0.05, cancellation.cancel)
     timer.start()
@@ -38,7 +38,7 @@ def test_a_pause_ends_when_it_is_cancelled():
 
 
 class Slow(Disks):
-    """Cannot be interrupted, as engines in this process cannot."""
+    """A transport that cannot be interrupted, like engines in this process."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ class Slow(Disks):
         return super().click(request, picture)
 
 
-def test_an_answer_of_a_superseded_click_is_dropped():
+def test_the_reply_to_a_superseded_click_is_dropped():
     transport = Slow()
     session = Session(transport, load_image(IMAGE))
     with ThreadPoolExecutor(3) as pool:
@@ -66,7 +66,7 @@ def test_an_answer_of_a_superseded_click_is_dropped():
                 call.result(5)
         np.testing.assert_array_equal(latest.result(5), disks(session.clicks()))
     assert [click.x for click in session.clicks()] == [40]
-    assert len(transport.requests) == 2  # the one that waited was never sent
+    assert len(transport.requests) == 2  # the waiting click was never sent
 
 
 def test_a_click_without_supersede_waits_its_turn():

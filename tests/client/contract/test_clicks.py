@@ -1,4 +1,4 @@
-"""Clicks become arrays and come back unchanged; wrong ones are refused before anything is sent."""
+"""Clicks become arrays and back without change; wrong ones are refused before anything is sent."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_slots_hold_positives_first_and_negatives_from_24_in_click_order(objects
 
 
 @pytest.mark.parametrize("positive", [True, False])
-def test_24_clicks_of_a_sign_fit_and_the_25th_does_not(positive):
+def test_24_clicks_of_one_sign_are_accepted_and_25_are_not(positive):
     clicks = [Click(1, 1, positive)] * SLOTS_PER_SIGN
     pack_clicks([clicks], WIDTH, HEIGHT)
     with pytest.raises(TooManyClicks, match="got 25"):
@@ -118,7 +118,7 @@ def test_arrays_from_outside_are_checked_again(points, labels, message):
 
 @PROPERTY
 @given(OBJECTS)
-def test_placing_the_arrays_of_clicks_is_placing_the_clicks(objects):
+def test_placing_arrays_gives_the_same_slots_as_placing_clicks(objects):
     packed = pack_clicks(objects, WIDTH, HEIGHT)
     expected = fill_slots(objects, GEOMETRY)
     for got, want in zip(place_clicks(*packed, GEOMETRY), expected, strict=True):
@@ -171,6 +171,6 @@ def test_a_click_written_as_text(text, click):
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2,3", "1,2,+,4", "a,b", "1;2"])
-def test_text_that_is_no_click_is_refused_with_an_example(text):
+def test_text_that_is_not_a_click_is_refused_with_an_example(text):
     with pytest.raises(InvalidClick, match="512,300,-"):
         Click.parse(text)

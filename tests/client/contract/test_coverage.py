@@ -1,4 +1,4 @@
-"""Coverage is 0 exactly where a patch has no foreground and 255 exactly where no background."""
+"""Coverage is 0 only in patches without foreground and 255 only in patches without background."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def cells(size: int, count: int) -> list[np.ndarray]:
 @given(
     st.integers(40, 200), st.integers(40, 200), st.integers(0, 2**31), st.sampled_from([0, 1, 2])
 )
-def test_the_ends_are_exact(width, height, seed, kind):
-    """For images of at least one pixel a patch, however few pixels differ."""
+def test_0_and_255_are_exact(width, height, seed, kind):
+    """For images with at least one pixel per patch, however few pixels differ."""
     geometry = Geometry.fit(width, height, longest=140)
     rng = np.random.default_rng(seed)
     if kind == 2:
         mask = rng.integers(0, 2, (height, width)).astype(np.uint8)
-    else:  # all background (foreground) but a few pixels
+    else:  # all background (or foreground) except for a few pixels
         mask = np.full((height, width), kind, dtype=np.uint8)
         mask[rng.integers(0, height, 4), rng.integers(0, width, 4)] ^= 1
     coverage = coverage_of_mask(mask, geometry)
@@ -54,7 +54,7 @@ def test_full_and_empty_masks_of_any_size(size):
 
 
 @pytest.mark.parametrize("background", [0, 1])
-def test_one_pixel_of_a_large_image_is_seen(background):
+def test_one_pixel_of_a_large_image_changes_the_coverage(background):
     geometry = Geometry.fit(4000, 3000, longest=518)
     mask = np.full((3000, 4000), background, dtype=np.uint8)
     mask[1605, 2160] = 1 - background
@@ -64,7 +64,7 @@ def test_one_pixel_of_a_large_image_is_seen(background):
     assert (coverage == 255 * background).sum() == coverage.size - 1
 
 
-def test_shares_in_between_are_never_an_end():
+def test_other_fractions_are_never_0_or_255():
     shares = np.array([0.0, 1e-9, 0.001, 0.5, 0.999, 1 - 1e-5, 1.0])
     assert quantise_share(shares).tolist() == [0, 1, 1, 128, 254, 254, 255]
 

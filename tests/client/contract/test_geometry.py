@@ -1,4 +1,4 @@
-"""The mapping image <-> network <-> patch grid is exact for every size of image."""
+"""The mapping image <-> network <-> patch grid is exact for every image size."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ LONGEST = st.sampled_from([70, 252, 518, 1022])
 @example(1, 8192, 1022)
 @example(8191, 1, 70)
 @example(1, 1, 518)
-def test_network_size_is_multiples_of_the_patch_with_the_longest_side_as_asked(w, h, longest):
+def test_network_sides_are_multiples_of_the_patch_and_the_longest_is_as_requested(w, h, longest):
     geometry = Geometry.fit(w, h, longest=longest)
     sides = np.array([geometry.network_width, geometry.network_height])
     assert (sides % 14 == 0).all()
@@ -39,7 +39,7 @@ def test_a_point_survives_image_to_network_and_back(w, h, longest, u, v):
     there = geometry.to_network(point)
     assert (there >= -0.5).all()
     assert (there <= np.array([geometry.network_width, geometry.network_height]) - 0.5).all()
-    # float32 network pixels, scaled back up: half a last bit each way
+    # network pixels are float32: an error of half a unit in the last place each way
     scale = max(w / geometry.network_width, h / geometry.network_height, 1)
     np.testing.assert_allclose(geometry.to_image(there), point, rtol=3e-7, atol=7e-5 * scale)
 
@@ -58,7 +58,7 @@ def test_a_point_lies_in_the_patch_that_covers_it(w, h, longest, u, v):
 @PROPERTY
 @given(st.integers(37, 8192), st.integers(37, 8192))
 def test_corner_pixels_lie_in_the_corner_patches(w, h):
-    """Where a patch is at least a pixel; a larger pixel lies in the patch of its centre."""
+    """If a patch has at least one pixel. A larger pixel lies in the patch of its centre."""
     geometry = Geometry.fit(w, h, longest=518)
     assert geometry.to_grid(np.zeros(2)).tolist() == [0, 0]
     last = [geometry.grid_width - 1, geometry.grid_height - 1]
@@ -89,7 +89,7 @@ def test_network_sizes_off_the_patch_grid_are_refused(longest):
 def test_position_matrices_are_torchs_bicubic_interpolation_with_dinov2s_offset(gh, gw, table):
     positions = torch.randn(1, 3, table, table, generator=torch.Generator().manual_seed(gh * gw))
     if gh == gw == table:
-        expected = positions  # as DINOv2: no interpolation for its own size
+        expected = positions  # as in DINOv2, no interpolation for the size of the table
     else:
         scale = ((gh + 0.1) / table, (gw + 0.1) / table)
         expected = torch.nn.functional.interpolate(positions, scale_factor=scale, mode="bicubic")
@@ -103,7 +103,7 @@ def test_position_matrices_are_torchs_bicubic_interpolation_with_dinov2s_offset(
 
 
 def test_the_offset_matters():
-    """Without DINOv2's 0.1 the positions are visibly others: it must not be dropped."""
+    """Without DINOv2's 0.1 the positions differ visibly, so it must not be dropped."""
     geometry = Geometry(73 * 14, 41 * 14, 73, 41)
     with_offset, _ = geometry.position_matrices(37)
     without, _ = geometry.position_matrices(37, offset=0.0)

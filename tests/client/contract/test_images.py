@@ -1,4 +1,4 @@
-"""Every picture a user may bring becomes upright RGB, or an `InvalidImage` that says why not."""
+"""Every image becomes upright RGB or an `InvalidImage` that says why not."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def encoded(picture, form="PNG", **options):
 
 
 def pixels(picture, form="PNG", **options):
-    """Through the file: header size and decoded size must agree."""
+    """Write and read a file; the sizes of the header and of the pixels must agree."""
     loaded = load_image(encoded(picture, form, **options))
     result = loaded.pixels()
     assert result.shape == (loaded.height, loaded.width, 3)
@@ -36,7 +36,7 @@ def pixels(picture, form="PNG", **options):
 
 # -- orientation -------------------------------------------------------------------------------
 
-# What a viewer shows for each EXIF orientation, from the standard's "row 0 is, column 0 is".
+# The upright image for each EXIF orientation, from the standard's table of row 0 and column 0.
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -81,7 +81,7 @@ def test_jpeg_and_a_pil_image_are_turned_upright_too(orientation):
     assert as_pil.format == "raw"
 
 
-def test_exif_after_the_pixels_of_a_png_counts():
+def test_exif_after_the_pixels_of_a_png_is_read():
     data = encoded(Image.fromarray(COLOUR))
     body = exif(6).tobytes().removeprefix(b"Exif\x00\x00")
     chunk = struct.pack(">I", len(body)) + b"eXIf" + body
@@ -92,12 +92,12 @@ def test_exif_after_the_pixels_of_a_png_counts():
     np.testing.assert_array_equal(loaded.pixels(), UPRIGHT[6](COLOUR))
 
 
-def test_damaged_exif_does_not_cost_the_picture():
+def test_an_image_with_damaged_exif_is_read():
     data = encoded(Image.fromarray(COLOUR), exif=b"Exif\x00\x00II*\x00\xff\xff")
     np.testing.assert_array_equal(load_image(data).pixels(), COLOUR)
 
 
-# -- kinds of pixels ---------------------------------------------------------------------------
+# -- pixel formats -----------------------------------------------------------------------------
 
 GREY = COLOUR[..., 0]
 ALPHA = COLOUR[..., 1]
@@ -175,7 +175,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
         np.testing.assert_array_equal(load_image(source).pixels(), rgb_of(np.array(expected)))
 
 
-def test_tiffs_with_white_as_zero_or_12_bits_a_sample():
+def test_tiffs_with_white_as_zero_or_12_bits_per_sample():
     def short_tag(tag, value):
         return struct.pack("<HHIH", tag, 3, 1, value)
 
@@ -203,7 +203,7 @@ def test_32_bit_grey_is_refused_because_its_white_is_unknown(kind):
 
 
 @pytest.mark.parametrize(("form", "options"), [("GIF", {}), ("PNG", {}), ("TIFF", {})])
-def test_of_an_animation_the_first_picture_counts(form, options):
+def test_the_first_picture_of_an_animation_is_used(form, options):
     first, second = Image.fromarray(GREY), Image.fromarray(255 - GREY)
     got = pixels(first, form, save_all=True, append_images=[second], **options)
     np.testing.assert_array_equal(got, rgb_of(GREY))
@@ -232,7 +232,7 @@ def test_webp_sizes_come_from_all_three_kinds_of_header():
 # -- raw pictures and digests ------------------------------------------------------------------
 
 
-def test_arrays_travel_raw():
+def test_arrays_are_sent_raw():
     for array, expected in ((COLOUR, COLOUR), (GREY, rgb_of(GREY)), (COLOUR[::-1, ::2], None)):
         loaded = load_image(array)
         assert loaded.format == "raw"
@@ -258,7 +258,7 @@ def test_other_arrays_are_refused_with_what_was_got(array):
         load_image(array)
 
 
-def test_the_digest_names_form_shape_and_content(tmp_path):
+def test_the_digest_depends_on_format_shape_and_content(tmp_path):
     data = encoded(Image.fromarray(COLOUR))
     (tmp_path / "a.png").write_bytes(data)
     same = {load_image(source).digest for source in (data, bytearray(data), memoryview(data))}
@@ -291,7 +291,7 @@ def test_pixels_cannot_be_changed_under_the_digest():
 
 
 def png_header(width, height):
-    """A PNG that claims a size and holds nothing."""
+    """A PNG with a size in its header and no pixels."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
     return (
@@ -320,13 +320,13 @@ def webp_header(width, height):
         ),
     ],
 )
-def test_a_bomb_is_refused_from_its_header_with_size_and_limit(data, size):
+def test_a_decompression_bomb_is_refused_by_its_header_with_size_and_limit(data, size):
     with pytest.raises(InvalidImage, match=f"{size}.*limit is {2**28}"):
         load_image(data)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
-def test_the_callers_limit_counts_and_pillows_global_one_does_not(form, monkeypatch):
+def test_the_callers_limit_applies_and_pillows_global_one_does_not(form, monkeypatch):
     data = encoded(Image.new("RGB", (40, 30), "white"), form)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 601)  # WebP keeps Pillow's own limit, twice this
     assert load_image(data, ImageLimits(max_pixels=1200)).pixels().shape == (30, 40, 3)
@@ -342,7 +342,7 @@ def test_tiffs_beyond_twice_pillows_limit_decode(monkeypatch):
         pixels(Image.new("RGB", (40, 30), "white"), "TIFF", **options)
 
 
-def test_threads_may_have_limits_of_their_own():
+def test_threads_can_have_different_limits():
     data = encoded(Image.fromarray(COLOUR))
 
     def accepted(limit):

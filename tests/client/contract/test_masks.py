@@ -1,4 +1,4 @@
-"""Every form of a mask gives the same mask back, and agrees with its reference library."""
+"""Every encoding of a mask is exact both ways and agrees with its reference library."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def reference(mask):
 @example(mask=EDGES[1])
 @example(mask=EDGES[3])
 @example(mask=EDGES[4])
-def test_every_form_gives_the_same_mask_back(form, mask):
+def test_every_format_gives_the_same_mask_back(form, mask):
     height, width = mask.shape
     back = decode_mask(encode_mask(mask, form), form, width, height)
     assert back.dtype == np.uint8
@@ -123,7 +123,7 @@ def test_known_bytes():
 
 
 def test_masks_of_a_large_picture_are_fast():
-    """No Python loop over pixels or runs: 1.5 million runs take well under a second."""
+    """There is no Python loop over pixels or runs: 1.5 million runs take well under a second."""
     noise = np.random.default_rng(0).integers(0, 2, (1500, 2000), dtype=np.uint8)
     begin = time.perf_counter()
     for form in (MaskFormat.PACKED, MaskFormat.COCO_RLE):
@@ -221,7 +221,7 @@ def test_masks_of_another_image_are_refused():
         decode_mask(b"{", MaskFormat.COCO_COUNTS, 4, 3)
 
 
-def test_formats_carry_the_facts_a_writer_needs():
+def test_formats_have_a_media_type_and_a_suffix():
     assert MaskFormat("png") is MaskFormat.PNG
     assert f"{MaskFormat.COCO_RLE}" == "coco-rle"
     assert MaskFormat.PNG.media_type == "image/png"

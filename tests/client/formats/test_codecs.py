@@ -1,4 +1,4 @@
-"""Brush RLE, CVAT's RLE and polygons: exact both ways, and as their own packages write them."""
+"""Brush RLE, CVAT's RLE and polygons are exact both ways and equal to those of their packages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_brush_masks_are_byte_for_byte_label_studio_s(case: dict[str, Any]) -> N
 
 @PROPERTY
 @given(mask=MASKS)
-def test_brush_masks_come_back(mask: np.ndarray) -> None:
+def test_brush_masks_are_exact_both_ways(mask: np.ndarray) -> None:
     height, width = mask.shape
     back = mask_of_brush(brush_of_mask(mask), width, height)
     assert back.dtype == np.uint8
@@ -68,7 +68,7 @@ def test_brush_masks_come_back(mask: np.ndarray) -> None:
 @PROPERTY
 @given(mask=MASKS)
 def test_brush_masks_are_those_of_label_studio_s_package(mask: np.ndarray) -> None:
-    """Its newest versions want NumPy 2, so it is no requirement of the tests."""
+    """The tests do not require the package, because its newest versions need NumPy 2."""
     brush = pytest.importorskip("label_studio_sdk.converter.brush")
     assert brush_of_mask(mask) == brush.mask2rle(mask * 255)
     samples = brush.decode_rle(brush_of_mask(mask))
@@ -76,7 +76,7 @@ def test_brush_masks_are_those_of_label_studio_s_package(mask: np.ndarray) -> No
 
 
 def brush_blocks(count: int, *blocks: tuple[int, int, list[int]], sizes: str = "2,3,7,15") -> list:
-    """A stream by hand. Blocks: a run or not, index of the size, samples (run: length, value)."""
+    """A stream of blocks: run or not, index of the size, samples (of a run: length, value)."""
     widths = [int(size) + 1 for size in sizes.split(",")]
     bits = f"{count:032b}{7:05b}" + "".join(f"{width - 1:04b}" for width in widths)
     for is_run, size, values in blocks:
@@ -87,8 +87,8 @@ def brush_blocks(count: int, *blocks: tuple[int, int, list[int]], sizes: str = "
     return [int(bits[start : start + 8], 2) for start in range(0, len(bits), 8)]
 
 
-def test_what_people_draw_is_read_by_its_alpha() -> None:
-    """Drawn regions have samples one by one and half transparent borders; sizes may differ."""
+def test_drawn_masks_are_read_by_their_alpha() -> None:
+    """Drawn regions have separate samples, half-transparent borders and other length sizes."""
     pixel = [10, 20, 30]
     stream = brush_blocks(
         16, (0, 0, [*pixel, 0, *pixel, 1]), (1, 1, [4, 200]), (0, 3, [0, 0, 0, 0]), sizes="3,4,7,2"
@@ -107,7 +107,7 @@ def test_what_people_draw_is_read_by_its_alpha() -> None:
         (brush_of_mask(np.ones((2, 3), np.uint8)), "24 samples of 8 bits; expected 16"),
         (brush_blocks(16, (1, 1, [15, 255])), "ends early or overflows after 15 of 16"),
         (brush_blocks(16, (1, 2, [17, 255])), "overflows after 0"),
-        (brush_blocks(16, (0, 1, [1] * 16))[:-1], "breaks off"),
+        (brush_blocks(16, (0, 1, [1] * 16))[:-1], "ends early"),
     ],
 )
 def test_damaged_brush_masks_are_refused(values: Any, message: str) -> None:
@@ -202,7 +202,7 @@ def test_pixels_that_touch_at_a_corner_are_two_objects(turn: int) -> None:
     diagonal = np.rot90(np.eye(2, dtype=np.uint8), turn)
     rings = rings_of_mask(diagonal)
     assert [(len(ring.points), ring.hole) for ring in rings] == [(4, False), (4, False)]
-    # The background's corners do connect: one hole, not two.
+    # Background pixels are connected at corners, so there is one hole, not two.
     rings = rings_of_mask(np.pad(1 - diagonal, 1, constant_values=1))
     assert [(len(ring.points), ring.hole) for ring in rings] == [(4, False), (8, True)]
 
@@ -233,7 +233,7 @@ def test_outlines_beyond_the_image_are_cut_off() -> None:
 
 
 @pytest.mark.parametrize("points", [np.zeros((3, 3)), np.zeros(4), np.full((3, 2), np.nan)])
-def test_what_is_no_outline_is_refused(points: np.ndarray) -> None:
+def test_points_that_are_not_an_outline_are_refused(points: np.ndarray) -> None:
     with pytest.raises(InvalidInput, match="expected \\(K, 2\\) finite numbers"):
         mask_of_rings([Ring(points, False)], 4, 4)
 

@@ -1,4 +1,4 @@
-"""Masks of everything: one click at each point of a grid, N objects a request, no duplicates."""
+"""Masks of everything: one click per grid point, N objects per request, no duplicates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = {"box_nms_thresh": 1.0}
 
 
 class Noting:
-    """A local transport that notes how many objects each click had."""
+    """A local transport that records how many objects each click had."""
 
     def __init__(self, inner: LocalTransport) -> None:
         self.objects: list[int] = []
@@ -70,7 +70,7 @@ def test_the_grid_is_256_clicks_in_batches_on_an_image_encoded_once(
     assert transport.objects == [7, 7, 7, 4]
 
 
-def test_every_record_is_that_of_a_click_at_its_point(client: Client) -> None:
+def test_every_record_equals_a_click_at_its_point(client: Client) -> None:
     records = generate(client, points_per_side=4, **ALL)
     assert len(records) == 16
     scores = [record["score"] for record in records]
@@ -91,7 +91,7 @@ def test_every_record_is_that_of_a_click_at_its_point(client: Client) -> None:
         assert "predicted_iou" not in record
 
 
-def test_segmentations_come_in_sam_s_three_forms(client: Client) -> None:
+def test_segmentations_have_sam_s_three_forms(client: Client) -> None:
     binary = generate(client, points_per_side=3, **ALL)
     for mode in ("uncompressed_rle", "coco_rle"):
         records = generate(client, points_per_side=3, output_mode=mode, **ALL)
@@ -119,7 +119,7 @@ def test_thresholds_drop_masks(client: Client) -> None:
                     stability_score_thresh=1.0) == []  # fmt: skip
 
 
-def test_stability_is_the_iou_of_two_cuts() -> None:
+def test_stability_is_the_iou_at_two_thresholds() -> None:
     logits = np.array([[[3.0, 0.5, -0.5, -3.0]], [[-3.0, -3.0, -3.0, -3.0]]], dtype=np.float32)
     assert stability(logits, 1.0).tolist() == pytest.approx([1 / 3, 0.0])
     assert stability(logits, 0.0).tolist() == [1.0, 0.0]
@@ -128,14 +128,14 @@ def test_stability_is_the_iou_of_two_cuts() -> None:
     assert mean_probability(logits)[0] == pytest.approx(expected)
 
 
-def test_points_are_the_middles_of_equal_cells() -> None:
+def test_points_are_the_centres_of_equal_cells() -> None:
     assert point_grid(2, 8, 4).tolist() == [[1.5, 0.5], [5.5, 0.5], [1.5, 2.5], [5.5, 2.5]]
     assert point_grid(1, 1, 1).tolist() == [[0, 0]]
     many = point_grid(16, 3, 2)
     assert (many.min(), many[:, 0].max(), many[:, 1].max()) == (0, 2, 1)
 
 
-def test_of_overlapping_boxes_the_first_stays() -> None:
+def test_the_first_of_overlapping_boxes_is_kept() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [5, 0, 10, 10], [40, 40, 2, 2]], float)
     assert distinct_boxes(boxes, 0.7) == [0, 2, 3]  # IoU 9/11, then 5/15
     assert distinct_boxes(boxes, 1.0) == [0, 1, 2, 3]
@@ -160,7 +160,7 @@ def test_wrong_options_are_explained(client: Client, options: dict, message: str
         OISAutomaticMaskGenerator(client, **options)
 
 
-def test_an_image_of_one_pixel_and_a_file_that_is_none(client: Client) -> None:
+def test_an_image_of_one_pixel_works_and_a_missing_file_is_refused(client: Client) -> None:
     tiny = np.full((1, 1, 3), 7, dtype=np.uint8)
     [record] = OISAutomaticMaskGenerator(client).generate(tiny)
     assert record["segmentation"].tolist() == [[True]]

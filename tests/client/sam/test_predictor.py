@@ -1,4 +1,4 @@
-"""`OISPredictor`: code written for SAM's predictor runs, and what differs says so."""
+"""Code written for SAM's predictor runs with `OISPredictor`; differences raise clear errors."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_a_prediction_is_the_session_s_first_click(client, predictor):
 
 
 def test_the_previous_mask_reaches_the_network_as_coverage(predictor):
-    """The tiny engines grow their disk by the mean coverage of the previous mask."""
+    """The tiny engines enlarge their disk by the mean coverage of the previous mask."""
     alone, _, low_res = predictor.predict(POINTS, LABELS)
     grown, _, _ = predictor.predict(POINTS, LABELS, mask_input=low_res)
     full, _, _ = predictor.predict(POINTS, LABELS, mask_input=np.full((256, 256), 1.0))
@@ -74,7 +74,7 @@ def test_the_previous_mask_reaches_the_network_as_coverage(predictor):
     np.testing.assert_array_equal(again, alone)
 
 
-def test_logits_scores_and_masks_say_the_same(predictor):
+def test_logits_scores_and_masks_agree(predictor):
     masks, scores, low_res = predictor.predict(POINTS, LABELS)
     logits, same, _ = predictor.predict(POINTS, LABELS, return_logits=True)
     assert (logits.shape, logits.dtype) == ((1, HEIGHT, WIDTH), np.float32)
@@ -150,7 +150,7 @@ def test_a_mask_of_another_form_is_refused(predictor, mask):
         predictor.predict(POINTS, LABELS, mask_input=mask)
 
 
-def test_padding_labels_are_no_clicks(predictor):
+def test_padding_labels_are_ignored(predictor):
     points, labels = np.array([[60, 45], [0, 0]]), np.array([1, -1])
     padded = predictor.predict(points, labels)[0]
     np.testing.assert_array_equal(padded, predictor.predict(POINTS, LABELS)[0])
@@ -168,6 +168,6 @@ def test_an_image_the_server_forgot_is_sent_again(client, predictor):
     np.testing.assert_array_equal(predictor.predict(POINTS, LABELS)[0], before)
 
 
-def test_predicting_leaves_no_clicks_behind(predictor):
+def test_predicting_does_not_add_clicks_to_the_session(predictor):
     predictor.predict(POINTS, LABELS)
     assert predictor._open().clicks() == ()

@@ -1,4 +1,4 @@
-"""A cancelled task learns of no mask, so its session has no click, whenever the cancel comes."""
+"""A cancelled task gets no mask, so its session gets no click, whenever the cancellation comes."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from support.disks import IMAGE, Disks, disks
 
 
 class Slow:
-    """`Disks` on an event loop; `when_answered` is called as the answer of a click leaves."""
+    """`Disks` on an event loop. `when_answered` is called just before a click returns its reply."""
 
     def __init__(self):
         self.disks = Disks()
@@ -32,7 +32,7 @@ class Slow:
         self.disks.close()
 
 
-def test_a_cancel_between_the_answer_and_the_task_that_waits_for_it_leaves_no_click():
+def test_a_cancellation_between_the_reply_and_the_waiting_task_leaves_no_click():
     async def main():
         transport = Slow()
         async with AsyncClient(transport) as client:
@@ -41,16 +41,16 @@ def test_a_cancel_between_the_answer_and_the_task_that_waits_for_it_leaves_no_cl
             before, reply = session.mask(), session.last_reply
             task = asyncio.create_task(session.click(40, 20))
             loop = asyncio.get_running_loop()
-            # Runs when the answer is there, and before the task goes on.
+            # Runs after the reply has arrived and before the task continues.
             transport.when_answered = lambda: loop.call_soon(task.cancel)
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert len(transport.disks.requests) == 2  # it was answered
+            assert len(transport.disks.requests) == 2  # both were answered
             assert len(session.clicks()) == 1
             np.testing.assert_array_equal(session.mask(), before)
             assert session.last_reply is reply
             transport.when_answered = lambda: None
-            async with asyncio.timeout(5):  # nobody holds the session
+            async with asyncio.timeout(5):  # the session is not locked
                 await session.click(60, 20)
             np.testing.assert_array_equal(session.mask(), disks(session.clicks()))
             assert [click.x for click in session.clicks()] == [20, 60]
@@ -58,7 +58,7 @@ def test_a_cancel_between_the_answer_and_the_task_that_waits_for_it_leaves_no_cl
     asyncio.run(main())
 
 
-def test_clicks_that_wait_for_each_other_build_on_what_was_kept():
+def test_concurrent_clicks_build_on_each_other():
     async def main():
         async with AsyncClient(Slow()) as client:
             session = await client.open(IMAGE)

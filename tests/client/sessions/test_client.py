@@ -1,4 +1,7 @@
-"""The address picks the transport by its scheme; wrong addresses and servers are explained."""
+"""The scheme of an address selects the transport; wrong addresses and servers are explained.
+
+A client opens images without asking for the model again, and follows a restarted server.
+"""
 
 import asyncio
 import sys
@@ -79,7 +82,7 @@ def test_a_transport_can_be_passed_instead_of_an_address():
         Client(transport, threads=3)
 
 
-def test_engines_of_another_preprocessing_are_refused_and_let_go():
+def test_engines_of_another_preprocessing_are_refused_and_closed():
     transport = Disks()
     transport.preprocess_version = "0:squashed"
     with pytest.raises(IncompatibleServer, match="'0:squashed'"):
@@ -96,7 +99,7 @@ def test_image_errors_and_limits_appear_at_open():
 
 
 class Restarted(Disks):
-    """Counts requests for its description; can be restarted with another model."""
+    """A server that counts calls of `info` and can be restarted with another model."""
 
     def __init__(self):
         super().__init__()

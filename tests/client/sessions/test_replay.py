@@ -1,4 +1,4 @@
-"""A tool that sends all clicks every time gets the mask of the clicks one after another."""
+"""A tool that sends all clicks every time gets the same mask as with clicks one by one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLICKS = st.lists(
 
 
 class Counting:
-    """A local transport that counts its clicks and can claim to be of another model."""
+    """A local transport that counts clicks and can claim to run another model."""
 
     def __init__(self, inner: LocalTransport) -> None:
         self.clicks, self.model_sha256 = 0, ""
@@ -68,7 +68,7 @@ def one_after_another(client: Client, clicks: list[Click]) -> np.ndarray:
     return session.mask()
 
 
-def test_a_click_more_costs_a_click(client: Client, transport: Counting) -> None:
+def test_one_more_click_costs_one_click(client: Client, transport: Counting) -> None:
     session = client.open(IMAGE)
     clicks = [Click(60, 45), Click(5, 5, False), Click(70, 50)]
     for count, cost in ((1, 1), (2, 1), (2, 0), (3, 1), (1, 0)):
@@ -81,7 +81,7 @@ def test_a_click_more_costs_a_click(client: Client, transport: Counting) -> None
 
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(requests=st.lists(CLICKS, min_size=1, max_size=4))
-def test_the_mask_does_not_depend_on_what_was_asked_before(
+def test_the_mask_does_not_depend_on_earlier_requests(
     client: Client, requests: list[list[Click]]
 ) -> None:
     session = client.open(IMAGE)
@@ -131,14 +131,14 @@ def test_images_are_loaded_and_encoded_once_while_they_are_held(
     recent, encoded = RecentSessions(client, most=2), transport.stats().misses
     for number in (0, 1, 0, 1, 2, 0, 0):
         ask(recent, number)
-    assert loads == [0, 1, 2, 0]  # 2 took the place of 0
+    assert loads == [0, 1, 2, 0]  # 2 replaced 0
     assert len(recent) == 2
     assert transport.stats().misses - encoded == 3  # the engines' store still had 0
     with pytest.raises(InvalidInput, match="at least 1"):
         RecentSessions(client, most=0)
 
 
-def test_people_who_open_an_image_together_open_it_once(client: Client) -> None:
+def test_threads_that_open_an_image_together_open_it_once(client: Client) -> None:
     recent, loads, together = RecentSessions(client), [], threading.Barrier(8)
 
     def load() -> np.ndarray:
@@ -201,6 +201,6 @@ def test_a_canvas_is_half_a_pixel_off(
 
 
 @pytest.mark.parametrize("at", [(-0.1, 5), (5, 90.1), (float("nan"), 5), ("5", 5), (None, 5)])
-def test_clicks_beside_the_canvas_are_refused(at: tuple) -> None:
+def test_clicks_outside_the_canvas_are_refused(at: tuple) -> None:
     with pytest.raises(InvalidClick, match="canvas of a 120x90 image"):
         Click.on_canvas(*at, True, width=120, height=90)

@@ -1,4 +1,4 @@
-"""A session: clicks refine objects, undo and redo need no server, and failures leave no trace."""
+"""A session: clicks refine objects, undo and redo need no server, failures change nothing."""
 
 import threading
 from dataclasses import replace
@@ -71,7 +71,7 @@ def test_before_the_first_click_there_is_an_empty_mask(session):
     assert session.clicks() == ()
 
 
-def test_undo_and_redo_walk_the_history_without_the_server(server, session):
+def test_undo_and_redo_need_no_server(server, session):
     masks = [session.mask(), click(session, A), click(session, B), click(session, C)]
     for expected in masks[2::-1]:
         np.testing.assert_array_equal(session.undo(), expected)
@@ -93,7 +93,7 @@ def test_after_undo_to_nothing_the_next_click_has_no_previous_mask(server, sessi
     assert server.requests[-1].points.tolist() == [[[30, 20]]]
 
 
-def test_a_click_after_undo_forgets_what_was_undone(session):
+def test_a_click_after_undo_drops_the_undone_steps(session):
     click(session, A)
     click(session, B)
     session.undo()
@@ -103,7 +103,7 @@ def test_a_click_after_undo_forgets_what_was_undone(session):
     np.testing.assert_array_equal(session.undo(), disks([A]))
 
 
-def test_reset_forgets_everything_about_the_object(server, session):
+def test_reset_clears_the_object(server, session):
     click(session, A)
     session.reset()
     assert session.clicks() == ()
@@ -114,7 +114,7 @@ def test_reset_forgets_everything_about_the_object(server, session):
     assert server.requests[-1].labels.tolist() == [[1]]
 
 
-def test_objects_have_histories_of_their_own(session):
+def test_each_object_has_its_own_history(session):
     click(session, A)
     second = session.new_object()
     assert second == 1
@@ -140,7 +140,7 @@ def test_many_objects_are_clicked_in_one_request(server, session):
     assert request.has_previous.tolist() == [False, True]
 
 
-def test_an_own_mask_is_where_the_next_click_starts(server, session):
+def test_the_next_click_refines_a_mask_set_by_the_caller(server, session):
     own = disks([B])
     session.start_from(own)
     np.testing.assert_array_equal(session.mask(), own)
@@ -164,7 +164,7 @@ def test_an_image_the_server_lost_is_sent_once_more_and_the_click_repeated(serve
     assert session.clicks() == (A, B)
     first, lost, repeated = server.requests
     assert first is not lost
-    assert lost is repeated  # and the image was with it: nothing can come between the two
+    assert lost is repeated  # the image was sent with it, so nothing can be evicted in between
 
 
 def test_a_server_that_loses_even_an_image_just_sent_is_an_error_not_a_loop(server, session):
@@ -232,7 +232,7 @@ def test_replies_that_do_not_fit_change_nothing(server, session):
     assert session.clicks() == ()
 
 
-def test_masks_that_arrived_packed_are_kept_as_they_came(server, session):
+def test_masks_that_arrive_packed_are_stored_without_repacking(server, session):
     packed = pack_mask(disks([A]))
     unpacked = server.click
     server.click = lambda *call: replace(unpacked(*call), packed=(packed,))
@@ -260,14 +260,14 @@ def test_the_caller_may_draw_on_a_mask_without_changing_the_session(session):
     np.testing.assert_array_equal(session.mask(), disks([A]))
 
 
-def test_encoding_at_once_shows_errors_early_and_lazily_works_too(server):
+def test_encoding_at_once_raises_errors_early_and_encoding_later_works(server):
     Session(server, load_image(IMAGE), encode=False)
     assert server.encodes == 0
     lazy = Session(server, load_image(IMAGE), encode=False)
     assert lazy.last_encode is None
     np.testing.assert_array_equal(click(lazy, A), disks([A]))
     assert server.encodes == 1
-    assert lazy.last_encode is None  # it went with the click
+    assert lazy.last_encode is None  # it was sent with the click
     damaged = load_image(b"P6 80 60 255\n" + bytes(100))
     with pytest.raises(InvalidImage):
         Session(server, damaged)
@@ -286,8 +286,8 @@ def test_clicks_from_many_threads_wait_for_each_other(server, session):
     np.testing.assert_array_equal(session.mask(), disks(clicks))
 
 
-def test_a_reply_for_an_object_that_changed_meanwhile_is_dropped():
-    """What an async session relies on: the state itself refuses a stale reply."""
+def test_a_reply_for_an_object_that_has_changed_is_dropped():
+    """Async sessions rely on the state to refuse a stale reply."""
     server, picture = Disks(), load_image(IMAGE)
     server.encode(picture)
     state = SessionState(picture.digest, Geometry.fit(80, 60, longest=140))

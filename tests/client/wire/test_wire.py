@@ -1,4 +1,4 @@
-"""The wire: what one side writes the other reads unchanged, and nothing from outside is trusted."""
+"""Each side reads what the other writes without change, and checks all data from outside."""
 
 import dataclasses
 import json
@@ -140,14 +140,14 @@ def test_a_picture_arrives_with_the_same_digest(picture):
     assert reply.model_sha256 == MODEL.model_sha256
 
 
-def test_a_click_may_bring_its_image():
+def test_a_click_can_be_sent_with_its_image():
     message = wire.click_message(request_for(), picture=PICTURE)
     call = wire.read_call(message.tensors, message.parameters)
     assert_same(call.picture, PICTURE)
     assert call.objects == 1
 
 
-def test_nothing_at_all_asks_for_the_description():
+def test_a_request_without_inputs_asks_for_the_description():
     message = wire.info_message()
     call = wire.read_call(message.tensors, message.parameters)
     assert (call.digest, call.picture, call.objects) == (None, None, 0)
@@ -166,13 +166,13 @@ def test_clicks_alone_are_a_first_click():
     assert not first.has_previous.any()
 
 
-def test_json_requests_bring_text_as_str():
+def test_json_requests_have_text_as_str():
     tensors = wire.click_message(request_for()).tensors
     tensors["DIGEST"] = np.array([PICTURE.digest], dtype=np.object_)
     assert wire.read_call(tensors).digest == PICTURE.digest
 
 
-# -- the server trusts nothing --------------------------------------------------------------------
+# -- the server checks requests ------------------------------------------------------------------
 
 
 def array(values, dtype):
@@ -265,7 +265,7 @@ def test_wrong_parameters_are_typed_errors(parameters, kind):
         wire.read_call(GOOD, parameters)
 
 
-def test_parameters_of_others_and_numbers_for_text_are_accepted():
+def test_parameters_of_triton_and_numbers_as_text_are_accepted():
     call = wire.read_call(GOOD, {"triton_final_response": True, "ois_contract": 1, "timeout": 5})
     assert call.mask_format is MaskFormat.PACKED
 
@@ -298,7 +298,7 @@ anything = dtypes.flatmap(
     ),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_arrives_is_a_call_or_a_typed_error(changed, base, parameters):
+def test_any_request_is_a_call_or_a_typed_error(changed, base, parameters):
     try:
         call = wire.read_call({**base, **changed}, parameters)
         if call.objects:
@@ -307,7 +307,7 @@ def test_whatever_arrives_is_a_call_or_a_typed_error(changed, base, parameters):
         pass
 
 
-# -- the client trusts nothing --------------------------------------------------------------------
+# -- the client checks replies -------------------------------------------------------------------
 
 
 REQUEST = request_for(want_depth=True, want_logits=True, want_order=True)
@@ -334,7 +334,7 @@ REPLY = wire.write_reply(info_for(), reply_for(REQUEST))
         ({"ORDER": REPLY["ORDER"][:1]}, "ORDER of shape"),
     ],
 )
-def test_a_reply_that_does_not_fit_is_an_incompatible_server(changes, message):
+def test_a_reply_that_does_not_fit_raises_incompatible_server(changes, message):
     tensors = {name: array for name, array in {**REPLY, **changes}.items() if array is not None}
     with pytest.raises(IncompatibleServer, match=message):
         wire.read_click_reply(tensors, REQUEST)
@@ -357,7 +357,7 @@ def test_a_reply_that_does_not_fit_is_an_incompatible_server(changes, message):
         ({"digest": "f" * 64}, "the image ffff"),
     ],
 )
-def test_a_server_this_client_does_not_understand_is_named(changes, message):
+def test_an_incompatible_server_is_explained(changes, message):
     info = json.dumps(json.loads(info_for().to_json()) | changes).encode()
     with pytest.raises(IncompatibleServer, match=message):
         wire.read_click_reply({**REPLY, "INFO": array([info], object)}, REQUEST)
@@ -369,7 +369,7 @@ def test_fields_of_a_later_release_are_ignored():
     assert wire.ReplyInfo.from_json(json.dumps(info)) == info_for()
 
 
-def test_masks_in_another_form_than_asked_for_are_refused():
+def test_masks_in_another_format_than_requested_are_refused():
     tensors = wire.write_reply(info_for(), reply_for(REQUEST), mask_format=MaskFormat.PNG)
     with pytest.raises(IncompatibleServer, match="a mask that cannot be read"):
         wire.read_click_reply(tensors, REQUEST)
@@ -380,7 +380,7 @@ def test_masks_in_another_form_than_asked_for_are_refused():
     form=st.sampled_from(MaskFormat),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_comes_back_is_a_reply_or_an_incompatible_server(changed, form):
+def test_any_reply_is_read_or_raises_incompatible_server(changed, form):
     try:
         reply = wire.read_click_reply({**REPLY, **changed}, REQUEST, mask_format=form)
     except IncompatibleServer:
@@ -407,11 +407,11 @@ def test_an_error_arrives_as_it_was_raised(kind, prefix):
 
 
 @pytest.mark.parametrize("text", ["", "Socket closed", "OIS: no", "OIS:X:y", "ois:INVALID: x"])
-def test_what_is_not_ours_is_not_taken_for_it(text):
+def test_text_of_others_is_not_read_as_an_error(text):
     assert wire.error_from_text(text) is None
 
 
-def test_an_error_shows_neither_traceback_nor_path_nor_a_stranger_s_text():
+def test_an_error_contains_no_traceback_no_path_and_no_text_of_other_libraries():
     text = wire.error_text(ValueError("secret /home/user/x.py"))
     assert "secret" not in text
     assert "ValueError" in text
