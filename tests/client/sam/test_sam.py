@@ -161,9 +161,7 @@ def test_a_batch_is_its_objects_one_by_one(ours: OISPredictor) -> None:
         alone = ours.predict(points[row], labels[row])
         np.testing.assert_allclose(logits[row].numpy(), alone[2], atol=2e-3)
         np.testing.assert_allclose(scores[row].numpy(), alone[1], atol=1e-3)
-        assert (
-            masks[row].numpy() != alone[0]
-        ).mean() < 0.01  # float32 rounding
+        assert (masks[row].numpy() != alone[0]).mean() < 0.01  # float32 rounding
         refined = ours.predict(points[row], labels[row], mask_input=alone[2])
         np.testing.assert_allclose(second[row].numpy(), refined[2], atol=0.1)
 
