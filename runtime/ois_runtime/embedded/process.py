@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ois_client.contract.errors import EngineError
@@ -29,6 +29,7 @@ _ERROR = re.compile(r"E\d{4} |error: ")
 #: The message of a Python model that cannot start, before the traceback that Triton adds.
 _MODEL_ERROR = re.compile(r"ERROR: .*TritonModelException: (.*?)\\n\\nAt:")
 _HARMLESS = re.compile("CudaDriverHelper|unable to create stream")  # on machines without a GPU
+_LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 _STUB = "triton_python_b"  # /proc shows 15 characters of a process's name
 
 
@@ -94,6 +95,9 @@ class ServerProcess:
             self.kill()
             raise EngineError(f"the server could not be started:\n{self.problem()}")
         self.pid = int(line)
+        #: Python models that the server must have, and their processes once it is ready.
+        self.expected = models_of(repository, options)
+        self.watched: tuple[int, ...] = ()
 
     def alive(self) -> bool:
         return self._guard.poll() is None
@@ -104,13 +108,33 @@ class ServerProcess:
         return {pid: _command_line(pid) for pid in pids if self.runs(pid)}
 
     def runs(self, pid: int) -> bool:
-        """Whether `pid` is a running Python model of this server. Zombies do not count."""
+        """Whether `pid` is a running Python model of this server.
+
+        Zombies do not count, nor do forks that a model makes when it starts a program.
+        """
         try:
             name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-            state, _, group = rest.split()[:3]
+            state, parent = rest.split()[:2]
         except OSError:
             return False
-        return int(group) == self.pid and _STUB in name and state not in "ZX"
+        return int(parent) == self.pid and _STUB in name and state not in "ZX"
+
+    def listens(self, ports: Iterable[int]) -> bool:
+        """Whether this server, and nobody else, listens on all of `ports`.
+
+        Raises `EngineError` if another program listens on one of them: gRPC shares a port without
+        an error, and a probe cannot tell who answered it.
+        """
+        own = _sockets_of(self.pid)
+        all_there = True
+        for port in ports:
+            sockets = _listeners(port)
+            if sockets - own:
+                raise EngineError(
+                    f"another program listens on the port {port}; stop it, or choose other ports"
+                )
+            all_there = all_there and bool(sockets)
+        return all_there
 
     def problem(self) -> str:
         """The cause of a failure according to the log.
@@ -160,6 +184,38 @@ class ServerProcess:
             line = raw.decode(errors="replace").rstrip()
             self._tail.append(line)
             self._log(line)
+
+
+def models_of(repository: Path, options: ServerOptions) -> int:
+    """How many model processes a server of `repository` has: one per model, none for ensembles."""
+    if options.device:
+        return 1
+    configs = (path.read_text(encoding="utf-8") for path in repository.glob("*/config.pbtxt"))
+    return sum('platform: "ensemble"' not in config for config in configs)
+
+
+def _listeners(port: int) -> set[str]:
+    """The inodes of the sockets that listen on a port. gRPC listens on IPv4 through IPv6."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):  # a machine without IPv6
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's open sockets."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(entry.readlink())
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    return found
 
 
 def _command_line(pid: int) -> str:

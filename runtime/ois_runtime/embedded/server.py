@@ -15,6 +15,7 @@ import contextlib
 import json
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +38,9 @@ from ois_runtime.torch.checkpoint import checkpoint_of
 
 _WATCH_S = 0.25
 _INFO_EVERY_S = 15.0
+_PROBE_S = 30.0
+#: Time for a server to end by itself, and to log why, after a model process of it has died.
+_LAST_WORDS_S = 5.0
 #: Pauses before each attempt to restart the server. One more attempt is made after the last.
 _PAUSES_S = (0.0, 1.0, 5.0)
 
@@ -211,36 +215,75 @@ class EmbeddedServer:
         return process
 
     def _wait_ready(self, process: ServerProcess) -> None:
-        options = self.options
-        deadline = time.monotonic() + options.start_timeout_s
+        """Return when the server has answered a click, every model process of it still runs, and
+        nobody else listens on its ports.
+        """
+        # The probe has a thread of its own: it can wait for half a minute for an answer that a
+        # dead model will never give.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="ois-server-probe")
+        try:
+            self._wait_for_probes(process, pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait_for_probes(self, process: ServerProcess, pool: ThreadPoolExecutor) -> None:
+        deadline = time.monotonic() + self.options.start_timeout_s
+        models: set[int] = set()  # every model process seen: if one is gone, the start has failed
+        problem = ""
+        probe: Future[str] | None = None
         while not self._stopping.is_set():
             left_s = deadline - time.monotonic()
-            try:
-                probe_click(
-                    options.host,
-                    self.ports.http,
-                    token=options.token,
-                    timeout_s=min(30.0, max(1.0, left_s)),
-                )
-            except ServerOverloaded:
-                return  # clients filled the queue before the probe, so the server works
-            except ServerUnavailable as error:
-                problem = str(error)
-            except OISError as error:
-                raise EngineError(
-                    f"the server started, but failed to answer a click: {error}"
-                ) from error
-            else:
-                return
-            if not process.alive():
-                raise EngineError(f"the server ended during its start:\n{process.problem()}")
+            if probe is None:
+                probe = pool.submit(self._probe, min(_PROBE_S, max(1.0, left_s)))
+            models |= process.models().keys()
+            self._check_start(process, models)
+            if probe.done():
+                problem = probe.result()
+                if problem:
+                    probe = None
+                elif not process.listens((self.ports.http, self.ports.grpc)):
+                    problem = "it does not listen yet"
+                elif len(models) < process.expected:
+                    problem = f"{len(models)} of {process.expected} models run"
+                else:
+                    process.watched = tuple(models)
+                    return
             if left_s <= 0:
+                within_s = f"{self.options.start_timeout_s:g} s"
                 raise EngineError(
-                    f"the server was not ready after {options.start_timeout_s:g} s: {problem}\n"
-                    f"{process.problem()}"
+                    f"the server was not ready after {within_s}: {problem}\n{process.problem()}"
                 )
             time.sleep(0.05)
         raise EngineError("the server was stopped during its start")
+
+    def _probe(self, timeout_s: float) -> str:
+        """ "" once the server has answered a click, else why it has not yet.
+
+        Raises `EngineError` if it answers and the answer is wrong.
+        """
+        options = self.options
+        try:
+            probe_click(options.host, self.ports.http, token=options.token, timeout_s=timeout_s)
+        except ServerOverloaded:
+            return ""  # clients filled the queue before the probe, so the server works
+        except ServerUnavailable as error:
+            return str(error) or "no answer"
+        except OISError as error:
+            raise EngineError(
+                f"the server started, but failed to answer a click: {error}"
+            ) from error
+        return ""
+
+    def _check_start(self, process: ServerProcess, models: set[int]) -> None:
+        """Raise `EngineError` if the server or one of its model processes has ended."""
+        if all(map(process.runs, models)) and process.alive():
+            return
+        # Triton ends by itself when a model fails to load, and its log then has the cause.
+        given_up = time.monotonic() + _LAST_WORDS_S
+        while process.alive() and time.monotonic() < given_up:
+            time.sleep(0.05)
+        what = "a model process of the server died" if process.alive() else "the server ended"
+        raise EngineError(f"{what} during its start:\n{process.problem()}")
 
     def _watch(self) -> None:
         """Restart the server whenever one of its processes dies, until `stop`."""
@@ -264,7 +307,7 @@ class EmbeddedServer:
 
     def _watch_one(self, process: ServerProcess) -> bool:
         """Wait until `process` must be replaced (returns True) or `stop` is called (False)."""
-        models = tuple(process.models())
+        models = process.watched
         next_info = time.monotonic() + _INFO_EVERY_S
         failures = 0
         while not self._stopping.wait(_WATCH_S):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from tritonclient.utils import InferenceServerException
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import EngineError, OISError
 from ois_client.wire import click_message, read_click_reply
+from ois_runtime.embedded import server as server_module
 from ois_runtime.embedded.command import choose_ports
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import probe_click, probe_info
+from ois_runtime.embedded.process import ServerProcess
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import click_request, eventually, infer, picture
 from support.server.processes import processes_of, shared_memory_of
@@ -56,6 +60,64 @@ def test_killed_processes_are_restarted_at_the_same_address(engines: Path) -> No
     server.stop()
     with pytest.raises(EngineError, match="make a new EmbeddedServer"):
         server.start()
+
+
+def test_a_model_that_dies_before_the_watch_begins_is_noticed(
+    engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch knows the models that ran when the server was ready, not those it still finds."""
+    watch = EmbeddedServer._watch
+    killed = threading.Event()
+
+    def late(server: EmbeddedServer) -> None:
+        killed.wait(30)
+        watch(server)
+
+    monkeypatch.setattr(EmbeddedServer, "_watch", late)
+    with EmbeddedServer(engines, SMALL) as server:
+        pid = next(pid for pid, line in server.python_models().items() if "ois_encoder" in line)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: Path(f"/proc/{pid}/cmdline").read_bytes(), lambda line: not line, 10)
+        killed.set()
+        assert eventually(lambda: server.restarts, bool, 30) == 1
+        assert eventually(lambda: works(server), bool, 30)
+
+
+def test_a_model_that_dies_during_the_start_ends_it_at_once(
+    engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ServerProcess.models
+    killed: list[int] = []
+
+    def kill_the_first(process: ServerProcess) -> dict[int, str]:
+        found = models(process)
+        if found and not killed:
+            killed.append(next(iter(found)))
+            os.kill(killed[0], signal.SIGKILL)
+        return found
+
+    monkeypatch.setattr(ServerProcess, "models", kill_the_first)
+    server = EmbeddedServer(engines, SMALL)
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="during its start"):
+        server.start()
+    assert killed
+    assert time.monotonic() - began < 40  # not the two minutes that a start may take
+    server.stop()
+
+
+def test_two_servers_cannot_have_the_same_ports(
+    engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found the ports free. The second one's probe is answered by the first."""
+    with EmbeddedServer(engines, SMALL) as first:
+        monkeypatch.setattr(server_module, "choose_ports", lambda _options: first.ports)
+        second = EmbeddedServer(engines, SMALL)
+        with pytest.raises(EngineError, match=r"another program listens|ended during its start"):
+            second.start()
+        second.stop()
+        assert works(first)
+        assert first.restarts == 0
 
 
 def test_an_engine_that_does_not_load_fails_the_start_with_the_cause(
