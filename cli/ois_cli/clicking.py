@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,18 +108,19 @@ def apply_clicks(
         yield ClickResult(one, mask, timings_ms, reply.depth if reply else None)
 
 
-def label_image(masks: dict[int, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Combine masks into a label image.
+def label_image(masks: Iterable[tuple[int, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Combine masks into a label image. Where objects overlap, the last one wins.
 
-    masks: object number -> (H, W) uint8, 1 = object. Returns (H, W) uint8, 0 = background and
-    k = object k; where objects overlap, the higher number wins. Raises `InvalidInput` if there is
-    no mask.
+    masks: object number and (H, W) uint8, 1 = object. Returns (H, W) uint8, 0 = background and
+    k = object k. Raises `InvalidInput` if there is no mask.
     """
-    if not masks:
+    labels: NDArray[np.uint8] | None = None
+    for number, mask in masks:
+        if labels is None:
+            labels = np.zeros_like(mask)
+        labels[mask == 1] = number
+    if labels is None:
         raise InvalidInput("got no mask; expected at least one object")
-    labels = np.zeros_like(next(iter(masks.values())))
-    for number in sorted(masks):
-        labels[masks[number] == 1] = number
     return labels
 
 

@@ -191,7 +191,7 @@ def open_client(
 def render(result: Segmentation, outputs: Outputs) -> dict[Path, bytes]:
     """Return the bytes of every requested file."""
     masks = result.masks
-    labels = label_image(masks)
+    labels = label_image(sorted(masks.items()))
     shown: dict[Path, bytes] = {}
     size = (labels.shape[1], labels.shape[0])
     if outputs.mask is not None:

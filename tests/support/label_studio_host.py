@@ -1,4 +1,4 @@
-"""Label Studio as its ML backends meet it: a web server with tokens, and storage behind it."""
+"""A stand-in for Label Studio: a web server with tokens, and the storage that it redirects to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def jpeg(seed: int) -> bytes:
 
 
 class Host:
-    """Two real web servers: Label Studio with its tokens, and the storage it redirects to."""
+    """Two HTTP servers: Label Studio with its tokens, and its storage.
+
+    seen: (server, path, Authorization) per request. accepted: valid values of Authorization.
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str]] = []  # server, path, Authorization

@@ -1,9 +1,10 @@
-"""`ois demo`: click on pictures in the browser, with the engines of this machine or a server's."""
+"""`ois demo`: click on pictures in the browser, with engines here or on a server."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -37,67 +38,73 @@ def demo(
     url: Annotated[
         str | None,
         typer.Option(
-            help="Engines to use instead of a server of its own: [b]grpc://host:8001[/b], "
-            "[b]http://host:8000[/b], or [b]local:[/b] for this process."
+            help="Use these engines and start no server: [b]grpc://host:8001[/b] or "
+            "[b]http://host:8000[/b], or [b]local:[/b] for engines in this process."
         ),
     ] = None,
     engines: options.Engines = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="onnxruntime or openvino; runs the engines in this process."),
+        typer.Option(help="onnxruntime or openvino. Runs the engines in this process."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32 or bf16; runs the engines in this process.")
+        str | None, typer.Option(help="fp32 or bf16. Runs the engines in this process.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; runs the engines in this process.")
+        int | None, typer.Option(min=1, help="CPU threads. Runs the engines in this process.")
     ] = None,
     token: options.Token = None,
-    host: Annotated[
-        str, typer.Option(help="A loopback address to listen on; others are refused.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Loopback address of the page.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Default: 8360, or a free one where it is taken."),
+        typer.Option(
+            min=0, max=65535, help="Port of the page. Default: 8360, or a free port if it is taken."
+        ),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     sheet: Annotated[
         Path | None,
         typer.Option(
-            help="No page: click on the sample photographs, write a sheet of pictures for each "
-            "into this folder, and end."
+            help="Open no page. Click on the sample photographs, write a sheet of pictures for "
+            "each to this folder, and exit."
         ),
     ] = None,
 ) -> None:
     """Click on pictures in the browser, until Ctrl-C.
 
-    Without --url this starts a Triton server of its own, as [b]ois serve[/b] does; where that
-    cannot run, the engines run in this process. The page shows the masks, and what the network
-    sees: the depth, the order maps of each click, and the patches that a click may look at.
+    Without --url, this starts a Triton server as [b]ois serve[/b] does, with a random token. If
+    that is not possible, the engines run in this process. The page shows the masks and what the
+    network sees: the depth, the order maps, and the patches that clicks attend to.
+
+    Example: [b]ois demo --engines engines/ois-tiny-cpu[/b]
+
+    With a running server: [b]ois demo --url grpc://host:8001[/b]
     """
     chosen = {"backend": backend, "precision": precision, "threads": threads}
     in_process = {name: value for name, value in chosen.items() if value is not None}
     if sheet is not None:
         if url is not None:
-            raise InvalidInput("got --sheet with --url: sheets are made in this process")
+            raise InvalidInput(
+                "got --sheet with --url; expected one of them, because sheets use engines here"
+            )
         _write_sheets(sheet, engines, in_process)
         return
     _check_packages()
-    place = _place(url, engines, in_process, token)
+    source = _engine_source(url, engines, in_process, token)
     stack = ExitStack()
     with until_signalled(stack.close):
-        place = place or _own_server(engines, stack)
-        page = _start_gateway(place, host, port, stack)
-        _announce(page.url, place, browser=browser)
-        while not page.wait(_POLL_S):
-            if place.server is not None:
-                place.server.wait(0)  # raises when it died for good
+        source = source or _own_server(engines, stack)
+        gateway = _start_gateway(source, host, port, stack)
+        _announce(gateway.url, source, browser=browser)
+        while not gateway.wait(_POLL_S):
+            if source.server is not None:
+                source.server.wait(0)  # raises if the server cannot be restarted
     say("stopped")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the engines are. options: of the transport. server: ours, which then may die."""
+class EngineSource:
+    """Where the engines run. name: for people. options: of the transport. server: our own."""
 
     url: str
     name: str
@@ -118,77 +125,85 @@ def _check_packages() -> None:
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineError(
-            f"the page needs {' and '.join(missing)}; run pip install 'ois-deploy[demo]'. "
-            "`ois demo --sheet FOLDER` works without"
+            f"the page needs {' and '.join(missing)}; run pip install 'ois-deploy[demo]', or use "
+            "`ois demo --sheet FOLDER`, which has no page"
         )
 
 
-def _place(
+def _engine_source(
     url: str | None, engines: Path | None, in_process: dict[str, Any], token: str | None
-) -> Place | None:
-    """None: a server of our own. Raises `InvalidInput` for options that contradict each other."""
+) -> EngineSource | None:
+    """Return the engines that the options name; None: start a server.
+
+    Raises `InvalidInput` if options contradict each other.
+    """
     if url is None and not in_process:
         return None
     if url is None or url == "local:":
-        return Place(f"local:{engines or ''}", "in this process", in_process)
+        return EngineSource(f"local:{engines or ''}", "in this process", in_process)
     wrong = [f"--{name}" for name in in_process] if not url.startswith("local:") else []
     if engines is not None:
         wrong.append("--engines")
     if wrong:
         raise InvalidInput(
-            f"got {' and '.join(wrong)} with --url {url}: the engines are already named there. "
-            "Leave one of them out"
+            f"got {' and '.join(wrong)} with --url {url}; expected --url alone, because it names "
+            "the engines"
         )
     if url.startswith("local:"):
-        return Place(url, "in this process", in_process)
-    return Place(url, f"server at {url}", {} if token is None else {"token": token})
+        return EngineSource(url, "in this process", in_process)
+    return EngineSource(url, f"server at {url}", {} if token is None else {"token": token})
 
 
-def _own_server(engines: Path | None, stack: ExitStack) -> Place:
-    """The embedded server; where it cannot run, this process, and a line that says why."""
-    in_process = Place(f"local:{engines or ''}", "in this process", {})
+def _own_server(engines: Path | None, stack: ExitStack) -> EngineSource:
+    """Start a server; if it cannot run here, say why and use engines in this process.
+
+    The server has a random token. Without it, any web page could send requests to its HTTP port.
+    """
+    in_process = EngineSource(f"local:{engines or ''}", "in this process", {})
     if tritonserver_binary() is None:
         say(
             "note: no Triton server on this machine (pip install 'ois-deploy[serve]'); the "
             "engines run in this process"
         )
         return in_process
+    from ois_runtime.embedded.options import ServerOptions
     from ois_runtime.embedded.server import EmbeddedServer
     from ois_runtime.engines.local import default_engine_folder
 
     repository = stack.enter_context(model_repository(engines or default_engine_folder()))
+    token = secrets.token_urlsafe(32)
     try:
-        server = EmbeddedServer(repository)
+        server = EmbeddedServer(repository, ServerOptions(token=token))
     except EngineError as error:
         say(f"note: {error}. The engines run in this process instead")
         return in_process
-    stack.callback(server.stop)  # before it starts: a signal may come while it does
+    stack.callback(server.stop)  # first, because a signal may arrive during the start
     with progress("starting the server"):
         server.start()
-    return Place(server.grpc_url, "Triton on this machine", {}, server)
+    return EngineSource(server.grpc_url, "Triton on this machine", {"token": token}, server)
 
 
-def _start_gateway(place: Place, host: str, port: int | None, stack: ExitStack) -> Gateway:
+def _start_gateway(source: EngineSource, host: str, port: int | None, stack: ExitStack) -> Gateway:
     from ois_cli.demo.gateway.server import Gateway
 
-    gateway = Gateway(place.url, options=place.options, where=place.name, host=host, port=port)
+    gateway = Gateway(source.url, options=source.options, where=source.name, host=host, port=port)
     stack.callback(gateway.stop)
     with progress("connecting the page to the engines"):
         gateway.start()
     return gateway
 
 
-def _announce(page: str, place: Place, *, browser: bool) -> None:
-    """On stdout and at once, for a person or a program that waits for it."""
+def _announce(page: str, source: EngineSource, *, browser: bool) -> None:
+    """Print the addresses to stdout and flush, because programs wait for these lines."""
     print(f"page:    {page}", flush=True)
-    print(f"engines: {place.name}, {place.url}", flush=True)
+    print(f"engines: {source.name}, {source.url}", flush=True)
     print("ready; Ctrl-C stops", flush=True)
     if browser and _has_display():
         webbrowser.open(page)
 
 
 def _has_display() -> bool:
-    """Without one, Python would open a browser for terminals in ours."""
+    """Whether there is a display; without one, Python opens a text browser in this terminal."""
     if sys.platform in ("darwin", "win32"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))

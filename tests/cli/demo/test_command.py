@@ -1,4 +1,4 @@
-"""`ois demo`: what it refuses, and that it serves until it is told to stop."""
+"""`ois demo` refuses wrong options and serves until a signal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.tiny_engines import write_engines
         (["--sheet", "x", "--url", "local:"], "got --sheet with --url"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(
+def test_a_wrong_option_is_one_line_on_stderr(
     argv: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engines = write_engines(tmp_path / "engines") if "--backend" in argv else None

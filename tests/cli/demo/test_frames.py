@@ -1,4 +1,4 @@
-"""Frames between page and gateway: whole round trips, and nothing damaged is read."""
+"""Frames between page and gateway: round trips, and damaged frames are refused."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ heads = st.dictionaries(
 
 
 @given(heads, st.dictionaries(names, st.binary(max_size=64)))
-def test_what_is_written_is_read(head: dict[str, object], parts: dict[str, bytes]) -> None:
+def test_a_frame_is_read_as_it_was_written(
+    head: dict[str, object], parts: dict[str, bytes]
+) -> None:
     assert read_frame(write_frame(head, parts)) == (head, parts)
 
 
 @given(st.binary(max_size=64))
-def test_bytes_of_others_are_no_frame(data: bytes) -> None:
+def test_other_bytes_are_not_a_frame(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="expected a frame"):
         read_frame(data)
 
@@ -31,6 +33,11 @@ def test_bytes_of_others_are_no_frame(data: bytes) -> None:
     ("text", "rest"),
     [
         ("[1]", b""),
+        ("[" * 100_000, b""),
+        ('{"a": ' * 100_000, b""),
+        (r'{"name": "\ud800"}', b""),
+        (r'{"objects": ["\udfff"]}', b""),
+        (r'{"\ud800": 1}', b""),
         ('{"parts": 3}', b""),
         ('{"parts": [["a", -1]]}', b""),
         ('{"parts": [["a", true]]}', b"1"),
@@ -39,6 +46,6 @@ def test_bytes_of_others_are_no_frame(data: bytes) -> None:
         ('{"parts": [["a", 1]]}', b"12"),
     ],
 )
-def test_parts_must_be_what_the_head_says(text: str, rest: bytes) -> None:
+def test_a_damaged_head_is_refused(text: str, rest: bytes) -> None:
     with pytest.raises(InvalidInput, match="expected a frame"):
         read_frame(len(text).to_bytes(4, "big") + text.encode() + rest)

@@ -1,10 +1,11 @@
-"""The gateway of `ois demo` answers the page as the engines would, and nobody else."""
+"""The gateway of `ois demo` answers its page as the engines would, and refuses others."""
 
 from __future__ import annotations
 
 import io
 import json
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ois_cli.demo.gateway import results
 from ois_cli.demo.gateway.frames import write_frame
 from ois_cli.demo.gateway.pictures import shrink_mask
 from ois_cli.demo.gateway.server import Gateway
@@ -43,7 +45,7 @@ def client(engines: Path) -> Iterator[Client]:
 # -- the page ----------------------------------------------------------------------------------
 
 
-def test_the_page_comes_with_a_policy_that_lets_nothing_else_in(url: str) -> None:
+def test_the_page_has_a_strict_content_policy(url: str) -> None:
     page = ask(url, "/")
     assert page.status == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -75,7 +77,7 @@ def test_the_page_comes_with_a_policy_that_lets_nothing_else_in(url: str) -> Non
         "/samples/..%2f..%2fexport.py",
     ],
 )
-def test_only_listed_files_are_handed_out(url: str, path: str) -> None:
+def test_only_listed_files_are_served(url: str, path: str) -> None:
     reply = ask(url, path)
     assert (reply.status, reply.error[0]) == (404, "NOT_FOUND")
 
@@ -98,7 +100,7 @@ def test_requests_of_other_pages_are_refused(url: str, headers: dict[str, str]) 
         assert "content-security-policy" in reply.headers
 
 
-def test_the_own_page_may_ask(url: str) -> None:
+def test_the_own_page_is_answered(url: str) -> None:
     headers = {"Origin": url.rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     info = json.loads(ask(url, "/api/info", headers=headers).body)
     assert (info["network"], info["trained"], info["where"]) == ("tiny-test", False, "here")
@@ -110,18 +112,18 @@ def test_the_own_page_may_ask(url: str) -> None:
 # -- images ------------------------------------------------------------------------------------
 
 
-def test_what_is_shown_is_what_the_network_gets(url: str) -> None:
-    """Turned by EXIF: browsers and Pillow need not agree, so the gateway decodes for both."""
+def test_the_page_shows_the_pixels_that_the_network_gets(url: str) -> None:
+    """The image is rotated by EXIF, where browsers and Pillow may differ."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = noise(60, 40)
     head, parts = open_image(url, encoded(pixels, exif=exif))
     assert (head["width"], head["height"]) == (40, 60)
     np.testing.assert_array_equal(pixels_of(parts["picture"]), np.rot90(pixels, -1))
-    assert head["notes"] == ["turned upright, as its EXIF orientation says"]
+    assert head["notes"] == ["rotated according to its EXIF orientation"]
 
 
-def test_a_large_photograph_is_shown_smaller_and_clicked_at_its_own_size(url: str) -> None:
+def test_a_large_photograph_is_shown_smaller_and_clicked_at_full_size(url: str) -> None:
     pixels = np.repeat(np.repeat(noise(60, 40), 100, axis=0), 100, axis=1)  # 6000 x 4000
     head, parts = open_image(url, encoded(pixels, "JPEG"))
     assert (head["width"], head["height"]) == (6000, 4000)
@@ -134,7 +136,7 @@ def test_a_large_photograph_is_shown_smaller_and_clicked_at_its_own_size(url: st
     assert answer["area_px"] == mask.sum()
 
 
-def test_an_image_can_be_sent_again_without_a_picture_back(url: str) -> None:
+def test_an_image_can_be_sent_again_without_a_picture(url: str) -> None:
     data = encoded(noise(30, 30, seed=5))
     first, _ = open_image(url, data)
     again, parts = open_image(url, data, "?picture=no")
@@ -153,14 +155,14 @@ def animation() -> bytes:
     ("data", "note"),
     [
         (encoded(noise(1, 1)), None),
-        (encoded(np.full((9, 9), 40000, np.uint16)), "16-bit samples are used with 8 bits"),
-        (animation(), "only the first picture of this file is used"),
-        (encoded(np.zeros((9, 9, 4), np.uint8)), "transparent parts are white"),
+        (encoded(np.full((9, 9), 40000, np.uint16)), "16-bit samples were reduced to 8 bits"),
+        (animation(), "only the first frame of this file is used"),
+        (encoded(np.zeros((9, 9, 4), np.uint8)), "transparent parts are shown white"),
         (encoded(noise(20, 10), "TIFF"), None),
     ],
     ids=["1x1", "16-bit", "animated", "transparent", "tiff"],
 )
-def test_odd_images_work_and_say_what_was_decided(url: str, data: bytes, note: str | None) -> None:
+def test_unusual_images_work_and_have_a_note(url: str, data: bytes, note: str | None) -> None:
     head, parts = open_image(url, data)
     assert head["notes"] == ([note] if note else [])
     assert pixels_of(parts["picture"]).shape[:2] == (head["height"], head["width"])
@@ -169,7 +171,7 @@ def test_odd_images_work_and_say_what_was_decided(url: str, data: bytes, note: s
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A header that says so, and nothing behind it."""
+    """A PNG header of this size without pixel data."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     small = encoded(noise(1, 1))
     return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
@@ -180,12 +182,12 @@ def huge_png(width: int, height: int) -> bytes:
     [
         (b"", "0 bytes"),
         (b"just some text", "not an image"),
-        (huge_png(20_000, 10_000), "20000 x 10000 = 200 megapixels; the demo takes up to 67"),
+        (huge_png(20_000, 10_000), "20000 x 10000 = 200 megapixels; the demo accepts up to 67"),
         (encoded(noise(200, 200))[:5000], "truncated or damaged"),
     ],
     ids=["empty", "text", "200-megapixels", "truncated"],
 )
-def test_what_is_no_image_is_told(url: str, data: bytes, text: str) -> None:
+def test_files_that_are_not_images_are_reported(url: str, data: bytes, text: str) -> None:
     reply = ask(url, "/api/images", data)
     assert (reply.status, reply.error[0]) == (400, "INVALID_IMAGE")
     assert text in reply.error[1]
@@ -218,7 +220,7 @@ def test_clicks_equal_those_of_a_session(url: str, client: Client) -> None:
     assert answer["maps"] == {"positive": True, "negative": 1}
 
 
-def test_depth_and_order_maps_come_as_pictures(url: str, client: Client) -> None:
+def test_depth_and_order_maps_are_sent_as_pictures(url: str, client: Client) -> None:
     data = encoded(noise(112, 84, seed=8))
     head, _ = open_image(url, data)
     clicks = [[10, 20, True], [60, 50, False], [5, 5, False]]
@@ -238,7 +240,7 @@ def test_depth_and_order_maps_come_as_pictures(url: str, client: Client) -> None
         np.testing.assert_array_equal(pixels_of(parts[name]), np.rint(values * 255))
 
 
-def test_an_image_that_the_engines_forgot_is_unknown(url: str) -> None:
+def test_an_image_that_the_engines_dropped_is_unknown(url: str) -> None:
     reply = click(url, {"digest": "0" * 64, "width": 9, "height": 9}, [[1, 1, True]])
     assert (reply.status, reply.error[0]) == (404, "UNKNOWN_IMAGE")
 
@@ -271,20 +273,20 @@ def test_coverage_of_another_model_is_refused(url: str) -> None:
         ({"want": [[]]}, "INVALID_INPUT"),
     ],
 )
-def test_a_wrong_question_is_a_typed_error(
+def test_a_wrong_request_is_a_typed_error(
     url: str, changes: dict[str, object], code: str | None
 ) -> None:
-    question = {"digest": "0" * 64, "width": 50, "height": 50, "clicks": [[1, 2, True]]}
-    question |= {"want": [], **changes}
-    if code is None:  # infinity is no JSON: the page cannot write it, so neither can we
+    request = {"digest": "0" * 64, "width": 50, "height": 50, "clicks": [[1, 2, True]]}
+    request |= {"want": [], **changes}
+    if code is None:  # JSON has no infinity, so it cannot be sent
         with pytest.raises(ValueError, match="not JSON compliant"):
-            write_frame(question, {})
+            write_frame(request, {})
         return
-    reply = ask(url, "/api/clicks", write_frame(question, {}))
+    reply = ask(url, "/api/clicks", write_frame(request, {}))
     assert (reply.status, reply.error[0]) == (400, code)
 
 
-def test_a_shrunk_mask_keeps_its_place() -> None:
+def test_a_shrunk_mask_keeps_its_position() -> None:
     mask = np.zeros((300, 500), np.uint8)
     mask[100:200, 250:] = 1
     small = shrink_mask(mask, 50)
@@ -316,7 +318,7 @@ def two_masks() -> list[np.ndarray]:
     return list(masks)
 
 
-def test_masks_are_saved_as_the_command_saves_them(url: str) -> None:
+def test_masks_are_saved_as_by_ois_segment(url: str) -> None:
     one, two = two_masks()
     np.testing.assert_array_equal(pixels_of(result(url, "mask", [one])), one * 255)
     np.testing.assert_array_equal(pixels_of(result(url, "mask", [one, two])), one + 2 * two)
@@ -333,7 +335,7 @@ def test_coco_is_what_pycocotools_reads(url: str) -> None:
         assert annotation["area"] == mask.sum()
 
 
-def test_a_cut_out_has_the_objects_pixels_and_nothing_else(url: str) -> None:
+def test_a_cut_out_has_only_the_objects_pixels(url: str) -> None:
     pixels = noise(30, 20)
     one, _ = two_masks()
     cut = pixels_of(result(url, "cutout", [one], image=encoded(pixels)))
@@ -355,7 +357,7 @@ def test_a_cut_out_has_the_objects_pixels_and_nothing_else(url: str) -> None:
         ("cutout", two_masks(), {"image": encoded(noise(31, 20))}, "(31, 20)"),
     ],
 )
-def test_a_result_that_cannot_be_is_told(
+def test_an_impossible_result_is_reported(
     url: str, kind: object, masks: list[np.ndarray], more: dict[str, object], text: str
 ) -> None:
     error = json.loads(result(url, kind, masks, **more))["error"]
@@ -363,10 +365,61 @@ def test_a_result_that_cannot_be_is_told(
     assert text in error["message"]
 
 
-# -- life --------------------------------------------------------------------------------------
+def large_mask_png(width: int, height: int) -> bytes:
+    """A small file: a PNG header of this size without pixel data."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    small = png_of_mask(np.ones((1, 1), np.uint8))
+    return small[:12] + header + zlib.crc32(header).to_bytes(4, "big") + small[33:]
 
 
-def test_a_gateway_that_starts_again_answers_an_open_page(engines: Path) -> None:
+def test_a_mask_larger_than_the_images_limit_is_refused(url: str) -> None:
+    parts = {"mask0": large_mask_png(2**14, 2**13)}
+    frame = write_frame({"kind": "coco", "name": "x", "objects": ["a"]}, parts)
+    reply = ask(url, "/api/results", frame)
+    assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
+    assert "16384 x 8192 pixels; expected at most 67108864" in reply.error[1]
+
+
+def test_run_lengths_of_masks_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "_LONGEST_COCO", 1000)
+    stripes = np.zeros((200, 200), np.uint8)
+    stripes[::2] = 1
+    error = json.loads(result(url, "coco", [stripes]))["error"]
+    assert error["code"] == "INVALID_INPUT"
+    assert "run lengths exceed" in error["message"]
+
+
+@pytest.mark.parametrize("kind", ["mask", "coco", "cutout"])
+def test_masks_are_decoded_one_at_a_time(kind: str) -> None:
+    size = 1000
+    mask = np.zeros((size, size), np.uint8)
+    mask[100:200, 300:500] = 1
+    parts = {f"mask{k}": png_of_mask(mask) for k in range(60)}
+    parts["image"] = encoded(np.zeros((size, size, 3), np.uint8))
+    head = {"kind": kind, "name": "x", "objects": [str(k) for k in range(60)]}
+    frame = write_frame(head, parts)
+    results.result_file(frame)  # imports are not counted below
+    tracemalloc.start()
+    try:
+        results.result_file(frame)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 15 * mask.size
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'["\ud800"]', "[" * 100_000])
+def test_text_that_is_not_unicode_or_too_deep_is_a_typed_error(url: str, text: str) -> None:
+    for path in ("/api/results", "/api/clicks"):
+        head = f'{{"kind": "coco", "name": {text}, "objects": ["a"]}}'.encode()
+        reply = ask(url, path, len(head).to_bytes(4, "big") + head)
+        assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
+
+
+# -- start and stop ----------------------------------------------------------------------------
+
+
+def test_a_restarted_gateway_answers_an_open_page(engines: Path) -> None:
     data = encoded(noise(60, 40, seed=11))
     with Gateway(f"local:{engines}", port=0) as first:
         head, _ = open_image(first.url, data)
@@ -382,18 +435,18 @@ def test_a_gateway_that_starts_again_answers_an_open_page(engines: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
-def test_it_listens_for_this_machine_only(host: str) -> None:
-    with pytest.raises(InvalidInput, match=r"loopback|expected an address"):
+def test_it_listens_on_loopback_only(host: str) -> None:
+    with pytest.raises(InvalidInput, match=r"loopback|expected an IP address"):
         Gateway("local:", host=host)
 
 
-def test_a_named_port_that_is_taken_is_told(url: str) -> None:
+def test_a_taken_port_is_reported(url: str) -> None:
     port = int(url.rstrip("/").rpartition(":")[2])
     with pytest.raises(EngineError, match="choose another --port"):
         Gateway("local:", port=port)
 
 
-def test_engines_that_are_not_there_are_told_at_the_start(tmp_path: Path) -> None:
+def test_missing_engines_are_reported_at_the_start(tmp_path: Path) -> None:
     with (
         pytest.raises(EngineError, match="no engine"),
         Gateway(f"local:{tmp_path}/x", port=0),

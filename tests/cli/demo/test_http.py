@@ -1,4 +1,4 @@
-"""Bodies are bounded, and work that nobody waits for any more is given up."""
+"""Bodies are bounded, and work is cancelled when the browser disconnects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ois_cli.demo.gateway.http import on_error, read_body, unless_gone
+from ois_cli.demo.gateway.http import on_error, read_body, unless_disconnected
 from ois_client.contract.errors import OISError
 
 LIMIT = 1000
 
 
 class Endless:
-    """An answer that never comes, and what became of it."""
+    """A route that never answers, and whether its work was cancelled."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -30,7 +30,7 @@ class Endless:
 
     async def __call__(self, request: Request) -> Response:
         await read_body(request, LIMIT)
-        return await unless_gone(request, self._work())
+        return await unless_disconnected(request, self._work())
 
     async def _work(self) -> Response:
         self.began.set()
@@ -66,7 +66,9 @@ def place(endless: Endless) -> Iterator[tuple[str, int]]:
         thread.join()
 
 
-def test_work_ends_when_the_browser_gives_up(place: tuple[str, int], endless: Endless) -> None:
+def test_work_is_cancelled_when_the_browser_disconnects(
+    place: tuple[str, int], endless: Endless
+) -> None:
     with socket.create_connection(place) as connection:
         connection.sendall(b"POST /endless HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok")
         assert endless.began.wait(10)
@@ -75,7 +77,7 @@ def test_work_ends_when_the_browser_gives_up(place: tuple[str, int], endless: En
 
 
 @pytest.mark.parametrize(("sent", "status"), [(LIMIT, b"200"), (LIMIT + 1, b"400")])
-def test_a_body_of_unknown_length_is_bounded_too(
+def test_a_body_of_unknown_length_is_bounded(
     place: tuple[str, int], sent: int, status: bytes
 ) -> None:
     with socket.create_connection(place) as connection:

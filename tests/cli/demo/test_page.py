@@ -1,4 +1,4 @@
-"""The page's files: they fit together, need nothing from elsewhere, and their logic is tested."""
+"""The page's files fit together and load nothing from other hosts; Node tests their logic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULES = sorted(PAGE.rglob("*.js"))
 HTML = (PAGE / "index.html").read_text(encoding="utf-8")
 FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
 
-#: A name for elements of SVG, which is no address.
+#: The name of SVG elements; not an address that is loaded.
 _NAMESPACE = "http://www.w3.org/2000/svg"
 
 
@@ -37,13 +37,12 @@ def test_nothing_comes_from_another_host(path: Path) -> None:
     assert re.findall(r"\w+://|[\"'(]//", text) == []
 
 
-def test_the_page_has_no_code_or_style_that_its_policy_forbids() -> None:
+def test_the_page_has_no_inline_code_or_style() -> None:
     assert re.findall(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\ssrc=)", HTML) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_modules_import_only_what_is_there(path: Path) -> None:
-    """And only names that the other module exports."""
+def test_modules_import_only_existing_names(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for names, other in re.findall(r"import (.+?) from \"(.+?)\"", text, re.DOTALL):
         imported = (path.parent / other).resolve()
@@ -55,7 +54,7 @@ def test_modules_import_only_what_is_there(path: Path) -> None:
                     assert re.search(rf"export (async )?(function|const|class) {name}\b", exported)
 
 
-def test_elements_that_the_code_asks_for_are_on_the_page() -> None:
+def test_elements_that_the_code_uses_are_on_the_page() -> None:
     there = set(re.findall(r"\sid=\"([\w-]+)\"", HTML))
     asked = {
         name
@@ -81,5 +80,5 @@ def test_every_file_is_used() -> None:
 def test_buttons_without_words_have_a_name() -> None:
     for attributes, inside in re.findall(r"<button([^>]*)>(.*?)</button>", HTML, re.DOTALL):
         words = re.sub(r"<[^>]*>", "", inside).strip()
-        # the one button without either gets its words when it is shown
+        # This button gets its text when it is shown.
         assert words or "aria-label=" in attributes or 'id="trouble-drop"' in attributes

@@ -1,4 +1,4 @@
-"""`ois demo` starts its own server and ends it at the end."""
+"""`ois demo` starts a server, protects it with a token and stops it at the end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ois_client.contract.errors import AccessDenied
+from ois_client.sessions.client import Client
 from support.demo.calls import click, encoded, noise, open_image
 
 
-def test_the_server_ends_with_the_demo(engines: Path) -> None:
+def test_the_server_is_protected_and_ends_with_the_demo(engines: Path) -> None:
     command = [sys.executable, "-m", "ois_cli.main", "demo", "--no-browser", "--port", "0"]
     with subprocess.Popen(
         [*command, "--engines", str(engines)],
@@ -32,6 +34,8 @@ def test_the_server_ends_with_the_demo(engines: Path) -> None:
         assert answer["area_px"] > 0
         assert "queue" in answer["timings_ms"]
         assert set(parts) == {"shown", "mask", "coverage"}
+        with pytest.raises(AccessDenied):  # without the demo's token
+            Client(server.geturl())
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "stopped\n")

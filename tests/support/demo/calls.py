@@ -1,4 +1,4 @@
-"""A real gateway over real engines in this process, and requests to it as the page makes them."""
+"""Requests to the demo's gateway, as the page makes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reply:
 
     @property
     def error(self) -> tuple[str, str]:
-        """Code and message."""
+        """Code and message of the error."""
         error = json.loads(self.body)["error"]
         return error["code"], error["message"]
 
@@ -38,7 +38,7 @@ class Reply:
 def ask(
     url: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """One request; `http.client` changes nothing of the path, as a browser would."""
+    """Send one request. Unlike a browser, `http.client` does not normalise the path."""
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=20)
     try:
@@ -62,7 +62,7 @@ def click(
     coverage: bytes | None = None,
     **head: Any,
 ) -> Reply:
-    question = {
+    request = {
         "digest": image["digest"],
         "width": image["width"],
         "height": image["height"],
@@ -71,9 +71,7 @@ def click(
         "want": ["mask"],
         **head,
     }
-    return ask(
-        url, "/api/clicks", write_frame(question, {"coverage": coverage} if coverage else {})
-    )
+    return ask(url, "/api/clicks", write_frame(request, {"coverage": coverage} if coverage else {}))
 
 
 def encoded(pixels: NDArray[np.uint8], form: str = "PNG", **options: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The demo's page in a real browser, as a person uses it: places are pixels of the image."""
+"""The demo's page in a real browser. Positions are in pixels of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-#: Kept by CI beside its log; not part of the repository.
+#: CI keeps them with its log; they are not part of the repository.
 SCREENSHOTS = Path(__file__).resolve().parents[3] / "artefacts" / "demo"
 
 _FLAGS = (
@@ -28,16 +28,16 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-#: The tests share a machine with others; what is there is found at once anyway.
+#: Long, because the machine may be busy; elements that exist are found at once.
 expect.set_options(timeout=30_000)
 
-_MARGIN = 16  # of the fitted image, see view.js
-#: Of 4xx and 5xx, which the page tells in its own words.
+_MARGIN = 16  # around the fitted image, see canvas/view.js
+#: The browser's message about 4xx and 5xx responses, which the page handles.
 _EXPECTED = re.compile("Failed to load resource")
 
 
 def chromium() -> str | None:
-    """The system's browser; None where there is none."""
+    """The path of the system's browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
 
@@ -53,7 +53,7 @@ def open_browser(program: str) -> Iterator[Browser]:
 
 
 class DemoPage:
-    """One tab. Whatever the browser complains of is in `complaints`."""
+    """One tab. complaints: errors and warnings of the browser, and requests to other hosts."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -61,18 +61,18 @@ class DemoPage:
         self.complaints: list[str] = []
         self.size = (1, 1)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self._heard)
-        page.on("request", self._asked)
+        page.on("console", self._note_message)
+        page.on("request", self._note_request)
 
-    def _heard(self, message: Any) -> None:
+    def _note_message(self, message: Any) -> None:
         if message.type in ("error", "warning") and not _EXPECTED.search(message.text):
             self.complaints.append(message.text)
 
-    def _asked(self, request: Any) -> None:
+    def _note_request(self, request: Any) -> None:
         if not request.url.startswith((self.url, f"blob:{self.url}")):
             self.complaints.append(f"a request to {request.url}")
 
-    # -- what a person does ----------------------------------------------------------------
+    # -- actions -----------------------------------------------------------------------------
 
     def load(self) -> DemoPage:
         self.page.goto(self.url)
@@ -86,14 +86,14 @@ class DemoPage:
         self.page.locator("#file").set_input_files(path)
 
     def open(self, path: Path) -> None:
-        """Choose an image and wait until it can be clicked on."""
+        """Choose an image and wait until it can be clicked."""
         with Image.open(path) as image:
             self.size = image.size
         self.choose(path)
         expect(self.status).to_have_text(re.compile(f"{re.escape(path.name)}.*Click on an object"))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where the fitted image's pixel is in the window."""
+        """The position in the window of a pixel of the fitted image."""
         box = self.page.locator("#canvas").bounding_box()
         assert box is not None
         width, height = self.size
@@ -110,7 +110,7 @@ class DemoPage:
             self.page.locator(f"#save-{kind}").click()
         return Path(download.value.path()).read_bytes()
 
-    # -- what a person sees ----------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------
 
     @property
     def status(self) -> Any:
@@ -125,7 +125,7 @@ class DemoPage:
         expect(self.status).to_have_text(re.compile(f"^{name}: .*{words}"))
 
     def sizes(self) -> Sequence[str]:
-        """What the list says of every object's size."""
+        """The sizes of the objects, as the list shows them."""
         found: list[str] = self.page.locator("#objects small").all_inner_texts()
         return found
 
@@ -134,11 +134,11 @@ class DemoPage:
         return np.asarray(Image.open(io.BytesIO(self.save("mask"))))
 
     def picture(self) -> NDArray[np.uint8]:
-        """The stage as drawn, (H, W, 3)."""
+        """The canvas as drawn, (H, W, 3) uint8."""
         png = self.page.locator("#stage").screenshot()
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
     def keep(self, name: str) -> None:
-        """A screenshot for people who look at CI's artefacts."""
+        """Save a screenshot to CI's artefacts."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")

@@ -1,14 +1,15 @@
-"""The gateway: HTTP from the page on one side, a transport to the engines on the other.
+"""The gateway's routes: it serves the page, and passes its requests on to the engines.
 
     GET  /, /app.js, ...     the page
-    GET  /samples/cat.jpg    a sample photograph
-    GET  /api/info           the network, the limits; also how the page learns that it is up
-    POST /api/images         an image file -> digest, size, and unless `?picture=no` what to show
-    POST /api/clicks         see `gateway_clicks`
-    POST /api/results        see `gateway_results`
+    GET  /samples/NAME       a sample photograph
+    GET  /api/info           the network and the limits; the page polls it until it answers
+    POST /api/images         an image file -> its digest and size, and a picture to show
+                             (none with `?picture=no`)
+    POST /api/clicks         see `clicks.py`
+    POST /api/results        see `results.py`
 
-Bodies and answers of POST are frames (`gateway_frames`), an image file is sent as it is. Nothing
-of a session is kept here: a gateway that is started again answers the next click of an open page.
+Requests and responses of POST are frames (`frames.py`), except that an image file is sent as it
+is. The gateway keeps no session: after a restart it can answer the next click of an open page.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ois_cli.demo.gateway.clicks import SHOWN_MASK, Question, write_answer
+from ois_cli.demo.gateway.clicks import SHOWN_MASK, PageClick, write_response
 from ois_cli.demo.gateway.frames import MEDIA_TYPE, write_frame
-from ois_cli.demo.gateway.http import error_response, on_error, read_body, unless_gone
+from ois_cli.demo.gateway.http import error_response, on_error, read_body, unless_disconnected
 from ois_cli.demo.gateway.pictures import LIMITS, notes, read_upload, shown_picture, too_many_bytes
-from ois_cli.demo.gateway.results import result
+from ois_cli.demo.gateway.results import result_file
 from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.drawing.colours import OBJECT_COLOURS, VIRIDIS, object_colour
 from ois_client.contract.clicks import SLOTS_PER_SIGN
@@ -39,27 +40,26 @@ from ois_client.contract.errors import OISError
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import AsyncTransport, EncodeReply, ModelInfo
 
-#: The shipped network by its name: whoever tries it first should know what to expect.
+#: Name of the shipped network, about which the page shows a note.
 _SHIPPED = "ois-tiny"
 _SHIPPED_NOTE = (
-    "This is the small network that comes along, trained on drawn scenes only: on photographs its "
-    "masks are rough."
+    "This is the small sample network. It was trained on drawn scenes only, so its masks of "
+    "photographs are rough."
 )
-_UNTRAINED_NOTE = "These engines hold random weights: times are real, masks mean nothing."
+_UNTRAINED_NOTE = "These engines have random weights: times are real, masks are meaningless."
 
-#: A coverage has a byte a patch; networks have some thousands.
+#: Most bytes of a click. A coverage has one byte per patch, a few thousand in all.
 _CLICK_BYTES = 2**22
-#: An image file and the PNG masks of its objects.
+#: Most bytes of an image file and the PNG masks of its objects.
 _RESULT_BYTES = LIMITS.max_bytes + 2**25
 
-
 _PAGE = Path(str(resources.files("ois_cli.demo") / "page"))
-#: The system's table may be empty, and browsers run no module of another type.
+#: Not left to the system's table, which may be empty; browsers check the type of modules.
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 class GatewayApp:
-    """The routes over one transport. where: what the page calls the place of the engines."""
+    """The routes over one transport. where: the engines' location, as the page shows it."""
 
     def __init__(self, transport: AsyncTransport, info: ModelInfo, where: str) -> None:
         self._transport = transport
@@ -69,6 +69,7 @@ class GatewayApp:
         self._samples = sample_files()
 
     def starlette(self) -> Starlette:
+        """Return the ASGI application."""
         routes = [
             Route("/api/info", self.info),
             Route("/api/images", self.image, methods=["POST"]),
@@ -89,10 +90,10 @@ class GatewayApp:
     async def sample(self, request: Request) -> Response:
         return _file(self._samples.get(request.path_params["name"]))
 
-    # -- what the page asks ----------------------------------------------------------------
+    # -- requests of the page --------------------------------------------------------------
 
     async def info(self, _: Request) -> Response:
-        """Raises `ServerUnavailable` while the engines do not answer."""
+        """The facts about the engines. Raises `ServerUnavailable` if they do not answer."""
         self._info = await self._transport.info()
         return JSONResponse(
             {
@@ -112,17 +113,17 @@ class GatewayApp:
         )
 
     async def image(self, request: Request) -> Response:
-        """Encodes the image, and meanwhile makes the picture that the page shows."""
+        """Make the picture that the page shows, then encode the image."""
         declared = int(request.headers.get("content-length") or 0)
         data = await read_body(request, LIMITS.max_bytes, too_many_bytes(declared))
         wants_picture = request.query_params.get("picture") != "no"
-        return await unless_gone(request, self._image(data, wants_picture))
+        return await unless_disconnected(request, self._image(data, wants_picture))
 
     async def _image(self, data: bytes, wants_picture: bool) -> Response:
         picture = await asyncio.to_thread(read_upload, data)
         parts: dict[str, bytes] = {}
         if wants_picture:
-            # One after the other: a damaged image is not to reach the engines.
+            # Before encoding, so that a damaged image does not reach the engines.
             shown, media_type = await asyncio.to_thread(shown_picture, picture)
             parts["picture"] = shown
         encoded = await self._transport.encode(picture)
@@ -136,15 +137,15 @@ class GatewayApp:
     async def click(self, request: Request) -> Response:
         data = await read_body(request, _CLICK_BYTES)
         started = time.perf_counter()
-        question = Question.read(data, self._info)
-        reply = await unless_gone(request, self._transport.click(question.request))
-        head, parts = await asyncio.to_thread(question.answer, reply)
-        took_ms = (time.perf_counter() - started) * 1e3
-        return Response(write_answer(head, parts, took_ms), media_type=MEDIA_TYPE)
+        click = PageClick.read(data, self._info)
+        reply = await unless_disconnected(request, self._transport.click(click.request))
+        head, parts = await asyncio.to_thread(click.response, reply)
+        gateway_ms = (time.perf_counter() - started) * 1e3
+        return Response(write_response(head, parts, gateway_ms), media_type=MEDIA_TYPE)
 
     async def results(self, request: Request) -> Response:
         data = await read_body(request, _RESULT_BYTES)
-        file, media_type = await asyncio.to_thread(result, data)
+        file, media_type = await asyncio.to_thread(result_file, data)
         return Response(file, media_type=media_type)
 
 
@@ -167,20 +168,27 @@ def _image_head(picture: Picture, encoded: EncodeReply, info: ModelInfo) -> dict
 
 def _file(found: Served | None) -> Response:
     if found is None:
-        return error_response("NOT_FOUND", "there is no such page here", 404)
-    # The page belongs to the running program: another version may answer the next time.
+        return error_response(
+            "NOT_FOUND", "got a path that does not exist; expected / or a file of the page", 404
+        )
+    # The browser must ask again each time: the next start may serve another version.
     headers = {"cache-control": "no-cache"}
     return Response(found.data, media_type=found.media_type, headers=headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
+    """A file that the gateway serves."""
+
     data: bytes
     media_type: str
 
 
 def page_files() -> Mapping[str, Served]:
-    """Path after the host's slash -> file; "" is the page itself."""
+    """Read the files of the page. Returns path in the URL -> file; "" is index.html.
+
+    Requests are looked up in this mapping and never reach the file system.
+    """
     kinds = (*_TYPES, ".html")
     paths = [path for path in _PAGE.rglob("*") if path.suffix in kinds]
     files = {path.relative_to(_PAGE).as_posix(): _read(path) for path in paths}
@@ -188,7 +196,7 @@ def page_files() -> Mapping[str, Served]:
 
 
 def sample_files() -> Mapping[str, Served]:
-    """File name -> sample photograph."""
+    """Read the sample photographs. Returns file name -> file."""
     return {photograph.file: _read(photograph.path) for photograph in PHOTOGRAPHS}
 
 

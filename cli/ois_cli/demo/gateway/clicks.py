@@ -1,19 +1,19 @@
-"""The page's clicks on one object -> a `ClickRequest`, and the reply -> what the page keeps.
+"""Clicks of the page: its request becomes a `ClickRequest`, and the reply becomes its response.
 
-As on the wire (`ois_client.wire`), nothing is remembered here: the page sends the image's digest,
-all clicks on the object, and the coverage of the mask it has; it gets the new mask and coverage.
+As on the wire (`ois_client.wire`), the gateway stores nothing: the page sends the image's digest,
+all clicks on the object and the coverage of its mask, and gets the new mask and coverage.
 
-    head of the question  digest, width, height   of the image
-                          model                   sha256 that made the coverage; "" for any
-                          clicks                  [[x, y, positive], ...], pixels of the image
-                          want                    some of "mask", "depth", "order"
-          parts           coverage                (gh, gw) uint8; none: no previous mask
-    head of the answer    area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms,
-                          model_sha256, maps: {"positive": bool, "negative": how many}
-          parts           shown                   the mask as PNG, at most `SHOWN_MASK` a side
-                          mask                    wanted: the same at the image's own size
-                          coverage                (gh, gw) uint8
-                          depth, order0, order1…  wanted: grey PNG at network size, see `ClickReply`
+    request, head   digest, width, height   of the image
+                    model                   sha256 of the model that made the coverage; "" for any
+                    clicks                  [[x, y, positive], ...] in pixels of the image
+                    want                    some of "mask", "depth", "order"
+             parts  coverage                (gh, gw) uint8; absent without a previous mask
+    response, head  area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms, model_sha256,
+                    maps: {"positive": bool, "negative": number of maps}
+             parts  shown                   the mask as PNG, at most `SHOWN_MASK` pixels per side
+                    mask                    if wanted: the mask at the size of the image
+                    coverage                (gh, gw) uint8
+                    depth, order0, order1…  if wanted: grey PNG at network size, see `ClickReply`
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import MAX_PIXELS, png_of_mask
 from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
 
-#: Longest side of a mask that is only drawn; one at the image's own size travels as well.
+#: Longest side of the mask that the page draws. The mask at the image's size is sent besides.
 SHOWN_MASK = 2048
 WANTS = ("mask", "depth", "order")
 
@@ -42,8 +42,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One click of the page. want: a subset of `WANTS`."""
+class PageClick:
+    """A request of the page for the mask of its clicks. want: a subset of `WANTS`."""
 
     request: ClickRequest
     geometry: Geometry
@@ -52,12 +52,14 @@ class Question:
     want: frozenset[str]
 
     @classmethod
-    def read(cls, data: bytes, info: ModelInfo) -> Question:
-        """Trusts nothing. Raises `InvalidInput` and its kinds."""
+    def read(cls, data: bytes, info: ModelInfo) -> PageClick:
+        """Read a frame. Raises `InvalidInput` and its subclasses if anything in it is wrong."""
         head, parts = read_frame(data)
         width, height = (_side(head, name) for name in ("width", "height"))
         if width * height > MAX_PIXELS:
-            raise InvalidInput(f"got an image of {width} x {height} pixels; expected a real one")
+            raise InvalidInput(
+                f"got an image of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels"
+            )
         geometry = Geometry.fit(width, height, longest=info.longest, patch=info.patch)
         clicks = _clicks(head.get("clicks"))
         points, labels = pack_clicks([clicks], width, height)
@@ -82,15 +84,15 @@ class Question:
         )
         return cls(request, geometry, clicks, str(head.get("model", "")), want)
 
-    def answer(self, reply: ClickReply) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Head and parts of the answer's frame.
+    def response(self, reply: ClickReply) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return head and parts of the response.
 
-        Raises `IncompatibleServer` when another model made the reply than the coverage.
+        Raises `IncompatibleServer` if another model made the reply than the coverage.
         """
         if self.model and reply.model_sha256 and self.model != reply.model_sha256:
             raise IncompatibleServer(
                 "the server now runs another model than when this image was opened; your masks "
-                "are kept. Open the image again to go on clicking"
+                "are kept. Open the image again to continue clicking"
             )
         mask, coverage = reply.masks[0], reply.coverage[0]
         positive = any(click.positive for click in self.clicks)
@@ -119,37 +121,46 @@ class Question:
         return head, parts
 
 
-def write_answer(head: Mapping[str, Any], parts: Mapping[str, bytes], gateway_ms: float) -> bytes:
-    """gateway_ms: from the question's last byte to this answer, the engines' work included."""
+def write_response(head: Mapping[str, Any], parts: Mapping[str, bytes], gateway_ms: float) -> bytes:
+    """Return the response's frame.
+
+    gateway_ms: time from the last byte of the request to now, including the engines' work.
+    """
     return write_frame({**head, "gateway_ms": round(gateway_ms, 3)}, parts)
 
 
 def _side(head: Mapping[str, Any], name: str) -> int:
     value = head.get(name)
     if type(value) is not int or value < 1:
-        raise InvalidInput(f"got {name} = {value!r}; expected the image's, in pixels")
+        raise InvalidInput(f"got {name} = {value!r}; expected that of the image, in pixels")
     return value
 
 
 def _matching(head: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> str:
     value = head.get(name)
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise InvalidInput(f"got {name} = {value!r}; expected what opening the image returned")
+        raise InvalidInput(
+            f"got {name} = {value!r}; expected the value that opening the image returned"
+        )
     return value
 
 
 def _clicks(value: Any) -> tuple[Click, ...]:
     if not isinstance(value, list) or not all(isinstance(c, list) and len(c) == 3 for c in value):
-        raise InvalidClick("got no list of clicks; expected [[x, y, positive], ...]")
+        raise InvalidClick(
+            "got clicks that are not a list of lists; expected [[x, y, positive], ...]"
+        )
     for x, y, positive in value:
-        # JSON's true is an int to Python, and its integers have no end.
+        # In Python, JSON's true is an int, and integers have no limit.
         numbers = all(type(n) is float or (type(n) is int and abs(n) < 2**31) for n in (x, y))
         if not numbers or not isinstance(positive, bool):
-            raise InvalidClick("got a click that is not [x, y, positive]: two numbers and a flag")
+            raise InvalidClick(
+                "got a click that is not two numbers and a flag; expected [x, y, positive]"
+            )
     return tuple(Click(float(x), float(y), positive) for x, y, positive in value)
 
 
 def _want(value: Any) -> frozenset[str]:
     if not isinstance(value, list) or not all(name in WANTS for name in value):
-        raise InvalidInput(f"got want = {value!r}; expected a list of some of {WANTS}")
+        raise InvalidInput(f"got want = {value!r}; expected a list with some of {WANTS}")
     return frozenset(value)

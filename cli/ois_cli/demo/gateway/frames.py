@@ -1,11 +1,11 @@
-"""A frame: one JSON object and some named binary parts, in one HTTP body, in either direction.
+"""Frames: a JSON object and named binary parts in one HTTP body, for requests and responses.
 
     4 bytes   length of the head, big-endian
-    head      UTF-8 JSON object; its "parts" lists [name, bytes] in order
+    head      UTF-8 JSON object; its "parts" lists [name, number of bytes] in order
     parts     one after another
 
-So a click's coverage or a mask needs no base64, and the page reads it without a library
-(`page/frames.js`).
+Unlike JSON alone, it needs no base64 for masks. Unlike multipart forms, the page can read it
+without a library (`page/session/api.js`).
 """
 
 from __future__ import annotations
@@ -19,27 +19,32 @@ from ois_client.contract.errors import InvalidInput
 MEDIA_TYPE = "application/octet-stream"
 
 _PREFIX = 4
-#: A head holds at most 48 clicks an object and some names.
+#: Most bytes of a head, which has up to 48 clicks or 255 names of objects.
 _LONGEST_HEAD = 2**20
 
 
 def write_frame(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> bytes:
-    """`head` must not have the key "parts"."""
+    """Return the bytes of a frame. `head` must not have the key "parts"."""
     listed = [[name, len(data)] for name, data in parts.items()]
     text = json.dumps({**head, "parts": listed}, allow_nan=False).encode()
     return b"".join((len(text).to_bytes(_PREFIX, "big"), text, *parts.values()))
 
 
 def read_frame(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The head without "parts", and the parts by name. Raises `InvalidInput` for anything else."""
+    """Return the head without "parts", and the parts by name.
+
+    Raises `InvalidInput` if the bytes are not a frame or the head has text that is not Unicode.
+    """
     length = int.from_bytes(data[:_PREFIX], "big")
     at = _PREFIX + length
     if len(data) < _PREFIX or length > _LONGEST_HEAD or at > len(data):
         raise _damaged(f"{len(data)} bytes whose head would be {length} bytes long")
     try:
         head = json.loads(data[_PREFIX:at])
-    except ValueError as error:
-        raise _damaged(f"a head that is not JSON ({error})") from error
+        # JSON can spell lone surrogates, which no response could be encoded with.
+        json.dumps(head, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise _damaged(f"a head that is not JSON in UTF-8 ({error})") from error
     if not isinstance(head, dict):
         raise _damaged(f"a head of type {type(head).__name__}")
     parts: dict[str, bytes] = {}
@@ -61,9 +66,9 @@ def _listed(parts: Any) -> list[tuple[str, int]]:
         for part in parts
     )
     if not fits or len({part[0] for part in parts}) != len(parts):
-        raise _damaged('"parts" that are not a list of different names and sizes')
+        raise _damaged('"parts" that are not a list of unique names and sizes')
     return [(name, size) for name, size in parts]
 
 
 def _damaged(what: str) -> InvalidInput:
-    return InvalidInput(f"got {what}; expected a frame: see gateway_frames.py")
+    return InvalidInput(f"got {what}; expected a frame as in gateway/frames.py")

@@ -1,4 +1,10 @@
-"""HTTP as the gateway speaks it: bounded bodies, typed errors, requests that are given up."""
+"""HTTP of the gateway: which requests are allowed, bounded bodies, typed errors, disconnects.
+
+The gateway answers only the page that it served, in a browser on this machine. A loopback address
+alone does not ensure that: any page in the same browser can send requests to it, and a host name
+that resolves to 127.0.0.1 makes them same-origin (DNS rebinding). So every request must name this
+gateway in Host, and none may come from another origin.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +31,9 @@ from ois_client.contract.errors import (
     UnknownImage,
 )
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-#: kind of error -> HTTP status; the first that fits counts.
+#: Class of error -> HTTP status; the first match counts.
 _STATUS: tuple[tuple[type[OISError], int], ...] = (
     (InvalidInput, 400),
     (UnknownImage, 404),
@@ -38,7 +44,6 @@ _STATUS: tuple[tuple[type[OISError], int], ...] = (
     (ServerOverloaded, 503),
     (DeadlineExceeded, 504),
 )
-
 
 _HEADERS = {
     "content-security-policy": (
@@ -55,14 +60,14 @@ _OWN_SITES = ("same-origin", "none")  # none: typed into the address bar
 
 
 class Guard:
-    """ASGI middleware around everything, errors included.
+    """ASGI middleware that refuses foreign requests and sets the security headers.
 
-    names: what Host may be, each with its port.
+    hosts: the allowed values of Host, with their ports.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self._app = app
-        self._names = frozenset(names)
+        self._hosts = frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,38 +88,42 @@ class Guard:
         await refusal(scope, receive, send_guarded)
 
     def _problem(self, headers: Headers) -> str | None:
-        """Why a request is refused; None when it may pass."""
+        """Return why a request is refused, or None if it is allowed."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        if host not in self._names:
+        if host not in self._hosts:
             return (
-                f"got a request for the host {host[:80]!r}; this page answers on this machine "
-                f"only, as one of {sorted(self._names)}"
+                f"got a request for the host {host[:80]!r}; expected one of "
+                f"{sorted(self._hosts)}. Open the demo on this machine"
             )
         if origin is not None and origin != f"http://{host}":
-            return f"got a request from the page {origin[:80]!r}; only the demo's own page may ask"
+            return f"got a request from {origin[:80]!r}; expected the demo's own page"
         if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
-            return "got a request from another page; only the demo's own page may ask"
+            return "got a request from another page; expected the demo's own page"
         return None
 
 
 def error_response(code: str, message: str, status: int) -> Response:
-    """The same JSON as `--json` prints."""
+    """Return an error as the JSON document that `--json` prints."""
     return JSONResponse({"error": {"code": code, "message": message}}, status)
 
 
 async def on_error(_: Request, error: Exception) -> Response:
-    """A typed error as it is; of any other only the kind, its trace is in the terminal."""
+    """Answer with a typed error. Of other errors only the class is sent; the log has the trace."""
     known = as_ois_error(error)
     if known is None:
-        text = f"the demo failed inside ({type(error).__name__}); its terminal says more"
+        text = f"the demo has a defect ({type(error).__name__}); its terminal shows the details"
         return error_response("INTERNAL", text, 500)
     status = next((code for kind, code in _STATUS if isinstance(known, kind)), 500)
     return error_response(known.code, str(known), status)
 
 
 async def read_body(request: Request, limit: int, too_large: OISError | None = None) -> bytes:
-    """At most `limit` bytes. Raises `InvalidInput`, or `too_large`, as soon as it is known."""
-    refusal = too_large or InvalidInput(f"got a request of more than {limit} bytes")
+    """Read the body, at most `limit` bytes.
+
+    Raises `too_large` (default: `InvalidInput`) as soon as the body exceeds the limit, and
+    `Cancelled` if the browser disconnects.
+    """
+    refusal = too_large or InvalidInput(f"got a request of more than {limit} bytes; expected less")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise refusal
@@ -125,25 +134,25 @@ async def read_body(request: Request, limit: int, too_large: OISError | None = N
             if len(data) > limit:
                 raise refusal
     except ClientDisconnect:
-        raise Cancelled("the upload was given up") from None
+        raise Cancelled("the browser cancelled the upload") from None
     return bytes(data)
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """The result of `work`; when the browser gives the request up, so is the work (`Cancelled`).
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`. Call it after the body was read.
 
-    To be called after the body was read.
+    Cancels the work and raises `Cancelled` if the browser disconnects first.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    disconnect = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise Cancelled("the page gave this request up for a newer one")
+        raise Cancelled("the browser cancelled the request")
     finally:
         task.cancel()
-        gone.cancel()
+        disconnect.cancel()
 
 
 async def _disconnected(request: Request) -> None:

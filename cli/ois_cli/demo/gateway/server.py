@@ -1,4 +1,4 @@
-"""The gateway's life: a thread with an event loop, listening on a loopback address."""
+"""The gateway's server: a thread with an event loop that listens on a loopback address."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.transport import check_compatible
 from ois_client.sessions.async_client import open_transport
 
-#: Browsers keep what an open page stores under its address, port included: a gateway that is
-#: started again should be where the page was.
+#: A browser stores the page's data per address and port, so a restarted gateway should use the
+#: same port.
 USUAL_PORT = 8360
 
-#: Engines in this process answer in these threads; a click that was given up before its turn
-#: never starts.
+#: Threads for engines in this process. Clicks that are cancelled while they wait never start.
 _THREADS = 4
 _STOP_S = 5
 
 
 class Gateway:
-    """A context manager: enter to serve, leave to stop.
+    """Serves the demo's page. Use it as a context manager or call `start` and `stop`.
 
-    url, options: of the engines, as of `ois_client.AsyncClient`. where: what the page calls
-    their place. host: a loopback address. port: None takes the usual one, or a free one where
-    that is taken; 0 a free one.
+    url, options: of the engines, as for `ois_client.AsyncClient`. where: the engines' location, as
+    the page shows it. host: a loopback address. port: 0 takes a free port; None takes the usual
+    port, or a free one if that is taken.
     """
 
     def __init__(
@@ -46,8 +45,7 @@ class Gateway:
         host: str = "127.0.0.1",
         port: int | None = None,
     ) -> None:
-        """Raises `InvalidInput` for an address that others can reach, `EngineError` for a port
-        that is taken."""
+        """Raises `InvalidInput` if others can reach the address, `EngineError` if it is taken."""
         self._url = url
         self._options = dict(options or {})
         self._where = where or url
@@ -60,18 +58,21 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The page's address."""
         return f"http://{_bracketed(self.host)}:{self.port}/"
 
     def start(self) -> Gateway:
-        """Returns once the page answers. Raises what reaching the engines raises."""
+        """Start to serve; returns when the page can be opened.
+
+        Raises what the transport raises if the engines cannot be reached.
+        """
         self._thread.start()
         self._settled.wait()
         self._raise_problem()
         return self
 
     def stop(self) -> None:
-        """Let requests in flight finish, for some seconds. Twice is fine."""
+        """Stop to serve. Requests in progress get a few seconds. May be called twice."""
         if self._server is not None:
             self._server.should_exit = True
         if self._thread.ident is not None:
@@ -79,7 +80,7 @@ class Gateway:
         self._socket.close()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it ended within `timeout_s`. Raises why, if not because of `stop`."""
+        """Wait and return whether the gateway ended. Raises the error if one ended it."""
         self._thread.join(timeout_s)
         self._raise_problem()
         return not self._thread.is_alive()
@@ -106,7 +107,7 @@ class Gateway:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # raised again by `start` and `wait`
             self._problem = error
         finally:
             self._settled.set()
@@ -117,7 +118,7 @@ class Gateway:
         try:
             info = await transport.info()
             check_compatible(info)
-            app = Guard(GatewayApp(transport, info, self._where).starlette(), self._names())
+            app = Guard(GatewayApp(transport, info, self._where).starlette(), self._hosts())
             config = uvicorn.Config(
                 app,
                 lifespan="off",
@@ -132,13 +133,13 @@ class Gateway:
         finally:
             await transport.close()
 
-    def _names(self) -> list[str]:
-        hosts = {_bracketed(self.host), "localhost"}
-        return [f"{host}:{self.port}" for host in sorted(hosts)]
+    def _hosts(self) -> list[str]:
+        names = {_bracketed(self.host), "localhost"}
+        return [f"{name}:{self.port}" for name in sorted(names)]
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens. Signals are the main thread's business, not its own."""
+    """Sets an event when it listens."""
 
     def __init__(self, config: uvicorn.Config, listening: threading.Event) -> None:
         super().__init__(config)
@@ -153,12 +154,14 @@ def _listen(host: str, port: int | None) -> socket.socket:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise InvalidInput(f"got the host {host!r}; expected an address: 127.0.0.1") from None
+        raise InvalidInput(
+            f"got the host {host!r}; expected an IP address, such as 127.0.0.1"
+        ) from None
     if not address.is_loopback:
         raise InvalidInput(
-            f"got the host {host}; expected a loopback address such as 127.0.0.1: the page has no "
-            "password, and whoever reaches it uses these engines. From another machine, forward "
-            f"the port: ssh -L {port or USUAL_PORT}:127.0.0.1:{port or USUAL_PORT} HOST"
+            f"got the host {host}; expected a loopback address such as 127.0.0.1, because the page "
+            "has no password. To use it from another machine, forward the port: "
+            f"ssh -L {port or USUAL_PORT}:127.0.0.1:{port or USUAL_PORT} HOST"
         )
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     for wanted in (USUAL_PORT, 0) if port is None else (port,):
@@ -173,8 +176,8 @@ def _listen(host: str, port: int | None) -> socket.socket:
         else:
             return listener
     raise EngineError(
-        f"the address {host}:{port} cannot be used: {problem.strerror}; stop what listens there, "
-        "or choose another --port"
+        f"the address {host}:{port} cannot be used: {problem.strerror}; stop the program that "
+        "listens there, or choose another --port"
     )
 
 
