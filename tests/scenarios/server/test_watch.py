@@ -75,7 +75,7 @@ def test_a_starting_server_that_clients_overload_is_ready(
     engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overloaded(*_: object, **__: object) -> None:
-        raise ServerOverloaded("64 requests are waiting in the click line already")
+        raise ServerOverloaded("the click queue is full: 64 requests are waiting")
 
     monkeypatch.setattr(embedded, "probe_click", overloaded)
     server = EmbeddedServer(engines, OPTIONS)
