@@ -9,9 +9,9 @@ from ois_benchmarks.table import Column, Table, TableRow
 def table_of(result: LatencyResult) -> Table:
     """Seconds with their 95 % interval. Projected and noisy figures are marked."""
     definitions = [each for each in Definition if each.benchmark is result.benchmark]
-    unit = "s per click" if result.benchmark is Benchmark.SPC else "s"
+    unit = "s/click" if result.benchmark is Benchmark.SPC else "s"
     columns = [Column("contestant", number=False), Column("picture", number=False)]
-    columns += [Column("encode s"), *(Column(f"{each} {unit}") for each in definitions)]
+    columns += [Column("encode, s"), *(Column(f"{each}, {unit}") for each in definitions)]
     columns += [Column(n) for n in ("params M", "GFLOP encode", "GFLOP click", "peak GiB")]
     rows = sorted(result.rows, key=lambda row: (row.width, row.height))
     lines = []
