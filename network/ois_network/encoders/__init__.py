@@ -10,13 +10,21 @@ Every encoder is a module with
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ois_network.config import EncoderFamily, NetworkConfig
 from ois_network.encoders.dinov2 import DINOv2
-from ois_network.encoders.tinyvit import TinyViT
 
-__all__ = ["DINOv2", "TinyViT", "build_encoder"]
+if TYPE_CHECKING:
+    from ois_network.encoders.tinyvit import TinyViT
+
+__all__ = ["DINOv2", "build_encoder"]
 
 
 def build_encoder(config: NetworkConfig) -> DINOv2 | TinyViT:
     """The encoder of the config's family."""
-    return TinyViT() if config.encoder is EncoderFamily.TINYVIT else DINOv2(config)
+    if config.encoder is EncoderFamily.DINOV2:
+        return DINOv2(config)
+    from ois_network.encoders.tinyvit import TinyViT
+
+    return TinyViT()

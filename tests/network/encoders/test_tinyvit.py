@@ -17,8 +17,14 @@ from ois_client.contract.errors import CheckpointError
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.prompts import Prompts
 from ois_network.config import EncoderFamily, NetworkConfig, preset
-from ois_network.encoders import TinyViT, build_encoder
-from ois_network.encoders.tinyvit import LEVEL_STRIDES, Block, LayerNorm2d, WindowAttention
+from ois_network.encoders import build_encoder
+from ois_network.encoders.tinyvit import (
+    LEVEL_STRIDES,
+    Block,
+    LayerNorm2d,
+    TinyViT,
+    WindowAttention,
+)
 from ois_network.encoders.tinyvit_weights import load_tinyvit, read_tinyvit
 from ois_network.half import lower_precision
 from ois_network.initialise import build, randomise
