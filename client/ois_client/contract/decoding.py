@@ -8,8 +8,8 @@ decoded. One of Pillow's own limits remains: it refuses WebP files above
 
 Rules for colour, the same on client and server:
 
-- transparent pixels are composited over white, as viewers show them, because nobody clicks on
-  colours hidden by transparency;
+- transparent pixels are composited over white, as viewers show them, because people do not
+  click on colours hidden by transparency;
 - 16-bit grey is scaled to 8 bits (65535 -> 255) and never clipped; 32-bit pixels are refused,
   because the file does not define which value is white;
 - of an animation or a multi-page file, the first picture is used;

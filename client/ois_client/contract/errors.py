@@ -10,7 +10,7 @@
     ├── ServerOverloaded            the server refused the work; try again later
     ├── AccessDenied                the server requires a token, or a different one
     ├── DeadlineExceeded            the answer did not come in time
-    ├── Cancelled                   the call was given up for a newer click, or by closing
+    ├── Cancelled                   the call was cancelled by a newer click or by closing
     ├── IncompatibleServer          client and engines were built for different contracts
     ├── EngineError                 an engine folder is missing, damaged, or cannot run here
     ├── ExportError                 an export did not produce a usable engine
@@ -89,7 +89,7 @@ class AccessDenied(OISError):
 
 
 class Cancelled(OISError):
-    """The call was given up before its answer came; nothing was changed."""
+    """The call was cancelled before its answer came; nothing was changed."""
 
     code = "CANCELLED"
 

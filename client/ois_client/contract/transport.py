@@ -169,7 +169,7 @@ class Cancellation:
     def check(self) -> None:
         """Raise `Cancelled` if it is set."""
         if self._set.is_set():
-            raise Cancelled("the click was given up for a newer one; nothing was changed")
+            raise Cancelled("the click was cancelled for a newer one; nothing was changed")
 
 
 @runtime_checkable
