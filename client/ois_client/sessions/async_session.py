@@ -105,7 +105,9 @@ class AsyncSession(SessionBase):
             task = asyncio.current_task()
             if call not in self._superseded or (task is not None and task.cancelling()):
                 raise
-            raise Cancelled("the click was cancelled for a newer one; nothing was changed") from None
+            raise Cancelled(
+                "the click was cancelled for a newer one; nothing was changed"
+            ) from None
         finally:
             self._calls.discard(call)
             self._superseded.discard(call)
