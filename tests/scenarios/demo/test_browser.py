@@ -104,13 +104,15 @@ def test_the_network_s_inputs_are_shown(open_page: OpenPage, photo: Path) -> Non
     page.expect_clicks("Object 1", 1)
     expect(labels).to_have_text(["Photograph", "Depth", "Order M⁺", "Patches +"])
     page.page.get_by_text("Patches +").click()
-    expect(page.page.locator("#layer-text")).to_contain_text("may look at all 12 patches")
+    expect(page.page.locator("#layer-text")).to_contain_text("attends to all 12 patches")
     page.click(90, 60, button="right")
     page.expect_clicks("Object 1", 2)
     expect(labels).to_have_text(
         ["Photograph", "Depth", "Order M⁺", "Order M⁻", "Patches +", "Patches −"]
     )
-    expect(page.page.locator("#layer-text")).to_contain_text(re.compile("of 12 patches: those on"))
+    expect(page.page.locator("#layer-text")).to_contain_text(
+        re.compile("of 12 patches: those inside")
+    )
     page.keep("3-patches")
     photograph = page.picture()
     page.page.get_by_text("Depth", exact=True).click()
@@ -144,7 +146,7 @@ def test_a_killed_server_loses_no_click(
     os.kill(pid, signal.SIGKILL)
     page.click(60, 40)
     page.click(20, 70, button="right")
-    expect(page.trouble).to_contain_text("Your 2 clicks wait")
+    expect(page.trouble).to_contain_text("Your 2 clicks are waiting")
     page.keep("6-server-away")
     page.expect_clicks("Object 1", 3)
     expect(page.trouble).to_be_hidden()

@@ -60,7 +60,7 @@ def test_a_broken_file_changes_nothing(open_page: OpenPage, photo: Path, tmp_pat
     with large.open("wb") as file:
         file.truncate(65 * 2**20)
     page.choose(large)
-    expect(page.trouble).to_contain_text("large.tif has 65 MiB; the demo takes up to 64")
+    expect(page.trouble).to_contain_text("large.tif has 65 MiB; the demo accepts up to 64")
     page.page.get_by_role("button", name="Dismiss").click()
     expect(page.trouble).to_be_hidden()
     np.testing.assert_array_equal(page.mask(), before)

@@ -1,12 +1,12 @@
-// The page: puts the parts together.
+// The page's entry point: connects session, canvas and panels.
 
 import * as api from "./session/api.js";
 import { get } from "./panels/dom.js";
 import { listen as listenToPointers } from "./canvas/gestures.js";
-import { Inside } from "./panels/network_panel.js";
+import { NetworkPanel } from "./panels/network_panel.js";
 import { say, showTrouble } from "./panels/notices.js";
 import { ObjectList } from "./panels/object_list.js";
-import { Opening } from "./panels/opening.js";
+import { ImageOpener } from "./panels/image_opener.js";
 import { Previews } from "./canvas/previews.js";
 import { readMask } from "./canvas/raster.js";
 import { save } from "./panels/saving.js";
@@ -15,14 +15,14 @@ import { listen as listenToKeys } from "./panels/shortcuts.js";
 import { Stage } from "./canvas/stage.js";
 import { openStore } from "./session/store.js";
 import * as timePanel from "./panels/time_panel.js";
-import { inWords } from "./session/timing.js";
+import { formatMs } from "./session/timing.js";
 
 const KINDS = ["mask", "coco", "cutout"];
-/** A step of the crosshair, in px of the screen; with Shift it is one pixel of the image. */
+/** A step of the crosshair in CSS pixels. With Shift, a step is one pixel of the image. */
 const CROSSHAIR_STEP = 24;
 
 async function begin() {
-  const facts = await knock();
+  const facts = await waitForGateway();
   const store = await openStore();
   const session = new Session(api);
   const canvas = get("canvas");
@@ -30,40 +30,40 @@ async function begin() {
   const colourOf = (id) => facts.colours[(id - 1) % facts.colours.length];
   const adds = () => document.querySelector("input[name=sign]:checked").value === "add";
   const list = new ObjectList(session, colourOf, render);
-  const inside = new Inside(session, stage, facts.viridis);
-  const opening = new Opening(session, store, facts);
+  const networkPanel = new NetworkPanel(session, stage, facts.viridis);
+  const opener = new ImageOpener(session, store, facts);
   const previews = new Previews(session, stage, colourOf, adds);
-  const decoded = new WeakMap(); // mask -> promise of what readMask gives
-  let hand = false; // Space is held: the left button moves the image
+  const decoded = new WeakMap(); // mask -> promise of the result of readMask
+  let hand = false; // whether Space is held, so that the left button moves the image
   let round = 0;
 
-  // -- what is shown -----------------------------------------------------------------------
+  // -- rendering ---------------------------------------------------------------------------
 
   function render() {
     list.render();
     timePanel.render(session);
-    inside.render();
+    networkPanel.render();
     drawClicks();
     drawMasks();
     get("undo-button").disabled = !session.canUndo;
     get("redo-button").disabled = !session.canRedo;
     get("new-object").disabled = !session.image;
-    const nothing = !session.doc.objects.some(({ mask }) => mask);
-    for (const kind of KINDS) get(`save-${kind}`).disabled = nothing;
+    const noMask = !session.doc.objects.some(({ mask }) => mask);
+    for (const kind of KINDS) get(`save-${kind}`).disabled = noMask;
   }
 
   function drawClicks() {
     const { doc, waiting } = session;
     const visible = doc.objects.filter(({ id }) => !list.hidden.has(id));
-    const known = visible.flatMap(({ id, clicks }) =>
+    const answered = visible.flatMap(({ id, clicks }) =>
       clicks.map((click) => ({ ...click, colour: colourOf(id), active: id === doc.active })));
-    const asked = waiting.map((click) => ({ ...click, active: true, waiting: true }));
-    stage.clicks = [...known.sort((a, b) => a.active - b.active), ...asked];
+    const unanswered = waiting.map((click) => ({ ...click, active: true, waiting: true }));
+    stage.clicks = [...answered.sort((a, b) => a.active - b.active), ...unanswered];
     stage.redraw();
   }
 
   async function drawMasks() {
-    const mine = ++round;
+    const current = ++round;
     const { doc } = session;
     const shown = doc.objects.filter(({ id, mask }) => mask && !list.hidden.has(id));
     shown.sort((a, b) => (a.id === doc.active) - (b.id === doc.active));
@@ -72,7 +72,7 @@ async function begin() {
       if (!decoded.has(mask)) decoded.set(mask, readMask(mask.shown, colour));
       return { ...(await decoded.get(mask)), colour };
     }));
-    if (mine !== round) return; // a newer one is on its way
+    if (current !== round) return; // a newer call will draw
     stage.masks = masks;
     stage.redraw();
   }
@@ -85,21 +85,22 @@ async function begin() {
   });
   session.addEventListener("change", () => {
     render();
-    inside.look();
+    networkPanel.loadMaps();
     if (session.image) store.saveSnapshot(session.snapshot());
   });
   session.addEventListener("trouble", () => {
     const { trouble, waiting } = session;
-    const giveUp = trouble?.passing ? (opening.underWay ? "Stop opening" : "Give up") : "Dismiss";
-    showTrouble(trouble && { ...trouble, waiting: waiting.length, giveUp });
+    const stop = opener.isOpening ? "Stop opening" : "Discard clicks";
+    const dropLabel = trouble?.temporary ? stop : "Dismiss";
+    showTrouble(trouble && { ...trouble, waiting: waiting.length, dropLabel });
   });
   session.addEventListener("answer", ({ detail: { object, mask } }) => {
     const share = (100 * mask.area) / (session.image.width * session.image.height);
     const count = object.clicks.length;
-    say(`${object.name}: ${share.toFixed(1)} % of the image after ${count} click${count > 1 ? "s" : ""}, ${inWords(mask.time.total)}.`);
+    say(`${object.name}: ${share.toFixed(1)} % of the image after ${count} click${count > 1 ? "s" : ""}, ${formatMs(mask.time.total)}.`);
   });
 
-  // -- what the person does ----------------------------------------------------------------
+  // -- actions -----------------------------------------------------------------------------
 
   function click(place, positive) {
     if (!place || !session.image) return;
@@ -114,7 +115,7 @@ async function begin() {
     },
     zoom: (factor, point) => stage.zoom(factor, point),
     pan: (dx, dy) => stage.pan(dx, dy),
-    hover: (point) => previews.follow(point && !hand && !opening.underWay && stage.clickAt(point)),
+    hover: (point) => previews.follow(point && !hand && !opener.isOpening && stage.clickAt(point)),
   });
 
   const actions = {
@@ -130,7 +131,7 @@ async function begin() {
       say(positive ? "Clicks add." : "Clicks remove.");
     },
     togglePreview: () => get("hover").click(),
-    nextLayer: (step) => inside.next(step),
+    nextLayer: (step) => networkPanel.next(step),
     zoom: (factor) => stage.zoom(factor),
     fit: () => stage.fit(),
     fade: (step) => setOpacity(Number(get("opacity").value) + step),
@@ -169,7 +170,7 @@ async function begin() {
   get("opacity").oninput = () => setOpacity(get("opacity").value);
   get("trouble-retry").onclick = () => session.retry();
   get("trouble-drop").onclick = () => {
-    opening.stop();
+    opener.stop();
     session.drop();
     showTrouble(null);
   };
@@ -178,35 +179,35 @@ async function begin() {
       try {
         say(`Saved ${await save(kind, session, list.hidden)}.`);
       } catch (error) {
-        showTrouble({ message: `Nothing was saved: ${error.message}` });
+        showTrouble({ message: `The file was not saved: ${error.message}` });
       }
     };
   }
 
-  // -- the beginning -----------------------------------------------------------------------
+  // -- start -------------------------------------------------------------------------------
 
-  const random = facts.trained ? "" : " · random weights: masks mean nothing";
+  const random = facts.trained ? "" : " · random weights: masks are meaningless";
   get("model").textContent = `${facts.network} · ${facts.where}${random}`;
   get("model").title = facts.engine;
   get("model-note").textContent = facts.note;
   canvas.classList.add("empty");
   say("Ready. Drop, paste or choose an image.");
   render();
-  await opening.restore();
+  await opener.restore();
   document.documentElement.dataset.ready = "yes";
 }
 
-/** The gateway's facts, as soon as it and the engines answer. */
-async function knock() {
+/** Wait until the gateway and the engines answer. Returns the facts about them. */
+async function waitForGateway() {
   for (;;) {
     try {
       const facts = await api.info();
       showTrouble(null);
       return facts;
     } catch (error) {
-      const { code, message, passing } = error;
-      showTrouble({ code, message, passing, giveUp: "" });
-      if (!error.passing) throw error;
+      const { code, message, temporary } = error;
+      showTrouble({ code, message, temporary, dropLabel: "" });
+      if (!temporary) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

@@ -1,4 +1,4 @@
-// The page's pure parts: frames, history, objects, view, timing, outline, patches.
+// The functions of the page that need no browser: frames, history, objects, view, timing, masks.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -11,7 +11,7 @@ const views = await page("canvas/view");
 const timing = await page("session/timing");
 const { bounds, outline, visiblePatches } = await page("canvas/mask_geometry");
 
-test("a frame of bytes and blobs comes back", async () => {
+test("a frame of bytes and blobs is read as it was written", async () => {
   const parts = { a: new Uint8Array([1, 2, 3]), b: new Blob(["hé"]), none: new Uint8Array() };
   const read = readFrame(await writeFrame({ name: "Ω", list: [1] }, parts).arrayBuffer());
   assert.deepEqual(read.head, { name: "Ω", list: [1] });
@@ -20,7 +20,7 @@ test("a frame of bytes and blobs comes back", async () => {
   assert.equal(read.parts.none.length, 0);
 });
 
-test("undo and redo walk through states; a new one forgets what was undone", () => {
+test("undo and redo move through states; a new state drops the undone ones", () => {
   let h = history.begin("a");
   h = history.push(history.push(h, "b"), "c");
   assert.equal(history.undo(h).now, "b");
@@ -32,9 +32,9 @@ test("undo and redo walk through states; a new one forgets what was undone", () 
   assert.equal(history.undo(history.replace(h, "e")).now, "a");
 });
 
-test("there is always an active object, and numbers are not used twice", () => {
+test("there is always an active object, and numbers are not reused", () => {
   let doc = objects.empty();
-  assert.equal(objects.withNew(doc), doc, "one without clicks is taken as it is");
+  assert.equal(objects.withNew(doc), doc, "an object without clicks is reused");
   doc = objects.withChanged(doc, 1, { clicks: [{ x: 1, y: 1, positive: true }] });
   doc = objects.withNew(doc);
   assert.deepEqual([doc.active, doc.objects.length], [2, 2]);
@@ -48,12 +48,12 @@ test("there is always an active object, and numbers are not used twice", () => {
 const image = { width: 400, height: 200 };
 const box = { width: 832, height: 700 };
 
-test("a fitted image is whole and in the middle", () => {
+test("a fitted image is completely visible and centred", () => {
   const view = views.fit(image, box);
   assert.deepEqual(view, { scale: 2, x: 16, y: 150 });
 });
 
-test("zooming keeps what is under the pointer, up to its ends", () => {
+test("zooming keeps the pixel under the pointer, and is limited", () => {
   const point = { x: 300, y: 310 };
   let view = views.fit(image, box);
   const before = views.toImage(view, point);
@@ -66,12 +66,12 @@ test("zooming keeps what is under the pointer, up to its ends", () => {
   assert.equal(view.scale, 0.5);
 });
 
-test("an image cannot be lost outside the window", () => {
+test("an image cannot be moved out of the window", () => {
   const view = views.panBy(views.fit(image, box), 1e6, -1e6, image, box);
   assert.deepEqual([view.x, view.y], [box.width - 64, 64 - 400]);
 });
 
-test("a click counts from pixel centres and never leaves the image", () => {
+test("a click is relative to pixel centres and inside the image", () => {
   const view = { scale: 2, x: 10, y: 20 };
   assert.deepEqual(views.toClick(view, { x: 10 + 2 * 7.5, y: 20 + 2 * 3.5 }, image), { x: 7, y: 3 });
   assert.deepEqual(views.toClick(view, { x: 10, y: 20 }, image), { x: 0, y: 0 });
@@ -85,10 +85,10 @@ test("the parts of a click's time add up to the round trip", () => {
   assert.deepEqual(found, { network: 8, gateway: 7, queue: 1, engine: 20, mask: 4 });
   assert.equal(Object.values(found).reduce((a, b) => a + b), 40);
   assert.deepEqual([timing.median([3, 1, 2]), timing.median([4, 1, 2, 3])], [2, 2.5]);
-  assert.deepEqual([0.42, 31.7, 2400].map(timing.inWords), ["0.4 ms", "32 ms", "2.4 s"]);
+  assert.deepEqual([0.42, 31.7, 2400].map(timing.formatMs), ["0.4 ms", "32 ms", "2.4 s"]);
 });
 
-test("the outline of a mask is its edges, holes included", () => {
+test("the outline of a mask includes the edges of holes", () => {
   const ring = Uint8Array.from([0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1, 1, 1, 0]);
   const pieces = outline(ring, 5, 4);
   let length = 0;
@@ -102,7 +102,7 @@ test("the outline of a mask is its edges, holes included", () => {
   assert.equal(outline(new Uint8Array(20).fill(1), 5, 4).length, 16);
 });
 
-test("patches on the border of the mask count for both signs", () => {
+test("patches on the border of the mask belong to both signs", () => {
   const coverage = Uint8Array.from([0, 100, 255]);
   assert.deepEqual([...visiblePatches(coverage, true, 3)], [0, 1, 1]);
   assert.deepEqual([...visiblePatches(coverage, false, 3)], [1, 1, 0]);

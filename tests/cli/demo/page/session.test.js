@@ -1,4 +1,4 @@
-// A session keeps a person's clicks through everything that can go wrong between it and the engines.
+// A session keeps the user's clicks when requests to the engines fail.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -10,12 +10,12 @@ const { Latest } = await page("session/latest");
 
 const MODEL = "m".repeat(64);
 
-/** Answers like the gateway; `faults` are thrown first, one a click. */
+/** Answers like the gateway. faults: codes to throw first, one per click; null: no fault. */
 function gateway(faults = []) {
-  const asked = [];
+  const requests = [];
   let opened = 0;
   return {
-    asked,
+    requests,
     get opened() {
       return opened;
     },
@@ -27,15 +27,15 @@ function gateway(faults = []) {
         parts: { picture: new Uint8Array() },
       };
     },
-    async click(question, coverage, signal) {
-      asked.push({ ...question, coverage: coverage && [...coverage] });
+    async click(head, coverage, signal) {
+      requests.push({ ...head, coverage: coverage && [...coverage] });
       const fault = faults.shift();
       if (fault instanceof Promise) await fault;
       else if (fault) throw new ApiError(fault, `trouble ${fault}`);
       signal?.throwIfAborted();
-      const count = question.clicks.length;
+      const count = head.clicks.length;
       const parts = { shown: new Uint8Array([count]), coverage: new Uint8Array([count]) };
-      for (const want of question.want) parts[want === "order" ? "order0" : want] = new Uint8Array([count]);
+      for (const want of head.want) parts[want === "order" ? "order0" : want] = new Uint8Array([count]);
       const maps = { positive: true, negative: 0 };
       return { head: { area_px: count, grid: [1, 1], maps, gateway_ms: 1, timings_ms: {} }, parts };
     },
@@ -51,13 +51,13 @@ async function opened(api) {
 
 const clicksOf = (session) => session.active.clicks.map(({ x, y, positive }) => [x, y, positive]);
 
-test("every click brings all clicks before it, and the coverage they made", async () => {
+test("every click sends all clicks before it and the coverage of their mask", async () => {
   const api = gateway();
   const { session } = await opened(api);
   session.click(1, 2, true);
-  await session.click(3, 4, false); // while the first is under way
+  await session.click(3, 4, false); // while the first is being answered
   await new Promise(setImmediate);
-  assert.deepEqual(api.asked.map(({ clicks, coverage }) => [clicks, coverage]), [
+  assert.deepEqual(api.requests.map(({ clicks, coverage }) => [clicks, coverage]), [
     [[[1, 2, true]], null],
     [[[1, 2, true], [3, 4, false]], [1]],
   ]);
@@ -65,7 +65,7 @@ test("every click brings all clicks before it, and the coverage they made", asyn
   assert.equal(session.times.length, 2);
 });
 
-test("undo and redo need nobody, and the next click goes on from there", async () => {
+test("undo and redo send nothing, and the next click continues from there", async () => {
   const api = gateway();
   const { session } = await opened(api);
   await session.click(1, 1, true);
@@ -76,22 +76,22 @@ test("undo and redo need nobody, and the next click goes on from there", async (
   assert.equal(clicksOf(session).length, 2);
   session.undo();
   await session.click(5, 5, true);
-  assert.deepEqual(api.asked.at(-1).coverage, [1]);
-  assert.equal(api.asked.length, 3);
+  assert.deepEqual(api.requests.at(-1).coverage, [1]);
+  assert.equal(api.requests.length, 3);
   assert.equal(session.canRedo, false);
 });
 
-test("an image that the server forgot is sent again, once, and the click repeated", async () => {
+test("an image that the server dropped is sent again once, and the click is repeated", async () => {
   const api = gateway(["UNKNOWN_IMAGE"]);
   const { session } = await opened(api);
   await session.click(1, 1, true);
   assert.equal(api.opened, 2);
-  assert.deepEqual(api.asked[0], api.asked[1]);
+  assert.deepEqual(api.requests[0], api.requests[1]);
   assert.equal(clicksOf(session).length, 1);
   assert.equal(session.trouble, null);
 });
 
-test("a server that is away is asked until it is back; clicks wait in order", async () => {
+test("an unavailable server is asked until it answers; clicks wait in order", async () => {
   const api = gateway(["SERVER_UNAVAILABLE", "GATEWAY_GONE", "SERVER_OVERLOADED", "UNKNOWN_IMAGE"]);
   const { session, pauses } = await opened(api);
   const troubles = [];
@@ -107,19 +107,19 @@ test("a server that is away is asked until it is back; clicks wait in order", as
   assert.equal(troubles[0], "trouble SERVER_UNAVAILABLE");
 });
 
-test("a click that can never work is dropped, with what was said, and nothing else", async () => {
+test("only a click with a permanent error is dropped, and the error is shown", async () => {
   const api = gateway([null, "TOO_MANY_CLICKS"]);
   const { session } = await opened(api);
   await session.click(1, 1, true);
   await session.click(2, 2, true);
-  assert.deepEqual(session.trouble, { code: "TOO_MANY_CLICKS", message: "trouble TOO_MANY_CLICKS", passing: false });
+  assert.deepEqual(session.trouble, { code: "TOO_MANY_CLICKS", message: "trouble TOO_MANY_CLICKS", temporary: false });
   assert.deepEqual(clicksOf(session), [[1, 1, true]]);
   await session.click(3, 3, true);
   assert.equal(session.trouble, null);
   assert.equal(clicksOf(session).length, 2);
 });
 
-test("undo takes back a click that has not been answered", async () => {
+test("undo cancels a click without a result", async () => {
   let answer;
   const api = gateway([new Promise((resolve) => (answer = resolve))]);
   const { session } = await opened(api);
@@ -132,7 +132,7 @@ test("undo takes back a click that has not been answered", async () => {
   assert.equal(session.canUndo, false);
 });
 
-test("another model behind the same address ends the clicking, not the masks", async () => {
+test("with another model at the same address, clicks fail and masks are kept", async () => {
   const api = gateway([null, "UNKNOWN_IMAGE"]);
   const { session } = await opened(api);
   await session.click(1, 1, true);
@@ -142,7 +142,7 @@ test("another model behind the same address ends the clicking, not the masks", a
   assert.equal(clicksOf(session).length, 1);
 });
 
-test("a snapshot brings everything back, clicks that wait too", async () => {
+test("a snapshot restores everything, also waiting clicks", async () => {
   const api = gateway();
   const { session } = await opened(api);
   await session.click(1, 1, true);
@@ -157,48 +157,48 @@ test("a snapshot brings everything back, clicks that wait too", async () => {
   assert.deepEqual(clicksOf(again), [[7, 7, true]]);
 });
 
-test("looking asks for depth and order maps only where they are not known", async () => {
+test("depth and order maps are requested only if they are missing", async () => {
   const api = gateway();
   const { session } = await opened(api);
-  await session.look();
-  assert.deepEqual(api.asked[0].clicks, [[9.5, 4.5, true]]);
+  await session.loadMaps();
+  assert.deepEqual(api.requests[0].clicks, [[9.5, 4.5, true]]);
   assert.equal(session.depth.size, 1);
-  await session.look();
-  assert.equal(api.asked.length, 1);
+  await session.loadMaps();
+  assert.equal(api.requests.length, 1);
   await session.click(1, 1, true);
-  await session.look();
-  assert.deepEqual(api.asked[2].want, ["depth", "order"]);
+  await session.loadMaps();
+  assert.deepEqual(api.requests[2].want, ["depth", "order"]);
   assert.equal(session.active.mask.orders.length, 1);
-  session.curious = true;
+  session.wantsMaps = true;
   await session.click(2, 2, true);
-  await session.look();
-  assert.equal(api.asked.length, 4);
-  assert.deepEqual(api.asked[3].want, ["mask", "order"]);
+  await session.loadMaps();
+  assert.equal(api.requests.length, 4);
+  assert.deepEqual(api.requests[3].want, ["mask", "order"]);
 });
 
-test("previews: one at a time, the newest next, slow ones given up", async () => {
+test("previews run one at a time, the newest next, and slow ones are cancelled", async () => {
   const runs = [];
-  const latest = new Latest((wish, signal) => {
-    const run = { wish, signal };
+  const latest = new Latest((input, signal) => {
+    const run = { input, signal };
     runs.push(run);
     return new Promise((resolve, reject) => {
       run.resolve = resolve;
       signal.addEventListener("abort", () => reject(signal.reason));
     });
   }, 30);
-  latest.want(1);
-  latest.want(2);
-  latest.want(3);
+  latest.request(1);
+  latest.request(2);
+  latest.request(3);
   assert.equal(runs.length, 1);
   runs[0].resolve();
   await new Promise(setImmediate);
-  assert.deepEqual(runs.map(({ wish }) => wish), [1, 3]);
+  assert.deepEqual(runs.map(({ input }) => input), [1, 3]);
   await new Promise((resolve) => setTimeout(resolve, 40));
-  latest.want(4); // 3 has taken too long
+  latest.request(4); // 3 took too long
   await new Promise(setImmediate);
   assert.ok(runs[1].signal.aborted);
-  assert.equal(runs[2].wish, 4);
-  latest.want(5);
+  assert.equal(runs[2].input, 4);
+  latest.request(5);
   latest.stop();
   await new Promise(setImmediate);
   assert.equal(runs.length, 3);

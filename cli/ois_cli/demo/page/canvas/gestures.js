@@ -1,17 +1,17 @@
-// Mouse, pen and fingers on the canvas -> clicks, zoom, pan, and where the pointer hovers.
+// Turns mouse, pen and touch events on the canvas into clicks, zoom, pan and hover.
 
-/** A press that moves less is a click, in px of the screen; fingers are less steady. */
-const STEADY = { mouse: 5, pen: 8, touch: 12 };
+/** A press that moves less than this, in CSS pixels, is a click. */
+const CLICK_RADIUS = { mouse: 5, pen: 8, touch: 12 };
 const LONG_PRESS_MS = 500;
 
 /**
- * on: {click(point, remove), zoom(factor, point), pan(dx, dy), hover(point or null)}; remove is
- * true where the gesture itself says so, else undefined. Points are relative to the canvas.
- * isPanning(): whether a press of the left button pans (Space is held).
+ * on: {click(point, remove), zoom(factor, point), pan(dx, dy), hover(point or null)}. remove is
+ * true for gestures that remove, otherwise undefined. Points are relative to the canvas.
+ * isPanning(): whether the left button pans, because Space is held.
  */
 export function listen(canvas, isPanning, on) {
   const pointers = new Map();
-  let press = null; // the one pointer that may become a click
+  let press = null; // the pointer that may become a click
 
   const pointOf = (event) => {
     const { left, top } = canvas.getBoundingClientRect();
@@ -28,13 +28,13 @@ export function listen(canvas, isPanning, on) {
     canvas.setPointerCapture(event.pointerId);
     on.hover(null);
     if (pointers.size > 1) {
-      release(); // two fingers: zoom and pan
+      release(); // two fingers zoom and pan
       return;
     }
     const pans = event.button === 1 || (event.button === 0 && isPanning());
     const remove = event.button === 2 || event.altKey || event.ctrlKey ? true : undefined;
-    if (event.button === 1) event.preventDefault(); // no automatic scrolling
-    press = { id: event.pointerId, from: point, remove, pans, steady: STEADY[event.pointerType] ?? 8 };
+    if (event.button === 1) event.preventDefault(); // prevents automatic scrolling
+    press = { id: event.pointerId, from: point, remove, pans, radius: CLICK_RADIUS[event.pointerType] ?? 8 };
     if (event.pointerType === "touch") {
       press.timer = setTimeout(() => {
         release();
@@ -53,10 +53,10 @@ export function listen(canvas, isPanning, on) {
     }
     if (pointers.size > 1) pinch(event.pointerId, before, point);
     else if (!press) on.pan(point.x - before.x, point.y - before.y);
-    else if (press.pans || far(press.from, point) > press.steady) {
+    else if (press.pans || distance(press.from, point) > press.radius) {
       on.pan(point.x - press.from.x, point.y - press.from.y);
-      release(); // it pans from now on
-    } else return; // measured from where it was pressed
+      release(); // from now on it pans
+    } else return; // distance is measured from the start of the press
     pointers.set(event.pointerId, point);
     canvas.classList.add("moving");
   });
@@ -65,7 +65,7 @@ export function listen(canvas, isPanning, on) {
     const [, other] = [...pointers].find(([another]) => another !== id);
     const middle = { x: (point.x + other.x) / 2, y: (point.y + other.y) / 2 };
     on.pan((point.x - before.x) / 2, (point.y - before.y) / 2);
-    on.zoom(Math.max(far(point, other), 1) / Math.max(far(before, other), 1), middle);
+    on.zoom(Math.max(distance(point, other), 1) / Math.max(distance(before, other), 1), middle);
   }
 
   const end = (event) => {
@@ -88,7 +88,7 @@ export function listen(canvas, isPanning, on) {
     "wheel",
     (event) => {
       event.preventDefault();
-      // A trackpad's pinch comes as a wheel with Ctrl, in small steps; lines are about 16 px.
+      // A pinch on a trackpad is a wheel event with Ctrl and small steps. A line is about 16 px.
       const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
       on.zoom(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0016)), pointOf(event));
     },
@@ -96,4 +96,4 @@ export function listen(canvas, isPanning, on) {
   );
 }
 
-const far = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);
+const distance = (a, b) => Math.hypot(a.x - b.x, a.y - b.y);

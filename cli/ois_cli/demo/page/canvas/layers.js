@@ -1,11 +1,11 @@
-// What the network sees, as layers over the photograph: depth, order maps, patches.
+// Layers over the photograph that show what the network sees: depth, order maps, patches.
 
 import { visiblePatches } from "./mask_geometry.js";
 import { colourise, readGrey } from "./raster.js";
 
 /**
- * The layers there are for the active object: [{id, label, text, low, high, blob | patches}].
- * low, high: what the ends of the colour scale mean.
+ * The layers of the active object: [{id, label, text, low, high, blob | patches}].
+ * low, high: meaning of the ends of the colour scale.
  */
 export function layersOf(session) {
   const layers = [{ id: "photo", label: "Photograph", text: "" }];
@@ -25,21 +25,21 @@ export function layersOf(session) {
 const depthLayer = (blob) => ({
   id: "depth",
   label: "Depth",
-  text: "Estimated once from the photograph. Only its order matters: what is in front, what is behind.",
+  text: "Estimated once per image. The network uses only the order: what is in front and what is behind.",
   low: "near",
   high: "far",
   blob,
 });
 
-/** which: 0 is the map of all positive clicks, k that of the k-th negative one. */
+/** which: 0 is the map of all positive clicks, k the map of the k-th negative click. */
 function orderLayer(blob, which, negatives) {
   const number = negatives > 1 ? ` ${which}` : "";
   return {
     id: `order${which}`,
     label: which ? `Order M⁻${number}` : "Order M⁺",
     text: which
-      ? `Distance in depth from ${negatives > 1 ? `remove click ${which}` : "the remove click"}. Attention of this click fades with it.`
-      : "Distance in depth from the add clicks. Their attention fades with it: what stands in front of the object or behind it drops out.",
+      ? `Distance in depth from ${negatives > 1 ? `remove click ${which}` : "the remove click"}. The attention of this click decreases with it.`
+      : "Distance in depth from the add clicks. Their attention decreases with it, which suppresses regions in front of the object or behind it.",
     low: "at the click’s depth",
     high: "in front or behind",
     blob,
@@ -50,23 +50,25 @@ function patchLayer(mask, positive) {
   const { before, grid } = mask;
   const seen = visiblePatches(before, positive, grid[0] * grid[1]);
   const count = seen.reduce((sum, one) => sum + one, 0);
-  const who = positive ? "Add" : "Remove";
-  const where = positive ? "on the mask before" : "outside the mask before";
+  const sign = positive ? "Add" : "Remove";
+  const where = positive ? "inside the previous mask" : "outside the previous mask";
   return {
     id: positive ? "patches+" : "patches-",
     label: positive ? "Patches +" : "Patches −",
     text: before
-      ? `${who} clicks may look at ${count} of ${seen.length} patches: those ${where}. Patches on its border count for both.`
-      : `The object’s first click has no mask before it: it may look at all ${seen.length} patches. The next one will not.`,
-    low: "may look",
-    high: "may not",
+      ? `${sign} clicks attend to ${count} of ${seen.length} patches: those ${where}. Patches on its border belong to both.`
+      : `The object’s first click has no previous mask, so it attends to all ${seen.length} patches.`,
+    low: "attended",
+    high: "masked out",
     patches: { width: grid[1], height: grid[0], values: seen.map((one) => (one ? 255 : 0)) },
   };
 }
 
 const BLOCKED = [10, 12, 16, 205];
 
-/** -> {canvas, values, width, height, sharp}; viridis: 256 colours, near and small are bright. */
+/**
+ * -> {canvas, values, width, height, sharp}. viridis: 256 colours; near and small values are bright.
+ */
 export async function drawLayer(layer, viridis) {
   if (layer.patches) {
     const canvas = colourise(layer.patches, (value) => (value ? [0, 0, 0, 0] : BLOCKED));
@@ -77,7 +79,7 @@ export async function drawLayer(layer, viridis) {
   return { ...grey, canvas, sharp: false };
 }
 
-/** The colour scale below the picture, `width` values from low to high. */
+/** Draw the colour scale of a layer, from low to high. */
 export function legendCanvas(layer, viridis, canvas) {
   const context = canvas.getContext("2d");
   for (let x = 0; x < canvas.width; x++) {

@@ -1,8 +1,8 @@
-// A mask's pixels: outline, patches that attention may see. Plain arrays in, plain arrays out.
+// The outline and bounds of a mask, and the patches that clicks attend to. Works on plain arrays.
 
 /**
- * bits: width * height values, not 0 = object -> the edges between object and the rest as
- * [x0, y0, x1, y1, ...] of straight pieces, in pixels from the top left corner.
+ * The outline of a mask. bits: width * height values, not 0 = object -> straight segments
+ * [x0, y0, x1, y1, ...] in pixels from the top left corner.
  */
 export function outline(bits, width, height) {
   const pieces = [];
@@ -31,7 +31,7 @@ export function outline(bits, width, height) {
   return pieces;
 }
 
-/** [left, top, right, bottom] of the object, the last two exclusive; null without one. */
+/** [left, top, right, bottom] of the object, the last two exclusive; null for an empty mask. */
 export function bounds(bits, width, height) {
   let [left, right, top, bottom] = [width, 0, height, 0];
   for (let y = 0; y < height; y++) {
@@ -47,9 +47,9 @@ export function bounds(bits, width, height) {
 }
 
 /**
- * Which patches the clicks of a sign may look at, from the coverage (0..255) of the mask before:
- * positive clicks at those with any object, negative at those with any background; all of them
- * where there is no mask yet, or where nothing would be left. 1 = may be seen.
+ * The patches that the clicks of one sign attend to, from the coverage (0..255) of the previous
+ * mask: positive clicks to patches with any object, negative clicks to patches with any background.
+ * All patches if there is no previous mask or no patch would remain. 1 = attended.
  */
 export function visiblePatches(coverage, positive, count) {
   const seen = new Uint8Array(count).fill(1);

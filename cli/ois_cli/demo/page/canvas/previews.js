@@ -1,21 +1,21 @@
-// The mask that a click would give, while the pointer hovers.
+// Shows the mask that a click at the pointer would give.
 
 import { get } from "../panels/dom.js";
 import { Latest } from "../session/latest.js";
 import { say } from "../panels/notices.js";
 import { readMask } from "./raster.js";
 
-/** A preview that takes longer is given up for a newer one. */
+/** A preview that takes longer is cancelled for a newer one. */
 const PATIENCE_MS = 250;
-/** Where clicks take longer than this, previews would only be in the way. */
-const WORTH_MS = 600;
+/** If clicks take longer than this, previews are switched off. */
+const TOO_SLOW_MS = 600;
 
 export class Previews {
   #session;
   #stage;
   #requests;
 
-  /** colourOf(id): [r, g, b]. adds(): what a click does now. */
+  /** colourOf(id): [r, g, b]. adds(): whether clicks add. */
   constructor(session, stage, colourOf, adds) {
     this.#session = session;
     this.#stage = stage;
@@ -26,13 +26,13 @@ export class Previews {
       if (!signal.aborted) this.#show({ ...mask, colour });
     }, PATIENCE_MS);
     get("hover").addEventListener("change", () => this.stop());
-    session.addEventListener("answer", ({ detail }) => this.#judge(detail.mask.time.total));
+    session.addEventListener("answer", ({ detail }) => this.#stopIfSlow(detail.mask.time.total));
   }
 
-  /** place: where a click would go; null or undefined for nowhere. */
+  /** place: the position that a click would have; null or undefined outside the image. */
   follow(place) {
     const { waiting, trouble } = this.#session;
-    if (place && get("hover").checked && !waiting.length && !trouble) this.#requests.want(place);
+    if (place && get("hover").checked && !waiting.length && !trouble) this.#requests.request(place);
     else this.stop();
   }
 
@@ -46,9 +46,9 @@ export class Previews {
     this.#stage.redraw();
   }
 
-  #judge(clickMs) {
-    if (clickMs < WORTH_MS || this.#session.times.length > 1 || !get("hover").checked) return;
+  #stopIfSlow(clickMs) {
+    if (clickMs < TOO_SLOW_MS || this.#session.times.length > 1 || !get("hover").checked) return;
     get("hover").checked = false;
-    say("Clicks take long here, so the preview was switched off.");
+    say("The preview was switched off, because clicks are slow here.");
   }
 }

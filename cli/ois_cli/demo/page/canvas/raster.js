@@ -1,4 +1,4 @@
-// PNG bytes -> what a canvas can draw: masks in colour with their outline, maps in false colour.
+// Turns PNG files into canvases: masks in colour with their outline, maps in false colour.
 
 import { outline } from "./mask_geometry.js";
 
@@ -15,7 +15,7 @@ export async function readGrey(blob) {
   return { width, height, values };
 }
 
-/** A mask's PNG -> {width, height, values, canvas, path}: filled with colour, and its outline. */
+/** A mask's PNG -> {width, height, values, canvas, path}: the coloured mask and its outline. */
 export async function readMask(blob, colour) {
   const mask = await readGrey(blob);
   const { width, height, values } = mask;

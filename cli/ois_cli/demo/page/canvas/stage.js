@@ -1,12 +1,12 @@
-// The canvas: photograph, layer, masks, clicks, crosshair. It draws what it is told, in one go,
-// before the next frame.
+// The canvas: photograph, layer, masks, clicks, crosshair. Changes are drawn together before the
+// next frame.
 
 import * as views from "./view.js";
 
 const RIM = "rgb(0 0 0 / 75%)";
 const SIGN = { true: "rgb(46 204 64)", false: "rgb(255 65 54)" };
 const LAYER_ALPHA = 0.88;
-/** From this size of a pixel on, pixels are drawn as squares. */
+/** Pixels that are at least this large on the screen are drawn as squares. */
 const SQUARES = 4;
 
 export class Stage {
@@ -19,13 +19,13 @@ export class Stage {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d");
     this.onView = onView;
-    /** {bitmap, width, height}: size is the image's own; null before the first image. */
+    /** {bitmap, width, height}: the size is the image's; null before the first image. */
     this.picture = null;
     this.layer = null;
-    /** [{canvas, path, width, height, colour}] of readMask, the active object's last. */
+    /** [{canvas, path, width, height, colour}] from readMask; the active object is last. */
     this.masks = [];
     this.preview = null;
-    /** [{x, y, positive, colour, active, waiting}], in clicks' coordinates. */
+    /** [{x, y, positive, colour, active, waiting}] in pixels of the image. */
     this.clicks = [];
     this.crosshair = null;
     this.opacity = 0.45;
@@ -53,12 +53,12 @@ export class Stage {
     if (this.picture) this.#setView(views.panBy(this.view, dx, dy, this.picture, this.#box));
   }
 
-  /** A point of the canvas -> a click on the image; null outside. */
+  /** A point of the canvas -> a click in pixels of the image; null outside the image. */
   clickAt(point) {
     return this.picture && views.toClick(this.view, point, this.picture);
   }
 
-  /** The crosshair by (dx, dy) pixels of the image; it begins in the middle, and stays in sight. */
+  /** Move the crosshair by pixels of the image. It starts in the centre and stays visible. */
   moveCrosshair(dx, dy) {
     const { width, height } = this.picture;
     const from = this.crosshair ?? { x: (width - 1) / 2, y: (height - 1) / 2 };
@@ -91,7 +91,7 @@ export class Stage {
     this.#canvas.width = Math.round(width * devicePixelRatio);
     this.#canvas.height = Math.round(height * devicePixelRatio);
     if (this.picture) this.view = views.resized(this.view, before, this.#box, this.picture);
-    this.#draw(); // at once: a canvas is blank after a change of size
+    this.#draw(); // now, because a resized canvas is blank
   }
 
   #place({ x, y }) {
@@ -114,7 +114,7 @@ export class Stage {
       context.globalAlpha = 1;
       if (this.layer.sharp) this.#grid(this.layer);
     }
-    const fill = this.layer ? 0 : this.opacity; // on a layer, masks are only outlines
+    const fill = this.layer ? 0 : this.opacity; // on a layer, masks are drawn as outlines
     for (const mask of this.masks) this.#mask(mask, fill, []);
     if (this.preview) this.#mask(this.preview, fill * 0.55, [5, 4]);
     context.restore();
@@ -128,7 +128,7 @@ export class Stage {
     this.#context.drawImage(source, 0, 0, this.picture.width, this.picture.height);
   }
 
-  /** Lines between patches, so that one can count them; left out where they would be all. */
+  /** Lines between patches; omitted if they would cover the picture. */
   #grid({ width: columns, height: rows }) {
     const context = this.#context;
     const { width, height } = this.picture;

@@ -1,10 +1,10 @@
-// Where the image is on the screen: screen = image * scale + (x, y). Immutable.
+// The position of the image on the screen: screen = image * scale + (x, y). Immutable.
 //
-// Image coordinates here are those of the drawn picture: its left edge is 0, its right edge the
-// width. A click is counted from pixel centres, so half a pixel less: `toClick`.
+// Here, the left edge of the image is 0 and the right edge is its width. In clicks, 0 is the centre
+// of the first pixel, which is half a pixel less: see `toClick`.
 
 const MARGIN = 16;
-/** A pixel of the image is drawn at most this large. */
+/** Largest scale, in CSS pixels per pixel of the image. */
 const LARGEST = 32;
 
 /** The whole image in the middle of the box. image, box: {width, height}. */
@@ -20,12 +20,12 @@ export function fit(image, box) {
   };
 }
 
-/** Larger or smaller around a point of the screen, which stays over the same place. */
+/** Zoom around a point of the screen, which stays over the same pixel. */
 export function zoomAt(view, factor, point, image, box) {
   const whole = fit(image, box).scale;
   const scale = clamp(view.scale * factor, Math.min(whole, 1) / 2, Math.max(whole, LARGEST));
   const real = scale / view.scale;
-  return keep(
+  return keepInside(
     { scale, x: point.x - (point.x - view.x) * real, y: point.y - (point.y - view.y) * real },
     image,
     box,
@@ -33,9 +33,9 @@ export function zoomAt(view, factor, point, image, box) {
 }
 
 export const panBy = (view, dx, dy, image, box) =>
-  keep({ ...view, x: view.x + dx, y: view.y + dy }, image, box);
+  keepInside({ ...view, x: view.x + dx, y: view.y + dy }, image, box);
 
-/** The same place of the image in the middle of a box of another size. */
+/** Keep the centre of the view when the box changes its size. */
 export function resized(view, before, after, image) {
   const dx = (after.width - before.width) / 2;
   const dy = (after.height - before.height) / 2;
@@ -52,15 +52,15 @@ export const toScreen = (view, point) => ({
   y: point.y * view.scale + view.y,
 });
 
-/** A point of the screen -> a click, in pixels of the image from pixel centres; null outside. */
+/** A point of the screen -> a click in pixels of the image; null outside the image. */
 export function toClick(view, point, image) {
   const { x, y } = toImage(view, point);
   if (x < 0 || y < 0 || x > image.width || y > image.height) return null;
   return { x: clamp(x - 0.5, 0, image.width - 1), y: clamp(y - 0.5, 0, image.height - 1) };
 }
 
-/** At least a part of the image stays in the box. */
-function keep(view, image, box) {
+/** Keep a part of the image inside the box. */
+function keepInside(view, image, box) {
   const reach = (offset, side, room) => {
     const seen = Math.min(side, room, 64);
     return clamp(offset, seen - side, room - seen);

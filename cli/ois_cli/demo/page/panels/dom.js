@@ -10,7 +10,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** An icon of index.html. */
+/** An icon that is defined in index.html. */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
@@ -20,7 +20,7 @@ export function icon(name) {
   return svg;
 }
 
-/** Replace the children and leave the keyboard where it was: by the elements' data-key. */
+/** Replace the children and keep the focus on the element with the same data-key. */
 export function refill(parent, children) {
   const key = parent.contains(document.activeElement) && document.activeElement.dataset.key;
   parent.replaceChildren(...children);

@@ -1,11 +1,11 @@
-// The panel "what the network sees": one small picture a layer; the chosen one is on the stage.
+// The panel "What the network sees": one thumbnail per layer; the chosen layer is on the stage.
 
 import { get, make, refill } from "./dom.js";
 import { drawLayer, layersOf, legendCanvas } from "../canvas/layers.js";
 
 const THUMBNAIL = { width: 184, height: 138 };
 
-export class Inside {
+export class NetworkPanel {
   #session;
   #stage;
   #viridis;
@@ -19,19 +19,19 @@ export class Inside {
     this.#viridis = viridis;
     const panel = get("inside");
     panel.addEventListener("toggle", () => {
-      session.curious = panel.open;
+      session.wantsMaps = panel.open;
       if (!panel.open) this.#choose("photo");
-      this.look();
+      this.loadMaps();
     });
-    session.curious = panel.open;
+    session.wantsMaps = panel.open;
   }
 
-  /** Fetch what the panel shows and nobody has asked for yet. */
-  look() {
-    if (get("inside").open) this.#session.look();
+  /** Load the missing maps if the panel is open. */
+  loadMaps() {
+    if (get("inside").open) this.#session.loadMaps();
   }
 
-  /** The layer after (1) or before (-1) the chosen one. */
+  /** Choose the next (1) or previous (-1) layer. */
   next(step) {
     const count = this.#layers.length;
     const at = this.#layers.findIndex((layer) => layer.id === this.#chosen);
@@ -44,7 +44,7 @@ export class Inside {
     const drawn = await Promise.all(
       layers.map((layer) => (layer.id === "photo" ? null : drawLayer(layer, this.#viridis))),
     );
-    if (round !== this.#round) return; // a newer one is on its way
+    if (round !== this.#round) return; // a newer call will render
     this.#layers = layers.map((layer, k) => ({ ...layer, drawn: drawn[k] }));
     refill(get("layers"), this.#layers.map((layer) => this.#thumbnail(layer)));
     this.#show();
@@ -90,9 +90,9 @@ export class Inside {
   }
 
   #hint() {
-    if (!this.#session.image) return "Open an image and click: depth, order maps and attention of every click appear here.";
+    if (!this.#session.image) return "Open an image and click on it. Then depth, order maps and attention are shown here.";
     return this.#session.active.mask
-      ? "Choose a picture to see it large, or press V."
-      : "Click on an object: its order map appears here.";
+      ? "Choose a picture to enlarge it, or press V."
+      : "Click on an object to see its order map here.";
   }
 }

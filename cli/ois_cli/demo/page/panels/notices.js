@@ -1,31 +1,31 @@
-// What is said to the person: a line at the bottom that screen readers follow, and the box for
-// trouble, which stays until it is over or dismissed.
+// Messages to the user: the status line, which screen readers announce, and the error box, which
+// stays until the error is over or dismissed.
 
 import { get } from "./dom.js";
 
 export const say = (text) => (get("status").textContent = text);
 
-/** What may pass by itself, for a person who did not start the server. */
-const PLAIN = {
+/** Texts for temporary errors. */
+const TEXTS = {
   SERVER_UNAVAILABLE: "The server with the engines does not answer",
-  SERVER_OVERLOADED: "The server has too much to do",
-  DEADLINE_EXCEEDED: "The answer did not come in time",
+  SERVER_OVERLOADED: "The server is overloaded",
+  DEADLINE_EXCEEDED: "The server did not answer in time",
 };
 
 /**
- * trouble: {code, message, passing, waiting: clicks that wait, giveUp: what the second button
- * says, "" for none}; null when it is over.
+ * Show an error; null hides the box. trouble: {code, message, temporary, waiting: number of waiting
+ * clicks, dropLabel: text of the second button, "" for no button}.
  */
 export function showTrouble(trouble) {
   get("trouble").hidden = !trouble;
   if (!trouble) return;
-  const { code, message, passing, waiting = 0, giveUp = "Dismiss" } = trouble;
-  const waits = ["", "Your click waits. ", `Your ${waiting} clicks wait. `][Math.min(waiting, 2)];
-  const plain = PLAIN[code] ?? message;
-  get("trouble-text").textContent = `${plain}.${passing ? ` ${waits}Trying again.` : ""}`;
-  get("trouble-more").hidden = plain === message;
+  const { code, message, temporary, waiting = 0, dropLabel = "Dismiss" } = trouble;
+  const waits = ["", "Your click is waiting. ", `Your ${waiting} clicks are waiting. `][Math.min(waiting, 2)];
+  const text = TEXTS[code] ?? message;
+  get("trouble-text").textContent = `${text}.${temporary ? ` ${waits}Trying again.` : ""}`;
+  get("trouble-more").hidden = text === message;
   get("trouble-details").textContent = message;
-  get("trouble-retry").hidden = !passing;
-  get("trouble-drop").hidden = !giveUp;
-  get("trouble-drop").textContent = giveUp;
+  get("trouble-retry").hidden = !temporary;
+  get("trouble-drop").hidden = !dropLabel;
+  get("trouble-drop").textContent = dropLabel;
 }

@@ -1,4 +1,4 @@
-// The list of objects: colour, name, size, show or hide, delete. Double click or F2 renames.
+// The list of objects: colour, name, size, show or hide, delete. Double-click or F2 renames.
 
 import { get, icon, make, refill } from "./dom.js";
 
@@ -10,7 +10,7 @@ export class ObjectList {
   /** Ids of objects whose masks are not shown. */
   hidden = new Set();
 
-  /** colourOf(id): [r, g, b]. onHide(): after an object was shown or hidden. */
+  /** colourOf(id): [r, g, b]. onHide(): called after an object was shown or hidden. */
   constructor(session, colourOf, onHide) {
     this.#session = session;
     this.#colourOf = colourOf;
@@ -18,7 +18,7 @@ export class ObjectList {
   }
 
   render() {
-    if (document.activeElement.matches("#objects input")) return; // a name is being typed
+    if (document.activeElement.matches("#objects input")) return; // the user is typing a name
     refill(get("objects"), this.#session.doc.objects.map((object) => this.#row(object)));
   }
 
@@ -44,7 +44,7 @@ export class ObjectList {
     const size = share === null ? "no clicks" : `${share.toFixed(share < 10 ? 1 : 0)} %`;
     const pick = make("button", { type: "button", className: "pick" }, object.name, make("small", { textContent: size }));
     pick.ariaPressed = String(active);
-    pick.title = "Double click or F2 to rename";
+    pick.title = "Double-click or press F2 to rename";
     pick.dataset.key = `pick${object.id}`;
     pick.onclick = () => this.#session.select(object.id);
     pick.ondblclick = () => this.#rename(object.id);

@@ -1,14 +1,14 @@
-// Files to take away: the page sends its masks, the gateway writes the file.
+// Saves files: the page sends its masks, and the gateway makes the file.
 
 import * as api from "../session/api.js";
 import { make } from "./dom.js";
 
 const SUFFIX = { mask: "-mask.png", coco: "-coco.json", cutout: "-cutout.png" };
 
-/** Save all objects that have a mask and are not hidden. Throws where there is none. */
+/** Save all visible objects with a mask. Returns the file name; throws if there is no mask. */
 export async function save(kind, session, hidden) {
   const objects = session.doc.objects.filter(({ id, mask }) => mask && !hidden.has(id));
-  if (!objects.length) throw new Error("There is no mask to save: click on an object first");
+  if (!objects.length) throw new Error("There is no mask to save. Click on an object first");
   const file = await api.result(
     kind,
     session.image.name,

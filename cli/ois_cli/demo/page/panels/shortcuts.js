@@ -1,6 +1,6 @@
-// Keys -> actions. Keys that write somewhere, or that belong to a focused control, are left alone.
+// Keyboard shortcuts. Keys that type text or belong to a focused control are ignored.
 
-/** actions: see the tables. canvas: the element whose focus makes arrows move the crosshair. */
+/** actions: see the tables below. canvas: when it has the focus, arrows move the crosshair. */
 export function listen(canvas, actions) {
   const anywhere = {
     n: actions.newObject,

@@ -1,7 +1,7 @@
-// The panel "time of a click": the last click's parts, and how it compares.
+// The panel "Time per click": the parts of the last click, and the median of all.
 
 import { get, make } from "./dom.js";
-import { PARTS, inWords, median } from "../session/timing.js";
+import { PARTS, formatMs, median } from "../session/timing.js";
 
 export function render(session) {
   const { times, image } = session;
@@ -13,8 +13,8 @@ export function render(session) {
     get("time-note").textContent = encodeNote(image);
     return;
   }
-  const typical = times.length > 1 ? `median of ${times.length}: ${inWords(median(times.map((time) => time.total)))}` : "";
-  get("time-total").replaceChildren(inWords(last.total), " ", make("small", { textContent: typical }));
+  const typical = times.length > 1 ? `median of ${times.length}: ${formatMs(median(times.map((time) => time.total)))}` : "";
+  get("time-total").replaceChildren(formatMs(last.total), " ", make("small", { textContent: typical }));
   for (const [name, label] of PARTS) {
     if (last[name] < 0.05) continue;
     const piece = make("i", { className: `part-${name}` });
@@ -23,7 +23,7 @@ export function render(session) {
     get("time-parts").append(
       make("i", { className: `part-${name}` }),
       make("dt", { textContent: label }),
-      make("dd", { textContent: inWords(last[name]) }),
+      make("dd", { textContent: formatMs(last[name]) }),
     );
   }
   get("time-note").textContent = encodeNote(image);
@@ -31,7 +31,7 @@ export function render(session) {
 
 function encodeNote(image) {
   const stages = image?.encode.stages.encode;
-  if (image?.encode.cached) return "The image was encoded before; clicks only run the small second half.";
-  if (stages) return `The image was encoded once, in ${inWords(stages)}; every click only runs the small second half.`;
-  return "The image is encoded once; every click only runs the small second half.";
+  if (image?.encode.cached) return "The image was encoded before. A click only runs the small decoder.";
+  if (stages) return `The image was encoded once, in ${formatMs(stages)}. A click only runs the small decoder.`;
+  return "The image is encoded once. A click only runs the small decoder.";
 }

@@ -1,11 +1,11 @@
-// What the page asks of the gateway. Every failure is an ApiError with a code of the toolkit's own.
+// Requests to the gateway. Every failure is an ApiError with one of the toolkit's codes.
 
 const TYPE = "application/octet-stream";
 const GONE =
-  "The demo does not answer: its program may have ended. Start it again with “ois demo”; this page goes on where it is";
+  "The demo does not answer; its program may have ended. Start it again with “ois demo”, and this page continues";
 
-/** Trouble that may pass by itself; the same request is worth sending again. */
-const PASSING = new Set(["GATEWAY_GONE", "SERVER_UNAVAILABLE", "SERVER_OVERLOADED", "DEADLINE_EXCEEDED"]);
+/** Codes of temporary errors: the same request may succeed later. */
+const TEMPORARY = new Set(["GATEWAY_GONE", "SERVER_UNAVAILABLE", "SERVER_OVERLOADED", "DEADLINE_EXCEEDED"]);
 
 export class ApiError extends Error {
   constructor(code, message) {
@@ -13,28 +13,28 @@ export class ApiError extends Error {
     this.code = code;
   }
 
-  get passing() {
-    return PASSING.has(this.code);
+  get temporary() {
+    return TEMPORARY.has(this.code);
   }
 }
 
-/** The network, the limits, the samples. */
+/** Facts about the network, limits and samples. */
 export async function info() {
-  return (await ask("api/info")).json();
+  return (await request("api/info")).json();
 }
 
 /** A sample photograph as a file. */
 export async function sample(name) {
-  return (await ask(`samples/${encodeURIComponent(name)}`)).blob();
+  return (await request(`samples/${encodeURIComponent(name)}`)).blob();
 }
 
-/** One click (see gateway_clicks.py) -> {head, parts}. coverage: Uint8Array or null. */
-export async function click(question, coverage, signal) {
-  const body = writeFrame(question, coverage ? { coverage } : {});
+/** One click (see gateway/clicks.py) -> {head, parts}. coverage: Uint8Array or null. */
+export async function click(head, coverage, signal) {
+  const body = writeFrame(head, coverage ? { coverage } : {});
   return readFrame(await (await post("api/clicks", body, signal)).arrayBuffer());
 }
 
-/** kind: "mask", "coco" or "cutout" -> a file to keep. masks: Blobs; image only for a cut-out. */
+/** kind: "mask", "coco" or "cutout" -> a file to save. masks: Blobs. image: for a cut-out only. */
 export async function result(kind, name, objects, masks, image) {
   const parts = Object.fromEntries(masks.map((mask, index) => [`mask${index}`, mask]));
   if (image) parts.image = image;
@@ -42,34 +42,34 @@ export async function result(kind, name, objects, masks, image) {
 }
 
 /**
- * Send an image file -> {head, parts: {picture}}. onSent(share) while it is on its way, 0 to 1.
- * With picture = false there is no picture in the answer: the engines only get the image again.
- * A plain fetch does not say how much of a body has been sent, hence XMLHttpRequest.
+ * Send an image file -> {head, parts: {picture}}. onSent(share): progress of sending, 0 to 1.
+ * With picture = false, the response has no picture: the image is only encoded again.
+ * XMLHttpRequest, because fetch does not report the progress of an upload.
  */
 export function openImage(file, { picture = true, onSent = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", picture ? "api/images" : "api/images?picture=no");
-    request.setRequestHeader("content-type", TYPE);
-    request.responseType = "arraybuffer";
-    request.upload.onprogress = (event) => event.total && onSent(event.loaded / event.total);
-    request.upload.onload = () => onSent(1);
-    request.onerror = () => reject(new ApiError("GATEWAY_GONE", GONE));
-    request.onabort = () => reject(new DOMException("given up", "AbortError"));
-    request.onload = () => {
-      if (request.status === 200) resolve(readFrame(request.response));
-      else reject(errorOf(new TextDecoder().decode(request.response), request.status));
+    const upload = new XMLHttpRequest();
+    upload.open("POST", picture ? "api/images" : "api/images?picture=no");
+    upload.setRequestHeader("content-type", TYPE);
+    upload.responseType = "arraybuffer";
+    upload.upload.onprogress = (event) => event.total && onSent(event.loaded / event.total);
+    upload.upload.onload = () => onSent(1);
+    upload.onerror = () => reject(new ApiError("GATEWAY_GONE", GONE));
+    upload.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    upload.onload = () => {
+      if (upload.status === 200) resolve(readFrame(upload.response));
+      else reject(errorOf(new TextDecoder().decode(upload.response), upload.status));
     };
-    signal?.addEventListener("abort", () => request.abort());
-    request.send(file);
+    signal?.addEventListener("abort", () => upload.abort());
+    upload.send(file);
   });
 }
 
 function post(path, body, signal) {
-  return ask(path, { method: "POST", headers: { "content-type": TYPE }, body, signal });
+  return request(path, { method: "POST", headers: { "content-type": TYPE }, body, signal });
 }
 
-async function ask(path, options) {
+async function request(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -86,15 +86,15 @@ function errorOf(text, status) {
     const { code, message } = JSON.parse(text).error;
     return new ApiError(code, message);
   } catch {
-    return new ApiError("INTERNAL", `The demo answered with status ${status}; its terminal says more`);
+    return new ApiError("INTERNAL", `The demo answered with status ${status}; its terminal shows the details`);
   }
 }
 
-// -- frames
+// -- frames: a JSON head and named binary parts in one body (see gateway/frames.py) ----------
 
 const PREFIX = 4;
 
-/** parts: {name: Uint8Array or Blob}. */
+/** head, parts: {name: Uint8Array or Blob} -> Blob. */
 export function writeFrame(head, parts) {
   const listed = Object.entries(parts).map(([name, part]) => [name, part.size ?? part.byteLength]);
   const text = new TextEncoder().encode(JSON.stringify({ ...head, parts: listed }));
@@ -103,7 +103,7 @@ export function writeFrame(head, parts) {
   return new Blob([prefix.buffer, text, ...Object.values(parts)]);
 }
 
-/** buffer: ArrayBuffer -> {head, parts: {name: Uint8Array}}; the parts are views of it. */
+/** buffer: ArrayBuffer -> {head, parts: {name: Uint8Array}}; the parts are views of the buffer. */
 export function readFrame(buffer) {
   const length = new DataView(buffer).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, PREFIX, length)));

@@ -1,7 +1,7 @@
-// The objects of one image, as an immutable document: {objects, active, next}.
+// The objects of one image, as an immutable document: {objects, active, next}; and their history.
 //
 // object: {id, name, clicks: [{x, y, positive}], mask}. Clicks are in pixels of the image.
-// mask: what the last click gave, see `Session`; null before the first click.
+// mask: the result of the last click, see maskOf in session.js; null before the first click.
 
 const named = (id) => ({ id, name: `Object ${id}`, clicks: [], mask: null });
 
@@ -11,7 +11,7 @@ export const find = (doc, id) => doc.objects.find((object) => object.id === id);
 
 export const activeObject = (doc) => find(doc, doc.active);
 
-/** A new active object; an active one without clicks is taken as it is. */
+/** Add an object and make it active, unless the active object has no clicks yet. */
 export function withNew(doc) {
   if (activeObject(doc) && !activeObject(doc).clicks.length) return doc;
   return { objects: [...doc.objects, named(doc.next)], active: doc.next, next: doc.next + 1 };
@@ -19,7 +19,7 @@ export function withNew(doc) {
 
 export const withActive = (doc, id) => (find(doc, id) ? { ...doc, active: id } : doc);
 
-/** Without the object; the one after it (or before) becomes active; there is always one. */
+/** Remove an object. The next (or previous) one becomes active; there is always one object. */
 export function without(doc, id) {
   const at = doc.objects.findIndex((object) => object.id === id);
   const objects = doc.objects.filter((object) => object.id !== id);
@@ -28,7 +28,7 @@ export function without(doc, id) {
   return { ...doc, objects, active };
 }
 
-/** With other fields of one object. */
+/** Replace fields of one object. */
 export const withChanged = (doc, id, fields) => ({
   ...doc,
   objects: doc.objects.map((object) => (object.id === id ? { ...object, ...fields } : object)),
@@ -38,10 +38,10 @@ export const withChanged = (doc, id, fields) => ({
 
 export const begin = (state) => ({ past: [], now: state, future: [] });
 
-/** A new state; what had been undone is forgotten. */
+/** A new state; undone states are dropped. */
 export const push = (history, state) => ({ past: [...history.past, history.now], now: state, future: [] });
 
-/** Another state in place of the current one, which undo does not know. */
+/** Replace the current state without an undo step. */
 export const replace = (history, state) => ({ ...history, now: state });
 
 export function undo({ past, now, future }) {

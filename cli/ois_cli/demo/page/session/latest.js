@@ -1,9 +1,9 @@
-// One request at a time, the newest wish next: for previews that follow the pointer.
+// One request at a time, then the newest one: for previews that follow the pointer.
 
 /**
- * run(wish, signal) -> promise. A wish that comes while another is under way waits and replaces
- * the one that waited. What is under way is left to finish, so that a preview is seen while the
- * pointer moves, but is given up when it takes longer than `patience` ms and a newer wish waits.
+ * run(input, signal) -> promise. An input that arrives during a run waits, and replaces the one
+ * that waited. The current run may finish, so that previews appear while the pointer moves; but it
+ * is cancelled if it takes longer than `patience` ms and a newer input waits.
  */
 export class Latest {
   #run;
@@ -16,13 +16,13 @@ export class Latest {
     this.#patience = patience;
   }
 
-  want(wish) {
-    this.#waiting = { wish };
+  request(input) {
+    this.#waiting = { input };
     if (!this.#current) this.#next();
     else if (performance.now() - this.#current.began > this.#patience) this.#current.abort.abort();
   }
 
-  /** Give up what is under way and what waits. */
+  /** Cancel the current run and the waiting input. */
   stop() {
     this.#waiting = null;
     this.#current?.abort.abort();
@@ -30,14 +30,14 @@ export class Latest {
 
   async #next() {
     while (this.#waiting) {
-      const { wish } = this.#waiting;
+      const { input } = this.#waiting;
       const current = { abort: new AbortController(), began: performance.now() };
       this.#waiting = null;
       this.#current = current;
       try {
-        await this.#run(wish, current.abort.signal);
+        await this.#run(input, current.abort.signal);
       } catch {
-        // A preview that fails is not shown; the click itself says what is wrong.
+        // A failed preview is not shown; the click itself will report the error.
       }
       this.#current = null;
     }

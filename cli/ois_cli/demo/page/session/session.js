@@ -1,5 +1,5 @@
-// One image and all that was clicked on it. The page is the only one who keeps it: a question
-// carries everything, so neither the gateway nor the server need remember anything but a cache.
+// One image and all clicks on it. Only the page keeps this state: every request contains all that
+// is needed, so the gateway and the server keep no state but a cache.
 //
 // Events: "image" (another image), "change" (objects, masks, waiting clicks), "answer" (detail:
 // {object, mask}, after a click), "trouble".
@@ -8,17 +8,17 @@ import * as documents from "./document.js";
 import { ApiError } from "./api.js";
 import { parts } from "./timing.js";
 
-/** Pauses before a question is asked again, in ms; the last one repeats. */
+/** Pauses before a request is repeated, in ms; the last one repeats. */
 const PAUSES = [500, 1000, 2000, 4000];
-/** How often one click sends its image again. */
+/** How many times a click may send its image again. */
 const RESENDS = 3;
 
 export class Session extends EventTarget {
   #api;
   #pause;
   #wake = () => {};
-  #pumping = false;
-  #looking = false;
+  #answering = false;
+  #loadingMaps = false;
   #abort = new AbortController();
 
   /** api: click and openImage of api.js. pause(ms): a promise. */
@@ -29,15 +29,15 @@ export class Session extends EventTarget {
     /** {file, name, shown, digest, width, height, model, encode}, null before the first image. */
     this.image = null;
     this.history = documents.begin(documents.empty());
-    /** Clicks not answered yet: {object, x, y, positive}. The first is under way. */
+    /** Clicks without a result: {object, x, y, positive}. The first is being answered. */
     this.waiting = [];
-    /** {code, message, passing}: what is wrong now; null while all is well. */
+    /** The current error, {code, message, temporary}; null if there is none. */
     this.trouble = null;
-    /** The image's depth as grey PNG, near 0 and far 1; null until somebody looks. */
+    /** The image's depth as grey PNG, near 0 and far 1; null until it is loaded. */
     this.depth = null;
-    /** Whether clicks also ask what the network sees. */
-    this.curious = false;
-    /** Times of the clicks on this image, see `parts`, with their sum `total`. */
+    /** Whether clicks also request depth and order maps. */
+    this.wantsMaps = false;
+    /** Times of the clicks on this image: see `parts`, and their sum as `total`. */
     this.times = [];
   }
 
@@ -52,32 +52,32 @@ export class Session extends EventTarget {
   // -- the image ---------------------------------------------------------------------------
 
   /**
-   * Open an image file; what was there before stays until it is open. ready(blob): makes of the
-   * picture to show what `image.shown` is to be. kept: what `snapshot` gave for the same file.
-   * Returns the gateway's notes on the image.
+   * Open an image file; the previous image stays until then. ready(blob): makes `image.shown`
+   * from the picture. kept: an earlier `snapshot` of the same file. Returns the gateway's notes
+   * on the image.
    */
   async open(file, name, { onSent, signal, ready = async (blob) => blob, kept } = {}) {
-    const { head, parts: found } = await this.#patiently(
+    const { head, parts: found } = await this.#withRetries(
       () => this.#api.openImage(file, { onSent, signal }),
       signal,
     );
     const shown = await ready(new Blob([found.picture], { type: head.media_type }));
-    if (signal?.aborted) throw givenUp();
+    if (signal?.aborted) throw cancelled();
     const { digest, width, height, model_sha256: model } = head;
     const encode = { cached: head.cached, stages: head.timings_ms };
-    this.#forget(this.waiting); // clicks on the image before
+    this.#discard(this.waiting); // clicks on the previous image
     this.image = { file, name, shown, digest, width, height, model, encode };
     this.history = kept?.history ?? documents.begin(documents.empty());
     this.waiting = kept?.waiting ?? [];
     this.depth = null;
     this.times = kept?.times ?? [];
-    this.#tell("image");
-    this.#tell("change");
-    this.#pump();
+    this.#emit("image");
+    this.#emit("change");
+    this.#answerAll();
     return head.notes;
   }
 
-  /** All that a reload must not lose, for `open`. */
+  /** The state to restore with `open` after a reload. */
   snapshot() {
     return { history: this.history, waiting: this.waiting, times: this.times };
   }
@@ -86,51 +86,51 @@ export class Session extends EventTarget {
 
   click(x, y, positive) {
     this.waiting = [...this.waiting, { object: this.doc.active, x, y, positive }];
-    this.#tell("change");
-    return this.#pump();
+    this.#emit("change");
+    return this.#answerAll();
   }
 
-  /** The mask that a click would give, as PNG. Nothing changes. */
+  /** The mask that a click would give, as PNG. Changes nothing. */
   async preview(x, y, positive, signal) {
     const { clicks, mask } = this.active;
-    const question = this.#question([...clicks, { x, y, positive }], []);
-    const { parts: found } = await this.#api.click(question, mask?.coverage ?? null, signal);
+    const head = this.#requestHead([...clicks, { x, y, positive }], []);
+    const { parts: found } = await this.#api.click(head, mask?.coverage ?? null, signal);
     return png(found.shown);
   }
 
-  /** Fetch depth and order maps of what is there now, where they are not known yet. */
-  async look() {
+  /** Load the depth and the active object's order maps, if they are missing. */
+  async loadMaps() {
     const { image, active } = this;
-    if (!image || this.#looking || this.waiting.length) return;
+    if (!image || this.#loadingMaps || this.waiting.length) return;
     const mask = active.mask;
     if (this.depth && (!mask || mask.orders)) return;
-    // Depth is the image's, but only a click's answer brings it: any click will do.
+    // Depth belongs to the image, but only a click returns it; any click will do.
     const any = [{ x: (image.width - 1) / 2, y: (image.height - 1) / 2, positive: true }];
     const clicks = mask ? active.clicks : any;
-    this.#looking = true;
+    this.#loadingMaps = true;
     try {
-      const { parts: found } = await this.#ask(clicks, mask?.before ?? null, ["depth", "order"]);
+      const { parts: found } = await this.#request(clicks, mask?.before ?? null, ["depth", "order"]);
       if (this.image !== image) return;
       this.depth = png(found.depth);
       if (mask) mask.orders = ordersOf(found);
     } catch {
-      return; // nobody clicked: when the next click fails, it says why
+      return; // not shown: the user did not click, and the next click reports the error
     } finally {
-      this.#looking = false;
+      this.#loadingMaps = false;
     }
-    this.#tell("change");
+    this.#emit("change");
   }
 
   undo() {
     const last = this.waiting.at(-1);
-    if (last) this.#forget([last]);
+    if (last) this.#discard([last]);
     else this.history = documents.undo(this.history);
-    this.#tell("change");
+    this.#emit("change");
   }
 
   redo() {
     if (!this.waiting.length) this.history = documents.redo(this.history);
-    this.#tell("change");
+    this.#emit("change");
   }
 
   get canUndo() {
@@ -146,52 +146,52 @@ export class Session extends EventTarget {
   newObject() {
     const doc = documents.withNew(this.doc);
     if (doc !== this.doc) this.history = documents.push(this.history, doc);
-    this.#tell("change");
+    this.#emit("change");
   }
 
   remove(id) {
-    this.#forget(this.waiting.filter((click) => click.object === id));
+    this.#discard(this.waiting.filter((click) => click.object === id));
     this.history = documents.push(this.history, documents.without(this.doc, id));
-    this.#tell("change");
+    this.#emit("change");
   }
 
   select(id) {
     this.history = documents.replace(this.history, documents.withActive(this.doc, id));
-    this.#tell("change");
+    this.#emit("change");
   }
 
   rename(id, name) {
     this.history = documents.push(this.history, documents.withChanged(this.doc, id, { name }));
-    this.#tell("change");
+    this.#emit("change");
   }
 
-  // -- trouble -----------------------------------------------------------------------------
+  // -- errors ------------------------------------------------------------------------------
 
-  /** Do not wait any longer: ask again now. */
+  /** Repeat the request now instead of after the pause. */
   retry() {
     this.#wake();
   }
 
-  /** Give up the clicks that wait, and forget the trouble. */
+  /** Discard the waiting clicks and the error. */
   drop() {
-    this.#forget(this.waiting);
-    this.#trouble(null);
-    this.#tell("change");
+    this.#discard(this.waiting);
+    this.#setTrouble(null);
+    this.#emit("change");
   }
 
-  // -- inside ------------------------------------------------------------------------------
+  // -- private -----------------------------------------------------------------------------
 
-  #forget(clicks) {
+  #discard(clicks) {
     if (clicks.includes(this.waiting[0])) this.#abort.abort();
     this.waiting = this.waiting.filter((click) => !clicks.includes(click));
     this.#wake();
   }
 
-  async #pump() {
-    if (this.#pumping) return;
-    this.#pumping = true;
+  async #answerAll() {
+    if (this.#answering) return;
+    this.#answering = true;
     while (this.waiting.length) await this.#answer(this.waiting[0]);
-    this.#pumping = false;
+    this.#answering = false;
   }
 
   async #answer(click) {
@@ -199,12 +199,12 @@ export class Session extends EventTarget {
     const object = documents.find(this.doc, id);
     const clicks = [...object.clicks, point];
     const before = object.mask?.coverage ?? null;
-    const want = this.curious ? ["mask", "order"] : ["mask"];
-    if (this.curious && !this.depth) want.push("depth");
+    const want = this.wantsMaps ? ["mask", "order"] : ["mask"];
+    if (this.wantsMaps && !this.depth) want.push("depth");
     this.#abort = new AbortController();
     const { signal } = this.#abort;
     try {
-      const answer = await this.#patiently(() => this.#ask(clicks, before, want, signal), signal);
+      const answer = await this.#withRetries(() => this.#request(clicks, before, want, signal), signal);
       if (signal.aborted) return;
       const mask = maskOf(answer, before);
       if (answer.parts.depth) this.depth = png(answer.parts.depth);
@@ -212,21 +212,21 @@ export class Session extends EventTarget {
       this.waiting = this.waiting.slice(1);
       const doc = documents.withChanged(this.doc, id, { clicks, mask });
       this.history = documents.push(this.history, doc);
-      this.#tell("answer", { object: documents.find(doc, id), mask });
+      this.#emit("answer", { object: documents.find(doc, id), mask });
     } catch (error) {
-      if (signal.aborted) return; // it was taken back while it was under way
+      if (signal.aborted) return; // the click was undone
       this.waiting = this.waiting.slice(1);
-      this.#trouble({ code: error.code, message: error.message, passing: false });
+      this.#setTrouble({ code: error.code, message: error.message, temporary: false });
     }
-    this.#tell("change");
+    this.#emit("change");
   }
 
-  /** The answer to clicks; sends the image again when the server has forgotten it. */
-  async #ask(clicks, coverage, want, signal) {
+  /** Request the mask of clicks; sends the image again if the server has dropped it. */
+  async #request(clicks, coverage, want, signal) {
     for (let resends = 0; ; resends++) {
       const began = performance.now();
       try {
-        const answer = await this.#api.click(this.#question(clicks, want), coverage, signal);
+        const answer = await this.#api.click(this.#requestHead(clicks, want), coverage, signal);
         return { ...answer, roundTrip: performance.now() - began };
       } catch (error) {
         if (error.code !== "UNKNOWN_IMAGE" || resends === RESENDS) throw error;
@@ -235,47 +235,47 @@ export class Session extends EventTarget {
       if (head.model_sha256 !== this.image.model) {
         throw new ApiError(
           "INCOMPATIBLE_SERVER",
-          "The server came back with another model; your masks are kept. Open the image again to go on clicking",
+          "The server was restarted with another model; your masks are kept. Open the image again to continue clicking",
         );
       }
     }
   }
 
-  #question(clicks, want) {
+  #requestHead(clicks, want) {
     const { digest, width, height, model } = this.image;
     const listed = clicks.map(({ x, y, positive }) => [x, y, positive]);
     return { digest, width, height, model, clicks: listed, want };
   }
 
-  /** `task`, again and again while its trouble is one that may pass. */
-  async #patiently(task, signal) {
+  /** Run `task`, and repeat it after a pause while its error is temporary. */
+  async #withRetries(task, signal) {
     for (let tries = 0; ; tries++) {
       try {
         const result = await task();
-        this.#trouble(null);
+        this.#setTrouble(null);
         return result;
       } catch (error) {
-        if (!error.passing || signal?.aborted) throw error;
-        this.#trouble({ code: error.code, message: error.message, passing: true });
+        if (!error.temporary || signal?.aborted) throw error;
+        this.#setTrouble({ code: error.code, message: error.message, temporary: true });
       }
       const pause = this.#pause(PAUSES[Math.min(tries, PAUSES.length - 1)]);
       await Promise.race([pause, new Promise((resolve) => (this.#wake = resolve))]);
-      if (signal?.aborted) throw givenUp();
+      if (signal?.aborted) throw cancelled();
     }
   }
 
-  #trouble(trouble) {
+  #setTrouble(trouble) {
     if (!trouble && !this.trouble) return;
     this.trouble = trouble;
-    this.#tell("trouble");
+    this.#emit("trouble");
   }
 
-  #tell(kind, detail) {
+  #emit(kind, detail) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
 }
 
-const givenUp = () => new DOMException("given up", "AbortError");
+const cancelled = () => new DOMException("cancelled", "AbortError");
 
 const png = (bytes) => new Blob([bytes], { type: "image/png" });
 
@@ -286,9 +286,9 @@ function ordersOf(found) {
 }
 
 /**
- * What the page keeps of an answer. shown, full: PNG of the mask, small enough to draw and at the
- * image's size; coverage: for the next click; before: the one this click went out with; orders:
- * null when they were not asked for.
+ * The result of a click that the page keeps. shown, full: the mask as PNG, small enough to draw and
+ * at the size of the image. coverage: for the next click. before: the coverage that was sent with
+ * this click. orders: order maps; null if they were not requested.
  */
 function maskOf({ head, parts: found, roundTrip }, before) {
   const time = parts(roundTrip, head.gateway_ms, head.timings_ms);

@@ -1,29 +1,29 @@
-// What a reload must not lose, in the browser's own database: the image file, and the session's
-// snapshot. Each tab has a name of its own, so that two tabs never share.
+// Keeps the image file and the session's snapshot in the browser's database, so that a reload does
+// not lose them. Each tab has its own name, so that tabs do not share data.
 
 const DATABASE = "ois-demo";
 const TABLE = "tabs";
 const DAYS = 3;
 
-/** A keeper for this tab; one that keeps nothing where the browser refuses (private windows). */
+/** The store of this tab. It stores nothing if the browser refuses (private windows). */
 export async function openStore() {
   try {
     const database = await open();
     const before = sessionStorage.getItem(TABLE);
-    // A duplicated tab comes with the name of the first: whoever cannot hold it takes another.
-    const name = before && (await hold(before)) ? before : crypto.randomUUID();
-    if (name !== before) await hold(name);
+    // A duplicated tab copies the name; the tab that cannot lock it takes a new one.
+    const name = before && (await lock(before)) ? before : crypto.randomUUID();
+    if (name !== before) await lock(name);
     sessionStorage.setItem(TABLE, name);
-    await forgetOld(database);
-    return keeper(database, name, before);
+    await deleteOld(database);
+    return storeOf(database, name, before);
   } catch {
     return { load: async () => null, saveImage() {}, saveSnapshot() {} };
   }
 }
 
-function keeper(database, name, before) {
-  const put = (what, value) =>
-    table(database, "readwrite").put({ ...value, saved: Date.now() }, `${name}/${what}`);
+function storeOf(database, name, before) {
+  const put = (key, value) =>
+    table(database, "readwrite").put({ ...value, saved: Date.now() }, `${name}/${key}`);
   return {
     /** {file, name, snapshot}, or null. */
     async load() {
@@ -37,17 +37,17 @@ function keeper(database, name, before) {
   };
 }
 
-/** Hold a name while this tab lives; false when another tab has it. */
-function hold(name) {
+/** Lock a name until this tab closes; false if another tab has it. */
+function lock(name) {
   return new Promise((resolve) => {
-    navigator.locks.request(`${DATABASE}/${name}`, { ifAvailable: true }, (lock) => {
-      resolve(Boolean(lock));
-      return lock && new Promise(() => {});
+    navigator.locks.request(`${DATABASE}/${name}`, { ifAvailable: true }, (granted) => {
+      resolve(Boolean(granted));
+      return granted && new Promise(() => {});
     });
   });
 }
 
-async function forgetOld(database) {
+async function deleteOld(database) {
   const oldest = Date.now() - DAYS * 24 * 3600 * 1000;
   const cursors = table(database, "readwrite").openCursor();
   await new Promise((resolve, reject) => {

@@ -1,16 +1,17 @@
-// Where the time of a click went, as parts that add up to the round trip. All in milliseconds.
+// The parts of a click's round trip, in milliseconds.
 
 export const PARTS = [
   ["network", "browser and network"],
   ["gateway", "gateway and server"],
-  ["queue", "waiting in line"],
+  ["queue", "queue"],
   ["engine", "engine"],
   ["mask", "mask at full size"],
 ];
 
 /**
- * roundTrip: from sending to having the answer; gateway: inside the gateway, the server included;
- * stages: the server's own, by name -> {network, gateway, queue, engine, mask}.
+ * roundTrip: from sending the request to having the response. gateway: time inside the gateway,
+ * including the server. stages: the server's times by name. -> {network, gateway, queue, engine,
+ * mask}, which add up to the round trip.
  */
 export function parts(roundTrip, gateway, stages) {
   const sum = (...names) => names.reduce((total, name) => total + (stages[name] ?? 0), 0);
@@ -33,7 +34,7 @@ export function median(values) {
 }
 
 /** 0.42 -> "0.4 ms", 31.7 -> "32 ms", 2400 -> "2.4 s". */
-export function inWords(ms) {
+export function formatMs(ms) {
   if (ms >= 1000) return `${(ms / 1000).toFixed(1)} s`;
   return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }

@@ -1,41 +1,41 @@
-// Ways to open an image: button, drop, paste, sample, and what was open before a reload.
+// Opens images: from the button, drop, paste, samples, and the image that was open before a reload.
 
 import * as api from "../session/api.js";
 import { get, make } from "./dom.js";
 import { say, showTrouble } from "./notices.js";
 
-export class Opening {
+export class ImageOpener {
   #session;
   #store;
   #facts;
-  #current = null; // the AbortController of the image that is on its way
+  #current = null; // the AbortController of the image that is being opened
 
   constructor(session, store, facts) {
     this.#session = session;
     this.#store = store;
     this.#facts = facts;
-    this.#samples();
+    this.#addSamples();
     for (const id of ["open", "choose"]) get(id).onclick = () => get("file").click();
     get("file").onchange = () => {
-      this.#first(get("file").files, "");
+      this.#openFirst(get("file").files, "");
       get("file").value = ""; // so that the same file can be chosen again
     };
     get("busy-cancel").onclick = () => this.stop();
     document.addEventListener("paste", ({ clipboardData }) =>
-      this.#first(clipboardData.files, "There is no image in the clipboard: copy one, or choose a file"));
+      this.#openFirst(clipboardData.files, "There is no image in the clipboard. Copy one, or choose a file"));
     this.#acceptDrops();
   }
 
-  get underWay() {
+  get isOpening() {
     return this.#current !== null;
   }
 
   stop() {
     this.#current?.abort();
-    this.#session.retry(); // wakes it where it waits for the server, to see that it was stopped
+    this.#session.retry(); // ends a pause before a retry, so that the stop takes effect now
   }
 
-  /** What was open in this tab before a reload. */
+  /** Open the image that was open in this tab before a reload. */
   async restore() {
     const kept = await this.#store.load();
     if (kept) await this.open(kept.file, kept.name, kept.snapshot);
@@ -44,7 +44,7 @@ export class Opening {
   async open(file, name, kept) {
     const limit = this.#facts.max_bytes;
     if (file.size > limit) {
-      return refuse(`${name} has ${mebibytes(file.size)} MiB; the demo takes up to ${mebibytes(limit)}. Save it as JPEG, or scale it down`);
+      return refuse(`${name} has ${mebibytes(file.size)} MiB; the demo accepts up to ${mebibytes(limit)}. Save it as JPEG, or scale it down`);
     }
     this.#current?.abort();
     const current = new AbortController();
@@ -52,7 +52,7 @@ export class Opening {
     busy(`Sending ${name}`, 0);
     try {
       const notes = await this.#session.open(file, name, {
-        onSent: (share) => (share < 1 ? busy(`Sending ${name}`, share) : busy("Encoding the image, once")),
+        onSent: (share) => (share < 1 ? busy(`Sending ${name}`, share) : busy("Encoding the image")),
         signal: current.signal,
         ready: (blob) => createImageBitmap(blob),
         kept,
@@ -72,12 +72,12 @@ export class Opening {
     }
   }
 
-  #first(files, otherwise) {
+  #openFirst(files, otherwise) {
     if (files.length) this.open(files[0], files[0].name || "pasted image");
     else if (otherwise) refuse(otherwise);
   }
 
-  #samples() {
+  #addSamples() {
     for (const { file, subject } of this.#facts.samples) {
       const picture = make("img", { src: `samples/${file}`, alt: "" });
       const button = make("button", { type: "button" }, picture);
@@ -99,17 +99,17 @@ export class Opening {
       get("drop").hidden = false;
     });
     document.addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) get("drop").hidden = true; // it left the window
+      if (!event.relatedTarget) get("drop").hidden = true; // the pointer left the window
     });
     document.addEventListener("drop", (event) => {
       event.preventDefault();
       get("drop").hidden = true;
-      this.#first(event.dataTransfer.files, "What was dropped is not a file: drop an image file");
+      this.#openFirst(event.dataTransfer.files, "The dropped item is not a file. Drop an image file");
     });
   }
 }
 
-const refuse = (message) => showTrouble({ message, passing: false });
+const refuse = (message) => showTrouble({ message, temporary: false });
 
 function busy(text, share) {
   get("busy").hidden = !text;
