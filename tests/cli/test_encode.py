@@ -1,4 +1,4 @@
-"""`ois encode`: features that are made ahead of their clicks, and found by them."""
+"""`ois encode` writes features that later clicks use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _these_engines(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three images, one below, and a file that is none."""
+    """Two images, one image in a subfolder, and a text file."""
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
-    """Exit code, the JSON report, and what was said."""
+    """Run `ois encode --json`. Returns the exit code, the report and stderr."""
     capsys.readouterr()
     code = main(["encode", *map(str, words), "--json"])
     out, err = capsys.readouterr()
@@ -67,7 +67,7 @@ def run(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
 # -- into a folder -----------------------------------------------------------------------------
 
 
-def test_clicks_find_features_on_disk_and_encode_nothing(
+def test_clicks_use_features_on_disk_and_encode_nothing(
     engines: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "features"
@@ -105,7 +105,7 @@ def test_segment_uses_features(
     assert set(reports[1]["timings_ms"]["encode"]) == {"load"}
 
 
-def test_a_second_run_makes_only_what_is_missing(
+def test_a_second_run_encodes_only_missing_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "features"
@@ -117,7 +117,7 @@ def test_a_second_run_makes_only_what_is_missing(
     assert before.items() < {p.name: p.stat().st_mtime_ns for p in out.iterdir()}.items()
 
 
-def test_what_fails_is_told_and_costs_nothing_else(
+def test_failed_images_are_reported_and_others_encoded(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "0.png").write_text("no picture", encoding="utf-8")
@@ -137,7 +137,7 @@ def test_what_fails_is_told_and_costs_nothing_else(
 @pytest.mark.parametrize(
     ("error", "code"), [(OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)]
 )
-def test_a_full_disk_or_ctrl_c_ends_it_and_the_next_run_goes_on(
+def test_the_next_run_continues_after_a_full_disk_or_ctrl_c(
     photos: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -164,7 +164,7 @@ def test_a_full_disk_or_ctrl_c_ends_it_and_the_next_run_goes_on(
     assert (status, report["encoded"], report["already_there"]) == (0, 1, 1)
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------
 
 
 def test_features_of_another_model_are_refused(
@@ -184,7 +184,7 @@ def test_features_of_another_model_are_refused(
     assert (code, report["error"]["code"]) == (2, "INVALID_INPUT")
     with pytest.raises(InvalidInput, match=r"made by the model tiny-test.*cannot use them"):
         Client(f"local:{other}", features=out)
-    # A file that was moved here from another folder says whose it is, too.
+    # A file that was moved here from another folder also names its model.
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     (mixed / FEATURES_FILE).write_text(FeaturesOf.engines(other).to_json())
@@ -197,7 +197,7 @@ def test_features_of_another_model_are_refused(
         client.open(photos / "a.png")
 
 
-def test_damaged_features_are_told(engines: Path, photos: Path, tmp_path: Path) -> None:
+def test_damaged_features_are_reported(engines: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "features"
     assert main(["encode", str(photos), "--output", str(out)]) == 0
     digest = load_image(photos / "a.png").digest
@@ -240,7 +240,7 @@ def test_damaged_features_are_told(engines: Path, photos: Path, tmp_path: Path) 
         (["--url", "grpc://127.0.0.1:1"], "SERVER_UNAVAILABLE"),
     ],
 )
-def test_a_mistake_is_told_before_any_work(
+def test_a_mistake_is_reported_before_any_work(
     photos: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -267,7 +267,7 @@ def test_images_are_found_once_and_in_order(photos: Path) -> None:
 # -- fp16 --------------------------------------------------------------------------------------
 
 
-def test_arrays_are_halved_where_that_loses_no_range(engines: Path, photos: Path) -> None:
+def test_arrays_are_stored_as_fp16_if_their_range_allows(engines: Path, photos: Path) -> None:
     pair = load_engines(engines)
     picture = load_image(photos / "a.png")
     image, fit = preprocess(picture, longest=pair.manifest.longest, patch=pair.manifest.patch)
@@ -304,7 +304,7 @@ def test_a_server_is_prewarmed(
             assert client.open(photos / "a.png").last_encode.cached  # type: ignore[union-attr]
 
 
-def test_a_store_that_is_too_small_is_told(
+def test_a_store_that_is_too_small_is_reported(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with WireServer() as server:

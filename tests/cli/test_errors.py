@@ -1,4 +1,4 @@
-"""A mistake is one message and an exit code, never a traceback."""
+"""Errors are one message and an exit code, not a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ois_client.contract.errors import InvalidClick
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    """Makes `ois doctor` raise the exception that the test puts into this list."""
+    """`ois doctor` raises the exception that a test puts into this list."""
     raised: list[BaseException] = []
 
     def fail() -> None:
@@ -37,7 +37,7 @@ def test_a_typed_error_is_one_line_with_its_code(
     assert err == "error: got [cpu] where x,y was expected (INVALID_CLICK)\n"
 
 
-def test_with_json_the_error_is_json_too(
+def test_with_json_the_error_is_json(
     failing: list[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing.append(InvalidClick("wrong"))
@@ -56,7 +56,7 @@ def test_with_json_the_error_is_json_too(
         (ZeroDivisionError("division by zero"), 1, "INTERNAL"),
     ],
 )
-def test_what_the_system_throws_is_explained(
+def test_errors_of_the_system_are_explained(
     failing: list[BaseException],
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
@@ -72,7 +72,7 @@ def test_what_the_system_throws_is_explained(
 
 
 @pytest.mark.parametrize("argv", [["--debug", "doctor"], ["doctor", "--debug"]])
-def test_debug_shows_the_traceback_wherever_it_stands(
+def test_debug_shows_the_traceback_anywhere_on_the_line(
     failing: list[BaseException], capsys: pytest.CaptureFixture[str], argv: list[str]
 ) -> None:
     failing.append(InvalidClick("wrong"))
@@ -89,10 +89,24 @@ def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> 
     assert "--jsno" in err
 
 
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("doctor", "segment", "demo"):
-        assert main([command, "--help"]) == 0
-        assert "Usage: ois" in capsys.readouterr().out
+COMMANDS = (
+    *("annotate", "build", "demo", "encode", "export", "lint", "segment", "serve", "train"),
+    *("checkpoint inspect", "checkpoint convert", "checkpoint assemble"),
+)
+
+
+@pytest.mark.parametrize("command", ["doctor", "label", "bench", "checkpoint"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"Usage: ois {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"Usage: ois {command} " in shown
+    assert f"Example: ois {command} " in shown
 
 
 def test_the_process_exits_with_the_code(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def disk(x: float, y: float, radius: float) -> np.ndarray:
-    """(H, W) bool: the engines' mask in the image, radius in network pixels."""
+    """(H, W) bool: the mask that the engines give. radius: in network pixels."""
     ys, xs = np.mgrid[:HEIGHT, :WIDTH]
     return np.hypot(xs - x, ys - y) < 2 * radius
 
@@ -40,7 +40,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def differing(got: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the expected object's pixels; the logits are bilinear, a rim may differ."""
+    """Share of differing pixels. The logits are interpolated, so the edge may differ."""
     return float((got.astype(bool) != expected).sum() / expected.sum())
 
 
@@ -63,8 +63,8 @@ def test_clicks_are_applied_one_after_another(
         options = [option for point in points for option in ("--point", point)]
         assert main([*argv, *options]) == 0
         areas.append(json.loads(capsys.readouterr().out)["objects"][0]["area_px"])
-    # A negative click takes 2 from the radius; what the first click's mask covers adds up to 6,
-    # so the area tells that the second click saw it.
+    # A negative click reduces the radius by 2. A previous mask increases it by up to 6, so the
+    # area shows that the second click got the mask of the first.
     alone = disk(40, 28, 10).sum()
     assert areas[0] == pytest.approx(disk(40, 28, 12).sum(), rel=0.03)
     assert areas[1] > 1.1 * alone
@@ -118,7 +118,7 @@ def test_every_picture_is_written(engines: Path, image: Path, tmp_path: Path) ->
     assert main(["segment", str(image), *points, *options, "--engines", str(engines)]) == 0
     assert read(tmp_path / "o.jpg").shape == (HEIGHT, WIDTH, 3)
     depth = read(tmp_path / "d.png").astype(int).sum(axis=2)
-    assert depth[28, 5] < depth[28, 56] < depth[28, 106]  # a brighter pixel is nearer: bright
+    assert depth[28, 5] < depth[28, 56] < depth[28, 106]  # near is bright, in both
     assert read(tmp_path / "m.webp").shape[1] > 2 * 480  # two panels: M+ and one M-
     assert not list(tmp_path.glob("*.part"))
 
@@ -139,7 +139,7 @@ def test_every_picture_is_written(engines: Path, image: Path, tmp_path: Path) ->
         ([], "USAGE"),
     ],
 )
-def test_a_mistake_is_told_and_nothing_is_written(
+def test_a_mistake_is_reported_and_nothing_is_written(
     engines: Path,
     image: Path,
     capsys: pytest.CaptureFixture[str],
@@ -154,7 +154,7 @@ def test_a_mistake_is_told_and_nothing_is_written(
     assert [path.name for path in image.parent.iterdir()] == ["photo.png"]
 
 
-def test_a_file_that_is_no_image_is_told(
+def test_a_file_that_is_not_an_image_is_reported(
     engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.jpg"
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_image_is_told(
     assert len(err.splitlines()) == 1
 
 
-def test_the_demo_writes_a_sheet_for_each_photograph(
+def test_the_demo_writes_a_sheet_per_photograph(
     engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "sheets"

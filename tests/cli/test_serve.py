@@ -30,7 +30,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("more", [[], ["--allow-client-shm"]])
-def test_shared_memory_is_closed_unless_it_is_asked_for(engines: Path, more: list[str]) -> None:
+def test_shared_memory_is_closed_by_default(engines: Path, more: list[str]) -> None:
     words = ["serve", f"--engines={engines}", "--print-command", "--cache-bytes=1000000", *more]
     command = [sys.executable, "-m", "ois_cli.main", *words]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -38,7 +38,7 @@ def test_shared_memory_is_closed_unless_it_is_asked_for(engines: Path, more: lis
     assert ("shared-memory" in shown) == (not more)
 
 
-def test_a_gpu_that_the_engines_do_not_use_is_mentioned(
+def test_an_unused_gpu_is_mentioned(
     engines: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -81,7 +81,8 @@ def _mask_picture(masks: Masks, names: list[str], *_: Any) -> tuple[bytes, str]:
 
 def _coco(masks: Masks, names: list[str], name: str, _: Any) -> tuple[bytes, str]:
     """As in `ois annotate`. `ois_id` is the object's name on the page."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     total = 0
     for number, mask in masks:
         if not images:
