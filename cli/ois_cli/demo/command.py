@@ -146,8 +146,8 @@ def _engine_source(
         wrong.append("--engines")
     if wrong:
         raise InvalidInput(
-            f"got {' and '.join(wrong)} with --url {url}; expected --url alone, because it names "
-            "the engines"
+            f"got {' and '.join(wrong)} with --url {url}; expected --url alone, which names "
+            "the engines and where they run"
         )
     if url.startswith("local:"):
         return EngineSource(url, "in this process", in_process)

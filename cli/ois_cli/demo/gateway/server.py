@@ -62,7 +62,7 @@ class Gateway:
         return f"http://{_bracketed(self.host)}:{self.port}/"
 
     def start(self) -> Gateway:
-        """Start to serve; returns when the page can be opened.
+        """Start serving; returns when the page can be opened.
 
         Raises what the transport raises if the engines cannot be reached.
         """
@@ -72,7 +72,7 @@ class Gateway:
         return self
 
     def stop(self) -> None:
-        """Stop to serve. Requests in progress get a few seconds. May be called twice."""
+        """Stop serving. Requests in progress get a few seconds. May be called twice."""
         if self._server is not None:
             self._server.should_exit = True
         if self._thread.ident is not None:
