@@ -22,9 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ois_client.contract.clicks import SLOTS
+from ois_client.contract.clicks import SLOTS, Prompts
 from ois_client.contract.errors import InvalidInput
-from ois_client.contract.prompts import Prompts
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import NetworkConfig
 from ois_network.network import OISNetwork

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.dpt import DPTHead
 from ois_network.encoders import build_encoder

@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import Prompts
 from ois_network.config import ImageUpdate, NetworkConfig
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.network import OISNetwork

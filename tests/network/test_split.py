@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ois_client.contract.clicks import SLOTS
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import SLOTS, Prompts
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits

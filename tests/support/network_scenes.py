@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
+from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN, Prompts
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.initialise import randomise
 from ois_network.network import OISNetwork
@@ -83,9 +82,7 @@ def random_prompts(
         for first, count, label in ((0, positive, 1), (SLOTS_PER_SIGN, negative, 0)):
             clicks = rng.uniform((0, 0), (width - 1, height - 1), (count, 2))
             clicks[1:5] = corners[: max(0, min(4, count - 1))]
-            clicks[5:7] = (
-                clicks[:1] + 3.0
-            )  # twice the same, overlapping a disk
+            clicks[5:7] = clicks[:1] + 3.0  # twice the same, overlapping a disk
             clicks = clicks.clip(0, (width - 1, height - 1))
             points[number, first : first + count] = clicks
             labels[number, first : first + count] = label

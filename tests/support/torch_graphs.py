@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.pair import HostPrompts
 from ois_runtime.torch.cuda import Captured, Uploaded
 from support.network_scenes import MICRO

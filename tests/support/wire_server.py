@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ois_client import wire
 from ois_client.contract.errors import OISError, UnknownImage
-from ois_client.transports.tensors import from_bytes, to_bytes
+from ois_client.wire.schema import from_bytes, to_bytes
 from support.disks import Disks
 
 #: Replaces an answer: (gRPC status, HTTP status, text).

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from ois_benchmarks.machine import peak_memory_bytes
 from ois_benchmarks.timing import measure
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.pair import HostPrompts
 

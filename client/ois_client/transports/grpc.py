@@ -19,8 +19,8 @@ from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.transports.failures import error_for
 from ois_client.transports.settings import TLS
-from ois_client.transports.tensors import from_bytes, to_bytes
 from ois_client.wire import INPUTS, MODEL, TOKEN_HEADER, Tensors
+from ois_client.wire.schema import from_bytes, to_bytes
 
 # -- messages -------------------------------------------------------------------------------------
 

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ois_client.contract.clicks import SLOTS
+from ois_client.contract.clicks import PROMPT_NAMES, SLOTS
 from ois_client.contract.errors import ExportError
-from ois_client.contract.prompts import PROMPT_NAMES
 from ois_export.graphs.padding import padded
 from ois_export.targets import GraphForm
 from ois_network.attention import AttentionOps, TorchAttention, set_attention_ops

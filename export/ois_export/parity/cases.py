@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.pair import HostPrompts
 
 

@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_network.network import OISNetwork
 from ois_network.training.clicks.robot import (
     clicks_to_reach,

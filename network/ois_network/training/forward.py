@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ois_client.contract.clicks import SLOTS_PER_SIGN
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import SLOTS_PER_SIGN, Prompts
 from ois_network.dpt import DPTHead, upsample
 from ois_network.network import OISNetwork
 from ois_network.order import (

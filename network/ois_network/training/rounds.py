@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import Prompts
 from ois_network.network import OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.training.clicks.sampler import add_click, next_click

@@ -195,6 +195,7 @@ class LocalTransport:
         timings_ms.update(refined.timings_ms)
         with timed(timings_ms, "postprocess"):
             masks = np.stack([refined.mask(row) for row in range(len(refined.coverage))])
+        packed = refined.packed
         return ClickReply(
             masks=masks,
             coverage=refined.coverage,
@@ -202,6 +203,7 @@ class LocalTransport:
             depth=refined.depth,
             logits=refined.logits if request.want_logits else None,
             order=refined.order,
+            packed=None if packed is None else tuple(row.tobytes() for row in packed),
         )
 
     def close(self) -> None:

@@ -14,10 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import SLOTS
+from ois_client.contract.clicks import PROMPT_NAMES, SLOTS, Prompts
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import PROMPT_NAMES, Prompts
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import Click, place_clicks, unpack_clicks
+from ois_client.contract.clicks import Click, Prompts, place_clicks, unpack_clicks
 from ois_client.contract.errors import EngineError, UnknownImage
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
-from ois_client.contract.prompts import Prompts
 from ois_client.contract.transport import ClickRequest, ModelInfo
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps

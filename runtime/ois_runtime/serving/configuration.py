@@ -19,9 +19,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ois_client.contract.clicks import PROMPT_NAMES
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.images import ImageLimits
-from ois_client.contract.prompts import PROMPT_NAMES
 from ois_client.wire import MODEL, check_objects
 from ois_runtime.engines.backends import is_device
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import place_clicks
+from ois_client.contract.clicks import Prompts, place_clicks
 from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import encode_mask
-from ois_client.contract.prompts import Prompts
 from ois_client.wire import Tensors, check_objects, read_call
 from ois_runtime.engines.pair import HostPrompts, check_prompts
 from ois_runtime.engines.pixels import postprocess, preprocess

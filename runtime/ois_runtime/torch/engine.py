@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ois_client.contract.clicks import EMPTY, SLOTS
+from ois_client.contract.clicks import EMPTY, SLOTS, Prompts
 from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
-from ois_client.contract.prompts import Prompts
 from ois_network.attention import set_attention_ops
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.half import lower_precision

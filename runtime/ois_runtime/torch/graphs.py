@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ois_client.contract.clicks import Prompts
 from ois_client.contract.errors import ServerOverloaded
-from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.pair import Arrays, HostPrompts
 from ois_runtime.torch.cuda import TORCH_TYPES, Captured, GraphDevice, Uploaded
 from ois_runtime.torch.device import is_out_of_memory

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ois_client.contract.prompts import PROMPT_NAMES, Prompts
+from ois_client.contract.clicks import PROMPT_NAMES, Prompts
 
 PROMPTS = Prompts(np.zeros((1, 48, 2)), np.zeros((1, 48)), np.zeros((1, 3, 4)), np.zeros(1))
 

@@ -18,7 +18,7 @@ from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickRequest
 from ois_client.transports import grpc, http
 from ois_client.transports.exchange import Infer
-from ois_client.transports.tensors import from_bytes, to_bytes
+from ois_client.wire.schema import from_bytes, to_bytes
 
 PICTURE = load_image(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3))
 

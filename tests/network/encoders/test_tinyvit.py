@@ -13,9 +13,9 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
+from ois_client.contract.clicks import Prompts
 from ois_client.contract.errors import CheckpointError
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_network.config import EncoderFamily, NetworkConfig, preset
 from ois_network.encoders import build_encoder
 from ois_network.encoders.tinyvit import (

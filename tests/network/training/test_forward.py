@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN
+from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN, Prompts
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.training.forward import click_batch, disk_maps, encode_batch

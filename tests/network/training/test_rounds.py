@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, Prompts
 from ois_network.initialise import build
 from ois_network.order import coverage_of_logits
 from ois_network.training import rounds as module

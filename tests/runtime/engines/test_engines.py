@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.prompts import Prompts
 from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest

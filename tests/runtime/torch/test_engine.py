@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ois_client.contract.clicks import Click, fill_slots
+from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
-from ois_client.contract.prompts import Prompts
 from ois_client.sessions.client import Client
 from ois_export.parity.cases import LANDSCAPE
 from ois_export.parity.network_gate import CASES, Limits, make_prompts, measure

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ois_client.contract.prompts import Prompts
+from ois_client.contract.clicks import Prompts
 from ois_runtime.torch.graph_pool import (
     BUCKETS,
     GraphKey,
