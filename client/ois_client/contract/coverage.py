@@ -9,9 +9,10 @@ Every click request carries this array, so the server stores no masks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
@@ -27,16 +28,34 @@ def coverage_of_mask(mask: NDArray[np.generic], geometry: Geometry) -> NDArray[n
             f"got a mask of shape {mask.shape}; expected (H, W) = "
             f"{(geometry.height, geometry.width)}, the size of the image it belongs to"
         )
-    size = (geometry.grid_width, geometry.grid_height)
-    picture = Image.fromarray((mask != 0).astype(np.float32))
-    share = np.asarray(picture.resize(size, Image.Resampling.BOX))
-    return quantise_share(share)
+    rows = _cells(geometry.height, geometry.grid_height)
+    columns = _cells(geometry.width, geometry.grid_width)
+    covered = _sums(_sums((mask != 0).view(np.uint8), rows, 0), columns, 1)  # (gh, gw) pixels
+    pixels = np.outer(rows[1] - rows[0], columns[1] - columns[0])
+    inner = np.clip(np.rint(covered * (255 / pixels)), 1, 254)
+    return np.where(covered == 0, 0, np.where(covered == pixels, 255, inner)).astype(np.uint8)
 
 
-def quantise_share(share: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Fractions in [0, 1] -> 0..255, where only exactly 0 and exactly 1 become 0 and 255."""
-    share = np.asarray(share, dtype=np.float64)
-    inner = np.clip(np.rint(share * 255), 1, 254)
-    # The mean of ones is computed as 1 - 1e-7. One pixel of a patch of a 200-megapixel image
-    # is 1e-5.
-    return np.where(share <= 0, 0, np.where(share > 1 - 2e-6, 255, inner)).astype(np.uint8)
+def _cells(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide `size` pixels into `count` equal cells -> the first pixel of each, and the end.
+
+    A pixel belongs to the cell of its centre, or to the earlier one if the centre is on an edge.
+    Cells smaller than a pixel have the pixel that they lie in. In integers, because rounded
+    edges can leave a pixel in no cell.
+    """
+    edge = np.arange(count + 1, dtype=np.int64)
+    first = (2 * size * edge - count) // (2 * count) + 1
+    start, end = first[:-1], first[1:]
+    nearest = (2 * edge[:-1] + 1) * size // (2 * count)
+    empty = start == end
+    return np.where(empty, nearest, start), np.where(empty, nearest + 1, end)
+
+
+def _sums(
+    values: NDArray[Any], cells: tuple[NDArray[np.int64], NDArray[np.int64]], axis: int
+) -> NDArray[np.int64]:
+    """Sum `values` (two axes) over each cell of one axis."""
+    start, end = cells
+    if np.array_equal(start[1:], end[:-1]):
+        return np.add.reduceat(values, start, axis=axis, dtype=np.int64)
+    return np.take(values, start, axis=axis).astype(np.int64)  # cells of one pixel each

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ois_client.contract.coverage import coverage_of_mask, quantise_share
+from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import Geometry
 
@@ -64,9 +64,25 @@ def test_one_pixel_of_a_large_image_changes_the_coverage(background):
     assert (coverage == 255 * background).sum() == coverage.size - 1
 
 
-def test_other_fractions_are_never_0_or_255():
-    shares = np.array([0.0, 1e-9, 0.001, 0.5, 0.999, 1 - 1e-5, 1.0])
-    assert quantise_share(shares).tolist() == [0, 1, 1, 128, 254, 254, 255]
+@pytest.mark.parametrize("width", [40, 41, 45, 75, 123, 140])
+def test_every_pixel_is_in_exactly_one_patch(width):
+    """41 pixels and 10 patches: the centre of pixel 20 lies on an edge."""
+    geometry = Geometry.fit(width, 40, longest=140)
+    for column in range(width):
+        mask = np.zeros((40, width), dtype=np.uint8)
+        mask[:, column] = 1
+        coverage = coverage_of_mask(mask, geometry)
+        assert (coverage > 0).any(axis=0).sum() == 1, column
+        assert (coverage_of_mask(1 - mask, geometry) < 255).any(axis=0).sum() == 1, column
+
+
+def test_one_pixel_of_a_very_large_patch_is_not_lost():
+    geometry = Geometry.fit(32768, 1024, longest=140)
+    mask = np.ones((1024, 32768), dtype=np.uint8)
+    mask[500, 20_000] = 0
+    coverage = coverage_of_mask(mask, geometry)
+    assert sorted(np.unique(coverage)) == [254, 255]
+    assert (coverage == 254).sum() == 1
 
 
 def test_a_mask_of_another_image_is_refused():
