@@ -164,7 +164,7 @@ def find_images(given: list[Path], *, recursive: bool) -> list[Path]:
 
 @contextmanager
 def _to_server(url: str, token: str | None) -> Iterator[ServerStore]:
-    from ois_client.transports.address import connect
+    from ois_client.transports.connect import connect
 
     transport = connect(url, {} if token is None else {"token": token})
     try:

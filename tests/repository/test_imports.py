@@ -9,6 +9,8 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,40 @@ def modules() -> list[tuple[str, Path]]:
 def test_no_module_imports_an_upper_floor(package: str, path: Path) -> None:
     relative = path.relative_to(ROOT).as_posix()
     assert violations(package, relative, path.read_text(encoding="utf-8")) == set()
+
+
+def module_name(path: Path) -> str:
+    """`client/ois_client/wire/__init__.py` -> `ois_client.wire`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def dependencies() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, inside functions too, but not for types."""
+    paths = {module_name(path): path for package, path in modules() if package in OURS}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        found[name] = set()
+        for node in _all_but_types(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found[name].add(inner if inner in paths else node.module)
+            elif isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+        found[name] &= paths.keys()
+    return found
+
+
+def _all_but_types(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield child
+            yield from _all_but_types(child)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(dependencies()).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_package_was_looked_at() -> None:

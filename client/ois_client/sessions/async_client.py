@@ -20,7 +20,8 @@ from ois_client.contract.transport import (
     check_compatible,
 )
 from ois_client.sessions.async_session import AsyncSession
-from ois_client.transports.address import connect, is_server
+from ois_client.transports.address import is_server
+from ois_client.transports.connect import connect
 
 
 class AsyncClient:

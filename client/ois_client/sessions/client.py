@@ -9,7 +9,7 @@ from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, load_image
 from ois_client.contract.transport import ModelInfo, Transport, check_compatible
 from ois_client.sessions.session import Session
-from ois_client.transports.address import connect
+from ois_client.transports.connect import connect
 
 
 class Client:
