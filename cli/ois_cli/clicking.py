@@ -124,7 +124,7 @@ def label_image(masks: Iterable[tuple[int, NDArray[np.uint8]]]) -> NDArray[np.ui
     return labels
 
 
-def box_of_mask(mask: NDArray[np.uint8]) -> list[int] | None:
+def object_box(mask: NDArray[np.uint8]) -> list[int] | None:
     """Return the box [x0, y0, x1, y1] of the object in pixels, inclusive; None if it is empty.
 
     mask: (H, W) uint8, 1 = object.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ois_cli.annotating.journal import file_stamp
 from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
 from ois_cli.encode import find_images
 from ois_cli.output import print_json, say
@@ -101,15 +102,12 @@ def label(
         duplicate_iou=duplicate_iou,
     )
     journal = output.with_name(output.name + ".journal")
-    if overwrite:
-        output.unlink(missing_ok=True)
-        journal.unlink(missing_ok=True)
-    elif output.exists():
+    if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; name another file, or give --overwrite")
     images = find_images(photographs, recursive=recursive)
     pair = SamPair(*teacher, threads=threads)
     failures: list[Failure] = []
-    with _Journal(journal, pair, options) as kept:
+    with _Journal(journal, pair, options, overwrite=overwrite) as kept:
         going_on = f"The same command goes on from there ({journal})."
         with counted("labelling", len(images), going_on) as counter:
             for image in images:
@@ -128,7 +126,7 @@ def label(
         if sheet is not None:
             contents[sheet] = _sheet(entries, sheet)
         write_files(contents)
-    journal.unlink(missing_ok=True)
+        journal.unlink()
     say_failures(failures, "")
     masks = sum(len(entry["labels"]) for entry in entries.values())
     if as_json:
@@ -141,48 +139,52 @@ def label(
 class _Journal:
     """The labels so far, one line per photograph, so that labelling can be interrupted."""
 
-    def __init__(self, path: Path, pair: SamPair, options: LabelOptions) -> None:
-        """Raises `InvalidInput` if the journal is from another teacher or other options."""
-        run = {"teacher": pair.sha256, "options": repr(options)}
+    def __init__(
+        self, path: Path, pair: SamPair, options: LabelOptions, *, overwrite: bool = False
+    ) -> None:
+        """Open or create the journal; with `overwrite`, without the labels that it has.
+
+        Raises `InvalidInput` if it is damaged, or from another teacher or other options, and
+        `OutputError` if another process has it open.
+        """
+        self._run = {"teacher": pair.sha256, "options": repr(options)}
+        self._begun = False
         self._done: dict[str, Entry] = {}
+        self._path = path
         self._file = LineFile(path)
         try:
-            self._read(path, run)
+            if overwrite:
+                self._file.clear()
+            self._file.replay(self._take)
+            if not self._begun:
+                self._file.append({"run": self._run})
         except BaseException:
             self._file.close()
             raise
 
-    def _read(self, path: Path, run: dict[str, str]) -> None:
-        *lines, _cut_off = self._file.read().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                begun = entry.get("run")
-                if begun is None:
-                    self._done[entry["path"]] = entry
-            except (ValueError, KeyError, AttributeError) as error:
-                raise InvalidInput(
-                    f"{path}, line {number}, is damaged ({error}); begin again with --overwrite"
-                ) from error
-            if begun not in (None, run):
-                raise InvalidInput(
-                    f"{path} was begun with another teacher or other options; go on with those, "
-                    "or begin again with --overwrite"
-                )
-        self._file.drop_cut_off()
-        if not lines:
-            self._file.append({"run": run})
+    def _take(self, entry: Any) -> None:
+        run = entry.get("run")
+        if run is None:
+            self._done[entry["path"]] = entry
+            return
+        if run != self._run:
+            raise InvalidInput(
+                f"{self._path} was begun with another teacher or other options; go on with those, "
+                "or begin again with --overwrite"
+            )
+        self._begun = True
 
     def find(self, image: Path) -> Entry | None:
         """The labels of a photograph, if it has not changed since."""
         entry = self._done.get(str(image.resolve()))
-        return entry if entry is not None and entry["stamp"] == _stamp(image) else None
+        unchanged = entry is not None and tuple(entry["stamp"]) == file_stamp(image)
+        return entry if unchanged else None
 
     def add(self, image: Path, pixels: Any, labels: list[Label]) -> None:
         path = str(image.resolve())
         entry: Entry = {
             "path": path,
-            "stamp": _stamp(image),
+            "stamp": file_stamp(image) or (0, 0),
             "width": int(pixels.shape[1]),
             "height": int(pixels.shape[0]),
             "labels": [
@@ -205,14 +207,6 @@ class _Journal:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
-
-
-def _stamp(image: Path) -> list[int] | None:
-    try:
-        found = image.stat()
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _pixels(image: Path) -> Any:

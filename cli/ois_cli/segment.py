@@ -16,10 +16,10 @@ from ois_cli.clicking import (
     ClickResult,
     ObjectClick,
     apply_clicks,
-    box_of_mask,
     check_clicks,
     clicks_by_object,
     label_image,
+    object_box,
 )
 from ois_cli.drawing import pictures
 from ois_cli.drawing.sheet import order_panels, sheet
@@ -228,7 +228,7 @@ def report(result: Segmentation, outputs: Outputs, model: ModelInfo) -> dict[str
                 "object": number,
                 "clicks": [[c.x, c.y, c.positive] for c in clicks],
                 "area_px": int(result.masks[number].sum()),
-                "box_xyxy": box_of_mask(result.masks[number]),
+                "box_xyxy": object_box(result.masks[number]),
             }
             for number, clicks in clicks_by_object(result.clicks).items()
         ],

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput
+from ois_client.contract.files import LineFile
 from ois_network.training.data.coco import coco
 from ois_network.training.data.collections import read_pair
 from ois_runtime.sam import everything
@@ -104,6 +105,37 @@ def test_another_teacher_does_not_go_on_with_the_labels(
     assert label(photos, output, changed) == 2
     assert "another teacher or other options" in capsys.readouterr().err
     assert label(photos, output, changed, "--overwrite") == 0
+
+
+def test_overwrite_keeps_the_old_labels_until_there_are_new_ones(
+    photos: Path, tmp_path: Path, teacher: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "labels.json"
+    assert label(photos, output, teacher) == 0
+    before = output.read_bytes()
+    swapped = [teacher[0], teacher[2], teacher[1]]
+    assert label(photos, output, swapped, "--overwrite") == 2
+    assert output.read_bytes() == before
+    journal = LineFile(output.with_name("labels.json.journal"))  # another run is under way
+    journal.append({"kept": True})
+    assert label(photos, output, teacher, "--overwrite") == 2
+    assert "another process is writing" in capsys.readouterr().err
+    assert json.loads(journal.read()) == {"kept": True}
+    journal.close()
+    assert output.read_bytes() == before
+
+
+def test_a_damaged_journal_is_told(
+    photos: Path, tmp_path: Path, teacher: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "labels.json"
+    journal = output.with_name("labels.json.journal")
+    for damage in ("hello\n", "[1]\n", '{"path": "a"}\n[]\n'):
+        journal.write_text(damage)
+        assert label(photos, output, teacher) == 2
+        assert "is damaged" in capsys.readouterr().err
+        assert journal.read_text() == damage
+    assert label(photos, output, teacher, "--overwrite") == 0
 
 
 def test_a_broken_photograph_costs_itself_only(

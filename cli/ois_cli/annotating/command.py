@@ -23,7 +23,7 @@ from ois_cli.batch import (
     error_of_item,
     say_failures,
 )
-from ois_cli.clicking import box_of_mask
+from ois_cli.clicking import object_box
 from ois_cli.output import print_json, progress, warn
 from ois_cli.segment import UNTRAINED
 from ois_client.contract.errors import InvalidInput, OutputError
@@ -101,9 +101,7 @@ def annotate(
     with open_client(url, token, features) as client:
         if not client.info.trained:
             warn(UNTRAINED)
-        if overwrite:
-            journal_file.unlink(missing_ok=True)
-        with Journal(journal_file, client.info) as journal:
+        with Journal(journal_file, client.info, overwrite=overwrite) as journal:
             failures = [*given.failures, *_work(given, client, journal)]
             failures.sort(key=lambda failure: failure.item["line"])
             finished = _finished_lines(given, journal)
@@ -228,7 +226,7 @@ def masks_of(session: Session, targets: tuple[Target, ...]) -> Iterator[MaskReco
 
 
 def _record(mask: NDArray[np.uint8]) -> MaskRecord:
-    corners = box_of_mask(mask)
+    corners = object_box(mask)
     x0, y0, x1, y1 = corners or (0, 0, -1, -1)
     return MaskRecord(
         coco_of_mask(mask)["counts"], int(mask.sum()), (x0, y0, x1 - x0 + 1, y1 - y0 + 1)

@@ -7,7 +7,6 @@ entry off, the next run drops it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,8 +64,8 @@ def file_stamp(image: Path) -> tuple[int, int] | None:
 class Journal:
     """The finished lines, in memory and on disk. A context manager, for one process at a time."""
 
-    def __init__(self, path: Path, model: ModelInfo) -> None:
-        """Open or create the journal.
+    def __init__(self, path: Path, model: ModelInfo, *, overwrite: bool = False) -> None:
+        """Open or create the journal; with `overwrite`, without the lines that it has.
 
         Raises `InvalidInput` if it is damaged or another model's, and `OutputError` if it cannot
         be written or another process has it open.
@@ -76,7 +75,9 @@ class Journal:
         self._finished: dict[str, FinishedLine] = {}
         self._file = LineFile(path)
         try:
-            self._read(model)
+            if overwrite:
+                self._file.clear()
+            self._file.replay(lambda entry: self._take(entry, model))
             self._file.append({"run": {"model_sha256": model.model_sha256, "engine": model.engine}})
         except BaseException:
             self._file.close()
@@ -108,22 +109,12 @@ class Journal:
     ) -> None:
         self._file.close()
 
-    def _read(self, model: ModelInfo) -> None:
-        *lines, _cut_off = self._file.read().split(b"\n")
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                if "run" in entry:
-                    self._take_run(entry["run"], model)
-                else:
-                    finished = FinishedLine.from_dict(entry["done"])
-                    self._finished[finished.key] = finished
-            except (ValueError, KeyError, TypeError) as error:
-                raise InvalidInput(
-                    f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}). "
-                    "Start again with --overwrite"
-                ) from error
-        self._file.drop_cut_off()
+    def _take(self, entry: Any, model: ModelInfo) -> None:
+        if "run" in entry:
+            self._take_run(entry["run"], model)
+        else:
+            finished = FinishedLine.from_dict(entry["done"])
+            self._finished[finished.key] = finished
 
     def _take_run(self, run: dict[str, str], model: ModelInfo) -> None:
         if run["model_sha256"] != model.model_sha256:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ois_client.contract.errors import OutputError
+from ois_client.contract.errors import InvalidInput, OutputError
 
 _SYNC_EVERY_S = 5.0
 
@@ -104,6 +104,27 @@ class LineFile:
         """Return the whole content, including a last line that was cut off."""
         self._file.seek(0)
         return self._file.read()
+
+    def replay(self, take: Callable[[Any], object]) -> None:
+        """Call `take` with the JSON of every line, then remove a last line that was cut off.
+
+        Raises `InvalidInput` if a line is damaged: it is not JSON, or `take` finds a field missing
+        or of the wrong type.
+        """
+        *lines, _cut_off = self.read().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            try:
+                take(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InvalidInput(
+                    f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}). "
+                    "Start again with --overwrite"
+                ) from error
+        self.drop_cut_off()
+
+    def clear(self) -> None:
+        """Remove all lines. Nobody else is writing them: the file is locked."""
+        self._file.truncate(0)
 
     def drop_cut_off(self) -> None:
         """Remove a last line without its line end, as a crash leaves it."""

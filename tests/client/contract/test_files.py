@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from ois_client.contract import files
-from ois_client.contract.errors import OutputError
+from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.contract.files import LineFile
 
 
@@ -160,3 +160,20 @@ def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path: Path) -> N
     lines.append({"a": 3})
     assert lines.read() == b'{"a": 1}\n{"a": 3}\n'
     lines.close()
+
+
+def test_lines_are_replayed_and_what_was_cut_off_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a"')
+    file, taken = LineFile(path), []
+    file.replay(lambda entry: taken.append(entry["a"]))
+    assert taken == [1, 2]
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+    with pytest.raises(InvalidInput, match="line 1, is damaged"):
+        file.replay(lambda entry: entry["b"])
+    with pytest.raises(OutputError, match="another process"):
+        LineFile(path)  # so nobody can clear what somebody writes
+    file.clear()
+    file.append({"b": 1})
+    file.close()
+    assert path.read_bytes() == b'{"b": 1}\n'

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ois_cli.clicking import box_of_mask
+from ois_cli.clicking import object_box
 from ois_cli.demo.gateway.frames import read_frame, write_frame
 from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
 from ois_client.contract.clicks import Click, pack_clicks
@@ -99,7 +99,7 @@ class PageClick:
         fit = self.geometry
         head = {
             "area_px": int(mask.sum(dtype=np.int64)),
-            "box_xyxy": box_of_mask(mask),
+            "box_xyxy": object_box(mask),
             "grid": list(coverage.shape),
             "network": [fit.network_height, fit.network_width],
             "timings_ms": dict(reply.timings_ms),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_cli.clicking import MAX_OBJECTS, box_of_mask, label_image
+from ois_cli.clicking import MAX_OBJECTS, label_image, object_box
 from ois_cli.demo.gateway.frames import read_frame
 from ois_cli.demo.gateway.pictures import LIMITS, read_upload
 from ois_cli.drawing.pictures import mask_bytes, picture_bytes
@@ -95,7 +95,7 @@ def _coco(masks: Masks, names: list[str], name: str, _: Any) -> tuple[bytes, str
                 f"got masks whose run lengths exceed {_LONGEST_COCO // 2**20} MiB; expected fewer "
                 "or simpler masks. Hide some objects and save the rest"
             )
-        x0, y0, x1, y1 = box_of_mask(mask) or (0, 0, -1, -1)
+        x0, y0, x1, y1 = object_box(mask) or (0, 0, -1, -1)
         annotations.append(
             {
                 "id": number,
@@ -128,7 +128,7 @@ def _cutout(masks: Masks, _: Any, __: Any, parts: dict[str, bytes]) -> tuple[byt
             f"got masks of {inside.shape[::-1]} pixels; expected {pixels.shape[1::-1]}, the size "
             "of the image"
         )
-    edges = box_of_mask(inside.astype(np.uint8))
+    edges = object_box(inside.astype(np.uint8))
     if edges is None:
         raise InvalidInput("got empty masks; expected an object to cut out. Click on it first")
     x0, y0, x1, y1 = edges
