@@ -19,6 +19,7 @@ from ois_client.contract.errors import InvalidInput
 from ois_client.contract.masks import Mask, coco_of_mask
 from ois_client.formats.cvat import box_of_mask
 from ois_client.sam.automatic import point_grid
+from ois_client.sam.logits import stability
 from ois_runtime.sam.pair import Answer, SamPair
 
 
@@ -134,7 +135,7 @@ def _candidate(
         return None
     if not options.least_share <= share <= options.most_share:
         return None
-    stable = float((answer.logits > 1).sum() / max(1, (answer.logits > -1).sum()))
+    stable = float(stability(answer.logits[None], 1.0)[0])
     if stable < options.least_stability:
         return None
     return _Candidate(answer, small, stable, point)

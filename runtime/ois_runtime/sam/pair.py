@@ -19,6 +19,7 @@ from PIL import Image
 
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import EngineError
+from ois_runtime.engines.manifest import sha256_of
 
 _MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 _STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
@@ -68,9 +69,8 @@ class SamPair:
         self._decoder = _session(Path(decoder), threads)
         self.side = _side_of(self._encoder, Path(encoder))
         _check_decoder(self._decoder, Path(decoder))
-        self.sha256 = hashlib.sha256(
-            Path(encoder).read_bytes() + Path(decoder).read_bytes()
-        ).hexdigest()
+        digests = sha256_of(Path(encoder)) + sha256_of(Path(decoder))
+        self.sha256 = hashlib.sha256(digests.encode()).hexdigest()
 
     def encode(self, image: NDArray[np.uint8]) -> Embedding:
         """image: (H, W, 3) uint8 RGB."""
