@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from ois_network.attention import MASKED_LOGIT, SelfAttention, fill_up
 from ois_network.config import NetworkConfig
-
-# Mean and standard deviation of ImageNet, RGB in 0..255.
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
+from ois_network.encoders.base import PixelEncoder
 
 
 class LayerScale(nn.Module):
@@ -67,18 +64,12 @@ class PatchEmbed(nn.Module):
         return self.proj(image)
 
 
-class DINOv2(nn.Module):
+class DINOv2(PixelEncoder):
     """uint8 pixels -> the normalised patch tokens of four layers."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        #: The number of tokens is padded to a multiple of this and the padding masked, for
-        #: engines whose kernels need aligned lengths. 1: no padding.
-        self.token_multiple = 1
         dim = config.embed_dim
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_table**2, dim))
@@ -87,8 +78,6 @@ class DINOv2(nn.Module):
             Block(dim, config.heads, config.mlp_ratio) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, pos_rows: Tensor, pos_cols: Tensor) -> list[Tensor]:
         """The outputs of `out_layers`: four tensors (B, D, gh, gw).
@@ -96,8 +85,7 @@ class DINOv2(nn.Module):
         Each went through the same final LayerNorm; the class token is dropped.
         image (B, h, w, 3) uint8 RGB, pos_rows (gh, T), pos_cols (gw, T).
         """
-        pixels = (image.permute(0, 3, 1, 2).to(self.pos_embed.dtype) - self.mean) / self.std
-        patches = self.patch_embed(pixels)  # (B, D, gh, gw)
+        patches = self.patch_embed(self.normalised(image))  # (B, D, gh, gw)
         rows, columns = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2) + self._positions(pos_rows, pos_cols)
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(image.shape[0], -1, -1)

@@ -19,9 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: ImageNet statistics for pixels in 0..255, RGB.
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
+from ois_network.encoders.base import PixelEncoder
+
 _HEAD_DIM = 32
 _MLP_RATIO = 4
 
@@ -39,8 +38,7 @@ class Stage:
 STAGES = (Stage(64, 2, None), Stage(128, 2, 7), Stage(160, 6, 14), Stage(320, 2, 7))
 NECK_CHANNELS = 256
 
-#: Channels and strides of the four levels that the encoder returns.
-LEVEL_CHANNELS = (STAGES[0].channels, STAGES[1].channels, STAGES[2].channels, NECK_CHANNELS)
+#: Strides of the four levels that the encoder returns.
 LEVEL_STRIDES = (4, 8, 16, 16)
 
 
@@ -157,15 +155,11 @@ class LayerNorm2d(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-class TinyViT(nn.Module):
+class TinyViT(PixelEncoder):
     """uint8 pixels -> four levels at strides 4, 8, 16, 16 with 64, 128, 160, 256 channels."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.token_multiple = 1  # its windows have fixed lengths
         first = STAGES[0].channels
         self.patch_embed = nn.ModuleList(
             (
@@ -195,8 +189,6 @@ class TinyViT(nn.Module):
             nn.Conv2d(NECK_CHANNELS, NECK_CHANNELS, 3, padding=1, bias=False),
             LayerNorm2d(NECK_CHANNELS),
         )
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(
         self, image: Tensor, _pos_rows: Tensor | None = None, _pos_cols: Tensor | None = None
@@ -205,8 +197,7 @@ class TinyViT(nn.Module):
 
         Returns (B, 64, h/4, w/4), (B, 128, h/8, w/8), (B, 160, h/16, w/16), (B, 256, h/16, w/16).
         """
-        pixels = (image.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
-        x = self.patch_embed[1](F.gelu(self.patch_embed[0](pixels)))
+        x = self.patch_embed[1](F.gelu(self.patch_embed[0](self.normalised(image))))
         levels = []
         for number, stage in enumerate(self.stages):
             if number:
