@@ -18,6 +18,7 @@ from ois_cli.bench.options import (
     parse_size,
     print_result,
 )
+from ois_cli.files import make_folder
 from ois_cli.options import AsJson, Engines
 from ois_cli.output import say
 from ois_client.contract.errors import InvalidInput
@@ -171,6 +172,7 @@ def prepare(
     """
     from ois_benchmarks.contestants.prepared import write_network
 
+    make_folder(folder)
     write_network(
         folder,
         network,

@@ -190,3 +190,13 @@ def test_a_mistake_is_reported_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "engines", "-o", "out.json", *options, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
+
+
+def test_prepare_needs_a_folder_that_can_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    assert main(["bench", "prepare", str(taken / "below")]) == 2
+    assert "cannot create the folder" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
