@@ -22,17 +22,19 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (paper, tiny) or a TOML file.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe (paper, photo, tiny) or TOML file.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)
     ],
     data: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS, or "
-            "coco:FILE[,IMAGES], such as `ois label` writes."
+            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS, "
+            "coco:FILE[,IMAGES], such as `ois label` writes, or cutouts:FOLDER,PHOTOGRAPHS. "
+            "Repeated: a mixture; 3*coco:FILE is used three times as often. Default: scenes.",
+            show_default=False,
         ),
-    ] = "scenes",
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -81,13 +83,13 @@ def train(
             f'with network = "{network.config.name}"'
         )
     shape = network.config if network is not None else preset(config.network)
-    source, description = _source(data, shape, config, partial=partial)
+    source, description = _mixture(data or ["scenes"], shape, config, partial=partial)
     features = None
     if cache_features is not None:
         if not len(source):
             raise InvalidInput(
-                "got --cache-features with procedural scenes, where no scene repeats; expected a "
-                "data set. Set --data, or omit --cache-features"
+                "got --cache-features with data in which no image repeats; expected one data set. "
+                "Set --data, or omit --cache-features"
             )
         features = FeatureCache(cache_features, config)
     say(f"training {shape.name} with {recipe} on {description}")
@@ -130,11 +132,35 @@ def _start(path: Path) -> OISNetwork:
     return load_depth_anything(path)
 
 
+def _mixture(
+    texts: list[str], network: NetworkConfig, config: TrainConfig, *, partial: bool
+) -> tuple[Source, str]:
+    """The source that --data describes, and its name."""
+    from ois_network.training.data.mixture import MixtureSource
+
+    parts = []
+    for text in texts:
+        weight, star, name = text.partition("*")
+        try:
+            share = float(weight) if star else 1.0
+        except ValueError:
+            raise InvalidInput(
+                f"got the data {text!r}; expected a number before *, as in 3*coco:FILE"
+            ) from None
+        source, description = _source(name if star else text, network, config, partial=partial)
+        parts.append((share, source, description))
+    if len(parts) == 1:
+        return parts[0][1:]
+    description = " + ".join(f"{share:g} * {name}" for share, _, name in parts)
+    return MixtureSource([part[:2] for part in parts], config.seed), description
+
+
 def _source(
     text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
     from ois_network.training.data.coco import coco
     from ois_network.training.data.collections import davis, folders, hqseg44k
+    from ois_network.training.data.photographs import AnnotatedSource, CompositeSource
     from ois_network.training.data.sources import PairSource, SceneSource
 
     kind, _, where = text.partition(":")
@@ -149,10 +175,21 @@ def _source(
     elif kind == "coco" and where:
         file, _, images = where.partition(",")
         collection = coco(file, images or None)
+        say(collection.report())
+        return AnnotatedSource(collection, network, config), collection.report()
+    elif kind == "cutouts" and where.count(",") == 1:
+        cutouts, photographs = where.split(",")
+        composites = CompositeSource(Path(cutouts), Path(photographs), network, config)
+        report = (
+            f"composites of {len(composites.cutouts)} cut-outs on {len(composites.files)} "
+            "photographs"
+        )
+        say(report)
+        return composites, report
     else:
         raise InvalidInput(
             f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT, "
-            "folders:IMAGES,MASKS or coco:FILE[,IMAGES]"
+            "folders:IMAGES,MASKS, coco:FILE[,IMAGES] or cutouts:FOLDER,PHOTOGRAPHS"
         )
     say(collection.report())
     return PairSource(collection, network, config), collection.report()

@@ -64,6 +64,9 @@ class NetworkConfig:
     # the two DPT heads ---------------------------------------------------------------------
     head_features: int = 128
     head_channels: tuple[int, int, int, int] = (96, 192, 384, 768)
+    # The heads' last convolutions run at 1 / `output_stride` of the network size; the result is
+    # enlarged. The paper's is 1. With 2 (*ours*) a click costs half as much.
+    output_stride: int = 1
     # prompts and fusion --------------------------------------------------------------------
     prompt_dim: int = 256
     fusion_heads: int = 8
@@ -74,18 +77,30 @@ class NetworkConfig:
     fused_levels: tuple[int, ...] = (3, 4)
     fusion_order: FusionOrder = FusionOrder.ORDER_FIRST
     image_update: ImageUpdate = ImageUpdate.ONCE
-    # ablations: Table 4 (order, object, sparse, dense) and Table 5 (depth_encoder) -----------
-    order: bool = True
-    object: bool = True
+    # Whether the previous mask is also a dense prompt, one embedding for foreground and one for
+    # background (*ours*; SegNext and SAM have it). The paper shows the mask to attention alone.
+    previous_mask: bool = False
+    # ablations of the paper's Table 4: the attention modules, and the two kinds of prompts ----
+    order_attention: bool = True
+    object_attention: bool = True
     sparse: bool = True
     dense: bool = True
+    # *Ours*: only what the modules add to their logits, order maps and object masks. The modules
+    # and their parameters stay.
+    order: bool = True
+    object: bool = True
+    # Table 5: another way to use depth, as features. `depth_blocks` is the number of transformer
+    # blocks of that encoder; 0 (*ours*): two convolutions.
     depth_encoder: bool = False
+    depth_blocks: int = 0
 
     def __post_init__(self) -> None:
         sizes = {
             key: value
             for key, value in dataclasses.asdict(self).items()
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1
+            if isinstance(value, int)
+            and not isinstance(value, bool)
+            and value < (0 if key == "depth_blocks" else 1)
         }
         if sizes:
             raise CheckpointError(f"impossible network config: {sizes} must be at least 1")
@@ -117,10 +132,16 @@ class NetworkConfig:
                     f"fused_levels={self.fused_levels} must be 3, 4 or both: the levels of "
                     f"{self.encoder} that lie on the patch grid"
                 )
+        if self.patch % self.output_stride:
+            problems.append(
+                f"output_stride={self.output_stride} does not divide patch={self.patch}"
+            )
         if len(list(self.head_channels)) != 4:
             problems.append(f"head_channels={self.head_channels} must have four entries")
         if not set(self.fused_levels) <= {1, 2, 3, 4} or not self.fused_levels:
             problems.append(f"fused_levels={self.fused_levels} must be some of 1, 2, 3, 4")
+        if self.depth_blocks and not self.depth_encoder:
+            problems.append(f"depth_blocks={self.depth_blocks} needs depth_encoder=True")
         if not (self.sparse or self.dense):
             problems.append("sparse and dense are both off, so clicks could not change the mask")
         if not 0 < 2 * self.disk_radius < self.patch:
@@ -141,6 +162,16 @@ class NetworkConfig:
     def level_scales(self) -> tuple[int, int, int, int]:
         """How many times finer than the patch grid each of the four levels is."""
         return _HIERARCHICAL[self.encoder][1] if self.encoder in _HIERARCHICAL else (1, 1, 1, 1)
+
+    @property
+    def uses_order_maps(self) -> bool:
+        """Whether a click needs M of Equation 3."""
+        return self.sparse and self.order_attention and self.order
+
+    @property
+    def uses_object_masks(self) -> bool:
+        """Whether a click needs the mask of Equation 4."""
+        return self.sparse and self.object_attention and self.object
 
     @property
     def slots_per_sign(self) -> int:
@@ -206,15 +237,17 @@ PRESETS: dict[str, NetworkConfig] = {
     ),
     "photo": NetworkConfig(
         name="photo",
-        longest=1024,
+        longest=768,
         encoder=EncoderFamily.TINYVIT,
         embed_dim=256,
         heads=8,
         patch=16,
-        head_features=32,
-        head_channels=(32, 48, 96, 192),
+        head_features=48,
+        head_channels=(48, 64, 128, 256),
+        output_stride=2,
         prompt_dim=128,
         fusion_ffn=512,
+        previous_mask=True,
     ),
     "vits": NetworkConfig(
         name="vits",

@@ -7,6 +7,8 @@ Depth-Anything-V2 below `depth_head.`.
     level l: projects (1x1) -> resize -> layer_rn (3x3)      x4, x2, x1, x1/2 of the patch grid
     refinenet4 <- level 4; refinenet3 <- its output + level 3; ... up to refinenet1
     output_conv1 -> bilinear to (h, w) -> output_conv2
+
+With `output_stride` 2, `output_conv2` runs at half of (h, w), and its result is enlarged.
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class DPTHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch, self.output_stride = config.patch, config.output_stride
         channels = config.head_channels
         self.projects = nn.ModuleList(
             nn.Conv2d(given, c, 1) for given, c in zip(config.level_channels, channels, strict=True)
@@ -130,7 +132,11 @@ class DPTHead(nn.Module):
 
     def predict(self, path: Tensor, height: int, width: int) -> Tensor:
         """The result of `refine` -> (B, height, width)."""
-        return self.scratch.output_conv2(upsample(path, height, width))[:, 0]
+        stride = self.output_stride
+        if self.patch != 8 * stride:  # else the path, at 8 times the grid, has the size already
+            path = upsample(path, height // stride, width // stride)
+        logits = self.scratch.output_conv2(path)
+        return (logits if stride == 1 else upsample(logits, height, width))[:, 0]
 
     def forward(self, levels: list[Tensor], *, project_first: bool = False) -> Tensor:
         """levels: four (B, D, gh, gw) -> (B, gh*patch, gw*patch)."""

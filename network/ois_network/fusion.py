@@ -9,6 +9,8 @@ Three blocks on the 48 tokens T. Each step is followed by LayerNorm:
 K and V come from the image features F. Keys also contain the position of their patch, as in SAM
 (*ours*), so that attention can find what is near a click and not only what looks like it. Then the
 image attends to the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or in every block).
+
+A network without `order_attention` or `object_attention` (Table 4) has no such step.
 """
 
 from __future__ import annotations
@@ -31,29 +33,41 @@ class FusionBlock(nn.Module):
         super().__init__()
         dim, heads = config.prompt_dim, config.fusion_heads
         self.order_first = config.fusion_order is FusionOrder.ORDER_FIRST
-        self.order_attention = CrossAttention(dim, heads)
-        self.object_attention = CrossAttention(dim, heads)
-        self.order_norm = nn.LayerNorm(dim)
-        self.object_norm = nn.LayerNorm(dim)
+        order, objects = config.order_attention, config.object_attention
+        self.order_attention = CrossAttention(dim, heads) if order else None
+        self.object_attention = CrossAttention(dim, heads) if objects else None
+        self.order_norm = nn.LayerNorm(dim) if order else None
+        self.object_norm = nn.LayerNorm(dim) if objects else None
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.fusion_ffn), nn.ReLU(), nn.Linear(config.fusion_ffn, dim)
         )
         self.ffn_norm = nn.LayerNorm(dim)
         # σ = softplus(raw) is positive for every value that the optimiser can reach.
-        self.raw_sigma = nn.Parameter(torch.tensor(math.log(math.expm1(config.sigma_init))))
+        raw = nn.Parameter(torch.tensor(math.log(math.expm1(config.sigma_init))))
+        self.raw_sigma = raw if order else None
 
     @property
-    def sigma(self) -> Tensor:
-        """σ of Eq. 3: how much a depth difference reduces attention; a scalar >= 0."""
-        return F.softplus(self.raw_sigma)
+    def sigma(self) -> Tensor | None:
+        """σ of Eq. 3: how much a depth difference reduces attention; a scalar >= 0.
+
+        None without order-aware attention.
+        """
+        return None if self.raw_sigma is None else F.softplus(self.raw_sigma)
+
+    def attentions(self) -> list[CrossAttention]:
+        """The order-aware, then the object-aware attention, without those that are removed."""
+        both = (self.order_attention, self.object_attention)
+        return [attention for attention in both if attention is not None]
 
     def project(self, key_source: Tensor, value_source: Tensor) -> list[Tensor]:
-        """[K, V] of the order-aware, then of the object-aware attention, each (N or 1, K, C)."""
+        """[K, V] of each of `attentions`, each (N or 1, K, C)."""
         return [
-            self.order_attention.key(key_source),
-            self.order_attention.value(value_source),
-            self.object_attention.key(key_source),
-            self.object_attention.value(value_source),
+            layer(source)
+            for attention in self.attentions()
+            for layer, source in (
+                (attention.key, key_source),
+                (attention.value, value_source),
+            )
         ]
 
     def forward(
@@ -68,22 +82,21 @@ class FusionBlock(nn.Module):
         order: M (N, 1 or heads, 48, K) or None. allow: B of the same shape, or None. Both can be a
         `SlotBias` if `Fusion.takes_slots`.
         """
-        order_key, order_value, object_key, object_value = projected
-
-        def order_aware(t: Tensor) -> Tensor:
-            bias: Tensor | SlotBias | None = None
+        steps: list[tuple[CrossAttention, nn.LayerNorm, Tensor | SlotBias | None]] = []
+        sigma = self.sigma
+        if self.order_attention is not None and self.order_norm is not None and sigma is not None:
+            bias = order
             if isinstance(order, SlotBias):
-                bias = order.scaled(self.sigma)
+                bias = order.scaled(sigma)
             elif order is not None:
-                bias = -self.sigma * order
-            return self.order_norm(t + self.order_attention(t, order_key, order_value, bias))
-
-        def object_aware(t: Tensor) -> Tensor:
-            return self.object_norm(t + self.object_attention(t, object_key, object_value, allow))
-
-        steps = (order_aware, object_aware) if self.order_first else (object_aware, order_aware)
-        for step in steps:
-            tokens = step(tokens)
+                bias = -sigma * order
+            steps.append((self.order_attention, self.order_norm, bias))
+        if self.object_attention is not None and self.object_norm is not None:
+            steps.append((self.object_attention, self.object_norm, allow))
+        pairs = list(zip(projected[::2], projected[1::2], strict=True))
+        made = list(zip(steps, pairs, strict=True))
+        for (attention, norm, bias), (key, value) in made if self.order_first else made[::-1]:
+            tokens = norm(tokens + attention(tokens, key, value, bias))
         return self.ffn_norm(tokens + self.ffn(tokens))
 
 
@@ -105,11 +118,11 @@ class Fusion(nn.Module):
     @property
     def masked_logit(self) -> float:
         """The logit that blocks a key for the attention operations in use."""
-        return self.block_list()[0].object_attention.ops.masked_logit
+        return self._update_layer(0).ops.masked_logit
 
     def takes_slots(self, tokens: Tensor, keys: int) -> bool:
         """Whether order and allow should be a `SlotBias` for these tokens (N, 48, C)."""
-        attention = self.block_list()[0].object_attention
+        attention = self._update_layer(0)  # sizes and operations are those of every attention here
         n, queries, channels = tokens.shape
         dtype = attention.query.weight.dtype
         call = Call(n, queries, channels, keys, attention.heads, dtype)
@@ -144,6 +157,9 @@ class Fusion(nn.Module):
         return features
 
     def _update(self, number: int, features: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
-        update = [each for each in self.image_updates if isinstance(each, CrossAttention)][number]
+        update = self._update_layer(number)
         seen: Tensor = update(features + position, update.key(tokens), update.value(tokens))
         return features + seen
+
+    def _update_layer(self, number: int) -> CrossAttention:
+        return [each for each in self.image_updates if isinstance(each, CrossAttention)][number]

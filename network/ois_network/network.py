@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ois_client.contract.clicks import Prompts
 from ois_network.config import NetworkConfig
+from ois_network.depth_encoder import DepthEncoder
 from ois_network.dpt import DPTHead
 from ois_network.encoders import build_encoder
 from ois_network.fusion import Fusion
@@ -25,7 +26,7 @@ from ois_network.order import (
     sample_bilinear,
     slot_depths,
 )
-from ois_network.prompt_encoders import DensePrompts, FourierPosition, SparsePrompts
+from ois_network.prompt_encoders import DensePrompts, FourierPosition, PreviousMask, SparsePrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,6 @@ class ImageFeatures:
         return rows, columns
 
 
-class DepthEncoder(nn.Module):
-    """Table 5's alternative to order maps: D is added to the image features."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        dim = config.prompt_dim
-        self.patchify = nn.Conv2d(1, dim, config.patch, stride=config.patch)
-        self.mix = nn.Conv2d(dim, dim, 1)
-
-    def forward(self, depth: Tensor) -> Tensor:
-        """D (B, h, w) -> (B, K, C)."""
-        hidden = F.gelu(self.patchify(depth.unsqueeze(1)))
-        return self.mix(hidden).flatten(2).transpose(1, 2)
-
-
 class OISNetwork(nn.Module):
     """Encoder and depth head (frozen in the paper), prompt encoders, fusion, mask head."""
 
@@ -75,6 +61,7 @@ class OISNetwork(nn.Module):
         self.position = FourierPosition(dim, config.longest)
         self.sparse = SparsePrompts(config) if config.sparse else None
         self.dense = DensePrompts(config) if config.dense else None
+        self.previous_mask = PreviousMask(config) if config.previous_mask else None
         self.fusion = Fusion(config) if config.sparse else None
         self.depth_encoder = DepthEncoder(config) if config.depth_encoder else None
         # How the fused features enter the mask head. No bias, and zero at first: before training
@@ -120,15 +107,17 @@ class OISNetwork(nn.Module):
         depth = relative_depth(
             features.depth, features.depth.amin((1, 2)), features.depth.amax((1, 2))
         )
+        position = self.position.grid(rows, columns, self.config.patch)
         if self.depth_encoder is not None:
-            image = image + self.depth_encoder(depth)
+            image = self.depth_encoder(image, depth, position)
         image = image.expand(n, -1, -1)
         if self.dense is not None:
             image = image + self.dense(points, labels, rows, columns)
+        if self.previous_mask is not None:
+            image = image + self.previous_mask(prompts.coverage, prompts.has_previous)
         if self.sparse is None or self.fusion is None:
             return image
         tokens = self.sparse(self.position(points), labels)
-        position = self.position.grid(rows, columns, self.config.patch)
         order, allow = self.attention_biases(depth, prompts)
         return self.fusion(tokens, image, position, order, allow)
 
@@ -142,12 +131,12 @@ class OISNetwork(nn.Module):
         order = allow = None
         labels = prompts.labels
         heads = self.config.fusion_heads
-        if self.config.order:
+        if self.config.uses_order_maps:
             grid_depth = pool_to_grid(depth, self.config.patch).flatten(1)
             centres = slot_depths(sample_bilinear(depth, prompts.points), labels)
             maps = order_maps(grid_depth, centres, labels)
             order = maps.unsqueeze(1).repeat(1, heads, 1, 1)
-        if self.config.object and self.fusion is not None:
+        if self.config.uses_object_masks and self.fusion is not None:
             blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels)
             blocked = blocked.unsqueeze(1).repeat(1, heads, 1, 1)
             allow = torch.where(blocked, self.fusion.masked_logit, 0.0).to(depth.dtype)

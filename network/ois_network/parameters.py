@@ -24,6 +24,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "image projection": ("project.",),
     "sparse prompts": ("sparse.",),
     "dense prompts": ("dense.",),
+    "previous mask": ("previous_mask.",),
     "fusion": ("fusion.",),
     "depth encoder": ("depth_encoder.",),
     "injection": ("inject.",),

@@ -1,4 +1,4 @@
-"""Prompt encoders: clicks as dense disks and as sparse tokens (paper §3.4, §4.1).
+"""Prompt encoders: clicks as dense disks and as sparse tokens (paper §3.4, §4.1); the mask.
 
 Dense: two maps, positive and negative, with a disk of radius 5 px around each click; one
 convolution brings them to the patch grid. Sparse: one token per slot, a random Fourier position
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
@@ -69,6 +70,33 @@ class SparsePrompts(nn.Module):
         kinds = self.type_embedding.repeat_interleave(SLOTS_PER_SIGN, dim=0)  # (48, C)
         filled = (labels >= 0).unsqueeze(2)
         return torch.where(filled, position + kinds, self.empty_embedding)
+
+
+class PreviousMask(nn.Module):
+    """An embedding of the patch grid, from the previous mask (*ours*).
+
+    Each patch gets a mixture of two embeddings, foreground and background, by the share of it that
+    the mask covers. Without a previous mask, zero.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(2, config.prompt_dim))
+
+    def forward(
+        self, coverage: Tensor, has_previous: Tensor, layer: nn.Linear | None = None
+    ) -> Tensor:
+        """coverage (N, gh, gw) uint8, has_previous (N) bool -> (N, gh*gw, C).
+
+        layer: multiply by the weights of this layer too, which costs next to nothing.
+        """
+        embedding = self.embedding
+        if layer is not None:
+            embedding = F.linear(embedding.to(layer.weight.dtype), layer.weight)
+        share = coverage.flatten(1).to(embedding.dtype) / 255
+        shares = torch.stack((share, 1 - share), dim=2)
+        known = has_previous.to(embedding.dtype).view(-1, 1, 1)
+        return (shares * known) @ embedding
 
 
 class DensePrompts(nn.Module):

@@ -8,7 +8,7 @@ arithmetic and has its own switch, so that tests and `ois bench flops` can show 
     R3 split_linear     the linear layers of a fused level run once on the image and, folded with
                         the injection, on the prompt features; the two results are added
     R4 cached_kv        K and V of the image features are projected once per image; a click adds
-                        the part of its disks (costs memory: 12 C numbers per patch)
+                        the part of its disks and mask (memory: 12 C numbers per patch)
     R5 shared_bias      M and B are built once per click, for all heads
     R6 local_disks      the dense embedding is computed only in patches that a disk touches
 
@@ -19,7 +19,8 @@ N objects:
                                                     click, because TensorRT fuses it wrongly
     grid_depth (1, gh, gw)                          mean of depth over each patch
     features (1, K, C), position (1, K, C)          F and the positions of its patches
-    keys_values (blocks, 4, K, C)                   R4: [K, V] of both attentions of each block
+    keys_values (blocks, 4, K, C)                   R4: [K, V] of both attentions of each block;
+                                                    2 instead of 4 if one of them is removed
     tokens<l> | image<l> | lateral<l>               level l: encoder output | R3's image part |
                                                     after R1
 """
@@ -67,8 +68,8 @@ class Rewrites:
 
     def effective(self, config: NetworkConfig) -> Rewrites:
         """These rewrites without the ones that are impossible for `config`."""
-        no_cache = config.image_update is ImageUpdate.EACH_BLOCK or not config.sparse
-        cached = self.cached_kv and not no_cache and not config.depth_encoder
+        attends = config.sparse and (config.order_attention or config.object_attention)
+        cached = self.cached_kv and attends and config.image_update is ImageUpdate.ONCE
         return Rewrites(
             self.laterals,
             self.project_first,
@@ -119,20 +120,23 @@ class ImageEncoder(nn.Module):
             "depth_min": depth.amin((1, 2)),
             "depth_max": depth.amax((1, 2)),
         }
-        if config.order and config.sparse:
+        if config.uses_order_maps:
             state["grid_depth"] = pool_to_grid(depth, config.patch)
         features = network.project(levels[3].flatten(2).transpose(1, 2))  # (1, K, C)
+        position = network.position.grid(*levels[3].shape[-2:], config.patch)
+        if network.depth_encoder is not None:
+            normalised = relative_depth(depth, state["depth_min"], state["depth_max"])
+            features = network.depth_encoder(features, normalised, position)
         state["features"] = features
         if network.fusion is not None:
-            rows, columns = levels[3].shape[-2:]
-            state["position"] = network.position.grid(rows, columns, config.patch)
+            state["position"] = position
             if self.rewrites.cached_kv:
                 state["keys_values"] = torch.stack(
                     [
-                        torch.cat(block.project(features + state["position"], features))
+                        torch.cat(block.project(features + position, features))
                         for block in network.fusion.block_list()
                     ]
-                )  # (blocks, 4, K, C)
+                )  # (blocks, 4 or 2, K, C)
         for level, form in self.forms.items():
             state[f"{form.value}{level}"] = self._level(level, form, levels[level - 1])
         return state
@@ -248,10 +252,6 @@ class ClickDecoder(nn.Module):
         n = points.shape[0]
         rows, columns = prompts.coverage.shape[1:]
         image = state["features"]
-        lowest, highest = state["depth_min"], state["depth_max"]
-        if network.depth_encoder is not None:
-            depth = relative_depth(state["depth"], lowest, highest)
-            image = image + network.depth_encoder(depth)
         features = image.expand(n, -1, -1)
         index = embedding = None
         if network.dense is not None:
@@ -260,6 +260,8 @@ class ClickDecoder(nn.Module):
                 features = add_at(features, index, embedding)
             else:
                 features = features + network.dense(points, labels, rows, columns)
+        if network.previous_mask is not None:
+            features = features + network.previous_mask(prompts.coverage, prompts.has_previous)
         if network.fusion is None or network.sparse is None:
             return features
         tokens = network.sparse(network.position(points), labels)
@@ -267,6 +269,7 @@ class ClickDecoder(nn.Module):
             self.rewrites.cached_kv
             and index is not None
             and embedding is not None
+            and network.previous_mask is None
             and network.fusion.takes_slots(tokens, rows * columns)
         ):
             slots = self._slots(state, prompts)
@@ -275,7 +278,7 @@ class ClickDecoder(nn.Module):
             cached = self._cached_rows(state, embedding)
             return network.fusion(tokens, features, state["position"], *biases, cached)
         order, allow = self._biases(state, prompts)
-        projected = self._cached(state, features, index, embedding)
+        projected = self._cached(state, features, prompts, index, embedding)
         return network.fusion(tokens, features, state["position"], order, allow, projected)
 
     def _biases(
@@ -287,10 +290,10 @@ class ClickDecoder(nn.Module):
             depth = relative_depth(state["depth"], state["depth_min"], state["depth_max"])
             return network.attention_biases(depth, prompts)
         order = allow = None
-        if config.order:
+        if config.uses_order_maps:
             grid, centres = self._depths(state, prompts)
             order = order_maps(grid, centres, labels).unsqueeze(1)  # (N, 1, 48, K)
-        if config.object and network.fusion is not None:
+        if config.uses_object_masks and network.fusion is not None:
             blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
             masked = network.fusion.masked_logit
             allow = torch.where(blocked, masked, 0.0).to(state["features"].dtype)
@@ -308,9 +311,9 @@ class ClickDecoder(nn.Module):
         """The inputs of M and B, for kernels that do not need them as matrices (see `_biases`)."""
         config, keys = self.network.config, prompts.coverage[0].numel()
         depth = centres = visible = None
-        if config.order:
+        if config.uses_order_maps:
             depth, centres = self._depths(state, prompts)
-        if config.object:
+        if config.uses_object_masks:
             visible = visible_bits(prompts.coverage, prompts.has_previous)
         return Slots(prompts.labels.to(torch.int32), keys, depth, centres, visible)
 
@@ -318,6 +321,7 @@ class ClickDecoder(nn.Module):
         self,
         state: dict[str, Tensor],
         features: Tensor,
+        prompts: Prompts[Tensor],
         index: Tensor | None,
         embedding: Tensor | None,
     ) -> list[list[Tensor]] | None:
@@ -333,9 +337,13 @@ class ClickDecoder(nn.Module):
                     # Without bias: the stored part contains it.
                     part = F.linear(embedding.to(layer.weight.dtype), layer.weight)
                     base = add_at(base.expand(n, -1, -1), index, part)
-                elif self.network.dense is not None:
-                    disks = (features - state["features"]).to(layer.weight.dtype)
-                    base = base + F.linear(disks, layer.weight)
+                    if self.network.previous_mask is not None:
+                        coverage, known = prompts.coverage, prompts.has_previous
+                        mask = self.network.previous_mask(coverage, known, layer)
+                        base = base + mask.to(base.dtype)
+                elif self.network.dense is not None or self.network.previous_mask is not None:
+                    added = (features - state["features"]).to(layer.weight.dtype)
+                    base = base + F.linear(added, layer.weight)
                 pairs.append(base)
             projected.append(pairs)
         return projected
@@ -351,13 +359,13 @@ class ClickDecoder(nn.Module):
         ]
 
     def _stored(self, state: dict[str, Tensor]) -> Iterator[tuple[list[Tensor], list[nn.Linear]]]:
-        """For each block: cached [K, V] of both attentions, each (1, K, C), and their layers."""
+        """For each block: cached [K, V] of its attentions, each (1, K, C), and their layers."""
         if self.network.fusion is None:
             return
         for number, block in enumerate(self.network.fusion.block_list()):
             stored = list(state["keys_values"][number].unsqueeze(1))
-            order, objects = block.order_attention, block.object_attention
-            yield stored, [order.key, order.value, objects.key, objects.value]
+            attentions = block.attentions()
+            yield stored, [layer for each in attentions for layer in (each.key, each.value)]
 
 
 def add_at(base: Tensor, index: Tensor, values: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ CONFIGS: dict[str, NetworkConfig] = {
     "level 4": SMALL.replace(fused_levels=(4,)),
     "all levels": SMALL.replace(fused_levels=(1, 2, 3, 4)),
     "levels 1 and 2": SMALL.replace(fused_levels=(1, 2)),
+    "previous mask": SMALL.replace(previous_mask=True),
+    "previous mask, no dense": SMALL.replace(previous_mask=True, dense=False),
+    "half size": SMALL.replace(output_stride=2),
 }
 REWRITES: dict[str, Rewrites] = {
     "none": Rewrites.none(),
@@ -124,7 +127,7 @@ def test_identical_objects_get_identical_masks(rewrite: str) -> None:
 
 
 @pytest.mark.parametrize("rewrite", REWRITES)
-@pytest.mark.parametrize("name", ["default", "no sparse", "no dense"])
+@pytest.mark.parametrize("name", ["default", "no sparse", "no dense", "previous mask"])
 def test_what_empty_slots_hold_does_not_matter(name: str, rewrite: str) -> None:
     network = network_of(name)
     image, _, prompts, _ = scene_of(name, "7x6, three objects")

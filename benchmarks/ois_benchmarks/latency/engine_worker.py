@@ -28,22 +28,22 @@ from ois_runtime.engines.pair import HostPrompts
 
 
 def inputs(
-    longest: int, width: int, height: int
+    longest: int, width: int, height: int, *, patch: int = 14
 ) -> tuple[Geometry, NDArray[np.uint8], HostPrompts]:
     """A photograph, stretched to the network size, and three clicks on one object.
 
-    longest: of the network, in pixels. Raises `InvalidInput` if the network cannot run at this
-    size.
+    longest, patch: of the network, in pixels. Raises `InvalidInput` if the network cannot run at
+    this size.
     """
     from PIL import Image
 
     from ois_export.parity.cases import SQUARE
 
-    geometry = Geometry.fit(width, height, longest=longest)
+    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
     if (geometry.network_width, geometry.network_height) != (width, height):
         raise InvalidInput(
             f"got the size {width}x{height}; expected the longer side {longest} and both "
-            "multiples of 14"
+            f"multiples of {patch}"
         )
     image = np.array(Image.fromarray(SQUARE.pixels()).resize((width, height)))
     clicks = [
@@ -152,8 +152,8 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 
     folder, checkpoint, name = Path(job["folder"]), Path(job["checkpoint"]), job["contestant"]
     width, height, threads = job["width"], job["height"], job["threads"]
-    longest = load_checkpoint(checkpoint).config.longest
-    geometry, image, prompts = inputs(longest, width, height)
+    config = load_checkpoint(checkpoint).config
+    geometry, image, prompts = inputs(config.longest, width, height, patch=config.patch)
     if name.startswith("torch"):
         calls = torch_calls(
             checkpoint, geometry, image, prompts, rewritten=name == "torch", threads=threads

@@ -23,7 +23,7 @@ _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_
 
 #: The parts of `OISNetwork` that can be frozen.
 PARTS = ("encoder", "depth_head", "mask_head", "project", "sparse", "dense", "fusion",
-         "depth_encoder", "inject")  # fmt: skip
+         "depth_encoder", "inject", "previous_mask")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class LossConfig:
     alpha: float = 0.5  # SegNext
     gamma: float = 2.0  # SegNext
     iou_weight: float = 0.0  # ours: weight of the soft IoU loss, added to NFL
+    click_weight: float = 0.0  # ours: weight of the error at the clicked pixels themselves
     depth_weight: float = 0.0  # ours: 0 if the depth head is frozen
     depth: str = "l1"  # l1 | ssi
     grouping_weight: float = 0.0  # ours: patches of one object get similar features

@@ -94,7 +94,8 @@ def click_batch(
 
     owner: (N) int64, the image of each object. prompts: of N objects. coarse: the head's last
     convolutions run before its last upsampling instead of after it. That is a third of the work
-    and not what the network computes; it is for the first part of a training run.
+    and not what the network computes; it is for the first part of a training run. Networks with
+    an `output_stride` save this work anyway, so nothing changes for them.
     """
     config, head = network.config, network.mask_head
     fused = _fuse(network, encoded, owner, prompts)
@@ -114,7 +115,7 @@ def click_batch(
 
 def _predict(head: DPTHead, path: Tensor, levels: list[Tensor], patch: int, coarse: bool) -> Tensor:
     rows, columns = levels[3].shape[-2:]
-    if coarse:
+    if coarse and head.output_stride == 1:
         small = head.scratch.output_conv2(path)  # (N, 1, ..)
         return upsample(small, rows * patch, columns * patch)[:, 0]
     return head.predict(path, rows * patch, columns * patch)
@@ -132,25 +133,27 @@ def _fuse(
     depth = encoded.depth.detach()  # (B, h, w)
     lowest, highest = depth.amin((1, 2)), depth.amax((1, 2))
     image = network.project(encoded.levels[3].flatten(2).transpose(1, 2))  # (B, K, C)
+    position = network.position.grid(rows, columns, config.patch)
     if network.depth_encoder is not None:
-        image = image + network.depth_encoder(relative_depth(depth, lowest, highest))
+        image = network.depth_encoder(image, relative_depth(depth, lowest, highest), position)
     features = image[owner]  # (N, K, C)
     if network.dense is not None:
         disks = disk_maps(points, labels, network.dense.radius, *depth.shape[1:])
         features = features + network.dense.conv(disks).flatten(2).transpose(1, 2)
+    if network.previous_mask is not None:
+        features = features + network.previous_mask(prompts.coverage, prompts.has_previous)
     if network.sparse is None or network.fusion is None:
         return features
     order = allow = None
-    if config.order:
+    if config.uses_order_maps:
         raw = sample_bilinear(depth[owner], points)
         centres = slot_depths(relative_depth(raw, lowest[owner], highest[owner]), labels)
         pooled = relative_depth(pool_to_grid(depth, config.patch), lowest, highest)
         order = order_maps(pooled.flatten(1)[owner], centres, labels).unsqueeze(1)
-    if config.object:
+    if config.uses_object_masks:
         blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
         allow = torch.where(blocked, network.fusion.masked_logit, 0.0).to(features.dtype)
     tokens = network.sparse(network.position(points), labels)
-    position = network.position.grid(rows, columns, config.patch)
     return network.fusion(tokens, features, position, order, allow)
 
 

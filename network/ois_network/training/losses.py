@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ois_client.contract.clicks import POSITIVE
+from ois_network.order import sample_bilinear
+
 _SMALLEST = 1e-6
 
 
@@ -34,6 +37,18 @@ def soft_iou_loss(logits: Tensor, target: Tensor) -> Tensor:
     p, target = logits.float().sigmoid().flatten(1), target.float().flatten(1)
     both = (p * target).sum(1)
     return 1 - (both + 1) / (p.sum(1) + target.sum(1) - both + 1)
+
+
+def click_loss(logits: Tensor, points: Tensor, labels: Tensor) -> Tensor:
+    """The mean logistic error at the clicked pixels: (N,).
+
+    logits (N, h, w); points (N, S, 2) and labels (N, S), as in `Prompts`. A positive click must be
+    inside the mask and a negative one outside, whatever the rest of the mask is.
+    """
+    at_clicks = sample_bilinear(logits.float(), points)
+    signed = torch.where(labels == POSITIVE, at_clicks, -at_clicks)
+    filled = (labels >= 0).float()
+    return (F.softplus(-signed) * filled).sum(1) / filled.sum(1).clamp(min=1)
 
 
 def depth_l1_loss(depth: Tensor, target: Tensor) -> Tensor:

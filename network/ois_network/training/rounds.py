@@ -16,6 +16,7 @@ from ois_network.training.config import TrainConfig
 from ois_network.training.data.batches import Batch
 from ois_network.training.forward import EncodedBatch, click_batch, encode_batch
 from ois_network.training.losses import (
+    click_loss,
     depth_l1_loss,
     depth_ssi_loss,
     grouping_loss,
@@ -95,7 +96,11 @@ def _clicks_loss(
             seen = encoded if last or config.loss.every_round else encoded.detach()
             logits = click_batch(network, seen, batch.owner, prompts, coarse=coarse)
             if last or config.loss.every_round:
-                mask_losses.append(mask_loss(logits, batch.target, config))
+                error = mask_loss(logits, batch.target, config)
+                if config.loss.click_weight:
+                    clicked = click_loss(logits, prompts.points, prompts.labels).mean()
+                    error = error + config.loss.click_weight * clicked
+                mask_losses.append(error)
         if not last:
             prompts = _corrected(prompts, logits.detach(), batch.target, config, rng)
     loss = torch.stack(mask_losses).mean()

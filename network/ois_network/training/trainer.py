@@ -137,7 +137,8 @@ class _Run:
         self.done = self._resume() if options.resume else self._fresh()
         self.step_module = processes.wrap(
             _Step(self.network, config, features),
-            unused=(not config.loss.depth_weight and "depth_head" not in config.frozen)
+            # A batch without depth, or without clicks, leaves parameters without a gradient.
+            unused="depth_head" not in config.frozen
             or not all(stage.objects for stage in config.stages),
         )
 

@@ -92,7 +92,7 @@ def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InvalidInput, match="ablation, paper, tiny"):
+    with pytest.raises(InvalidInput, match="ablation, paper, photo, tiny"):
         load_recipe("huge")
 
 

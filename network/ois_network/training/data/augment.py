@@ -27,6 +27,18 @@ def augment(
     return _colour(image, rng, config), mask
 
 
+def flip_and_colour(
+    image: Picture, masks: list[Mask], rng: np.random.Generator, config: AugmentConfig
+) -> tuple[Picture, list[Mask]]:
+    """Mirror image (H, W, 3) and masks (H, W) in half of the cases, and change the colours."""
+    if not config.on:
+        return image, masks
+    if config.flip and rng.random() < 0.5:
+        image = np.ascontiguousarray(image[:, ::-1])
+        masks = [np.ascontiguousarray(mask[:, ::-1]) for mask in masks]
+    return _colour(image, rng, config), masks
+
+
 def _place(
     image: Picture, mask: Mask, rng: np.random.Generator, config: AugmentConfig
 ) -> tuple[Picture, Mask]:
