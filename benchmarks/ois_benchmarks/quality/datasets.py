@@ -1,9 +1,11 @@
-"""Data sets for quality: images with the mask of one object each.
+"""Data sets for quality: objects, each with its image and its mask.
 
     scenes[:COUNT]          held-out procedural scenes (default 200), always the same ones
+    photos[:COUNT]          the photographs in `photographs/`, several objects in each
     hqseg44k:ROOT           HQSeg44K val, 1,537 images
     davis:ROOT              DAVIS345, 345 frames, all objects of a frame as one
     folders:IMAGES,MASKS    two folders whose files match by stem
+    coco:FILE[,IMAGES]      the run-length masks of a COCO file, with the folder of its images
 
 Images and masks keep their own size. Resizing to the network's size is up to the transport.
 """
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import InvalidInput
+from ois_network.training.data.coco import coco
 from ois_network.training.data.collections import (
     Collection,
     Pair,
@@ -31,6 +34,8 @@ from ois_network.training.data.collections import (
 )
 
 DEFAULT_SCENES = 200
+#: Photographs with masks that come with this package: `annotations.json` and its images.
+PHOTOGRAPHS = Path(__file__).with_name("photographs")
 
 #: The scenes whose pixels identify the generator: every 25th of the default set.
 _FINGERPRINTED = range(0, DEFAULT_SCENES, 25)
@@ -55,10 +60,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """name: unique within the data set. load: raises `SkippedPair` if the pair is unusable."""
+    """name: unique within the data set. load: raises `SkippedPair` if the pair is unusable.
+
+    picture: name of the image if it can have several objects, otherwise "".
+    """
 
     name: str
     load: Callable[[], Target]
+    picture: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +113,32 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
     elif kind == "folders" and where.count(",") == 1:
         images, masks = where.split(",")
         return _of_pairs(Path(images).name or "folders", kind, folders(images, masks), limit)
+    elif kind == "photos" and (where.isdecimal() or text == kind):
+        count = int(where) if where else None
+        if count != 0:
+            given = [each for each in (count, limit) if each is not None]
+            return photographs(min(given, default=None))
+    elif kind == "coco" and where:
+        file, _, images = where.partition(",")
+        return _of_pairs(f"COCO {Path(file).name}", kind, coco(file, images or None), limit)
     raise InvalidInput(
-        f"got the data {text!r}; expected scenes, scenes:COUNT, hqseg44k:ROOT, davis:ROOT or "
-        "folders:IMAGES,MASKS"
+        f"got the data {text!r}; expected scenes, scenes:COUNT, photos, photos:COUNT, "
+        "hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS or coco:FILE[,IMAGES]"
     )
+
+
+def photographs(limit: int | None = None, folder: Path = PHOTOGRAPHS) -> Dataset:
+    """The photographs in `folder`, or `limit` of their objects, spread evenly.
+
+    Raises `InvalidInput` if the folder has no `annotations.json`, or an image of it is missing: a
+    part of these photographs is another data set.
+    """
+    collection = coco(folder / "annotations.json")
+    if collection.skipped:
+        raise InvalidInput(
+            f"the photographs are incomplete ({collection.report()}); install the package again"
+        )
+    return _of_pairs("photographs", "photos", collection, limit)
 
 
 def scenes(count: int) -> Dataset:
@@ -162,7 +193,7 @@ def _of_pairs(label: str, slug: str, collection: Collection, limit: int | None) 
 
     def items() -> Iterator[Item]:
         for pair in pairs:
-            yield Item(pair.name, lambda pair=pair: _read(pair))  # type: ignore[misc]
+            yield Item(pair.name, lambda pair=pair: _read(pair), pair.picture)  # type: ignore[misc]
 
     digest = hashlib.sha256()
     for pair in pairs:

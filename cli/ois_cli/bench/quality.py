@@ -33,8 +33,9 @@ def quality(
     data: Annotated[
         str,
         typer.Option(
-            help="scenes\\[:COUNT] (procedural, held out), hqseg44k:ROOT (its validation half), "
-            "davis:ROOT, or folders:IMAGES,MASKS."
+            help="scenes\\[:COUNT] (procedural, held out), photos\\[:COUNT] (photographs that come "
+            "with this package), hqseg44k:ROOT (its validation half), davis:ROOT, "
+            "folders:IMAGES,MASKS, or coco:FILE\\[,IMAGES] (run-length masks)."
         ),
     ] = "scenes",
     clicks: Annotated[int, typer.Option(min=1, max=24, help="Robot clicks per object.")] = 20,

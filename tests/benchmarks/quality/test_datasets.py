@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from PIL import Image
 
 from ois_benchmarks.quality.datasets import (
+    PHOTOGRAPHS,
     open_dataset,
+    photographs,
     scenes_fingerprint,
     with_present_fingerprint,
 )
 from ois_benchmarks.quality.records import read_log
 from ois_benchmarks.quality.result import check_comparable
 from ois_client.contract.errors import InvalidInput
+from ois_client.contract.masks import coco_of_mask
 from ois_network.training.data.collections import SkippedPair
 from ois_network.training.evaluate import held_out
 from ois_network.training.scenes.textures import Texture
@@ -125,9 +129,79 @@ def test_missing_parts_of_hqseg44k_are_refused_or_counted(tmp_path: Path) -> Non
     assert (dataset.count, dataset.lost) == (2, {"missing folder": 6})
 
 
+def write_photographs(folder: Path, objects: dict[str, list[str]]) -> Path:
+    """A COCO file of photographs with named objects: a row of pixels for each."""
+    folder.mkdir()
+    images, annotations = [], []
+    for number, (file, names) in enumerate(objects.items()):
+        Image.new("RGB", (12, 8), (number, 0, 0)).save(folder / file)
+        images.append({"id": number, "file_name": file, "width": 12, "height": 8})
+        for row, name in enumerate(names):
+            mask = np.zeros((8, 12), dtype=np.uint8)
+            mask[row, 2:7] = 1
+            annotations.append({
+                "id": len(annotations), "image_id": number, "name": name,
+                "segmentation": coco_of_mask(mask), "bbox": [2, row, 5, 1], "area": 5,
+            })  # fmt: skip
+    document = {"images": images, "annotations": annotations}
+    (folder / "annotations.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_photographs_have_several_named_objects(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "p", {"a.jpg": ["dog", "cup"], "b.jpg": ["dog"]})
+    dataset = photographs(folder=folder)
+    items = list(dataset.items())
+    assert [item.name for item in items] == ["a.jpg:dog", "a.jpg:cup", "b.jpg:dog"]
+    assert [item.picture for item in items] == ["a.jpg", "a.jpg", "b.jpg"]
+    assert (dataset.label, dataset.slug, dataset.count) == ("photographs", "photos", 3)
+    target = items[1].load()
+    assert target.image == folder / "a.jpg"
+    assert np.argwhere(target.mask)[0].tolist() == [1, 2]
+    assert photographs(2, folder).label == "photographs, 2 of 3"
+    (folder / "b.jpg").unlink()
+    with pytest.raises(InvalidInput, match=r"incomplete.*missing image.*install"):
+        photographs(folder=folder)
+
+
+def test_any_coco_file_is_a_data_set(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "p", {"a.jpg": ["dog", "dog", "", "cup"]})
+    names = [item.name for item in open_dataset(f"coco:{folder / 'annotations.json'}").items()]
+    # A name that two objects share tells neither of them apart.
+    assert names == ["a.jpg, annotation 0", "a.jpg, annotation 1", "a.jpg, annotation 2",
+        "a.jpg:cup"]  # fmt: skip
+    (folder / "annotations.json").rename(tmp_path / "masks.json")
+    dataset = open_dataset(f"coco:{tmp_path / 'masks.json'},{folder}", limit=2)
+    assert (dataset.label, dataset.count) == ("COCO masks.json, 2 of 4", 2)
+    with pytest.raises(InvalidInput, match="cannot read"):
+        open_dataset("coco:nothing.json")
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
+def test_the_photographs_can_all_be_measured() -> None:
+    dataset = open_dataset("photos")
+    items = list(dataset.items())
+    assert len({item.name for item in items}) == dataset.count
+    assert open_dataset("photos:7", limit=5).count == 5
+    for item in items[:: max(1, len(items) // 5)]:
+        assert item.load().mask.any()
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "scene", "scenes:0", "scenes:-1", "scenes:", "davis", "hqseg44k:", "folders:a", "coco:x"],
+    [
+        "",
+        "scene",
+        "scenes:0",
+        "scenes:-1",
+        "scenes:",
+        "davis",
+        "hqseg44k:",
+        "folders:a",
+        "photos:0",
+        "photos:x",
+        "coco:",
+    ],
 )
 def test_an_unknown_data_set_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"expected scenes"):

@@ -14,6 +14,7 @@ from ois_network.training.data.collections import Collection, Pair
 def coco(file: str | Path, folder: str | Path | None = None) -> Collection:
     """One pair per annotation with a run-length mask; crowds and polygons are counted as skipped.
 
+    A pair is named FILE:NAME if its annotation has a `name` of its own, and otherwise by its id.
     folder: where `file_name`s are; by default the folder of `file`. Raises `InvalidInput` if the
     file is not COCO, or none of its masks can be used.
     """
@@ -34,8 +35,10 @@ def coco(file: str | Path, folder: str | Path | None = None) -> Collection:
         raise InvalidInput(f"{root} is not a folder; expected the folder of the images of {file}")
     pairs: list[Pair] = []
     skipped: Counter[str] = Counter()
+    given = Counter(_given_name(annotation) for annotation in annotations)
     for annotation in annotations:
-        pair = _pair(annotation, images, root)
+        named = given[_given_name(annotation)] == 1
+        pair = _pair(annotation, images, root, named=named)
         if isinstance(pair, str):
             skipped[pair] += 1
         else:
@@ -46,12 +49,20 @@ def coco(file: str | Path, folder: str | Path | None = None) -> Collection:
     return collection
 
 
-def _pair(annotation: Any, images: dict[int, Any], root: Path) -> Pair | str:
-    """The pair, or why there is none."""
+def _given_name(annotation: Any) -> tuple[str, str] | None:
+    """The image and the name of an annotation; None without a name."""
+    if not isinstance(annotation, dict) or not annotation.get("name"):
+        return None
+    return str(annotation.get("image_id")), str(annotation["name"])
+
+
+def _pair(annotation: Any, images: dict[int, Any], root: Path, *, named: bool) -> Pair | str:
+    """The pair, or why there is none. named: no other object of the image has its name."""
     try:
         image = images.get(int(annotation["image_id"]))
         segmentation = annotation["segmentation"]
-        name = f"annotation {annotation['id']}"
+        given = _given_name(annotation) if named else None
+        name = f":{given[1]}" if given else f", annotation {annotation['id']}"
     except (KeyError, TypeError, ValueError):
         return "incomplete annotation"
     if image is None:
@@ -63,4 +74,5 @@ def _pair(annotation: Any, images: dict[int, Any], root: Path) -> Pair | str:
     path = root / str(image["file_name"])
     if not path.is_file():
         return "missing image"
-    return Pair(f"{image['file_name']}, {name}", path, segmentation)
+    file = str(image["file_name"])
+    return Pair(f"{file}{name}", path, segmentation, picture=file)

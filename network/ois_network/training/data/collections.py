@@ -70,6 +70,8 @@ class Pair:
     image: Path
     #: A file, or a run-length mask as COCO has it (`size` and `counts`).
     mask: Path | dict[str, Any]
+    #: Name of the image if it can have several objects; "" if this is its only one.
+    picture: str = ""
 
 
 @dataclass(frozen=True, slots=True)
