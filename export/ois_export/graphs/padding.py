@@ -30,7 +30,8 @@ class PaddedFusion(Fusion):
         self.multiple = multiple
         # Order-aware attention subtracts σ times the order map, so the map's padding must mask
         # with the smallest σ. With a larger σ the bias is lower still, and attention clamps it.
-        sigma = min(float(block.sigma) for block in self.block_list())
+        sigmas = [float(each.sigma) for each in self.block_list() if each.sigma is not None]
+        sigma = min(sigmas, default=1.0)
         self.masked_distance = -self.masked_logit / max(sigma, 1e-20)
 
     def forward(

@@ -91,6 +91,11 @@ def test_extreme_shapes_agree(
             False,
         ),
         ({"fused_levels": (4,), "order": False, "object": False, "dense": False}, True),
+        ({"order_attention": False}, True),
+        ({"object_attention": False}, True),
+        ({"sparse": False}, False),
+        ({"dense": False}, True),
+        ({"order_attention": False, "depth_encoder": True, "depth_blocks": 2}, True),
     ],
     ids=lambda value: str(value),
 )
