@@ -6,7 +6,9 @@
     stdin   One line of JSON with the arguments of `guard` (an environment can exceed the limit on
             command lines). The parent then keeps stdin open. End of file, which `kill -9` of the
             parent also causes, means SIGTERM: requests in progress finish, and connections that are
-            merely kept open are dropped. The line "kill" stops the server at once.
+            merely kept open are dropped. The line "kill" stops the server at once. A request that
+            calls another model fails if Triton unloads that model, so SIGTERM waits for the
+            requests in progress.
     stdout  One line, the server's process id.
     exit    The server's exit status (128 + N for signal N), once everything of the server is gone:
             the processes of its group, its regions in /dev/shm and its staging folder.
@@ -74,7 +76,7 @@ def guard(
         try:
             print(server.pid, flush=True)
             connections = IdleConnections(_option(command, "--http-port="), Path(busy))
-            _wait(server, stop, connections)
+            _wait(server, stop, connections, Path(busy))
         finally:
             kill_group(server.pid)
             status = server.wait()
@@ -111,6 +113,22 @@ class _StopRequest:
             data = os.read(sys.stdin.fileno(), 100)
             return "kill" if b"kill" in data else "stop"
         return "stop" if self.signalled else ""
+
+
+class Drain:
+    """Whether the requests that were in progress at a moment have ended.
+
+    A model's counts do not tell requests apart. If it has ended as many as it had begun at that
+    moment, they have ended, unless later ones have overtaken them; clicks rarely do.
+    """
+
+    def __init__(self, busy: Path) -> None:
+        self._busy = busy
+        self._begun = {pid: begun for pid, (begun, _) in request_counts(busy).items()}
+
+    def done(self) -> bool:
+        counts = request_counts(self._busy)
+        return all(ended >= self._begun.get(pid, 0) for pid, (_, ended) in counts.items())
 
 
 class IdleConnections:
@@ -161,23 +179,25 @@ def request_counts(busy: Path) -> dict[str, tuple[int, int]]:
 
 
 def _wait(
-    server: subprocess.Popen[bytes], stop: _StopRequest, connections: IdleConnections
+    server: subprocess.Popen[bytes], stop: _StopRequest, connections: IdleConnections, busy: Path
 ) -> None:
     """Return when the server has ended or should be killed."""
     grace_s = _option(server.args, "--exit-timeout-secs=")  # type: ignore[arg-type]
-    deadline = None
     while server.poll() is None:
-        if deadline is not None:
-            if time.monotonic() > deadline or connections.all_idle():
-                return
-            time.sleep(_POLL_S)
-            continue
         request = stop.read()
         if request == "kill":
             return
         if request == "stop":
-            deadline = time.monotonic() + grace_s + _MARGIN_S
-            server.terminate()
+            break
+    deadline = time.monotonic() + grace_s
+    drain = Drain(busy)
+    while server.poll() is None and not drain.done() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    server.terminate()
+    while server.poll() is None:
+        if time.monotonic() > deadline + _MARGIN_S or connections.all_idle():
+            return
+        time.sleep(_POLL_S)
 
 
 def _option(command: list[str], name: str) -> float:

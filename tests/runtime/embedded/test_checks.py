@@ -15,7 +15,7 @@ import pytest
 from ois_client.contract.errors import EngineError
 from ois_runtime.embedded import checks, guard
 from ois_runtime.embedded.checks import check_machine, check_shared_memory, check_stub
-from ois_runtime.embedded.guard import IdleConnections, kill_group, request_counts
+from ois_runtime.embedded.guard import Drain, IdleConnections, kill_group, request_counts
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
 from ois_runtime.serving.request_counter import VARIABLE, RequestCounter
 from support.server.calls import eventually
@@ -137,6 +137,14 @@ def test_connections_are_idle_when_no_model_works_and_no_bytes_are_queued(
                 assert not only_idle(connections)
                 accepted.recv(3)
                 assert only_idle(connections)
+    drain = Drain(tmp_path)
+    assert drain.done()
+    with counter:
+        drain = Drain(tmp_path)
+        assert not drain.done()
+        with counter:  # a later request does not matter
+            assert not drain.done()
+    assert drain.done()
     # A model that died during a request does not count.
     (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))
     assert list(request_counts(tmp_path)) == [str(os.getpid())]
