@@ -42,6 +42,7 @@ from ois_client.contract.transport import (
     Transport,
 )
 from ois_client.sam.automatic import OISAutomaticMaskGenerator
+from ois_client.sam.model import OISModel
 from ois_client.sam.predictor import OISPredictor
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
@@ -75,6 +76,7 @@ __all__ = [
     "ModelInfo",
     "OISAutomaticMaskGenerator",
     "OISError",
+    "OISModel",
     "OISPredictor",
     "OutputError",
     "Picture",

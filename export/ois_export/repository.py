@@ -32,6 +32,7 @@ from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest, Te
 
 REPOSITORY = "repository"
 VERSION = "1"
+ENSEMBLES = ("ois_encode", "ois_oneshot")
 #: In `Manifest.options`: role -> per profile {"name": ..., "inputs": {input: shape}}.
 WARM_UP = "warm_up"
 
@@ -72,10 +73,21 @@ def write_repository(folder: Path, manifest: Manifest, parent: Path | None = Non
 
 
 def is_current(repository: Path, folder: Path) -> bool:
-    """Return whether `repository` was written for the engines now in `folder`."""
+    """Return whether `repository` was written for the engines now in `folder`, by this release.
+
+    An earlier release may have written ensembles without inputs that clients send now. Only the
+    configs of ensembles are compared, because people set limits in the others.
+    """
     written = repository / "ois_segment" / VERSION / MANIFEST_FILE
     try:
-        return written.read_bytes() == (folder / MANIFEST_FILE).read_bytes()
+        if written.read_bytes() != (folder / MANIFEST_FILE).read_bytes():
+            return False
+        values = _values(Manifest.load(folder))
+        return all(
+            (repository / model / "config.pbtxt").read_text(encoding="utf-8")
+            == _config(templates() / model, values)
+            for model in ENSEMBLES
+        )
     except OSError:
         return False
 
@@ -95,12 +107,15 @@ def templates() -> Path:
 def _write_model(template: Path, output: Path, values: dict[str, str], manifest: Manifest) -> None:
     version = output / VERSION
     version.mkdir(parents=True)
-    config = Template((template / "config.pbtxt").read_text(encoding="utf-8"))
-    (output / "config.pbtxt").write_text(config.substitute(values), encoding="utf-8")
+    (output / "config.pbtxt").write_text(_config(template, values), encoding="utf-8")
     model = template / VERSION / "model.py"
     if model.is_file():
         shutil.copyfile(model, version / "model.py")
         manifest.save(version)
+
+
+def _config(template: Path, values: dict[str, str]) -> str:
+    return Template((template / "config.pbtxt").read_text(encoding="utf-8")).substitute(values)
 
 
 def _values(manifest: Manifest) -> dict[str, str]:

@@ -36,6 +36,7 @@ NAMES = [
     "ModelInfo",
     "OISAutomaticMaskGenerator",
     "OISError",
+    "OISModel",
     "OISPredictor",
     "OutputError",
     "Picture",

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from ois_client.contract.errors import EngineError, OutputError
-from ois_client.wire import INPUTS, MODEL, OUTPUTS, WireTensor
+from ois_client.wire import (
+    INPUTS,
+    MODEL,
+    ONESHOT_INPUTS,
+    ONESHOT_MODEL,
+    OUTPUTS,
+    WireTensor,
+)
 from ois_export.repository import is_current, templates, write_repository
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.serving.configuration import ServingOptions
@@ -78,6 +85,17 @@ def test_config_s_tensors_are_those_of_the_wire() -> None:
     assert tensors(config, "output") == wire(dict(OUTPUTS), optional=False)
 
 
+def test_the_ensembles_tensors_are_those_of_the_wire(engines: Path) -> None:
+    config = (engines / "repository" / ONESHOT_MODEL / "config.pbtxt").read_text()
+    expected = {name: (INPUTS[name].datatype, INPUTS[name].dims, False) for name in ONESHOT_INPUTS}
+    assert tensors(config, "input") == expected
+    outputs = tensors(config, "output")
+    assert outputs.pop("SIZE") == ("INT32", (2,), False)
+    assert set(outputs) == {"INFO", "MASKS", "MASK_SIZES", "NEW_COVERAGE"}
+    for name, tensor in outputs.items():
+        assert tensor == (OUTPUTS[name].datatype, OUTPUTS[name].dims, False)
+
+
 def test_the_configs_parameters_are_options_at_their_defaults() -> None:
     config = (templates() / MODEL / "config.pbtxt").read_text()
     found = dict(re.findall(r'key: "(\w+)"\s+value \{ string_value: "(\w+)" \}', config))
@@ -104,6 +122,12 @@ def test_writing_again_replaces_the_repository_whole(tmp_path: Path) -> None:
     manifest = Manifest.load(folder)
     repository = write_repository(folder, manifest)
     assert is_current(repository, folder)
+    limits = repository / MODEL / "config.pbtxt"
+    limits.write_text(limits.read_text().replace('"32"', '"16"'))  # what a user may change
+    assert is_current(repository, folder)
+    ensemble = repository / ONESHOT_MODEL / "config.pbtxt"
+    ensemble.write_text(ensemble.read_text().replace('"COVERAGE"', '"OTHER"'))
+    assert not is_current(repository, folder)
     (repository / "stale").mkdir()
     assert write_repository(folder, manifest) == repository
     assert not (repository / "stale").exists()

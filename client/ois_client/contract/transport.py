@@ -182,6 +182,21 @@ class CancellableTransport(Protocol):
         """`Transport.click` that raises `Cancelled` as soon as `cancellation` is set."""
 
 
+@runtime_checkable
+class StatelessTransport(Protocol):
+    """A transport that can answer an image with clicks without keeping the image's features."""
+
+    def segment(self, request: ClickRequest, picture: Picture) -> ClickReply:
+        """`Transport.click` with the picture. `request` wants masks only."""
+
+
+@runtime_checkable
+class AsyncStatelessTransport(Protocol):
+    """`StatelessTransport` on an event loop."""
+
+    async def segment(self, request: ClickRequest, picture: Picture) -> ClickReply: ...
+
+
 class AsyncTransport(Protocol):
     """`Transport` on an event loop. A cancelled call leaves nothing behind."""
 

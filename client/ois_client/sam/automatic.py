@@ -20,8 +20,20 @@ from ois_client.contract.masks import Mask, coco_of_mask, mask_of_coco
 from ois_client.contract.transport import ClickRequest
 from ois_client.formats.cvat import box_of_mask
 from ois_client.sam.logits import mean_probability, stability
+from ois_client.sam.model import OISModel, client_of
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
+
+NO_PREDICTED_IOU = (
+    "This network predicts no IoU. Use score_thresh, the smallest mean probability of a mask, or "
+    "stability_score_thresh; SAM's values do not carry over"
+)
+NO_CROPS = "Masks of crops are not supported. Raise points_per_side to find smaller objects"
+NO_GRIDS = "Only regular grids are supported. Use points_per_side, or Session.click for own points"
+NO_SMALL_REGIONS = (
+    "Small regions are not removed. Do that on the records, for example with "
+    "cv2.connectedComponentsWithStats"
+)
 
 
 class OutputMode(StrEnum):
@@ -33,31 +45,22 @@ class OutputMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AutomaticOptions:
-    """Options of the mask generator. Options with SAM's meaning have SAM's names.
+class _Options:
+    """The options that have an effect. `OISAutomaticMaskGenerator` explains them."""
 
-    points_per_side: clicks along each side of the image.
-    points_per_batch: objects per request; servers accept 32 by default.
-    score_thresh: smallest mean probability of a mask's pixels (see `mean_probability`).
-    stability_score_thresh, stability_score_offset: smallest IoU of the masks thresholded at
-    +offset and -offset (see `stability`). The default keeps all masks, because SAM's 0.95 is for
-    SAM's logits: `ois-tiny` has 0.2 to 0.9 on photographs. Look at your network's scores first.
-    box_nms_thresh: of masks whose boxes have a larger IoU than this, the one with the highest
-    score is kept.
-    """
-
-    points_per_side: int = 16
-    points_per_batch: int = 16
-    score_thresh: float = 0.0
-    stability_score_thresh: float = 0.0
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    output_mode: OutputMode | str = OutputMode.BINARY_MASK
+    points_per_side: int
+    points_per_batch: int
+    score_thresh: float
+    stability_score_thresh: float
+    stability_score_offset: float
+    box_nms_thresh: float
+    output_mode: OutputMode | str
 
     def __post_init__(self) -> None:
         for name in ("points_per_side", "points_per_batch"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"got {name}={getattr(self, name)}; expected at least 1")
+            count = getattr(self, name)
+            if not isinstance(count, int | np.integer) or count < 1:
+                raise InvalidInput(f"got {name}={count!r}; expected a whole number, 1 or more")
         for name in ("score_thresh", "stability_score_thresh", "box_nms_thresh"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInput(f"got {name}={getattr(self, name)}; expected 0 to 1")
@@ -88,19 +91,66 @@ class OISAutomaticMaskGenerator:
 
         records = OISAutomaticMaskGenerator(client).generate("photo.jpg")
 
-    Each object has one positive click and no previous mask. SAM's crops and its removal of small
-    regions are not supported.
+    Each object has one positive click and no previous mask.
     """
 
-    def __init__(self, client: Client, **options: Any) -> None:
-        """options: see `AutomaticOptions`. Raises `InvalidInput` if one is wrong."""
-        self._client = client
-        try:
-            self._options = AutomaticOptions(**options)
-        except TypeError as error:
-            raise InvalidInput(
-                f"{error}; expected some of {', '.join(AutomaticOptions.__slots__)}"
-            ) from error
+    def __init__(
+        self,
+        model: Client | OISModel,
+        points_per_side: int = 16,
+        points_per_batch: int = 16,
+        pred_iou_thresh: float = 0.0,
+        stability_score_thresh: float = 0.0,
+        stability_score_offset: float = 1.0,
+        box_nms_thresh: float = 0.7,
+        crop_n_layers: int = 0,
+        crop_nms_thresh: float = 0.7,  # noqa: ARG002 - SAM's names; no effect without crops
+        crop_overlap_ratio: float = 512 / 1500,  # noqa: ARG002
+        crop_n_points_downscale_factor: int = 1,  # noqa: ARG002
+        point_grids: object = None,
+        min_mask_region_area: float = 0,
+        output_mode: OutputMode | str = OutputMode.BINARY_MASK,
+        *,
+        score_thresh: float = 0.0,
+    ) -> None:
+        """The names and the order are SAM's, the defaults are not.
+
+        model: a client, or an `OISModel`.
+        points_per_side: clicks along each side of the image.
+        points_per_batch: objects per request; servers accept 32 by default.
+        stability_score_thresh, stability_score_offset: smallest IoU of the masks thresholded at
+        +offset and -offset (see `stability`). The default keeps all masks, because SAM's 0.95 is
+        for SAM's logits: `ois-tiny` has 0.2 to 0.9 on photographs. Look at your network's scores
+        first.
+        box_nms_thresh: of masks whose boxes have a larger IoU than this, the one with the highest
+        score is kept.
+        crop_nms_thresh, crop_overlap_ratio, crop_n_points_downscale_factor: no effect, as in SAM
+        without crops.
+        score_thresh: smallest mean probability of a mask's pixels (see `mean_probability`).
+
+        Raises `InvalidInput` if a value is wrong. What this network does not do is refused:
+        `pred_iou_thresh`, `crop_n_layers` and `min_mask_region_area` must be 0, `point_grids`
+        None.
+        """
+        for name, value, neutral, advice in (
+            ("pred_iou_thresh", pred_iou_thresh, 0, NO_PREDICTED_IOU),
+            ("crop_n_layers", crop_n_layers, 0, NO_CROPS),
+            ("point_grids", point_grids, None, NO_GRIDS),
+            ("min_mask_region_area", min_mask_region_area, 0, NO_SMALL_REGIONS),
+        ):
+            # `is`, because `==` of an array of points is not a bool
+            if value is not neutral and not (np.isscalar(value) and value == neutral):
+                raise InvalidInput(f"got {name}={str(value)[:40]}; expected {neutral}. {advice}")
+        self._client = client_of(model)
+        self._options = _Options(
+            points_per_side=points_per_side,
+            points_per_batch=points_per_batch,
+            score_thresh=score_thresh,
+            stability_score_thresh=stability_score_thresh,
+            stability_score_offset=stability_score_offset,
+            box_nms_thresh=box_nms_thresh,
+            output_mode=output_mode,
+        )
 
     def generate(
         self, image: ImageSource, on_progress: Callable[[int, int], None] | None = None
@@ -112,8 +162,9 @@ class OISAutomaticMaskGenerator:
 
         A record has SAM's keys: `segmentation` (see `OutputMode`), `area` in pixels, `bbox` (x,
         y, width, height in whole pixels), `point_coords` [[x, y]], `stability_score`, `crop_box`
-        (always the whole image). Instead of SAM's `predicted_iou`, which this network does not
-        predict, it has `score`. Raises what `Client.open` and `Session.click` raise.
+        (always the whole image), and `predicted_iou`. This network does not predict an IoU: code
+        that was written for SAM finds the mask's mean probability there, which is also under
+        `score`. Raises what `Client.open` and `Session.click` raise.
         """
         session = self._client.open(image)
         kept: list[_Candidate] = []
@@ -177,6 +228,8 @@ class OISAutomaticMaskGenerator:
             "area": found.area,
             "bbox": list(found.box),
             "point_coords": [list(found.point)],
+            # SAM's key, for code that reads it; the docstring of `generate` says what it is here
+            "predicted_iou": found.score,
             "score": found.score,
             "stability_score": found.stability,
             "crop_box": [0, 0, width, height],

@@ -24,6 +24,12 @@ NO_BOXES = (
     "object, and negatively on other objects in the box"
 )
 
+NO_RESIZING = (
+    "got an image to resize or a resized image; expected the original, because clicks and masks "
+    "are in its pixels and the server resizes it. Call set_image with the original image, "
+    "(H, W, 3) uint8"
+)
+
 
 class ClickTransform:
     """Replaces SAM's `ResizeLongestSide`: converts image pixels to input pixels."""
@@ -35,6 +41,12 @@ class ClickTransform:
     def target_length(self) -> int:
         """Longest side of the network's input in pixels."""
         return self._longest
+
+    def apply_image(self, image: object) -> NoReturn:  # noqa: ARG002 - SAM's name
+        """Always raises `InvalidInput`, because the server resizes the image."""
+        raise InvalidInput(NO_RESIZING)
+
+    apply_image_torch = apply_image
 
     def apply_coords(
         self, coords: ArrayLike, original_size: tuple[int, ...]

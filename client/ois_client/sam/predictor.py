@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,8 +14,16 @@ from ois_client.contract.errors import InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickRequest
-from ois_client.sam.frame import NO_BOXES, ClickTransform, array_of, points_of_input, tensor_like
+from ois_client.sam.frame import (
+    NO_BOXES,
+    NO_RESIZING,
+    ClickTransform,
+    array_of,
+    points_of_input,
+    tensor_like,
+)
 from ois_client.sam.logits import enlarge, mean_probability
+from ois_client.sam.model import OISModel, client_of
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 
@@ -25,14 +32,6 @@ LOW_RES = 256
 
 #: Most objects per request of `predict_torch`; servers accept 32 by default.
 OBJECTS_PER_REQUEST = 16
-
-
-@dataclass(frozen=True, slots=True)
-class SamModelFacts:
-    """The attributes of `predictor.model` that code written for SAM reads."""
-
-    mask_threshold: float = 0.0
-    image_format: str = "RGB"
 
 
 class OISPredictor:
@@ -57,15 +56,15 @@ class OISPredictor:
     As in SAM, the result of `predict` depends only on its arguments. Not thread-safe.
     """
 
-    #: As in SAM, masks are logits above `mask_threshold`.
-    model = SamModelFacts()
     #: Results are computed here. `predict_torch` returns tensors on the device of its arguments.
-    device = "cpu"
+    device = OISModel.device
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, sam_model: Client | OISModel) -> None:
+        self._client = client_of(sam_model)
         self._session: Session | None = None
-        self.transform = ClickTransform(client.info)
+        #: What code around SAM's predictor reads of its network.
+        self.model = OISModel(self._client)
+        self.transform = ClickTransform(self._client.info)
 
     # -- image -----------------------------------------------------------------------------
 
@@ -89,10 +88,7 @@ class OISPredictor:
         original_image_size: object,  # noqa: ARG002
     ) -> NoReturn:
         """Always raises `InvalidInput`, because the server resizes the image."""
-        raise InvalidInput(
-            "got a resized image; expected the original, because clicks and masks are in its "
-            "pixels. Call set_image with the original image, (H, W, 3) uint8"
-        )
+        raise InvalidInput(NO_RESIZING)
 
     def reset_image(self) -> None:
         """Drop the image."""

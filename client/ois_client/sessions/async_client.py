@@ -11,15 +11,24 @@ from typing import Any
 from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, Picture, load_image
 from ois_client.contract.transport import (
+    AsyncStatelessTransport,
     AsyncTransport,
     ClickReply,
     ClickRequest,
     EncodeReply,
     ModelInfo,
+    StatelessTransport,
     Transport,
     check_compatible,
 )
 from ois_client.sessions.async_session import AsyncSession
+from ois_client.sessions.stateless import (
+    Clicks,
+    Coverages,
+    check_first_round,
+    is_of_another_model,
+    stateless_request,
+)
 from ois_client.transports.address import is_server
 from ois_client.transports.connect import connect
 
@@ -92,6 +101,22 @@ class AsyncClient:
             session = AsyncSession(transport, picture, now)
             await session.encode()
         return session
+
+    async def segment(
+        self, image: ImageSource, clicks: Clicks, *, coverage: Coverages | None = None
+    ) -> ClickReply:
+        """Segment an image once, in one request, as `Client.segment` does."""
+        transport, known = await self._ready()
+        picture = await asyncio.to_thread(load_image, image, self._limits)
+        request = stateless_request(picture, clicks, coverage, known)
+        if isinstance(transport, AsyncStatelessTransport):
+            reply = await transport.segment(request, picture)
+        else:
+            reply = await transport.click(request, picture)
+        if is_of_another_model(reply, known):
+            await self._ask(transport)  # so that the next round can refine this reply's masks
+            check_first_round(request)
+        return reply
 
     async def close(self) -> None:
         """Close all connections, as `Client.close` does."""
@@ -166,6 +191,11 @@ class InThreads:
 
     async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
         return await asyncio.to_thread(self._transport.click, request, picture)
+
+    async def segment(self, request: ClickRequest, picture: Picture) -> ClickReply:
+        if isinstance(self._transport, StatelessTransport):
+            return await asyncio.to_thread(self._transport.segment, request, picture)
+        return await self.click(request, picture)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._transport.close)

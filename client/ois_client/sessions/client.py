@@ -7,8 +7,21 @@ from typing import Any
 
 from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, ImageSource, load_image
-from ois_client.contract.transport import ModelInfo, Transport, check_compatible
+from ois_client.contract.transport import (
+    ClickReply,
+    ModelInfo,
+    StatelessTransport,
+    Transport,
+    check_compatible,
+)
 from ois_client.sessions.session import Session
+from ois_client.sessions.stateless import (
+    Clicks,
+    Coverages,
+    check_first_round,
+    is_of_another_model,
+    stateless_request,
+)
 from ois_client.transports.connect import connect
 
 
@@ -82,6 +95,40 @@ class Client:
             if now.model_sha256 == known.model_sha256:
                 raise
             return Session(self._transport, picture, info=now)
+
+    def segment(
+        self, image: ImageSource, clicks: Clicks, *, coverage: Coverages | None = None
+    ) -> ClickReply:
+        """Segment an image once, in one request, without a session.
+
+        Use it where every image needs one answer. For a person who clicks on one image again and
+        again, `open` is faster: the server then keeps the image's features, and here every call
+        encodes the image. A server uses the ensemble `ois_oneshot`; if it does not have it (`ois
+        serve --device`), `ois_segment` answers the same request.
+
+        image: see `load_image`.
+        clicks: all clicks on each object, a list per object; or a list of clicks on one object.
+        They are applied together, in one round: a session that makes the same clicks one after
+        another refines the mask after each of them.
+        coverage: of each object's previous mask, (gh, gw) uint8 or None, to continue an earlier
+        round: `coverage` of its reply, or of a session. All earlier clicks are sent again.
+
+        Returns the masks (N, H, W) uint8, 1 = object, and their coverage. Raises `InvalidImage`,
+        `InvalidClick` or `TooManyClicks` before anything is sent, `InvalidInput` if the coverage
+        does not fit the image or the clicks, and the errors of the transport.
+        """
+        picture = load_image(image, self._limits)
+        known = self._latest
+        request = stateless_request(picture, clicks, coverage, known)
+        transport = self._transport
+        if isinstance(transport, StatelessTransport):
+            reply = transport.segment(request, picture)
+        else:
+            reply = transport.click(request, picture)
+        if is_of_another_model(reply, known):
+            self._ask()  # so that the next round can refine this reply's masks
+            check_first_round(request)
+        return reply
 
     def close(self) -> None:
         """Close all connections. Closing twice is fine.

@@ -79,6 +79,9 @@ class TritonTransport:
     def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
         return self._run(self._exchange.click(request, picture))
 
+    def segment(self, request: ClickRequest, picture: Picture) -> ClickReply:
+        return self._run(self._exchange.segment(request, picture))
+
     def click_until(
         self, request: ClickRequest, cancellation: Cancellation, picture: Picture | None = None
     ) -> ClickReply:

@@ -71,6 +71,9 @@ class AsyncTritonTransport:
     async def click(self, request: ClickRequest, picture: Picture | None = None) -> ClickReply:
         return await self._run(self._exchange.click(request, picture))
 
+    async def segment(self, request: ClickRequest, picture: Picture) -> ClickReply:
+        return await self._run(self._exchange.segment(request, picture))
+
     async def close(self) -> None:
         self._closed = True
         await self._io.close()

@@ -33,11 +33,13 @@ from ois_client.transports.settings import TLS, Retries, Timeouts
 from ois_client.transports.shared_memory import SharedBytes
 from ois_client.wire import (
     DIGEST_HEADER,
+    MODEL,
     Message,
     Tensors,
     click_message,
     encode_message,
     info_message,
+    oneshot_message,
     read_click_reply,
     read_encode_reply,
     read_info,
@@ -158,11 +160,12 @@ Steps = Generator[Effect, Any, T]
 
 
 class Exchange:
-    """The operations of one client. Thread-safe: its only state concerns shared memory."""
+    """The operations of one client. Thread-safe: its only state is what it knows of the server."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._options = options
+        self._oneshot = False  # whether the server has `ois_oneshot`, as last described by it
         self._sharing = options.shared_memory
         self._abandoned: list[str] = []  # regions that cancelled calls left mapped on the server
 
@@ -175,7 +178,9 @@ class Exchange:
                 f"no answer from {self._address} within {within_s:g} s. Start a server with "
                 "`ois serve`, or check the address"
             ) from error
-        return read_info(tensors).model
+        described = read_info(tensors)
+        self._oneshot = described.oneshot
+        return described.model
 
     def encode(self, picture: Picture) -> Steps[EncodeReply]:
         message = encode_message(picture)
@@ -195,13 +200,28 @@ class Exchange:
             tensors = yield from self._send_picture(picture, message, within_s)
         return read_click_reply(tensors, request, mask_format=form)
 
+    def segment(self, request: ClickRequest, picture: Picture) -> Steps[ClickReply]:
+        """One request with image and clicks, to `ois_oneshot` if the server has it.
+
+        Other servers (`ois serve --device`, and earlier releases) answer it with `ois_segment`,
+        which also keeps the features.
+        """
+        if not self._oneshot:
+            return (yield from self.click(request, picture))
+        form = self._options.mask_format
+        message = oneshot_message(request, picture, mask_format=form)
+        within_s = self._options.timeouts.encode_s + self._options.timeouts.click_s
+        tensors = yield from self._send_picture(picture, message, within_s)
+        return read_click_reply(tensors, request, mask_format=form)
+
     def _send_picture(self, picture: Picture, message: Message, within_s: float) -> Steps[Tensors]:
         """Send `message`, which contains `picture`.
 
         Uses shared memory if the options ask for it, and the network if the server refuses or
         cannot find the region.
         """
-        headers = {DIGEST_HEADER: picture.digest}
+        # Without the header a load balancer spreads the requests: `ois_oneshot` keeps no features.
+        headers = {DIGEST_HEADER: picture.digest} if message.model == MODEL else {}
         if self._sharing:
             try:
                 return (yield from self._send_shared(picture, message, headers, within_s))

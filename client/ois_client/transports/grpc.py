@@ -19,7 +19,7 @@ from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.transports.failures import error_for
 from ois_client.transports.settings import TLS
-from ois_client.wire import INPUTS, MODEL, TOKEN_HEADER, Tensors
+from ois_client.wire import INPUTS, TOKEN_HEADER, Tensors
 from ois_client.wire.schema import from_bytes, to_bytes
 
 # -- messages -------------------------------------------------------------------------------------
@@ -28,7 +28,7 @@ from ois_client.wire.schema import from_bytes, to_bytes
 def infer_request(infer: Infer) -> Any:
     """Return the protobuf `ModelInferRequest` of `infer`."""
     message = infer.message
-    request = service_pb2.ModelInferRequest(model_name=MODEL)
+    request = service_pb2.ModelInferRequest(model_name=message.model)
     for name, array in message.tensors.items():
         tensor = request.inputs.add(name=name, datatype=INPUTS[name].datatype, shape=array.shape)
         memory = infer.shared.get(name)

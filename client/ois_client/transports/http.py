@@ -27,7 +27,7 @@ from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.transports.failures import error_for, innermost_cause, status_of_http
 from ois_client.transports.settings import TLS
-from ois_client.wire import INPUTS, MODEL, OUTPUTS, TOKEN_HEADER, Tensors
+from ois_client.wire import INPUTS, OUTPUTS, TOKEN_HEADER, Tensors
 from ois_client.wire.schema import from_bytes, to_bytes
 
 #: The header with the length of the JSON, in lower case.
@@ -76,7 +76,7 @@ def infer_request(infer: Infer, token: str | None) -> HttpRequest:
         # Any type but a form works: a large form would crash Triton 2.51.
         "content-type": "application/octet-stream",
     }
-    return HttpRequest(f"/v2/models/{MODEL}/infer", headers, b"".join([text, *contents]))
+    return HttpRequest(f"/v2/models/{message.model}/infer", headers, b"".join([text, *contents]))
 
 
 def share_request(share: Share, token: str | None) -> HttpRequest:

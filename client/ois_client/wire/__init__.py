@@ -1,4 +1,4 @@
-"""The wire format of the model `ois_segment`: NumPy arrays in, NumPy arrays out, no I/O.
+"""The wire format of `ois_segment` and `ois_oneshot`: NumPy arrays in, NumPy arrays out, no I/O.
 
 `schema.py` describes the format, `request.py` and `reply.py` write and read it, and `errors.py`
 puts typed errors into text.
@@ -23,6 +23,7 @@ from ois_client.wire.request import (
     click_message,
     encode_message,
     info_message,
+    oneshot_message,
     read_call,
 )
 from ois_client.wire.schema import (
@@ -30,6 +31,8 @@ from ois_client.wire.schema import (
     DIGEST_HEADER,
     INPUTS,
     MODEL,
+    ONESHOT_INPUTS,
+    ONESHOT_MODEL,
     OUTPUTS,
     PARAMETERS,
     TOKEN_HEADER,
@@ -44,6 +47,8 @@ __all__ = [
     "DIGEST_HEADER",
     "INPUTS",
     "MODEL",
+    "ONESHOT_INPUTS",
+    "ONESHOT_MODEL",
     "OUTPUTS",
     "PARAMETERS",
     "TOKEN_HEADER",
@@ -60,6 +65,7 @@ __all__ = [
     "error_text",
     "info_message",
     "mask_format_name",
+    "oneshot_message",
     "read_call",
     "read_click_reply",
     "read_encode_reply",

@@ -25,7 +25,15 @@ from ois_client.contract.transport import (
     ModelInfo,
     check_compatible,
 )
-from ois_client.wire.schema import CONTRACT, OUTPUTS, Tensors, bytes_tensor, check_tensor, text_of
+from ois_client.wire.schema import (
+    CONTRACT,
+    OUTPUTS,
+    Tensors,
+    bytes_tensor,
+    check_tensor,
+    empty_tensor,
+    text_of,
+)
 
 _SAME_RELEASE = "Install the same release of ois-deploy on both sides"
 
@@ -38,6 +46,8 @@ class ReplyInfo:
     cached: the image's features were already stored.
     probe: (width, height) of a small picture that the engines accept, for health checks; only in
     the reply to a request without an image. Clients do not read it.
+    oneshot: the server has the model `ois_oneshot`, for clicks of any round; only in the reply to a
+    request without an image. Servers of earlier releases do not send it, which means False.
     """
 
     model: ModelInfo
@@ -47,6 +57,7 @@ class ReplyInfo:
     cached: bool = False
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     probe: tuple[int, int] | None = None
+    oneshot: bool = False
 
     def to_json(self) -> str:
         rest = _fields(self)
@@ -78,7 +89,7 @@ class ReplyInfo:
             for stage, value in rest["timings_ms"].items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        return cls(model, **rest)
+        return cls(model, **rest, oneshot=data.get("oneshot") is True)
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -118,10 +129,7 @@ def _unexpected(what: str) -> IncompatibleServer:
 
 # -- the server writes --------------------------------------------------------------------------
 
-_EMPTY: Tensors = {
-    name: np.zeros([max(0, side) for side in spec.dims], dtype=spec.dtype)
-    for name, spec in OUTPUTS.items()
-}
+_EMPTY: Tensors = {name: empty_tensor(spec) for name, spec in OUTPUTS.items()}
 
 
 def write_reply(

@@ -30,11 +30,15 @@ from ois_client.contract.transport import ClickRequest
 from ois_client.wire.schema import (
     CONTRACT,
     INPUTS,
+    MODEL,
+    ONESHOT_INPUTS,
+    ONESHOT_MODEL,
     PARAMETERS,
     WANTS,
     Tensors,
     bytes_tensor,
     check_tensor,
+    empty_tensor,
     mask_format_name,
     text_of,
 )
@@ -48,11 +52,12 @@ _SESSION = re.compile(r"[\w.:@-]{0,128}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
-    """A request ready to send: its tensors, its parameters, and the outputs it requests."""
+    """A request ready to send: its tensors, its parameters, the outputs it requests, its model."""
 
     tensors: Tensors
     parameters: Mapping[str, str]
     outputs: tuple[str, ...]
+    model: str = MODEL
 
 
 def info_message(*, session: str = "") -> Message:
@@ -95,6 +100,27 @@ def click_message(
     if picture is not None:
         tensors.update(_picture_tensors(picture))
     return Message(tensors, parameters, (*_CLICK_OUTPUTS, *(name.upper() for name in want)))
+
+
+def oneshot_message(
+    request: ClickRequest, picture: Picture, *, mask_format: MaskFormat = MaskFormat.PACKED
+) -> Message:
+    """`click_message` with the picture, for the model `ois_oneshot`, which stores nothing.
+
+    Raises `InvalidInput` if the session id is invalid, or if `request` wants depth, logits or order
+    maps, which this model does not return.
+    """
+    message = click_message(request, picture=picture, mask_format=mask_format)
+    if "ois_want" in message.parameters:
+        raise InvalidInput(
+            f"got a request for {message.parameters['ois_want']} to {ONESHOT_MODEL}; it returns "
+            "masks and coverage only. Open a session for the others"
+        )
+    given = dict(message.tensors)
+    if not request.has_previous.any():  # the server then makes the same zeros
+        del given["COVERAGE"], given["HAS_PREVIOUS"]
+    tensors = {name: given.get(name, empty_tensor(INPUTS[name])) for name in ONESHOT_INPUTS}
+    return Message(tensors, message.parameters, _CLICK_OUTPUTS, ONESHOT_MODEL)
 
 
 def _parameters(session: str) -> dict[str, str]:

@@ -27,6 +27,10 @@ Two headers accompany a request: `ois-image-digest`, by which a load balancer ca
 clicks to the replica that holds its features, and `authorization` with the token, if the server
 requires one.
 
+The stateless model `ois_oneshot` has the same inputs except DIGEST, and the outputs INFO, MASKS,
+MASK_SIZES and NEW_COVERAGE. It is an ensemble, which has no optional inputs in Triton: an empty
+tensor means that the input is absent. It needs IMAGE, POINTS and LABELS, and refuses `ois_want`.
+
 BYTES tensors are object arrays of `bytes`, as in Triton's Python packages. Errors travel as text,
 see `errors.py`.
 """
@@ -45,6 +49,8 @@ from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.masks import MaskFormat
 
 MODEL = "ois_segment"
+#: The stateless ensemble: an image and clicks in one request, nothing is stored.
+ONESHOT_MODEL = "ois_oneshot"
 CONTRACT = 1
 
 Tensors = dict[str, NDArray[Any]]
@@ -84,6 +90,9 @@ OUTPUTS: Mapping[str, WireTensor] = {
 
 _DTYPES = {spec.datatype: spec.dtype for spec in (*INPUTS.values(), *OUTPUTS.values())}
 
+#: The inputs of `ois_oneshot`. All are sent; one that does not apply is empty.
+ONESHOT_INPUTS = tuple(name for name in INPUTS if name != "DIGEST")
+
 WANTS = ("depth", "logits", "order")
 #: HTTP header or gRPC metadata key with the digest. A load balancer picks the replica by it.
 DIGEST_HEADER = "ois-image-digest"
@@ -111,6 +120,11 @@ def check_tensor(known: Mapping[str, WireTensor], name: str, array: NDArray[Any]
             f"got {name} of shape {array.shape} and type {array.dtype}; expected "
             f"{spec.datatype} {list(spec.dims)} (-1: any)"
         )
+
+
+def empty_tensor(spec: WireTensor) -> NDArray[Any]:
+    """A tensor without elements."""
+    return np.zeros([max(0, side) for side in spec.dims], dtype=spec.dtype)
 
 
 def bytes_tensor(text: str) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ois_client.contract.errors import EngineError, OutputError
 from ois_client.contract.files import write_file
+from ois_client.contract.transport import ModelInfo
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
@@ -86,6 +87,18 @@ class Manifest:
     def model_sha256(self) -> str:
         """The digest of both engines. Engines with the same digest compute the same masks."""
         return hashlib.sha256((self.encoder.sha256 + self.decoder.sha256).encode()).hexdigest()
+
+    def model_info(self, engine: str) -> ModelInfo:
+        """What clients are told about the model. engine: what runs it, for people."""
+        return ModelInfo(
+            network=self.name,
+            longest=self.longest,
+            patch=self.patch,
+            preprocess_version=self.preprocess_version,
+            model_sha256=self.model_sha256,
+            trained=self.trained,
+            engine=engine,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)

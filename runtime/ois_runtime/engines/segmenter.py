@@ -104,16 +104,7 @@ class Segmenter:
         self._store: FeatureStore[StoreKey, ImageState] = FeatureStore(cache_bytes, ttl_s=ttl_s)
 
     def info(self) -> ModelInfo:
-        manifest = self._manifest
-        return ModelInfo(
-            network=manifest.name,
-            longest=manifest.longest,
-            patch=manifest.patch,
-            preprocess_version=manifest.preprocess_version,
-            model_sha256=manifest.model_sha256,
-            trained=manifest.trained,
-            engine=self._engines.description,
-        )
+        return self._manifest.model_info(self._engines.description)
 
     def probe_size(self) -> tuple[int, int]:
         """The (width, height) of an image for health checks, see the function `probe_size`."""

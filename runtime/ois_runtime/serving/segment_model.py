@@ -18,21 +18,13 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, OISError
-from ois_client.wire import Tensors
+from ois_client.wire import ONESHOT_MODEL, Tensors
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair
 from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.serving.configuration import ServingOptions, load_manifest, read_options
-from ois_runtime.serving.metrics import (
-    BUCKETS,
-    COUNTERS,
-    DECODES,
-    GAUGES,
-    HISTOGRAMS,
-    REQUESTS,
-    AnsweredRequest,
-    Publisher,
-)
+from ois_runtime.serving.metric_families import TritonMetrics
+from ois_runtime.serving.metrics import AnsweredRequest, Publisher
 from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.service import Cancelled, RequestQueue, RequestRecord, SegmentService
 from ois_runtime.serving.triton_engines import DECODER, TritonEngines, local_decoder_engines
@@ -54,6 +46,19 @@ def decoder_file(arguments: Mapping[str, str]) -> Path:
     """The path of `ois_decoder`'s ONNX file, which is missing if the decoder is a TensorRT plan."""
     models = Path(arguments["model_repository"]).parent
     return models / DECODER / arguments["model_version"] / "model.onnx"
+
+
+def serves_oneshot(arguments: Mapping[str, str], options: ServingOptions) -> bool:
+    """Whether the server has the model `ois_oneshot` for clicks of any round.
+
+    With `torch_device` it loads `ois_segment` only, and in repositories of earlier exports
+    `ois_oneshot` takes first clicks only.
+    """
+    config = Path(arguments["model_repository"]).parent / ONESHOT_MODEL / "config.pbtxt"
+    try:
+        return not options.torch_device and '"HAS_PREVIOUS"' in config.read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def choose_engines(manifest: Manifest, options: ServingOptions, decoder: Path) -> EnginePair:
@@ -112,7 +117,8 @@ class SegmentModel:
         except OISError as error:
             raise initialization_error(error) from None
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
-        self._service = SegmentService(segmenter, options)
+        oneshot = serves_oneshot(args, options)
+        self._service = SegmentService(segmenter, options, oneshot=oneshot)
         self._publisher = Publisher(TritonMetrics(), segmenter.stats, pb_utils.Logger.log_info)
         self._counter = RequestCounter()
         size, work = options.queue, self._work
@@ -176,37 +182,3 @@ def _send(sender: Any, reply: Any) -> None:
         sender.send(reply, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
     except Exception as error:  # the client has gone, or Triton is stopping
         pb_utils.Logger.log_warn(f"ois: a response could not be sent: {error}")
-
-
-class TritonMetrics:
-    """`Metrics` published through Triton's Prometheus endpoint."""
-
-    def __init__(self) -> None:
-        family = pb_utils.MetricFamily
-        names = {name: (text, family.COUNTER) for name, (text, _) in COUNTERS.items()}
-        names |= {name: (text, family.GAUGE) for name, (text, _) in GAUGES.items()}
-        names |= {name: (text, family.HISTOGRAM) for name, text in HISTOGRAMS.items()}
-        names |= {name: (text, family.COUNTER) for name, text in (REQUESTS, DECODES)}
-        self._families = {
-            name: family(name=name, description=text, kind=kind)
-            for name, (text, kind) in names.items()
-        }
-        self._metrics: dict[tuple[str, tuple[tuple[str, str], ...]], Any] = {}
-        for name in names.keys() - {REQUESTS[0]}:
-            self._metric(name, {})  # so that each exists, at zero, before the first request
-
-    def add(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self._metric(name, labels).increment(value)
-
-    def set(self, name: str, value: float) -> None:
-        self._metric(name, {}).set(value)
-
-    def observe(self, name: str, value: float) -> None:
-        self._metric(name, {}).observe(value)
-
-    def _metric(self, name: str, labels: Mapping[str, str]) -> Any:
-        key = name, tuple(sorted(labels.items()))
-        if key not in self._metrics:
-            more = {"buckets": BUCKETS} if name in HISTOGRAMS else {}
-            self._metrics[key] = self._families[name].Metric(labels=dict(labels), **more)
-        return self._metrics[key]

@@ -35,7 +35,8 @@ class Cancelled(Exception):
 class RequestRecord:
     """What is known about one request, for its log line and the metrics."""
 
-    kind: str = "invalid"  # "info", "encode" or "click" once the request is read
+    #: "info", "encode" or "click" once the request is read; "oneshot" in the ensemble's models
+    kind: str = "invalid"
     session: str = "-"
     digest: str = ""
     objects: int = 0
@@ -58,8 +59,16 @@ class RequestRecord:
 class SegmentService:
     """Answers requests in the calling thread. Thread-safe."""
 
-    def __init__(self, segmenter: Segmenter, options: ServingOptions | None = None) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        options: ServingOptions | None = None,
+        *,
+        oneshot: bool = False,
+    ) -> None:
+        """oneshot: tell clients that the server has the model `ois_oneshot`."""
         self.segmenter = segmenter
+        self._oneshot = oneshot
         self.options = options or ServingOptions()
 
     def needs_encode(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
@@ -97,7 +106,8 @@ class SegmentService:
         record.objects = call.objects
         record.kind = "click" if call.objects else "info" if call.digest is None else "encode"
         if call.digest is None:
-            return write_reply(ReplyInfo(self.segmenter.info(), probe=self.segmenter.probe_size()))
+            probe = self.segmenter.probe_size()
+            return write_reply(ReplyInfo(self.segmenter.info(), probe=probe, oneshot=self._oneshot))
         _check_cancelled(cancelled)
         state, cached = self._features(call, call.digest, record)
         geometry = state.geometry

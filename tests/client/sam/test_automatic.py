@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import csv
+import inspect
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
-from ois_client import ClickReply, ClickRequest, Client, InvalidImage, InvalidInput, Picture
+from ois_client import (
+    ClickReply,
+    ClickRequest,
+    Client,
+    InvalidImage,
+    InvalidInput,
+    OISModel,
+    Picture,
+)
 from ois_client.sam.automatic import OISAutomaticMaskGenerator, distinct_boxes, point_grid
 from ois_client.sam.logits import mean_probability, stability
 from ois_runtime.engines.local import LocalTransport, open_transport
+from support.segment_anything_reference import segment_anything
 from support.tiny_engines import write_engines
 
 WIDTH, HEIGHT = 160, 120
@@ -88,7 +102,7 @@ def test_every_record_equals_a_click_at_its_point(client: Client) -> None:
         assert record["score"] == pytest.approx(mean_probability(logits)[0])
         assert record["stability_score"] == pytest.approx(stability(logits, 1.0)[0])
         assert record["crop_box"] == [0, 0, WIDTH, HEIGHT]
-        assert "predicted_iou" not in record
+        assert record["predicted_iou"] == record["score"]
 
 
 def test_segmentations_have_sam_s_three_forms(client: Client) -> None:
@@ -147,17 +161,75 @@ def test_the_first_of_overlapping_boxes_is_kept() -> None:
     ("options", "message"),
     [
         ({"points_per_side": 0}, "points_per_side=0"),
+        ({"points_per_side": None}, "points_per_side=None; expected a whole number"),
+        ({"points_per_side": 1.5}, "points_per_side=1.5; expected a whole number"),
         ({"points_per_batch": -1}, "points_per_batch=-1"),
         ({"score_thresh": 1.5}, "score_thresh=1.5"),
         ({"stability_score_thresh": float("nan")}, "expected 0 to 1"),
         ({"stability_score_offset": -1.0}, "expected 0 or more"),
         ({"output_mode": "polygon"}, "binary_mask, uncompressed_rle, coco_rle"),
-        ({"pred_iou_thresh": 0.88}, "pred_iou_thresh.*expected some of points_per_side"),
+        ({"pred_iou_thresh": 0.88}, "pred_iou_thresh=0.88; expected 0.*Use score_thresh"),
+        ({"crop_n_layers": 1}, "crop_n_layers=1; expected 0.*Raise points_per_side"),
+        ({"point_grids": [np.zeros((1, 2))]}, "point_grids=.*expected None.*regular grids"),
+        ({"min_mask_region_area": 100}, "min_mask_region_area=100; expected 0.*not removed"),
     ],
 )
 def test_wrong_options_are_explained(client: Client, options: dict, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         OISAutomaticMaskGenerator(client, **options)
+
+
+def test_sam_s_keywords_are_taken_in_sam_s_order(client: Client) -> None:
+    theirs = inspect.signature(segment_anything().SamAutomaticMaskGenerator).parameters
+    ours = inspect.signature(OISAutomaticMaskGenerator).parameters
+    positional = [one.name for one in ours.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert positional == list(theirs)
+    plain = generate(client, points_per_side=3)
+    # SAM's neutral values, and values that have no effect in SAM either when there are no crops
+    neutral = OISAutomaticMaskGenerator(
+        model=client,
+        points_per_side=3,
+        pred_iou_thresh=0.0,
+        crop_n_layers=0,
+        crop_nms_thresh=0.2,
+        crop_overlap_ratio=0.5,
+        crop_n_points_downscale_factor=2,
+        point_grids=None,
+        min_mask_region_area=0,
+    ).generate(IMAGE)
+    ordered = OISAutomaticMaskGenerator(client, 3, 64, 0.0, 0.0).generate(IMAGE)
+    for records in (neutral, ordered):
+        assert [one["point_coords"] for one in records] == [one["point_coords"] for one in plain]
+
+
+@pytest.mark.parametrize("as_rle", [False, True])
+def test_a_script_for_sam_writes_its_records(client: Client, tmp_path: Path, as_rle: bool) -> None:
+    """What segment-anything's `scripts/amg.py` does with a model, in both of its modes."""
+    sam = OISModel(client)
+    sam.to(device="cuda")
+    mode = "coco_rle" if as_rle else "binary_mask"
+    records = OISAutomaticMaskGenerator(sam, output_mode=mode, points_per_side=3).generate(IMAGE)
+    if as_rle:
+        (tmp_path / "photo.json").write_text(json.dumps(records))
+        read = json.loads((tmp_path / "photo.json").read_text())
+        assert [coco.area(one["segmentation"]) for one in read] == [one["area"] for one in records]
+        return
+    with (tmp_path / "metadata.csv").open("w") as file:
+        table = csv.writer(file)
+        for number, one in enumerate(records):
+            Image.fromarray((one["segmentation"] * 255).astype(np.uint8)).save(
+                tmp_path / f"{number}.png"
+            )
+            quality = one["predicted_iou"], one["stability_score"]
+            table.writerow(
+                [number, one["area"], *one["bbox"], *one["point_coords"][0], *quality]
+                + one["crop_box"]
+            )
+    rows = list(csv.reader((tmp_path / "metadata.csv").read_text().splitlines()))
+    assert {len(row) for row in rows} == {14}  # the columns of the script's header
+    for row in rows:
+        pixels = np.asarray(Image.open(tmp_path / f"{row[0]}.png"))
+        assert (pixels == 255).sum() == int(row[1])
 
 
 def test_an_image_of_one_pixel_works_and_a_missing_file_is_refused(client: Client) -> None:

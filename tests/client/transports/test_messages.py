@@ -1,5 +1,6 @@
 """Our gRPC and HTTP messages equal those of Triton's own client, tensors byte for byte."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -34,6 +35,7 @@ def messages():
         wire.encode_message(PICTURE, session="a"),
         wire.click_message(request),
         wire.click_message(request, picture=PICTURE),
+        wire.oneshot_message(dataclasses.replace(request, want_depth=False), PICTURE),
     ]
 
 
@@ -47,18 +49,18 @@ def theirs(library, message):
     return inputs, [library.InferRequestedOutput(name) for name in message.outputs]
 
 
-@pytest.mark.parametrize("message", messages(), ids=["info", "encode", "click", "both"])
+@pytest.mark.parametrize("message", messages(), ids=["info", "encode", "click", "both", "oneshot"])
 def test_grpc_requests_equal_theirs(message):
     from tritonclient.grpc._utils import _get_inference_request
 
     inputs, outputs = theirs(triton_grpc, message)
     expected = _get_inference_request(
-        wire.MODEL, inputs, "", "", outputs, 0, False, False, 0, None, message.parameters
+        message.model, inputs, "", "", outputs, 0, False, False, 0, None, message.parameters
     )
     assert grpc.infer_request(Infer(message, {}, 1, 1)) == expected
 
 
-@pytest.mark.parametrize("message", messages()[1:], ids=["encode", "click", "both"])
+@pytest.mark.parametrize("message", messages()[1:], ids=["encode", "click", "both", "oneshot"])
 def test_http_requests_equal_theirs(message):
     inputs, outputs = theirs(triton_http, message)
     body, length = triton_http.InferenceServerClient.generate_request_body(
@@ -68,6 +70,7 @@ def test_http_requests_equal_theirs(message):
     end = int(ours.headers[http.JSON_LENGTH])
     assert json.loads(ours.body[:end]) == json.loads(body[:length])
     assert ours.body[end:] == body[length:]
+    assert ours.path == f"/v2/models/{message.model}/infer"
     assert ours.headers["x"] == "y"
     assert ours.headers["authorization"] == "tok"
     assert "x-www-form-urlencoded" not in ours.headers["content-type"]

@@ -147,6 +147,30 @@ def test_a_click_can_be_sent_with_its_image():
     assert call.objects == 1
 
 
+def test_a_oneshot_has_every_input_of_the_ensemble_and_empty_means_absent():
+    request = request_for()
+    message = wire.oneshot_message(request, PNG)
+    assert message.model == wire.ONESHOT_MODEL
+    assert tuple(message.tensors) == wire.ONESHOT_INPUTS
+    assert message.tensors["IMAGE_SHAPE"].shape == (0,)
+    np.testing.assert_array_equal(message.tensors["COVERAGE"], request.coverage)
+    first = dataclasses.replace(request, has_previous=np.zeros(1, np.bool_))
+    message = wire.oneshot_message(first, PICTURE)
+    assert message.tensors["IMAGE_SHAPE"].tolist() == [HEIGHT, WIDTH, 3]
+    assert message.tensors["COVERAGE"].shape == (0, 0, 0)
+    assert message.tensors["HAS_PREVIOUS"].shape == (0,)
+    with pytest.raises(InvalidInput, match="returns masks and coverage only"):
+        wire.oneshot_message(request_for(want_order=True), PICTURE)
+
+
+def test_a_server_says_whether_it_has_the_ensemble():
+    for has_it in (True, False):
+        info = wire.ReplyInfo(MODEL, oneshot=has_it)
+        assert wire.ReplyInfo.from_json(info.to_json()).oneshot is has_it
+    earlier = {name: each for name, each in json.loads(info.to_json()).items() if name != "oneshot"}
+    assert wire.ReplyInfo.from_json(json.dumps(earlier)).oneshot is False
+
+
 def test_a_request_without_inputs_asks_for_the_description():
     message = wire.info_message()
     call = wire.read_call(message.tensors, message.parameters)

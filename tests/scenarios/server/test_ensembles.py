@@ -2,70 +2,122 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ois_client.contract.clicks import Click, pack_clicks
+from ois_client import AsyncClient, Client
+from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidClick, InvalidInput
-from ois_client.contract.images import Picture, load_image
-from ois_client.contract.masks import MaskFormat, decode_mask
-from ois_client.contract.transport import ClickRequest
-from ois_client.wire import Message, Tensors
+from ois_client.contract.images import Picture
+from ois_client.contract.masks import MaskFormat
+from ois_client.contract.transport import ClickReply
+from ois_client.wire import Message, Tensors, oneshot_message
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.backends import load_engines
-from ois_runtime.engines.local import LocalTransport
 from ois_runtime.engines.pixels import preprocess
-from support.server.calls import infer, picture
+from support.server.calls import (
+    click_request,
+    eventually,
+    infer,
+    metrics,
+    picture,
+    statistics,
+    triton_statistics,
+)
 from support.tiny_engines import LONGEST, PATCH
 
 CLICKS = [[Click(40, 40), Click(2, 2, positive=False)], [Click(90, 30)]]
+MORE = [[*CLICKS[0], Click(60, 50)], [*CLICKS[1], Click(80, 20)]]
+
+Segment = Callable[..., ClickReply]
 
 
-def request(image: Picture) -> Tensors:
-    points, labels = pack_clicks(CLICKS, image.width, image.height)
-    raw = image.format == "raw"
-    return {
-        "IMAGE": np.frombuffer(image.data, np.uint8),
-        "IMAGE_SHAPE": np.array((image.height, image.width, 3) if raw else (), np.int32),
-        "POINTS": points,
-        "LABELS": labels,
-    }
+def message(image: Picture) -> Message:
+    return oneshot_message(click_request(image, *CLICKS), image)
 
 
-def pictures() -> list[Picture]:
-    raw = picture(60)
+def sources() -> list[np.ndarray | bytes]:
+    """The same image as pixels and as a file."""
+    pixels = picture(60).pixels()
     file = io.BytesIO()
-    Image.fromarray(raw.pixels()).save(file, format="PNG")
-    return [raw, load_image(file.getvalue())]
+    Image.fromarray(pixels).save(file, format="PNG")
+    return [pixels, file.getvalue()]
 
 
-@pytest.mark.parametrize("image", pictures(), ids=["raw", "png"])
+def segment_of(server: EmbeddedServer, protocol: str, form: MaskFormat) -> Segment:
+    """`Client.segment` over one protocol, blocking or on an event loop."""
+    kind, _, name = protocol.rpartition(" ")
+    url = getattr(server, f"{name}_url")
+
+    def blocking(*words: object, **options: object) -> ClickReply:
+        with Client(url, mask_format=form) as client:
+            return client.segment(*words, **options)  # type: ignore[arg-type]
+
+    def on_a_loop(*words: object, **options: object) -> ClickReply:
+        async def call() -> ClickReply:
+            async with AsyncClient(url, mask_format=form) as client:
+                return await client.segment(*words, **options)  # type: ignore[arg-type]
+
+        return asyncio.run(call())
+
+    return on_a_loop if kind else blocking
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http", "async grpc", "async http"])
 @pytest.mark.parametrize("form", [MaskFormat.PACKED, MaskFormat.PNG])
-def test_oneshot_equals_an_encode_and_a_click(
-    server: EmbeddedServer, local: LocalTransport, image: Picture, form: MaskFormat
+def test_two_rounds_equal_a_session_in_process(
+    server: EmbeddedServer, engines: Path, protocol: str, form: MaskFormat
 ) -> None:
-    message = Message(
-        request(image), {"ois_mask_format": form.name.lower()}, ("MASKS", "MASK_SIZES", "SIZE")
-    )
-    reply = infer(server, message, model="ois_oneshot")
-    assert reply["SIZE"].tolist() == [image.width, image.height]
-    local.encode(image)
-    points, labels = pack_clicks(CLICKS, image.width, image.height)
-    none = np.zeros((2, 3, 4), np.uint8), np.zeros(2, bool)
-    expected = local.click(ClickRequest(image.digest, points, labels, *none)).masks
-    ends = np.cumsum(reply["MASK_SIZES"])
-    for mask, end, size in zip(expected, ends, reply["MASK_SIZES"], strict=True):
-        data = reply["MASKS"].tobytes()[end - size : end]
-        np.testing.assert_array_equal(decode_mask(data, form, image.width, image.height), mask)
+    segment = segment_of(server, protocol, form)
+    with Client(f"local:{engines}") as twin:
+        for image in sources():
+            first, second = rounds(segment, image)
+            expected_first, expected_second = rounds(twin.segment, image)
+            for reply, expected in ((first, expected_first), (second, expected_second)):
+                np.testing.assert_array_equal(reply.masks, expected.masks)
+                np.testing.assert_array_equal(reply.coverage, expected.coverage)
+            # The coverage of the first round matters, so the second round has used it.
+            assert (second.masks != twin.segment(image, MORE).masks).any()
+
+            session = twin.open(image)
+            session.new_object()
+            # One click a round is what a session does.
+            session.click_many({0: CLICKS[0][0], 1: CLICKS[1][0]})
+            session.click_many({0: CLICKS[0][1], 1: MORE[1][1]})
+            began = segment(image, [[CLICKS[0][0]], [CLICKS[1][0]]])
+            refined = segment(image, [CLICKS[0], MORE[1]], coverage=began.coverage)
+            np.testing.assert_array_equal(refined.masks, np.stack([*session.masks.values()]))
+
+
+def rounds(segment: Segment, image: np.ndarray | bytes) -> tuple[ClickReply, ClickReply]:
+    first = segment(image, CLICKS)
+    return first, segment(image, MORE, coverage=first.coverage)
+
+
+def test_one_request_runs_each_model_once_and_stores_nothing(server: EmbeddedServer) -> None:
+    name = 'ois_requests_total{kind="oneshot",outcome="ok"}'
+    with Client(server.grpc_url) as client:
+        before, counted = statistics(server), metrics(server)
+        client.segment(picture(62).pixels(), CLICKS)
+    after = triton_statistics(server)
+    for model in ("ois_oneshot", "ois_preprocess", "ois_encoder", "ois_postprocess"):
+        assert after[model] - before[model] == 1, model
+    found = eventually(lambda: metrics(server), lambda now: now.get(name) != counted.get(name))
+    assert found[name] - counted.get(name, 0) == 1
+    assert found["ois_decodes_total"] - counted["ois_decodes_total"] == 1
+    for stored in ("ois_store_misses_total", "ois_store_images"):
+        assert found[stored] == counted[stored]
 
 
 def test_encode_gives_the_encoders_outputs(server: EmbeddedServer, engines: Path) -> None:
     image = picture(61)
-    tensors = {name: request(image)[name] for name in ("IMAGE", "IMAGE_SHAPE")}
+    tensors = {name: message(image).tensors[name] for name in ("IMAGE", "IMAGE_SHAPE")}
     names = ("depth", "depth_min", "depth_max", "position")
     reply = infer(server, Message(tensors, {}, (*names, "SIZE")), model="ois_encode")
     pixels, geometry = preprocess(image, longest=LONGEST, patch=PATCH)
@@ -76,16 +128,32 @@ def test_encode_gives_the_encoders_outputs(server: EmbeddedServer, engines: Path
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "kind"),
+    ("changes", "kind"),
     [
-        ("POINTS", np.full((2, 2, 2), -1, np.float32), InvalidClick),
-        ("POINTS", np.zeros((0, 0, 2), np.float32), InvalidInput),
-        ("IMAGE", np.zeros(0, np.uint8), InvalidInput),
+        ({"POINTS": np.full((2, 2, 2), -1, np.float32)}, InvalidClick),
+        ({"POINTS": np.zeros((0, 0, 2), np.float32)}, InvalidInput),
+        ({"IMAGE": np.zeros(0, np.uint8)}, InvalidInput),
+        ({"HAS_PREVIOUS": np.ones(2, np.bool_)}, InvalidInput),
+        (
+            {"HAS_PREVIOUS": np.ones(2, np.bool_), "COVERAGE": np.zeros((2, 9, 9), np.uint8)},
+            InvalidInput,
+        ),
     ],
+    ids=["click outside", "no clicks", "no image", "no coverage", "another grid"],
 )
-def test_wrong_requests_get_typed_errors(
-    server: EmbeddedServer, name: str, value: np.ndarray, kind: type[Exception]
+def test_wrong_requests_get_typed_errors_and_are_counted(
+    server: EmbeddedServer, changes: Tensors, kind: type[InvalidInput]
 ) -> None:
-    message = Message({**request(picture(60)), name: value}, {}, ("MASKS",))
+    name = f'ois_requests_total{{kind="oneshot",outcome="{kind.code}"}}'
+    good = message(picture(60))
+    before = metrics(server).get(name, 0)
     with pytest.raises(kind):
-        infer(server, message, model="ois_oneshot")
+        infer(server, Message({**good.tensors, **changes}, {}, ("MASKS",)), model="ois_oneshot")
+    assert eventually(lambda: metrics(server).get(name, 0), lambda now: now > before) == before + 1
+
+
+def test_maps_are_refused_and_not_silently_missing(server: EmbeddedServer) -> None:
+    good = message(picture(60))
+    asked = Message(good.tensors, {"ois_want": "depth"}, ("MASKS",))
+    with pytest.raises(InvalidInput, match="got ois_want depth; this model returns masks"):
+        infer(server, asked, model="ois_oneshot")

@@ -63,7 +63,13 @@ def postprocess_inputs(objects: int, width: int, height: int) -> Inputs:
 _PICTURE = {"IMAGE": GOOD["IMAGE"], "IMAGE_SHAPE": zeros("INT32", 0)}
 GOOD_INPUTS: dict[str, Inputs] = {
     "ois_encode": _PICTURE,
-    "ois_oneshot": {**_PICTURE, "POINTS": GOOD["POINTS"], "LABELS": GOOD["LABELS"]},
+    "ois_oneshot": {
+        **_PICTURE,
+        "POINTS": GOOD["POINTS"],
+        "LABELS": GOOD["LABELS"],
+        "COVERAGE": zeros("UINT8", 1, ROWS, COLUMNS),
+        "HAS_PREVIOUS": array("BOOL", [True]),
+    },
     "ois_preprocess": {**_PICTURE, "POINTS": GOOD["POINTS"], "LABELS": GOOD["LABELS"]},
     "ois_postprocess": postprocess_inputs(1, WIDTH, HEIGHT),
     "ois_encoder": {
