@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ois_network.training.losses import (
+    click_loss,
     depth_l1_loss,
     depth_ssi_loss,
     grouping_loss,
@@ -155,3 +156,19 @@ def test_an_image_without_objects_has_no_grouping_loss() -> None:
     alone = grouping_loss(features, torch.cat([nothing, nothing]), PATCH)
     assert alone.tolist() == [0, 0]
     alone.sum().backward()
+
+
+def test_the_click_loss_is_low_where_clicks_are_on_the_right_side() -> None:
+    logits = torch.full((2, 8, 8), -8.0)
+    logits[:, :, :4] = 8.0
+    points = torch.zeros(2, 48, 2)
+    points[:, 0, 0], points[:, 24, 0] = 1.0, 6.0  # a positive and a negative click
+    labels = torch.full((2, 48), -1)
+    labels[:, 0], labels[:, 24] = 1, 0
+    right = click_loss(logits, points, labels)
+    wrong = click_loss(-logits, points, labels)
+    assert right.shape == (2,)
+    assert float(right.max()) < 0.01
+    assert float(wrong.min()) > 7
+    empty = torch.full((2, 48), -1)
+    assert float(click_loss(logits, points, empty).abs().max()) == 0
