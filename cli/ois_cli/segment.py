@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,18 +18,25 @@ from ois_cli.clicking import (
     ObjectClick,
     apply_clicks,
     check_clicks,
+    click_once,
     clicks_by_object,
+    fits_one_request,
     label_image,
     object_box,
 )
 from ois_cli.drawing import pictures
 from ois_cli.drawing.sheet import order_panels, sheet
 from ois_cli.output import print_json, progress, say, warn
+from ois_client.contract.errors import InvalidInput
 from ois_client.contract.files import write_files
-from ois_client.contract.images import load_image
+from ois_client.contract.geometry import Geometry
+from ois_client.contract.images import Picture, load_image
 from ois_client.contract.transport import ModelInfo
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
+from ois_client.transports.address import is_server
+
+_BACKEND, _DEVICE, _PRECISION = "onnxruntime", "cpu", "fp32"
 
 UNTRAINED = (
     "these engines have random weights (manifest: trained = false): timings are real, masks are "
@@ -61,9 +69,14 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """The results of all clicks. runs: one per repetition; they differ only in timings."""
+    """The results of all clicks. runs: one per repetition; they differ only in timings.
 
-    session: Session
+    session: None if one request without a session was enough.
+    """
+
+    picture: Picture
+    geometry: Geometry
+    session: Session | None
     clicks: tuple[ObjectClick, ...]
     runs: tuple[tuple[ClickResult, ...], ...]
 
@@ -77,7 +90,12 @@ class Segmentation:
         return self.runs[0][-1].depth
 
     def timings_ms(self) -> dict[str, dict[str, float]]:
-        """Return `encode`, in ms per stage, and `click`, the median over all clicks per stage."""
+        """Return `encode`, in ms per stage, and `click`, the median over all clicks per stage.
+
+        Of one request without a session, return `request`, in ms per stage.
+        """
+        if self.session is None:
+            return {"request": dict(self.runs[0][0].timings_ms)}
         encode = self.session.last_encode
         stages: dict[str, list[float]] = {}
         for result in (result for run in self.runs for result in run):
@@ -122,10 +140,20 @@ def segment(
         typer.Option(help="Picture of the order maps; bright is at the depth of the clicks."),
     ] = None,
     as_json: options.AsJson = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="A server instead of engines in this process: [b]grpc://host:8001[/b] or "
+            "[b]http://host:8000[/b]. With one click per object it answers in one request and "
+            "keeps nothing.",
+            show_default=False,
+        ),
+    ] = None,
+    token: options.Token = None,
     engines: options.Engines = None,
-    backend: options.Backend = "onnxruntime",
-    device: options.Device = "cpu",
-    precision: options.Precision = "fp32",
+    backend: options.Backend = _BACKEND,
+    device: options.Device = _DEVICE,
+    precision: options.Precision = _PRECISION,
     threads: options.Threads = None,
     features: options.Features = None,
     repeat: Annotated[
@@ -137,24 +165,31 @@ def segment(
     Each click refines the mask of the clicks before it, as in an annotation tool.
 
     Example: [b]ois segment photo.jpg -p 245,150 -p 60,200,- --out mask.png --overlay seen.jpg[/b]
+    With a server: [b]ois segment photo.jpg -p 245,150 --url grpc://host:8001 --out mask.png[/b]
     """
     outputs = Outputs(out, overlay, depth, order)
     outputs.check(image)
     clicks = tuple(ObjectClick.parse(text) for text in point)
     picture = load_image(image)
     check_clicks(clicks, picture)
-    with open_client(engines, backend, device, threads, precision, features) as client:
+    if url is None:
+        opened = open_engines(engines, backend, device, threads, precision, features)
+    else:
+        given = {
+            "--engines": engines is not None,
+            "--backend": backend != _BACKEND,
+            "--device": device != _DEVICE,
+            "--precision": precision != _PRECISION,
+            "--threads": threads is not None,
+            "--features": features is not None,
+        }
+        opened = open_server(url, token, [name for name, chosen in given.items() if chosen])
+    with opened as client:
         if not client.info.trained:
             warn(UNTRAINED)
-        with progress("encoding the image"):
-            session = client.open(image)
-        with progress("clicking"):
-            want_depth = depth is not None or order is not None
-            runs = tuple(
-                tuple(apply_clicks(session, clicks, want_depth=want_depth and run == 0))
-                for run in range(repeat)
-            )
-        result = Segmentation(session, clicks, runs)
+        want_depth = depth is not None or order is not None
+        stateless = url is not None and repeat == 1 and not want_depth
+        result = make_masks(client, picture, clicks, repeat, want_depth, stateless=stateless)
         with progress("writing"):
             write_files(render(result, outputs))
         if as_json:
@@ -163,7 +198,58 @@ def segment(
             _print_report(report(result, outputs, client.info))
 
 
-def open_client(
+def make_masks(
+    client: Client,
+    picture: Picture,
+    clicks: tuple[ObjectClick, ...],
+    repeat: int,
+    want_depth: bool,
+    *,
+    stateless: bool,
+) -> Segmentation:
+    """Apply the clicks `repeat` times.
+
+    stateless: if one request gives the same masks, send it instead of opening a session, so that
+    the server does not keep features that nobody asks for again.
+    """
+    if stateless and fits_one_request(list(clicks_by_object(clicks).values())):
+        with progress("segmenting"):
+            runs = (tuple(click_once(client, picture, clicks)),)
+        info = client.info
+        geometry = Geometry.fit(
+            picture.width, picture.height, longest=info.longest, patch=info.patch
+        )
+        return Segmentation(picture, geometry, None, clicks, runs)
+    with progress("encoding the image"):
+        session = client.open(picture.data)
+    with progress("clicking"):
+        runs = tuple(
+            tuple(apply_clicks(session, clicks, want_depth=want_depth and run == 0))
+            for run in range(repeat)
+        )
+    return Segmentation(picture, session.geometry, session, clicks, runs)
+
+
+def open_server(url: str, token: str | None, local_options: Sequence[str]) -> Client:
+    """Connect to a server.
+
+    local_options: the given options that only apply to engines in this process. Raises
+    `InvalidInput` if there are any or `url` is not a server's address, and what `Client` raises.
+    """
+    if not is_server(url):
+        raise InvalidInput(
+            f"got --url {url}; expected a server's address, for example grpc://host:8001"
+        )
+    if local_options:
+        raise InvalidInput(
+            f"got {', '.join(local_options)} with --url; expected one of them, because the server "
+            "has its own engines"
+        )
+    with progress("connecting"):
+        return Client(url, **({} if token is None else {"token": token}))
+
+
+def open_engines(
     engines: Path | None,
     backend: str,
     device: str,
@@ -198,15 +284,13 @@ def render(result: Segmentation, outputs: Outputs) -> dict[Path, bytes]:
         shown[outputs.mask] = pictures.mask_bytes(labels, outputs.mask, several=len(masks) > 1)
     if outputs.overlay is not None:
         clicks = [one.click for one in result.clicks]
-        picture = pictures.overlay(result.session.picture.pixels(), labels, clicks)
+        picture = pictures.overlay(result.picture.pixels(), labels, clicks)
         shown[outputs.overlay] = pictures.picture_bytes(picture, outputs.overlay)
     if outputs.depth is not None and result.depth is not None:
         picture = pictures.depth_picture(result.depth, size)
         shown[outputs.depth] = pictures.picture_bytes(picture, outputs.depth)
     if outputs.order is not None and result.depth is not None:
-        panels = order_panels(
-            result.depth, clicks_by_object(result.clicks), result.session.geometry
-        )
+        panels = order_panels(result.depth, clicks_by_object(result.clicks), result.geometry)
         picture = sheet(panels, columns=min(4, len(panels)), panel_width=_ORDER_PANEL_WIDTH)
         shown[outputs.order] = pictures.picture_bytes(picture, outputs.order)
     return shown
@@ -214,7 +298,7 @@ def render(result: Segmentation, outputs: Outputs) -> dict[Path, bytes]:
 
 def report(result: Segmentation, outputs: Outputs, model: ModelInfo) -> dict[str, Any]:
     """Return the document that `--json` prints."""
-    picture = result.session.picture
+    picture = result.picture
     return {
         "image": {"width": picture.width, "height": picture.height, "digest": picture.digest},
         "model": {

@@ -12,6 +12,7 @@ from PIL import Image
 from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.main import main
 from support.tiny_engines import write_engines
+from support.wire_server import WireServer
 
 WIDTH, HEIGHT = 112, 56  # network 56x28: one network pixel is two image pixels
 
@@ -68,6 +69,43 @@ def test_clicks_are_applied_one_after_another(
     alone = disk(40, 28, 10).sum()
     assert areas[0] == pytest.approx(disk(40, 28, 12).sum(), rel=0.03)
     assert areas[1] > 1.1 * alone
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_server_gets_one_request_if_each_object_has_one_click(
+    image: Path, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    argv = ["segment", str(image), "--json", "--token", "s3cret", "--out", str(image) + ".mask.png"]
+    with WireServer() as server:
+        server.token = "s3cret"
+        argv += ["--url", server.urls[protocol]]
+        assert main([*argv, "--point", "40,28", "--point", "2:80,28"]) == 0
+        _description, call = server.calls
+        assert (call.objects, call.picture is not None) == (2, True)
+        report = json.loads(capsys.readouterr().out)
+        assert report["timings_ms"]["request"]["total"] > 0
+        assert [entry["area_px"] > 0 for entry in report["objects"]] == [True, True]
+        assert read(Path(report["files"]["mask"]))[28, 80] == 2
+
+        server.calls.clear()
+        assert main([*argv, "--point", "40,28", "--point", "80,28"]) == 0
+        kinds = [(call.objects, call.picture is not None) for call in server.calls]
+        assert kinds == [(0, False), (0, True), (1, False), (1, False)]  # a session
+        assert set(json.loads(capsys.readouterr().out)["timings_ms"]) == {"encode", "click"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--url", "local:"], "expected a server's address"),
+        (["--url", "grpc://127.0.0.1:1", "--threads", "2"], "got --threads with --url"),
+    ],
+)
+def test_a_server_has_its_own_engines(
+    image: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["segment", str(image), "--point", "40,28", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_several_objects_share_a_label_image(

@@ -23,20 +23,18 @@ from ois_cli.batch import (
     error_of_item,
     say_failures,
 )
-from ois_cli.clicking import object_box
+from ois_cli.clicking import OBJECTS_AT_ONCE, fits_one_request, object_box
 from ois_cli.output import print_json, progress, warn
 from ois_cli.segment import UNTRAINED
 from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.contract.files import write_files
+from ois_client.contract.images import load_image
 from ois_client.contract.masks import coco_of_mask
 from ois_client.sessions.client import Client
 from ois_client.sessions.session import Session
 from ois_client.transports.address import is_server
 
 _FORMATS = {".json": "JSON"}
-
-#: Objects per request; servers accept up to 32.
-_OBJECTS_AT_ONCE = 16
 
 
 HELP = """Make the masks of many clicks on many images and write them as COCO JSON.
@@ -102,7 +100,8 @@ def annotate(
         if not client.info.trained:
             warn(UNTRAINED)
         with Journal(journal_file, client.info, overwrite=overwrite) as journal:
-            failures = [*given.failures, *_work(given, client, journal)]
+            found = _work(given, client, journal, stateless=is_server(url))
+            failures = [*given.failures, *found]
             failures.sort(key=lambda failure: failure.item["line"])
             finished = _finished_lines(given, journal)
             result = document(given, finished, client.info, journal.engines)
@@ -149,8 +148,12 @@ def open_client(url: str, token: str | None, features: Path | None) -> Client:
         return Client(url, **chosen)
 
 
-def _work(given: Input, client: Client, journal: Journal) -> list[Failure]:
-    """Finish the lines that the journal does not have. Returns the lines that failed."""
+def _work(given: Input, client: Client, journal: Journal, *, stateless: bool) -> list[Failure]:
+    """Finish the lines that the journal does not have. Returns the lines that failed.
+
+    stateless: an image that needs one answer only is sent in one request, so that the server does
+    not keep features that nobody asks for again.
+    """
     groups = [
         (image, todo)
         for image, lines in given.by_image().items()
@@ -162,6 +165,9 @@ def _work(given: Input, client: Client, journal: Journal) -> list[Failure]:
     with counted("annotating", count, resume) as counter:
         for image, todo in groups:
             stamp = file_stamp(image) or (0, 0)
+            if stateless and len(todo) == 1 and _fits_one_request(todo[0]):
+                _finish_alone(todo[0], client, stamp, journal, failures, counter)
+                continue
             try:
                 session = client.open(image)
             except Exception as error:
@@ -188,14 +194,40 @@ def _finish(
                 click.check(picture.width, picture.height)
         found = tuple(
             one
-            for start in range(0, len(line.targets), _OBJECTS_AT_ONCE)
-            for one in masks_of(session, line.targets[start : start + _OBJECTS_AT_ONCE])
+            for start in range(0, len(line.targets), OBJECTS_AT_ONCE)
+            for one in masks_of(session, line.targets[start : start + OBJECTS_AT_ONCE])
         )
     except Exception as error:
         failures.append(line.failure(error_of_item(error)))
         counter.add(failed=1)
         return
     sides = picture.width, picture.height
+    journal.add(FinishedLine(line.key, stamp, *sides, picture.digest, found))
+    counter.add()
+
+
+def _fits_one_request(line: Line) -> bool:
+    return fits_one_request([target.clicks for target in line.targets])
+
+
+def _finish_alone(
+    line: Line,
+    client: Client,
+    stamp: tuple[int, int],
+    journal: Journal,
+    failures: list[Failure],
+    counter: Counter,
+) -> None:
+    """`_finish` in one request without a session."""
+    try:
+        picture = load_image(line.image)
+        reply = client.segment(picture.data, [target.clicks for target in line.targets])
+    except Exception as error:
+        failures.append(line.failure(error_of_item(error)))
+        counter.add(failed=1)
+        return
+    sides = picture.width, picture.height
+    found = tuple(map(_record, reply.masks))
     journal.add(FinishedLine(line.key, stamp, *sides, picture.digest, found))
     counter.add()
 

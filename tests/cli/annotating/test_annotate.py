@@ -170,6 +170,20 @@ def test_a_server_can_be_used(protocol: str) -> None:
     assert document()["info"]["ois"]["network"] == "disks"
 
 
+def test_an_image_that_needs_one_answer_is_one_request_to_a_server() -> None:
+    alone = {"image": "a.png", "objects": [{"points": [[20, 20]]}, {"points": [[60, 40]]}]}
+    outside = {"image": "b.png", "points": [[WIDTH, 1]]}
+    write([alone, outside])
+    with WireServer() as server:
+        assert annotate("--url", server.urls["grpc"]) == 3  # the click outside is listed
+        asked = [(call.objects, call.picture is not None) for call in server.calls]
+    assert asked == [(0, False), (2, True)]  # the description, and all of a.png
+    found = load()
+    assert [found.annToMask(found.anns[number]).any() for number in (1, 2)] == [True, True]
+    (error,) = map(json.loads, Path("out.json.errors.jsonl").read_text().splitlines())
+    assert (error["image"], error["code"]) == ("b.png", "INVALID_CLICK")
+
+
 def test_features_on_disk_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     write(LINES)
     assert annotate() == 0
