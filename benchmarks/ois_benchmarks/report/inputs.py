@@ -173,7 +173,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
 
 
 #: Results that have their own table and are not part of the report.
-_ELSEWHERE = ("ablation", "cold-start", "switched-off")
+_ELSEWHERE = ("ablation", "cold-start", "serving-paths", "switched-off")
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "spc": _latency,

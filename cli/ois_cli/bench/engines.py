@@ -1,4 +1,4 @@
-"""`ois bench engines`, `overhead`, `cold-start` and `prepare`: OIS's own engines and server."""
+"""`ois bench engines`, `overhead`, `paths`, `cold-start`, `prepare`: our own engines and server."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ois_client.contract.errors import InvalidInput
 def register(parent: typer.Typer) -> None:
     parent.command()(engines)
     parent.command()(overhead)
+    parent.command()(paths)
     parent.command("cold-start")(cold_start)
     parent.command()(prepare)
 
@@ -98,6 +99,35 @@ def overhead(
 
     folder = engines or default_engine_folder()
     result = run(folder, clicks=clicks, in_a_row=in_a_row, say=say)
+    write_result(output, result)
+    text = "\n".join(table.markdown() for table in tables_of(result))
+    print_result(result, text, output, as_json=as_json)
+
+
+def paths(
+    engines: Engines = None,
+    clicks: Annotated[int, typer.Option(help="Clicks on an open image by each path.")] = 100,
+    images: Annotated[int, typer.Option(help="New images answered by each path.")] = 30,
+    in_a_row: Annotated[
+        int, typer.Option("--in-a-row", help="Clicks before the next path's turn.")
+    ] = 5,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The result, as JSON.")] = RESULTS
+    / "serving-paths-cpu.json",
+    as_json: AsJson = False,
+) -> None:
+    r"""Compare the ways in which a server answers: time per click and per image, and memory.
+
+    Features kept by ois_segment, with its own decoder and with Triton's, and the stateless ensemble
+    ois_oneshot. Needs [b]pip install 'ois-deploy\[serve]'[/b]. Takes about two minutes.
+    Example: [b]ois bench paths --engines engines/ois-tiny-cpu[/b]
+    """
+    check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
+    from ois_benchmarks.latency.paths import run, tables_of
+    from ois_benchmarks.results import write_result
+    from ois_runtime.engines.local import default_engine_folder
+
+    folder = engines or default_engine_folder()
+    result = run(folder, clicks=clicks, images=images, in_a_row=in_a_row, say=say)
     write_result(output, result)
     text = "\n".join(table.markdown() for table in tables_of(result))
     print_result(result, text, output, as_json=as_json)
