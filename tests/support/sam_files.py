@@ -49,7 +49,12 @@ def _decoder(predicted_iou: float) -> onnx.ModelProto:
         "shape": np.array([1, 1, 1, 1, 2], np.int64),
         "last": np.array([-1], np.int64),
         "iou": np.array([[predicted_iou]], np.float32),
-        "nothing": np.zeros((1, 1, 1, 1), np.float32),
+        "side": np.array(SIDE, np.float32),
+        "half": np.array(0.5, np.float32),
+        "square": np.array([1, 1, SIDE, SIDE], np.int64),
+        "both": np.array([1, 1], np.int64),
+        "start": np.array([0, 0], np.int64),
+        "rows_columns": np.array([2, 3], np.int64),
     }
     nodes = [
         helper.make_node("Slice", ["point_coords", "first", "one", "axis"], ["point"]),
@@ -58,7 +63,17 @@ def _decoder(predicted_iou: float) -> onnx.ModelProto:
         helper.make_node("ReduceL2", ["apart", "last"], ["distance"], keepdims=0),
         helper.make_node("Sub", ["radius", "distance"], ["low_res_masks"]),
         helper.make_node("Identity", ["iou"], ["iou_predictions"]),
-        helper.make_node("Identity", ["nothing"], ["masks"]),
+        # Enlarged as by SAM's export: to the network's size, without the padding, to the image's.
+        helper.make_node("Resize", ["low_res_masks", "", "", "square"], ["padded"], mode="linear"),
+        helper.make_node("ReduceMax", ["orig_im_size"], ["longest"], keepdims=0),
+        helper.make_node("Div", ["side", "longest"], ["scale"]),
+        helper.make_node("Mul", ["orig_im_size", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "half"], ["raised"]),
+        helper.make_node("Cast", ["raised"], ["ends"], to=TensorProto.INT64),
+        helper.make_node("Slice", ["padded", "start", "ends", "rows_columns"], ["cropped"]),
+        helper.make_node("Cast", ["orig_im_size"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Concat", ["both", "size"], ["sizes"], axis=0),
+        helper.make_node("Resize", ["cropped", "", "", "sizes"], ["masks"], mode="linear"),
     ]
     inputs = {
         "image_embeddings": [1, 3, 1, 1],
@@ -73,7 +88,7 @@ def _decoder(predicted_iou: float) -> onnx.ModelProto:
         "decoder",
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
         [
-            helper.make_tensor_value_info("masks", TensorProto.FLOAT, [1, 1, 1, 1]),
+            helper.make_tensor_value_info("masks", TensorProto.FLOAT, [1, 1, "h", "w"]),
             helper.make_tensor_value_info("iou_predictions", TensorProto.FLOAT, [1, 1]),
             helper.make_tensor_value_info("low_res_masks", TensorProto.FLOAT, [1, 1, LOW, LOW]),
         ],

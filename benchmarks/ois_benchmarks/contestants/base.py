@@ -35,9 +35,9 @@ class Place:
     """Where a contestant runs, and the files it may use.
 
     threads: CPU threads. scratch: folder for temporary files. device: "cpu" or "cuda". checkout:
-    the user's clone of the peer's code, or None. weights: the peer's weights file; None for random
-    weights. engines: folder with OIS's `CHECKPOINT` and, if the contestant needs them, its exported
-    engines. plans: folder that `ois build` wrote.
+    the user's clone of the peer's code, or None. weights: the peer's weights, a file or a folder;
+    None for random weights. engines: folder with OIS's `CHECKPOINT` and, if the contestant needs
+    them, its exported engines. plans: folder that `ois build` wrote.
     """
 
     threads: int

@@ -23,7 +23,7 @@ PEER = "peer:"
 class PeerClient:
     """The part of `Client` that the quality benchmark needs: `info`, `open` and `close`.
 
-    The weights count as trained if a file is given. Preprocessing is the peer's own.
+    The weights count as trained unless they are random. Preprocessing is the peer's own.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PeerClient:
             patch=1,
             preprocess_version=PREPROCESS_VERSION,
             model_sha256=who.sha256,
-            trained=weights is not None,
+            trained=who.weights != "random",
             engine=who.engine,
         )
 

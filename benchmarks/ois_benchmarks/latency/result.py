@@ -96,7 +96,7 @@ class Identity:
     label: for tables and charts. family: "ois" or the peer's network, for colours.
     engine: library, version and precision. precision: "fp32", "bf16" or "fp16".
     source: where the code comes from, with its version or commit.
-    weights: "random", or the name of their file.
+    weights: "random", the name of their file, or "none" for a method without weights.
     sha256: of that file, or of the engines; "" if there is none.
     input_size: (width, height) in pixels that the network computes on, padding included.
     warnings: what readers of the row must know.

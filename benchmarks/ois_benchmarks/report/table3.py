@@ -152,7 +152,7 @@ def _measured(by_benchmark: Mapping[Benchmark, LatencyRow], paper: PaperRow | No
     if failed is not None:
         name += f": not measured, {failed}" if not figures else f" ({failed})"
     weights = next((row.identity.weights for row in rows if row.identity), "")
-    if weights not in ("", "random"):
+    if weights not in ("", "random", "none"):
         name += f", weights {weights}"
     cells = [
         name,

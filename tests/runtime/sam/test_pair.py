@@ -52,6 +52,17 @@ def test_a_mask_lies_around_its_click(pair: SamPair, width: int, height: int) ->
     np.testing.assert_allclose(centre, [x + 0.5, y + 0.5], atol=0.5)
 
 
+@pytest.mark.parametrize(("width", "height"), [(128, 128), (200, 100), (90, 161)])
+def test_the_decoder_enlarges_its_mask_itself(pair: SamPair, width: int, height: int) -> None:
+    embedding = pair.encode(photograph(width, height))
+    click = Click(0.6 * width, 0.4 * height)
+    mask, low_res = pair.mask(embedding, [click])
+    expected = disk(click.x, click.y, width, height)
+    assert mask.shape == (height, width)
+    assert (mask & expected).sum() > 0.97 * (mask | expected).sum()
+    np.testing.assert_array_equal(low_res, pair.decode(embedding, [click]).low_res)
+
+
 def test_the_second_round_takes_the_mask_of_the_first(pair: SamPair) -> None:
     embedding = pair.encode(photograph(100, 80))
     first = pair.decode(embedding, [Click(50, 40)])
