@@ -1,8 +1,7 @@
 """Converts CVAT's interactor requests to clicks, and masks to CVAT's replies. No I/O.
 
 The formats are those of the handlers in `serverless/` of CVAT's repository, and of the type
-`InteractorResults` of its page: `{mask: number[][], points?: [x, y][], bounds?: [left, top, right,
-bottom]}`.
+`InteractorResults` of its page: `{mask: number[][], points?: [x, y][]}`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client import Click, InvalidClick, InvalidImage, InvalidInput
-from ois_client.formats.cvat import box_of_mask
+from ois_client.sessions.replay import in_order
 
 Point = tuple[float, float]
 
@@ -61,36 +60,26 @@ def clicks_in_order(
 ) -> list[Click]:
     """Return all points as clicks of a `width` x `height` image, in the order of clicking.
 
-    A request lists positive and negative points separately, without their order. As long as the
-    points begin with the clicks of the image's last request (`before`), their order is kept. Of
-    the other points, the positive ones come first. Raises `InvalidClick` if a point is outside
+    before: see `ois_client.sessions.replay.in_order`. Raises `InvalidClick` if a point is outside
     the image.
     """
     positive = [Click.on_canvas(x, y, True, width=width, height=height) for x, y in points.positive]
     negative = [
         Click.on_canvas(x, y, False, width=width, height=height) for x, y in points.negative
     ]
-    ordered: list[Click] = []
-    for click in before:
-        waiting = positive if click.positive else negative
-        if not waiting or waiting[0] != click:
-            break
-        ordered.append(waiting.pop(0))
-    return ordered + positive + negative
+    return in_order(positive, negative, before)
 
 
 def reply_of_mask(mask: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return CVAT's reply: the part of the mask inside the object's box, and the box.
+    """Return CVAT's reply: the mask of the whole image that was sent.
 
-    mask: (H, W), 1 = object. For an object of 1000x1000 pixels in a 24-megapixel image the reply
-    is 2 MB of JSON instead of 48 MB. CVAT's page traces the outline itself. Only the reply of an
-    empty mask has `points`, so that the page does not look for an outline.
+    mask: (H, W), 1 = object. There are no `bounds`: CVAT's newer pages ignore them and would draw
+    a mask of the object's box at the image's corner. When the annotator has chosen a region of
+    interest, the image is that region, and CVAT's server moves a mask of its size to its place.
+    CVAT's page traces the outline itself. Only the reply of an empty mask has `points`, so that
+    the page does not look for an outline.
     """
-    left, top, right, bottom = box_of_mask(mask)
-    reply: dict[str, Any] = {
-        "mask": mask[top : bottom + 1, left : right + 1].tolist(),
-        "bounds": [left, top, right, bottom],
-    }
+    reply: dict[str, Any] = {"mask": mask.tolist()}
     return reply if mask.any() else {**reply, "points": []}
 
 

@@ -37,6 +37,8 @@ def handler(context: Any, event: Any) -> Any:
         status, reply = 400 if isinstance(error, InvalidInput) else 503, {"error": str(error)}
         # CVAT's page shows only the status; the message is in the function's log.
         context.logger.warn(f"{error.code}: {error}")
+    # No spaces: the mask has a number for every pixel.
+    body = json.dumps(reply, separators=(",", ":"))
     return context.Response(
-        body=json.dumps(reply), headers={}, content_type="application/json", status_code=status
+        body=body, headers={}, content_type="application/json", status_code=status
     )

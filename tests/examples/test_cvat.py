@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,15 @@ def test_the_documented_replies_are_written() -> None:
     assert json.loads(json.dumps(reply_of_mask(MASK))) == GOLDEN["reply"]
 
 
-def test_cvat_places_the_box_on_the_object() -> None:
-    """Decodes like `runInteractionRequest` of cvat-ui: runs of the flat mask, then the bounds."""
+@pytest.mark.parametrize("page", ["with bounds", "without bounds"])
+def test_old_and_new_pages_draw_the_mask_on_the_object(page: str) -> None:
+    """Old pages put a mask at its `bounds`; without any, and in new pages, it is the image's."""
     reply = reply_of_mask(MASK)
-    flat = np.array(reply["mask"]).ravel()
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff([*([0, 0] if flat[0] else [0]), *changes, flat.size]).tolist()
-    mask = cvat_masks.decode_mask([*runs, *reply["bounds"]], image_width=8, image_height=4)
-    np.testing.assert_array_equal(mask, MASK)
+    left, top = reply.get("bounds", (0, 0))[:2] if page == "with bounds" else (0, 0)
+    drawn = np.zeros_like(MASK)
+    rows = np.array(reply["mask"])
+    drawn[top : top + rows.shape[0], left : left + rows.shape[1]] = rows
+    np.testing.assert_array_equal(drawn, MASK)
 
 
 RIGHT = {"image": "aW1n", "pos_points": [[1, 2]], "neg_points": []}
@@ -211,9 +213,8 @@ class Worker:
 
 
 def mask_of_reply(reply: dict[str, Any]) -> np.ndarray:
-    left, top, right, bottom = reply["bounds"]
-    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    mask[top : bottom + 1, left : right + 1] = reply["mask"]
+    mask = np.array(reply["mask"], dtype=np.uint8)
+    assert mask.shape == (HEIGHT, WIDTH)
     return mask
 
 
@@ -238,7 +239,9 @@ def test_clicks_are_masks_and_the_image_is_encoded_once(transport: LocalTranspor
 
 def test_an_empty_mask_has_an_empty_reply(transport: LocalTransport) -> None:
     removed = [Click(60, 45), *(Click(5, 5 + n, False) for n in range(6))]
-    assert Worker(transport).ask(*removed) == (200, GOLDEN["reply_of_an_empty_mask"])
+    status, reply = Worker(transport).ask(*removed)
+    assert (status, reply["points"]) == (200, [])
+    assert not mask_of_reply(reply).any()
 
 
 @pytest.mark.parametrize(
@@ -334,6 +337,21 @@ def test_the_agent_returns_cvat_s_shapes(transport: LocalTransport) -> None:
     assert transport.stats().misses == encoded
     nothing = [Click(60, 45), *(Click(5, 5 + n, False) for n in range(6))]
     assert function.detect(Context(), picture, Prompts(nothing)) == []
+
+
+def test_wrong_clicks_reach_the_annotator_in_words(transport: LocalTransport) -> None:
+    """CVAT's agent passes on the text of a `BadFunctionError`, and of no error of ours."""
+    function = agent.OISInteraction(Client(transport))
+    picture = function.preprocess_image(Context(), Image.fromarray(PIXELS))
+    for clicks, message in (
+        ([Click(200, 45)], "on the canvas of a 120x90 image"),
+        ([Click(n, 45) for n in range(25)], "25 positive clicks"),
+    ):
+        with pytest.raises(auto_annotation.BadFunctionError, match=message) as caught:
+            function.detect(Context(), picture, Prompts(clicks))
+        # It crosses from the worker's process to the agent's.
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert len(function.detect(Context(), picture, Prompts(CLICKS[:1]))) == 1
 
 
 def test_cvat_cli_creates_the_function_from_its_parameters(engines: Path) -> None:

@@ -36,6 +36,24 @@ def replay(session: Session, clicks: Sequence[Click], obj: int | None = None) ->
     return session.mask(obj)
 
 
+def in_order(
+    positive: Sequence[Click], negative: Sequence[Click], before: Sequence[Click]
+) -> list[Click]:
+    """Join the two lists of clicks of a tool that sends them without their order.
+
+    before: the clicks of the image's last request. As long as the lists begin with them, their
+    order is kept. Of the other clicks, the positive ones come first.
+    """
+    waiting = {True: list(positive), False: list(negative)}
+    ordered: list[Click] = []
+    for click in before:
+        same = waiting[click.positive]
+        if not same or same[0] != click:
+            break
+        ordered.append(same.pop(0))
+    return ordered + waiting[True] + waiting[False]
+
+
 @dataclass(slots=True)
 class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
