@@ -22,7 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from label_studio_format import prediction_of_mask, read_controls, read_prompt
+from label_studio_format import (
+    no_prediction,
+    prediction_of_mask,
+    read_controls,
+    read_prompt,
+    saved_signs,
+)
 from ois_client import (
     AccessDenied,
     Client,
@@ -65,19 +71,26 @@ class Backend:
         return f"{info.network}-{info.model_sha256[:12]}"
 
     def predict(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer a `/predict` request; without clicks the reply is empty.
+        """Answer a `/predict` request; without clicks, with one empty prediction per task.
 
         Raises `OISError` if the request is invalid or a server does not answer.
         """
         params = request.get("params")
         context = params.get("context") if isinstance(params, dict) else None
+        tasks = request.get("tasks")
+        nothing = {
+            "results": [no_prediction(self.model_version)]
+            * max(1, len(tasks) if isinstance(tasks, list) else 1)
+        }
         if not context:
-            return {"results": []}
+            return nothing
         controls = read_controls(request.get("label_config"))
-        prompt = read_prompt(context, controls)
-        if prompt is None:
-            return {"results": []}
         task = _task(request)
+        prompt = read_prompt(context, controls, saved_signs(task))
+        if prompt is None:
+            return nothing
+        for reason in prompt.left_out:
+            log.warning("/predict: left out a region: %s", reason)
         image = task["data"].get(controls.value)
         with self._recent.session(
             str(image), lambda: self._images.fetch(image, task.get("id"))

@@ -46,12 +46,14 @@ class Prompt:
     """All clicks on one object so far.
 
     width, height: of the image in pixels, after EXIF orientation, as the browser shows it.
+    left_out: why regions of the request are not among the clicks, a sentence each.
     """
 
     clicks: tuple[Click, ...]
     label: str
     width: int
     height: int
+    left_out: tuple[str, ...] = ()
 
 
 def read_controls(label_config: object) -> Controls:
@@ -78,11 +80,17 @@ def read_controls(label_config: object) -> Controls:
     )
 
 
-def read_prompt(context: object, controls: Controls) -> Prompt | None:
+def read_prompt(
+    context: object, controls: Controls, signs: Mapping[str, bool] | None = None
+) -> Prompt | None:
     """Return all clicks in the `context` of a `/predict` request; None if there are none.
 
-    Raises `InvalidInput` or `InvalidClick` if the request contains boxes, labels that the control
-    does not have or a rotated image, or does not have the documented format.
+    signs: what `saved_signs` returns, for key points that have lost their sign.
+
+    Regions that are no clicks, that lie on a rotated or another image or that do not have the
+    documented format are left out, so that one of them does not cost the mask of all others.
+    Raises `InvalidInput` or `InvalidClick` for the last of them if no click is left, and if the
+    control does not have the clicks' label.
     """
     if not context:
         return None
@@ -91,17 +99,55 @@ def read_prompt(context: object, controls: Controls) -> Prompt | None:
     regions = context.get("result")
     if not regions:
         return None
-    if not isinstance(regions, list) or not all(isinstance(one, Mapping) for one in regions):
+    if not isinstance(regions, list):
         raise InvalidInput("got a context whose result is not a list of regions; expected a list")
-    width, height = _size(regions[0])
-    clicks = tuple(_click(region, width, height) for region in regions)
-    label = _label(regions[-1])
+    clicks: list[Click] = []
+    left_out: list[InvalidInput] = []
+    size, label = None, ""
+    for region in regions:
+        try:
+            click, its_size, its_label = _click(region, signs or {})
+            if size not in (None, its_size):
+                raise InvalidInput(
+                    "got key points of images of different sizes; expected points of one image"
+                )
+        except InvalidInput as error:
+            left_out.append(error)
+        else:
+            size, label = its_size, its_label
+            clicks.append(click)
+    if size is None:
+        raise left_out[-1]
     if controls.labels and label not in controls.labels:
         raise InvalidInput(
             f"got key points labelled {label!r}; expected a label of <{controls.from_name}>: "
             f"{', '.join(controls.labels)}. Give both controls the same labels"
         )
-    return Prompt(clicks, label, width, height)
+    return Prompt(tuple(clicks), label, *size, tuple(str(error) for error in left_out))
+
+
+def saved_signs(task: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the signs of the task's saved key points by their id: True adds to the mask.
+
+    The page sends no sign of a key point that it has loaded from a draft, but the draft has it.
+    """
+    signs: dict[str, bool] = {}
+    for kind in ("annotations", "drafts"):
+        saved = task.get(kind)
+        for one in saved if isinstance(saved, list) else []:
+            regions = one.get("result") if isinstance(one, Mapping) else None
+            for region in regions if isinstance(regions, list) else []:
+                if isinstance(region, Mapping) and isinstance(region.get("is_positive"), bool):
+                    signs[str(region.get("id"))] = region["is_positive"]
+    return signs
+
+
+def no_prediction(model_version: str) -> dict[str, Any]:
+    """Return the entry of `results` for a task without clicks.
+
+    Label Studio logs an error for every task for which it gets no entry.
+    """
+    return {"result": [], "model_version": model_version}
 
 
 def prediction_of_mask(
@@ -153,8 +199,12 @@ def _size(region: Mapping[str, Any]) -> tuple[int, int]:
     return width, height  # type: ignore[return-value]
 
 
-def _click(region: Mapping[str, Any], width: int, height: int) -> Click:
-    """Convert one region, whose x and y are in percent of the image."""
+def _click(region: object, signs: Mapping[str, bool]) -> tuple[Click, tuple[int, int], str]:
+    """Return the click of one region, whose x and y are in percent of the image, the size of the
+    image and the label."""
+    if not isinstance(region, Mapping):
+        raise InvalidInput(f"got a region of type {type(region).__name__}; expected an object")
+    width, height = _size(region)
     kind, value = region.get("type"), region.get("value")
     if kind != KEY_POINTS or not isinstance(value, Mapping):
         raise InvalidInput(
@@ -166,23 +216,29 @@ def _click(region: Mapping[str, Any], width: int, height: int) -> Click:
             f"got an image rotated by {region['image_rotation']} degrees; expected none. Rotate it "
             "back before you click"
         )
-    if _size(region) != (width, height):
-        raise InvalidInput(
-            "got key points of images of different sizes; expected points of one image"
-        )
-    positive = region.get("is_positive", value.get("positive"))
-    if not isinstance(positive, bool | int):
-        raise InvalidInput("got a key point without a sign; expected is_positive true or false")
+    label = _label(value)
+    # Without any sign the label decides: a point with the object's label is on the object.
+    positive = next(
+        (
+            bool(sign)
+            for sign in (
+                region.get("is_positive"),
+                value.get("positive"),
+                signs.get(str(region.get("id"))),
+            )
+            if isinstance(sign, bool | int)
+        ),
+        True,
+    )
     x, y = value.get("x"), value.get("y")
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         raise InvalidClick(f"got a key point at x {x!r}, y {y!r}; expected percent of the image")
-    return Click.on_canvas(
-        x * width / 100, y * height / 100, bool(positive), width=width, height=height
-    )
+    click = Click.on_canvas(x * width / 100, y * height / 100, positive, width=width, height=height)
+    return click, (width, height), label
 
 
-def _label(region: Mapping[str, Any]) -> str:
-    labels: Sequence[Any] | None = region["value"].get(KEY_POINTS)
+def _label(value: Mapping[str, Any]) -> str:
+    labels: Sequence[Any] | None = value.get(KEY_POINTS)
     if not isinstance(labels, list) or not labels or not isinstance(labels[0], str):
         raise InvalidInput(
             f"got a key point with the labels {labels!r}; expected one. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -19,7 +20,13 @@ import uvicorn
 from hypothesis import given, settings
 
 from backend import Backend, make_app
-from label_studio_format import Controls, prediction_of_mask, read_controls, read_prompt
+from label_studio_format import (
+    Controls,
+    prediction_of_mask,
+    read_controls,
+    read_prompt,
+    saved_signs,
+)
 from ois_client import Client, InvalidInput
 from ois_client.formats.brush import mask_of_brush
 from ois_client.formats.polygons import Ring, mask_of_rings
@@ -111,8 +118,7 @@ def test_interfaces_without_a_control_for_masks_are_refused(config: Any, message
         ({"value": None}, "expected only clicks"),
         ({"image_rotation": 90}, "rotated by 90 degrees"),
         ({"original_width": 0}, "expected the image's size"),
-        ({"original_width": 9}, "different sizes"),
-        ({"is_positive": None}, "without a sign"),
+        ({"original_height": None}, "expected the image's size"),
         ({"value": {"x": "1", "y": 2, "keypointlabels": ["object"]}}, "percent of the image"),
         ({"value": {"x": 101, "y": 2, "keypointlabels": ["object"]}}, "canvas of a 8x4 image"),
         ({"value": {"x": 1, "y": 2, "keypointlabels": []}}, "Choose a label"),
@@ -122,11 +128,46 @@ def test_interfaces_without_a_control_for_masks_are_refused(config: Any, message
         ),
     ],
 )
-def test_invalid_requests_are_refused(change: dict, message: str) -> None:
+def test_invalid_regions_are_refused_alone_and_left_out_among_others(
+    change: dict, message: str
+) -> None:
+    controls = read_controls(GOLDEN["request"]["label_config"])
     context = golden_context()
     context["result"][-1].update(change)
+    if "label of <masks>" not in message:
+        prompt = read_prompt(context, controls)
+        assert prompt is not None
+        assert [[c.x, c.y, c.positive] for c in prompt.clicks] == GOLDEN["clicks"][:-1]
+        assert re.search(message, *prompt.left_out)
+    context["result"] = context["result"][-1:]
     with pytest.raises(InvalidInput, match=message):
-        read_prompt(context, read_controls(GOLDEN["request"]["label_config"]))
+        read_prompt(context, controls)
+
+
+def test_points_of_another_image_are_left_out() -> None:
+    context = golden_context()
+    context["result"][-1]["original_width"] = 9
+    prompt = read_prompt(context, read_controls(GOLDEN["request"]["label_config"]))
+    assert prompt is not None
+    assert len(prompt.clicks) == len(GOLDEN["clicks"]) - 1
+    assert "different sizes" in prompt.left_out[0]
+
+
+def test_key_points_of_a_draft_have_its_signs_and_else_their_label_s() -> None:
+    """The page sends key points that it has loaded from a draft without `is_positive`."""
+    controls = read_controls(GOLDEN["request"]["label_config"])
+    context = golden_context()
+    drafts = [{"result": copy.deepcopy(context["result"])}]
+    for region in context["result"][:2]:
+        del region["is_positive"]
+    saved = read_prompt(context, controls, saved_signs({"drafts": drafts}))
+    unknown = read_prompt(context, controls, saved_signs({"drafts": [{}, None], "annotations": 1}))
+    assert saved is not None
+    assert unknown is not None
+    assert [[c.x, c.y, c.positive] for c in saved.clicks] == GOLDEN["clicks"]
+    # A point with a label of the masks is on the object.
+    assert [c.positive for c in unknown.clicks] == [True, True, True]
+    assert saved.left_out == unknown.left_out == ()
 
 
 @settings(deadline=None, derandomize=True, max_examples=400)
@@ -261,11 +302,19 @@ def test_polygons_surround_the_mask(url: str, host: Host, transport: LocalTransp
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.95
 
 
-def test_without_clicks_nothing_is_predicted(url: str, host: Host) -> None:
+def test_without_clicks_each_task_has_an_empty_prediction(
+    url: str, host: Host, backend: Backend
+) -> None:
     for context in (None, {}, {"result": []}):
         request = predict_request()
         request["params"]["context"] = context
-        assert ask(url + "/predict", request) == (200, {"results": []})
+        for count in (1, 3):
+            request["tasks"] = request["tasks"][:1] * count
+            status, body = ask(url + "/predict", request)
+            # Label Studio logs an error for every task without an entry.
+            assert (status, len(body["results"])) == (200, count)
+            assert all(one["result"] == [] for one in body["results"])
+            assert all(one["model_version"] == backend.model_version for one in body["results"])
     assert host.seen == []
 
 
