@@ -47,6 +47,7 @@ class WireServer:
         self.faults: list[Fault | Callable[[], None]] = []
         self.calls: list[wire.Call] = []
         self.headers: list[dict[str, str]] = []
+        self.deadlines_s: list[float] = []
         self.delay_s = 0.0
         self.info: Callable[[wire.ReplyInfo], str] = wire.ReplyInfo.to_json
         self.token: str | None = None
@@ -153,6 +154,7 @@ class _Grpc(service_pb2_grpc.GRPCInferenceServiceServicer):
         server = self.server
         headers = dict(context.invocation_metadata())
         server.headers.append(headers)
+        server.deadlines_s.append(context.time_remaining())
         if server.token not in (None, headers.get("triton-grpc-protocol-authorization")):
             context.abort(
                 grpc.StatusCode.UNAVAILABLE,

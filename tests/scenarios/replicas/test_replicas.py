@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -30,6 +31,7 @@ from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually, get, statistics
 from support.server.nginx import Proxy, needs_nginx, nginx_before
 from support.server.players import Player, pixels, play, play_while
+from support.wire_server import WireServer
 
 pytestmark = needs_nginx
 
@@ -184,6 +186,28 @@ def test_a_request_that_kills_a_replica_is_not_sent_to_the_next_one(
     assert eventually(lambda: sum(server.restarts for server in replicas), bool) > restarts
     assert eventually(lambda: all(map(is_ready, replicas)), bool)
     assert sum(server.restarts for server in replicas) == restarts + 1
+
+
+def test_deadlines_stay_at_the_proxy(tmp_path: Path) -> None:
+    """Triton 2.51 can crash when a deadline ends as the answer comes."""
+    with WireServer() as server:
+        address = SimpleNamespace(
+            grpc_url=server.urls["grpc"].replace("localhost", "127.0.0.1"),
+            http_url=server.urls["http"],
+        )
+        with nginx_before([address], tmp_path) as proxy:  # type: ignore[list-item]
+            for url in (address.grpc_url, proxy.grpc_url):
+                with Client(url, timeouts=Timeouts(connect_s=5)):
+                    pass
+            direct, proxied = server.deadlines_s
+            assert direct <= 5
+            assert proxied > 3600
+            server.delay_s = 5
+            began = time.monotonic()
+            with pytest.raises(ServerUnavailable, match=r"within 0\.5 s"):
+                Client(proxy.grpc_url, timeouts=Timeouts(connect_s=0.5))
+            assert time.monotonic() - began < 4  # the client itself keeps the deadline
+            assert eventually(lambda: server.given_up, lambda count: count == 1)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
