@@ -93,7 +93,8 @@ def serve(
         typer.Option(
             "--allow-client-shm",
             help="Accept images through this machine's shared memory, from clients with "
-            "shared_memory=True.",
+            "shared_memory=True. Whoever may click can then read and overwrite this user's shared "
+            "memory through the server.",
         ),
     ] = False,
     print_command: Annotated[

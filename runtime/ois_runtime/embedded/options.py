@@ -45,7 +45,8 @@ class ServerOptions:
     this machine, and 2 GiB with a device.
     ttl_s: seconds without a click after which an image's features are dropped.
     client_shm: let clients send images through this machine's shared memory (`shared_memory=True`
-    of a client). Clients that may click can then make the server read any shared memory.
+    of a client). Clients that may click can then make the server read and overwrite any shared
+    memory of its user, its own included, which crashes it.
     start_timeout_s: seconds until the server must have answered a click.
     exit_timeout_s: seconds that requests in progress may take when the server stops. Choose more
     than the slowest request needs: this Triton release crashes when the time is over.
