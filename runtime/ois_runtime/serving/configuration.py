@@ -45,6 +45,7 @@ class ServingOptions:
     max_reply_bytes: limit of the logits and order maps in one reply.
     encode_workers, click_workers: threads for requests that need an encode, and for the others.
     queue: requests that may wait in each of the two queues; further ones are refused.
+    queue_bytes: of the requests that wait or are worked on, in each of the two queues.
     torch_device, torch_precision, checkpoint: run the network of this checkpoint with PyTorch on
     this device, in the model's own process; "" uses Triton's engine models.
     decoder: where clicks are decoded when neither device is set. `triton` uses the model
@@ -64,6 +65,7 @@ class ServingOptions:
     encode_workers: int = 2
     click_workers: int = 4
     queue: int = 64
+    queue_bytes: int = 2**28
     torch_device: str = ""
     torch_precision: str = "fp32"
     checkpoint: str = ""
@@ -169,6 +171,39 @@ class EngineLimits:
                     raise InvalidInput(
                         f"got {spec.name} of shape {shape}; expected sides of 1 to {limit}"
                     )
+        self._check_grid({spec.name: arrays[spec.name].shape for spec in self.inputs})
+
+    def _check_grid(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises `InvalidInput` unless the inputs are of one patch grid.
+
+        The encoder would otherwise compute a grid as large as the position tables say for an image
+        of one patch: gigabytes for a request of a few kilobytes.
+        """
+        if "image" in shapes:
+            height, width = shapes["image"][:2]
+        elif "depth" in shapes:
+            height, width = shapes["depth"][1:]
+        else:
+            return
+        rows, columns = height // self.patch, width // self.patch
+        expected = {
+            "image": (rows * self.patch, columns * self.patch, 3),
+            "depth": (1, rows * self.patch, columns * self.patch),
+            "pos_rows": (rows,),
+            "pos_cols": (columns,),
+        }
+        for name, wanted in expected.items():
+            if name in shapes and shapes[name][: len(wanted)] != wanted:
+                raise InvalidInput(
+                    f"got {name} of shape {shapes[name]} with an image of {width}x{height} pixels; "
+                    f"expected {wanted}, for patches of {self.patch} pixels"
+                )
+        coverage = shapes.get("coverage", (0, rows, columns))
+        if coverage[1:] != (rows, columns):
+            raise InvalidInput(
+                f"got coverage of shape {coverage} for {rows}x{columns} patches; expected one "
+                "value per patch"
+            )
 
 
 def engine_limits(arguments: Mapping[str, str]) -> EngineLimits:

@@ -22,6 +22,7 @@ from ois_runtime.serving.triton_io import (
     cancelled_response,
     error_response,
     initialization_error,
+    make_shared_memory_private,
     read_inputs,
     response,
 )
@@ -35,6 +36,7 @@ class EngineModel:
         raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        make_shared_memory_private()
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
             self._limits = engine_limits(args)

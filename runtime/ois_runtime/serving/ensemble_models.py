@@ -34,13 +34,20 @@ from ois_runtime.serving.metric_families import ONESHOT_METRICS, TritonMetrics
 from ois_runtime.serving.metrics import DECODES, REQUESTS
 from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.service import RequestRecord
-from ois_runtime.serving.triton_io import error_response, read_inputs, read_parameters, response
+from ois_runtime.serving.triton_io import (
+    error_response,
+    make_shared_memory_private,
+    read_inputs,
+    read_parameters,
+    response,
+)
 
 
 class EnsembleModel:
     """What both models share: limits, metrics, log lines and errors."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        make_shared_memory_private()
         self._manifest = load_manifest(args)
         self._options = read_options(args)
         self._metrics = TritonMetrics(ONESHOT_METRICS)

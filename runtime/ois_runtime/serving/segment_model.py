@@ -32,6 +32,7 @@ from ois_runtime.serving.triton_io import (
     cancelled_response,
     error_response,
     initialization_error,
+    make_shared_memory_private,
     read_inputs,
     read_parameters,
     response,
@@ -101,6 +102,11 @@ class Job:
     tensors: Tensors
     arrived: float = field(default_factory=time.perf_counter)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(array.nbytes for array in self.tensors.values())
+
     def is_cancelled(self) -> bool:
         """Whether the client has cancelled the request."""
         waited_s = time.perf_counter() - self.arrived
@@ -111,6 +117,7 @@ class SegmentModel:
     """The class that Triton calls. One instance per server, because it owns the feature store."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        make_shared_memory_private()
         options = read_options(args)
         try:
             engines = choose_engines(load_manifest(args), options, decoder_file(args))
@@ -121,11 +128,13 @@ class SegmentModel:
         self._service = SegmentService(segmenter, options, oneshot=oneshot)
         self._publisher = Publisher(TritonMetrics(), segmenter.stats, pb_utils.Logger.log_info)
         self._counter = RequestCounter()
-        size, work = options.queue, self._work
+        size, work, most = options.queue, self._work, options.queue_bytes
         self._encodes: RequestQueue[Job] = RequestQueue(
-            "encode", options.encode_workers, size, work
+            "encode", options.encode_workers, size, work, max_bytes=most
         )
-        self._clicks: RequestQueue[Job] = RequestQueue("click", options.click_workers, size, work)
+        self._clicks: RequestQueue[Job] = RequestQueue(
+            "click", options.click_workers, size, work, max_bytes=most
+        )
 
     def execute(self, requests: Sequence[Any]) -> None:
         for request in requests:
@@ -136,9 +145,9 @@ class SegmentModel:
                 if not job.tensors:
                     self._work(job)
                 elif self._service.needs_encode(job.tensors):
-                    self._encodes.add(job)
+                    self._encodes.add(job, job.nbytes)
                 else:
-                    self._clicks.add(job)
+                    self._clicks.add(job, job.nbytes)
             except Exception as error:
                 code = getattr(error, "code", "INTERNAL")
                 self._publisher.report(AnsweredRequest("refused", code, 0))

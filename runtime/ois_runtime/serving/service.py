@@ -6,6 +6,7 @@ model `ois_segment` (`segment_model.py`) connects both to Triton; tests use them
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -225,13 +226,25 @@ class RequestQueue(Generic[Job]):
     """A bounded queue and `workers` threads that call `work` with one job after another.
 
     A full queue refuses further jobs at once, so that a client gets an error while its user still
-    waits. `work` must not raise.
+    waits. Their bytes are bounded too: a request stays in the model's shared memory until it is
+    answered, and that memory never shrinks. `work` must not raise.
     """
 
-    def __init__(self, name: str, workers: int, size: int, work: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        workers: int,
+        size: int,
+        work: Callable[[Job], None],
+        *,
+        max_bytes: float = math.inf,
+    ) -> None:
+        """size: jobs that may wait. max_bytes: of all jobs that wait or are worked on."""
         self._name = name
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._work = work
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
         self._size = size
         self._lock = threading.Lock()
         self._closed = False
@@ -242,8 +255,12 @@ class RequestQueue(Generic[Job]):
         for thread in self._threads:
             thread.start()
 
-    def add(self, job: Job) -> None:
-        """Raises `ServerOverloaded` if the queue is full, `ServerUnavailable` if it is closed."""
+    def add(self, job: Job, nbytes: int = 0) -> None:
+        """Add a job whose request has `nbytes`.
+
+        Raises `ServerOverloaded` if the queue is full, `ServerUnavailable` if it is closed. A job
+        that is larger than the limit is taken if there is no other.
+        """
         with self._lock:
             if self._closed:
                 raise ServerUnavailable("the server is shutting down; try again when it is back")
@@ -252,7 +269,13 @@ class RequestQueue(Generic[Job]):
                     f"the {self._name} queue is full: {self._size} requests are waiting; try again "
                     "in a moment"
                 )
-            self._jobs.put(job)
+            if self._bytes and self._bytes + nbytes > self._max_bytes:
+                raise ServerOverloaded(
+                    f"the {self._name} queue is full: its requests have {self._bytes} bytes, and "
+                    f"this one {nbytes}; the limit is {self._max_bytes}. Try again in a moment"
+                )
+            self._bytes += nbytes
+            self._jobs.put((job, nbytes))
 
     def waiting(self) -> int:
         """The number of jobs that no thread has taken yet."""
@@ -269,5 +292,10 @@ class RequestQueue(Generic[Job]):
             thread.join()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (entry := self._jobs.get()) is not None:
+            job, nbytes = entry
+            del entry
             self._work(job)
+            del job  # it keeps the request's memory
+            with self._lock:
+                self._bytes -= nbytes

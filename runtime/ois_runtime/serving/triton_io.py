@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
@@ -28,6 +29,21 @@ def response(request: Any, outputs: Tensors) -> Any:
     return pb_utils.InferenceResponse(
         [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in wanted]
     )
+
+
+def make_shared_memory_private() -> None:
+    """Let only this user read the shared memory of the model's process. Call it in `initialize`.
+
+    It holds pictures and features. Triton makes it readable for every user of the machine, whatever
+    the umask; by now everyone who needs it has it open.
+    """
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        name = line.split(maxsplit=5)[-1]
+        if name.startswith("/dev/shm/"):
+            try:
+                Path(name).chmod(0o600)
+            except OSError as error:
+                pb_utils.Logger.log_warn(f"ois: {name} stays readable for other users: {error}")
 
 
 def cancelled_response() -> Any:

@@ -72,6 +72,23 @@ def test_the_limits_admit_every_image(longest: int, tmp_path: Path) -> None:
         checked.check(arrays(SPECS, (longest // 14 + 1, longest // 14), 1))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pos_rows", (32, 37)),
+        ("image", (15, 14, 3)),
+        ("coverage", (1, 1, 3)),
+    ],
+)
+def test_inputs_of_different_patch_grids_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    """Position tables decided alone how large a grid was computed for an image of one patch."""
+    limits = EngineLimits(SPECS, 448, 14, ServingOptions())
+    limits.check(arrays(SPECS, (1, 1), 1))
+    wrong = np.broadcast_to(np.uint8(0), shape)
+    with pytest.raises(InvalidInput, match=f"got {name} of shape"):
+        limits.check({**arrays(SPECS, (1, 1), 1), name: wrong})
+
+
 def test_a_repository_without_a_manifest_is_refused(tmp_path: Path) -> None:
     where = {"model_repository": str(tmp_path / "ois_encoder"), "model_version": "1"}
     with pytest.raises(EngineError, match="no readable manifest for ois_encoder"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -181,6 +182,34 @@ def test_a_full_queue_refuses_and_a_closed_one_finishes_its_jobs() -> None:
     with pytest.raises(ServerUnavailable, match="shutting down"):
         queue.add(5)
     queue.close()
+
+
+def test_a_queue_refuses_more_bytes_than_its_limit_until_some_are_answered() -> None:
+    go, done = threading.Semaphore(0), []
+
+    def work(job: int) -> None:
+        go.acquire()
+        done.append(job)
+
+    queue: RequestQueue[int] = RequestQueue("encode", 1, 9, work, max_bytes=100)
+    queue.add(0, 300)  # alone, even one above the limit is answered
+    with pytest.raises(ServerOverloaded, match="300 bytes, and this one 1; the limit is 100"):
+        queue.add(1, 1)
+    go.release()
+
+    def added() -> bool:
+        with contextlib.suppress(ServerOverloaded):
+            queue.add(2, 60)
+            return True
+        return False
+
+    assert eventually(added, bool)
+    queue.add(3, 40)
+    with pytest.raises(ServerOverloaded):
+        queue.add(4, 1)
+    go.release(2)
+    queue.close()
+    assert done == [0, 2, 3]
 
 
 # -- metrics -----------------------------------------------------------------------------------

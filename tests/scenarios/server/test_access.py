@@ -19,6 +19,7 @@ from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import GRPC_TOKEN_HEADER, click_request, get, get_json, infer, picture
 
 TOKEN = "open-sesame"
+_SHM = "/dev/shm/"
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,11 @@ def test_model_control_and_shared_memory_are_closed_over_grpc(
         ):
             with pytest.raises(InferenceServerException, match="expecting"):
                 call()
+
+
+def test_shared_memory_is_for_this_user_only(guarded: EmbeddedServer) -> None:
+    """It holds pictures and features, which a token protects from others of this machine."""
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in guarded.python_models()]
+    files = {Path(line.split()[5]) for text in maps for line in text.splitlines() if _SHM in line}
+    assert files
+    assert {path: oct(path.stat().st_mode & 0o077) for path in files} == dict.fromkeys(files, "0o0")

@@ -179,6 +179,15 @@ def too_large_a_network_image(draw: Draw) -> RawRequest:
     return RawRequest(f"ois_decoder: {high}x{wide}", inputs, model="ois_decoder")
 
 
+@st.composite
+def other_positions(draw: Draw) -> RawRequest:
+    """Position tables for another patch grid than the image's."""
+    name = draw(st.sampled_from(["pos_rows", "pos_cols"]))
+    length = draw(st.integers(5, 1024))
+    inputs = {**GOOD_INPUTS["ois_encoder"], name: zeros("FP32", length, TABLE)}
+    return RawRequest(f"ois_encoder: {name} of {length}", inputs, model="ois_encoder")
+
+
 malformed_for_models = st.one_of(
     wrong_tensor(),
     missing_tensor(),
@@ -187,4 +196,5 @@ malformed_for_models = st.one_of(
     wrong_size(),
     too_many_objects(),
     too_large_a_network_image(),
+    other_positions(),
 )
