@@ -36,7 +36,7 @@ def inspect(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(help="Count a network without a file: tiny, vits, vitb or vitl."),
+        typer.Option(help="Count a network without a file: tiny, photo, vits, vitb or vitl."),
     ] = None,
     as_json: _Json = False,
 ) -> None:
@@ -92,7 +92,7 @@ def convert(
     output: _Out,
     config: Annotated[
         str | None,
-        typer.Option(help="tiny, vits, vitb or vitl. Default: the mapping file's."),
+        typer.Option(help="tiny, photo, vits, vitb or vitl. Default: the mapping file's."),
     ] = None,
     dtype: _Dtype = "fp32",
     as_json: _Json = False,

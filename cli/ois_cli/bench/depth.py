@@ -55,7 +55,10 @@ def depth(
     if wrong := [",".join(names) for names in files if len(names) != 2]:
         raise InvalidInput(f"got the pair {wrong[0]!r}; expected IMAGE,DISPARITY")
     scores = []
-    with Client(url) as client, counted("measuring", len(files) + scenes, "Nothing is written.") as counter:
+    with (
+        Client(url) as client,
+        counted("measuring", len(files) + scenes, "Nothing is written.") as counter,
+    ):
         for image, disparity in files:
             truth = measured.read_inverse_depth(Path(disparity))
             scores.append(measured.score(client, Path(image).name, Path(image), truth))

@@ -17,7 +17,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def flops(
-    network: Annotated[str, typer.Option(help="tiny, vits, vitb or vitl.")] = "vitb",
+    network: Annotated[str, typer.Option(help="tiny, photo, vits, vitb or vitl.")] = "vitb",
     size: Annotated[
         str, typer.Option(metavar="WIDTHxHEIGHT", help="Network pixels, multiples of the patch.")
     ] = "1022x1022",

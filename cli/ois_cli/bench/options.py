@@ -17,7 +17,7 @@ RESULTS = Path("benchmarks/results")
 RESULT_FORMATS = {".json": "JSON"}
 
 Network = Annotated[
-    str, typer.Option(help="OIS network with random weights: tiny, vits, vitb or vitl.")
+    str, typer.Option(help="OIS network with random weights: tiny, photo, vits, vitb or vitl.")
 ]
 Checkpoint = Annotated[
     Path | None,
