@@ -214,12 +214,12 @@ def make_masks(
     """
     if stateless and fits_one_request(list(clicks_by_object(clicks).values())):
         with progress("segmenting"):
-            runs = (tuple(click_once(client, picture, clicks)),)
+            once = tuple(click_once(client, picture, clicks))
         info = client.info
         geometry = Geometry.fit(
             picture.width, picture.height, longest=info.longest, patch=info.patch
         )
-        return Segmentation(picture, geometry, None, clicks, runs)
+        return Segmentation(picture, geometry, None, clicks, (once,))
     with progress("encoding the image"):
         session = client.open(picture.data)
     with progress("clicking"):
@@ -246,7 +246,7 @@ def open_server(url: str, token: str | None, local_options: Sequence[str]) -> Cl
             "has its own engines"
         )
     with progress("connecting"):
-        return Client(url, **({} if token is None else {"token": token}))
+        return Client(url, token=token)
 
 
 def open_engines(

@@ -22,13 +22,13 @@ from tritonclient import grpc as triton_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from ois_client import Client
+from ois_client import Click, Client
 from ois_client.contract.errors import InvalidImage, ServerUnavailable
 from ois_client.contract.images import ImageLimits
 from ois_client.transports.settings import Retries, Timeouts
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
-from support.server.calls import eventually, get, statistics
+from support.server.calls import eventually, get, statistics, triton_statistics
 from support.server.nginx import Proxy, needs_nginx, nginx_before
 from support.server.players import Player, pixels, play, play_while
 from support.wire_server import WireServer
@@ -186,6 +186,25 @@ def test_a_request_that_kills_a_replica_is_not_sent_to_the_next_one(
     assert eventually(lambda: sum(server.restarts for server in replicas), bool) > restarts
     assert eventually(lambda: all(map(is_ready, replicas)), bool)
     assert sum(server.restarts for server in replicas) == restarts + 1
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_any_replica_gives_one_answer_without_a_session(
+    replicas: tuple[EmbeddedServer, EmbeddedServer], proxy: Proxy, engines: Path, protocol: str
+) -> None:
+    image, clicks = pixels({"grpc": 5300, "http": 5301}[protocol]), [Click(40, 40)]
+    before = [triton_statistics(server)["ois_oneshot"] for server in replicas]
+    with (
+        Client(getattr(proxy, f"{protocol}_url")) as client,
+        Client(f"local:{engines}") as twin,
+    ):
+        expected = twin.segment(image, clicks).masks
+        for _ in range(20):  # none has the image's features, so it does not matter who answers
+            np.testing.assert_array_equal(client.segment(image, clicks).masks, expected)
+    after = [triton_statistics(server)["ois_oneshot"] for server in replicas]
+    answered = [now - then for now, then in zip(after, before, strict=True)]
+    assert sum(answered) == 20
+    assert min(answered) > 0
 
 
 def test_deadlines_stay_at_the_proxy(tmp_path: Path) -> None:

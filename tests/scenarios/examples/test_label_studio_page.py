@@ -1,0 +1,231 @@
+"""The real Label Studio with our backend: connect, click, refine, reload, accept, submit, export.
+
+Label Studio has its own environment, because its pinned packages conflict with ours:
+
+    python -m venv ls && ls/bin/pip install label-studio
+    OIS_LABEL_STUDIO=ls/bin/label-studio python -m pytest tests/scenarios/examples
+
+It runs on SQLite and the loopback interface.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+
+from ois_client import Client
+from ois_client.formats.brush import mask_of_brush
+from ois_runtime.engines.local import open_transport
+from support.demo.page import chromium, open_browser
+from support.tiny_engines import write_engines
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "label_studio"
+PROGRAM = os.environ.get("OIS_LABEL_STUDIO") or shutil.which("label-studio")
+USER, PASSWORD, TOKEN = "ada@example.com", "only-for-this-test", "0123456789" * 4
+WIDTH, HEIGHT = 160, 120
+PIXELS = np.random.default_rng(8).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+pytestmark = [
+    pytest.mark.skipif(
+        PROGRAM is None, reason="Label Studio is not installed; see this file's first lines"
+    ),
+    pytest.mark.skipif(chromium() is None, reason="Chromium is not installed"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], health: str, log: Path, **environment: str) -> Iterator[None]:
+    """A server until the block ends. It is up when `health` answers."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
+        try:
+            until = time.monotonic() + 600  # the first start writes the database
+            while True:
+                assert process.poll() is None, log.read_text()[-2000:]
+                assert time.monotonic() < until, log.read_text()[-2000:]
+                try:
+                    urllib.request.urlopen(health, timeout=5).close()
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+class Studio:
+    """Label Studio's HTTP interface."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, method: str, path: str, body: object = None, kind: str = "json") -> Any:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode() if body else None
+        headers = {"Authorization": f"Token {TOKEN}", "Content-Type": f"application/{kind}"}
+        if kind != "json":
+            headers["Content-Type"] = kind
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            return json.load(reply)
+
+    def project_with_one_image(self, png: bytes) -> int:
+        config = (EXAMPLE / "label_config.xml").read_text()
+        project = self.ask("POST", "/api/projects/", {"title": "clicks", "label_config": config})
+        number = int(project["id"])
+        part = b'Content-Disposition: form-data; name="file"; filename="photo.png"'
+        form = b"--edge\r\n" + part + b"\r\nContent-Type: image/png\r\n\r\n" + png
+        self.ask(
+            "POST",
+            f"/api/projects/{number}/import",
+            form + b"\r\n--edge--\r\n",
+            "multipart/form-data; boundary=edge",
+        )
+        return number
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engines(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, engines: Path) -> Iterator[tuple[Studio, str]]:
+    """Label Studio, and the address of our backend."""
+    folder = tmp_path_factory.mktemp("label-studio")
+    ports = free_port(), free_port()
+    studio, backend = (f"http://127.0.0.1:{port}" for port in ports)
+    start = [str(PROGRAM), "start", "--no-browser", "--data-dir", str(folder), "--username", USER]
+    start += ["--password", PASSWORD, "--user-token", TOKEN, "--enable-legacy-api-token"]
+    start += ["--internal-host", "127.0.0.1", "--port", str(ports[0])]
+    offline = {
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        # as the README says, for a backend on this machine
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+    }
+    with (
+        running(start, f"{studio}/health", folder / "studio.log", **offline),
+        running(
+            [sys.executable, str(EXAMPLE / "backend.py")],
+            f"{backend}/health",
+            folder / "backend.log",
+            PORT=str(ports[1]),
+            OIS_URL=f"local:{engines}",
+            LABEL_STUDIO_URL=studio,
+            LABEL_STUDIO_API_KEY=TOKEN,
+        ),
+    ):
+        yield Studio(studio), backend
+
+
+class Annotator:
+    """A person at Label Studio's page of one task."""
+
+    def __init__(self, page: Page, studio: Studio, project: int, task: int) -> None:
+        self.page = page
+        page.set_default_timeout(60_000)
+        page.goto(f"{studio.url}/user/login/")
+        page.fill("input[name=email]", USER)
+        page.fill("input[name=password]", PASSWORD)
+        page.click("button[type=submit]")
+        page.wait_for_url(re.compile(r"/(projects.*)?$"))
+        page.goto(f"{studio.url}/projects/{project}/data?task={task}")
+        self._picture = page.locator(".konvajs-content canvas").first
+        self._picture.wait_for()
+
+    def press(self, name: str) -> None:
+        self.page.locator(f"[data-testid=bottombar-{name}]").click()
+
+    def click(self, x: int, y: int, positive: bool) -> np.ndarray:
+        """Choose the label and the tool, click on pixel (x, y) -> the suggested mask."""
+        self.page.locator(".lsf-label").first.click()
+        self.page.keyboard.press("m")  # the tool Auto-Detect
+        box = self._picture.bounding_box()
+        assert box is not None
+        at = (box["x"] + (x + 0.5) / WIDTH * box["width"],
+              box["y"] + (y + 0.5) / HEIGHT * box["height"])  # fmt: skip
+        with self.page.expect_response(re.compile("interactive-annotating")) as answer:
+            if not positive:
+                self.page.keyboard.down("Alt")
+            self.page.mouse.click(*at)
+            self.page.keyboard.up("Alt")
+        [region] = answer.value.json()["data"]["result"]
+        return mask_of_brush(region["value"]["rle"], WIDTH, HEIGHT)
+
+
+def agree(got: np.ndarray, expected: np.ndarray) -> bool:
+    """The page rounds a click to its own pixels, so masks may differ along the outline."""
+    return bool((got & expected).sum() / (got | expected).sum() > 0.9)
+
+
+def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -> None:
+    studio, backend = place
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, format="PNG")
+    project = studio.project_with_one_image(file.getvalue())
+    connected = studio.ask(
+        "POST",
+        "/api/ml/",
+        {"project": project, "title": "OIS", "url": backend, "is_interactive": True},
+    )
+    assert connected["readable_state"] == "Connected"
+    [task] = studio.ask("GET", f"/api/tasks?project={project}")["tasks"]
+    clicks = [(64, 54, True), (16, 14, False), (80, 60, True)]
+    with Client(open_transport(str(engines))) as client:
+        session = client.open(PIXELS)
+        masks = [session.click(x, y, positive) for x, y, positive in clicks]
+
+    program = chromium()
+    assert program is not None
+    with open_browser(program) as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        person = Annotator(page, studio, project, task["id"])
+        person.press("auto-annotation-toggle")
+        assert agree(person.click(*clicks[0]), masks[0])
+        with page.expect_response(
+            lambda one: "/drafts" in one.url and one.request.method in ("POST", "PATCH")
+        ):
+            assert agree(person.click(*clicks[1]), masks[1])
+        page.wait_for_timeout(5000)  # drafts are saved with a delay
+        # After a reload the key points come from the draft, without their signs.
+        page.reload()
+        page.locator(".konvajs-content canvas").first.wait_for()
+        assert agree(person.click(*clicks[2]), masks[2])
+        person.press("accept-suggestions-button")
+        with page.expect_response(re.compile(r"/api/tasks/\d+/annotations")) as submitted:
+            person.press("submit-button")
+        assert submitted.value.status == 201
+
+    [exported] = studio.ask("GET", f"/api/projects/{project}/export?exportType=JSON")
+    regions = exported["annotations"][0]["result"]
+    [mask] = [one for one in regions if one["type"] == "brushlabels"]
+    assert mask["value"]["brushlabels"] == ["object"]
+    assert agree(mask_of_brush(mask["value"]["rle"], WIDTH, HEIGHT), masks[2])
