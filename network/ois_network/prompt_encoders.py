@@ -90,7 +90,7 @@ class PreviousMask(nn.Module):
 
         layer: multiply by the weights of this layer too, which costs next to nothing.
         """
-        embedding = self.embedding
+        embedding: Tensor = self.embedding
         if layer is not None:
             embedding = F.linear(embedding.to(layer.weight.dtype), layer.weight)
         share = coverage.flatten(1).to(embedding.dtype) / 255

@@ -162,7 +162,7 @@ def _shadow(
     grey = Image.fromarray((255 * np.pad(alpha, pad)).astype(np.uint8))
     soft = np.asarray(grey.filter(ImageFilter.BoxBlur(reach)), dtype=np.float32) / 255
     place = window[0].start - pad + int(offset[0]), window[1].start - pad + int(offset[1])
-    under, part = _overlap(soft.shape, place, picture.shape[:2])
+    under, part = _overlap(soft.shape, place, (picture.shape[0], picture.shape[1]))
     if under is not None and part is not None:
         picture[under] *= (1 - strength * soft[part])[..., None]
 
