@@ -1,7 +1,7 @@
 """A quality result as Markdown, beside published results where there are any.
 
-Published results come from a file, so that this code holds no number of a paper. The file is a
-JSON list of objects with `method`, `dataset` (the name that this benchmark uses) and any keys of
+The OIS paper's rows come from `ois_benchmarks.published`, others from a file: a JSON list of
+objects of objects with `method`, `dataset` (the name that this benchmark uses) and any keys of
 `Metric`, with mIoU as a fraction of 1. For example:
 
     [{"method": "SegNext", "dataset": "DAVIS345", "noc90": ..., "nof95_segnext": ...}]
@@ -9,6 +9,7 @@ JSON list of objects with `method`, `dataset` (the name that this benchmark uses
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,13 @@ def read_published(path: Path) -> list[Document]:
     return rows
 
 
-def summary_markdown(result: Document, published: list[Document] | None = None) -> str:
+def summary_markdown(
+    result: Document, published: list[Document] | None = None, remarks: Sequence[str] = ()
+) -> str:
     """Render the metrics, the difference to the compared run, IoU per click, and problems.
 
-    published: results of `read_published`. Those about the same data set are shown.
+    published: results of `read_published`. Those about the same data set are shown. remarks: about
+    them, for the notes.
     """
     dataset, clicks = result["dataset"]["name"], result["protocol"]["clicks"]
     chosen = [row for row in published or () if row["dataset"] == dataset]
@@ -67,6 +71,7 @@ def summary_markdown(result: Document, published: list[Document] | None = None) 
     )
     absent = f"No published result is about {dataset}."
     notes = [nof] if chosen or published is None else [absent, nof]
+    notes += remarks
     machine, model = result["measured_on"], result["model"]
     parts = [
         f"**{dataset}**, {result['objects']} objects, {clicks} robot clicks; 95 % bootstrap "
