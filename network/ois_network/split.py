@@ -123,7 +123,8 @@ class ImageEncoder(nn.Module):
         if config.uses_order_maps:
             state["grid_depth"] = pool_to_grid(depth, config.patch)
         features = network.project(levels[3].flatten(2).transpose(1, 2))  # (1, K, C)
-        position = network.position.grid(*levels[3].shape[-2:], config.patch)
+        rows, columns = levels[3].shape[-2:]
+        position = network.position.grid(rows, columns, config.patch)
         if network.depth_encoder is not None:
             normalised = relative_depth(depth, state["depth_min"], state["depth_max"])
             features = network.depth_encoder(features, normalised, position)

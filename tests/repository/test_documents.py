@@ -53,8 +53,10 @@ def test_commands_exist(block: Block, words: list[str]) -> None:
     elif program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True)
     elif program in ("python", "python3"):
-        assert arguments[0] == "-m", arguments
-        assert importlib.util.find_spec(arguments[1]) is not None, arguments
+        if arguments[0] == "-m":
+            assert importlib.util.find_spec(arguments[1]) is not None, arguments
+        else:
+            assert (ROOT / arguments[0]).is_file(), arguments
     elif program == "pip":
         _check_extras(arguments)
     else:

@@ -1,13 +1,14 @@
-"""`ois bench ablation`: how much each part of the network contributes, on procedural scenes.
+"""`ois bench ablation`: how much each part of the network contributes.
 
 Every variant is trained with the same short recipe from the same encoder and depth head, which
 stay frozen; prompts, fusion and mask head are initialised anew. The seed decides initial weights,
 scenes and clicks. Variants with the same seed share them, so that differences are paired. Then the
-robot user clicks on objects of the validation scenes. Defaults are chosen by these results, so the
-test scenes on which quality is reported are not used here.
+robot user clicks on the objects of a data set, by default of the validation scenes. Defaults are
+chosen by these results, so the test scenes on which quality is reported are not used here.
 
-The paper's Table 4 switches off order, object, sparse and dense; its Table 5 adds depth as features
-instead of order maps. The other variants are choices that the paper leaves open.
+The paper's Table 4 removes the order-aware attention, the object-aware attention, the sparse and
+the dense prompts. Its Table 5 uses depth as features, by an extra encoder, instead of order-aware
+attention. The other variants remove less than a module, or are choices that the paper leaves open.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ois_benchmarks.ablation.evaluation import SCENES, evaluation
 from ois_benchmarks.results import read_json
 from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_client.contract.files import write_file
@@ -32,31 +34,43 @@ from ois_network.initialise import build, start_mask_head
 from ois_network.network import OISNetwork
 from ois_network.training.config import TrainConfig
 from ois_network.training.data.sources import SceneSource
-from ois_network.training.evaluate import robot_ious
 from ois_network.training.processes import keep_freed_memory
 from ois_network.training.trainer import RunOptions, train
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkVariant:
-    """A network that differs from the default by `changes` to its config."""
+    """A network that differs from the default by `changes` to its config.
+
+    row: the row of the paper's Table 4 or 5 that it stands for, as printed; "" for none.
+    """
 
     name: str
     label: str
     changes: dict[str, Any] = field(default_factory=dict)
+    row: str = ""
 
 
 #: The others are compared with the first.
 VARIANTS = (
-    NetworkVariant("default", "default"),
-    NetworkVariant("no-order", "without order-aware attention's order maps", {"order": False}),
-    NetworkVariant("no-object", "without object masks", {"object": False}),
-    NetworkVariant("no-sparse", "without sparse prompts", {"sparse": False}),
-    NetworkVariant("no-dense", "without dense prompts", {"dense": False}),
+    NetworkVariant("default", "default", row="full"),
+    NetworkVariant(
+        "no-order", "without order-aware attention", {"order_attention": False}, "w/o order"
+    ),
+    NetworkVariant(
+        "no-object", "without object-aware attention", {"object_attention": False}, "w/o object"
+    ),
+    NetworkVariant("no-sparse", "without sparse prompts", {"sparse": False}, "w/o sparse"),
+    NetworkVariant("no-dense", "without dense prompts", {"dense": False}, "w/o dense"),
     NetworkVariant(
         "depth-encoder",
-        "depth as features, no order maps",
-        {"order": False, "depth_encoder": True},
+        "an encoder of depth instead of order-aware attention",
+        {"order_attention": False, "depth_encoder": True, "depth_blocks": 4},
+        "DepthEncoder",
+    ),
+    NetworkVariant("no-order-maps", "without order maps; the attention stays", {"order": False}),
+    NetworkVariant(
+        "no-object-masks", "without object masks; the attention stays", {"object": False}
     ),
     NetworkVariant("levels-4", "prompt enters level 4", {"fused_levels": (4,)}),
     NetworkVariant("levels-1234", "prompt enters levels 1 to 4", {"fused_levels": (1, 2, 3, 4)}),
@@ -73,9 +87,10 @@ VARIANTS = (
 class AblationPlan:
     """What an ablation runs.
 
-    trunk: checkpoint whose encoder and depth head are used. folder: of the runs. objects:
-    validation objects to click on. clicks: robot clicks per object. longest: longest side in
-    network pixels when clicking. threads: per run; 0 for PyTorch's default.
+    trunk: checkpoint whose encoder and depth head are used. folder: of the runs. data: what to
+    click on, see `evaluation`. objects: at most this many; None for 60 scenes, or for all of
+    another data set. clicks: robot clicks per object. longest: longest side in network pixels when
+    clicking. threads: per run; 0 for PyTorch's default.
     """
 
     trunk: Path
@@ -83,8 +98,9 @@ class AblationPlan:
     recipe: TrainConfig
     seeds: tuple[int, ...] = (0, 1, 2)
     variants: tuple[NetworkVariant, ...] = VARIANTS
-    objects: int = 60
-    clicks: int = 10
+    data: str = SCENES
+    objects: int | None = None
+    clicks: int = 20
     longest: int = 336
     threads: int = 0
 
@@ -180,9 +196,8 @@ def _run_one(
     )
     path = train(recipe, SceneSource(network.config, recipe), options, start=network)
     trained = load_checkpoint(path).network
-    ious = robot_ious(
-        trained, plan.objects, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16
-    )
+    chosen = evaluation(plan.data, plan.objects)
+    ious = chosen.ious(trained, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16)
     row = row_of(variant, seed, trained, ious)
     _write(place / "result.json", {**row, "identity": identity})
 
@@ -221,6 +236,12 @@ def with_trunk(trunk: OISNetwork, variant: NetworkVariant, seed: int) -> OISNetw
     """
     config: NetworkConfig = trunk.config.replace(**variant.changes)
     network = build(config, seed=seed)
+    # A removed part draws no random numbers, so the parts built after it would start elsewhere.
+    # All variants of a seed start from the same values.
+    whole = build(trunk.config, seed=seed).state_dict()
+    own = network.state_dict()
+    shared = {k: v for k, v in whole.items() if k in own and v.shape == own[k].shape}
+    network.load_state_dict(own | shared)
     try:
         network.encoder.load_state_dict(trunk.encoder.state_dict())
         network.depth_head.load_state_dict(trunk.depth_head.state_dict())
@@ -237,7 +258,7 @@ def _identity(plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int
         "trunk": trunk,
         "recipe": plan.recipe.replace(seed=seed).to_dict(),
         "changes": variant.changes,
-        "objects": plan.objects,
+        **evaluation(plan.data, plan.objects).identity(),
         "clicks": plan.clicks,
         "longest": plan.longest,
     }

@@ -55,5 +55,5 @@ def run(
     return {
         "benchmark": "switched-off",
         "checkpoint": checkpoint.stem,
-        **compared(rows, PARTS, (0,), objects=objects, clicks=clicks, longest=longest),
+        **compared(rows, PARTS, (0,), data="procedural scenes", clicks=clicks, longest=longest),
     }

@@ -7,6 +7,7 @@ everything else probably background. Every click starts from these seeds again.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def open_grabcut(place: Place, _variant: None = None) -> GrabCut:
     if place.weights is not None:
         raise InvalidInput(f"got the weights {place.weights} for GrabCut, which has none")
     try:
-        import cv2
+        cv2 = importlib.import_module("cv2")
     except ImportError as error:
         raise NotHere(
             f"OpenCV cannot be imported ({error}): pip install --no-deps 'opencv-python-headless<5'"

@@ -72,7 +72,8 @@ def open_sam_pair(place: Place, variant: PairVariant) -> SamPairContestant:
         ) from error
     encoder, decoder = find_pair(place.weights)
     pair = SamPair(encoder, decoder, threads=place.threads)
-    source, warnings = variant.source, ()
+    source = variant.source
+    warnings: tuple[str, ...] = ()
     if variant.sha256 and pair.sha256 != variant.sha256:
         source = f"not {variant.source}"
         warnings = (f"the files are not those of {variant.source}",)

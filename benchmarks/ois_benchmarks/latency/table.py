@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from ois_benchmarks.latency.averages import MEANINGS, online_s, spread_s
 from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult, LatencyRow
 from ois_benchmarks.table import Column, Table, TableRow
+
+Average = Callable[[LatencyRow], float | None]
+_AVERAGES: dict[str, Average] = {"online": online_s, "20-SPC": spread_s}
 
 
 def table_of(result: LatencyResult) -> Table:
@@ -11,12 +17,18 @@ def table_of(result: LatencyResult) -> Table:
     definitions = [each for each in Definition if each.benchmark is result.benchmark]
     unit = "s/click" if result.benchmark is Benchmark.SPC else "s"
     columns = [Column("contestant", number=False), Column("picture", number=False)]
+    averages = {
+        name: average
+        for name, average in _AVERAGES.items()
+        if result.benchmark is Benchmark.SPC and any(average(row) for row in result.rows)
+    }
     columns += [Column("encode, s"), *(Column(f"{each}, {unit}") for each in definitions)]
+    columns += [Column(f"{name}, {unit}") for name in averages]
     columns += [Column(n) for n in ("params M", "GFLOP encode", "GFLOP click", "peak GiB")]
     rows = sorted(result.rows, key=lambda row: (row.width, row.height))
     lines = []
     for row in rows:
-        cells = _failed(row, len(columns) - 2) if row.failed else _cells(row, definitions)
+        cells = _failed(row, len(columns) - 2) if row.failed else _cells(row, definitions, averages)
         name = row.identity.label if row.identity else row.contestant
         lines.append(TableRow([name, f"{row.width}x{row.height}", *cells]))
     marks = []
@@ -30,10 +42,13 @@ def table_of(result: LatencyResult) -> Table:
         if row.identity
         for warning in row.identity.warnings
     )
-    return Table("", columns, lines, [*marks, *notes])
+    meanings = [f"{name}: {meaning}." for name, meaning in MEANINGS if name in averages]
+    return Table("", columns, lines, [*marks, *notes, *meanings])
 
 
-def _cells(row: LatencyRow, definitions: list[Definition]) -> list[str]:
+def _cells(
+    row: LatencyRow, definitions: list[Definition], averages: Mapping[str, Average]
+) -> list[str]:
     noisy = " !" if row.noisy else ""
     cells = [f"{row.encode.median_s:.2f}{noisy}" if row.encode else "–"]
     for definition in definitions:
@@ -46,6 +61,9 @@ def _cells(row: LatencyRow, definitions: list[Definition]) -> list[str]:
             f" ({figure.low_s:.3g}–{figure.high_s:.3g})" if figure.low_s < figure.high_s else ""
         )
         cells.append(f"{mark}{figure.seconds:.3g}{interval}{noisy}")
+    for average in averages.values():
+        seconds = average(row)
+        cells.append("" if seconds is None else f"{seconds:.3g}{noisy}")
     cost, peak = row.cost, row.peak_memory_bytes
     cells += (
         ["", "", ""]

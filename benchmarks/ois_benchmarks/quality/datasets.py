@@ -114,9 +114,8 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
         images, masks = where.split(",")
         return _of_pairs(Path(images).name or "folders", kind, folders(images, masks), limit)
     elif kind == "photos" and (where.isdecimal() or text == kind):
-        count = int(where) if where else None
-        if count != 0:
-            given = [each for each in (count, limit) if each is not None]
+        given = [each for each in (int(where) if where else None, limit) if each is not None]
+        if 0 not in given:
             return photographs(min(given, default=None))
     elif kind == "coco" and where:
         file, _, images = where.partition(",")

@@ -1,4 +1,4 @@
-"""NoC, NoF and mIoU of a robot-user run, with bootstrap intervals over objects.
+"""NoC, NoF and mIoU of a robot-user run, with bootstrap intervals over images.
 
     NoC@t    clicks until IoU >= t, or the click limit (20) if it is never reached; mean over
              objects
@@ -7,27 +7,28 @@
                          succeed exactly at the last click
                never     IoU >= t is not reached within the limit
     k-mIoU   mean over objects of the IoU after k clicks
+    90 % within 10   share of objects that reach an IoU of 90 % within 10 clicks
 
-Each is the mean (or sum) of one number per object. So one bootstrap over objects gives all the
+Each is the mean (or sum) of one number per object. So one bootstrap over images gives all the
 intervals, and the paired comparison of two runs is the same bootstrap over differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ois_benchmarks.statistics import Estimate, interval
+from ois_benchmarks.quality.bootstrap import RESAMPLES as RESAMPLES
+from ois_benchmarks.quality.bootstrap import Values, bootstrap_means
+from ois_benchmarks.statistics import Estimate
 from ois_client.contract.errors import InvalidInput
 from ois_network.training.clicks.robot import clicks_to_reach
 
-RESAMPLES = 2000
-
-Values = NDArray[np.float64]
+#: Clicks within which an object must reach the threshold.
+_WITHIN = 10
 
 
 class Kind(StrEnum):
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     AT_LIMIT = "1 if that takes all clicks"
     NEVER = "1 if the threshold is never reached"
     IOU = "IoU after a number of clicks"
+    REACHED = "1 if the threshold is reached within 10 clicks"
 
 
 class Metric(StrEnum):
@@ -54,7 +56,10 @@ class Metric(StrEnum):
     NOF90_NEVER = ("nof90_never", "NoF90 (never)", Kind.NEVER, 0.90)
     NOF95_NEVER = ("nof95_never", "NoF95 (never)", Kind.NEVER, 0.95)
     MIOU1 = ("miou1", "1-mIoU", Kind.IOU, 1)
+    MIOU3 = ("miou3", "3-mIoU", Kind.IOU, 3)
     MIOU5 = ("miou5", "5-mIoU", Kind.IOU, 5)
+    MIOU10 = ("miou10", "10-mIoU", Kind.IOU, 10)
+    REACHED90 = ("reached90_within10", "90 % within 10", Kind.REACHED, 0.90)
 
     def __new__(cls, value: str, label: str, kind: Kind, at: float) -> Metric:
         member = str.__new__(cls, value)
@@ -71,11 +76,17 @@ class Metric(StrEnum):
 
     @property
     def lower_is_better(self) -> bool:
-        return self.kind is not Kind.IOU
+        return self.kind not in (Kind.IOU, Kind.REACHED)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a number from 0 to 1, which tables give in percent."""
+        return self.kind in (Kind.IOU, Kind.REACHED)
 
     def exists_for(self, clicks: int) -> bool:
         """Whether it is defined for runs of `clicks` clicks."""
-        return self.kind is not Kind.IOU or self.at <= clicks
+        needed = {Kind.IOU: self.at, Kind.REACHED: _WITHIN}.get(self.kind, 0)
+        return needed <= clicks
 
     def per_object(self, ious: Values) -> Values:
         """The contribution of each object, (N,).
@@ -84,6 +95,8 @@ class Metric(StrEnum):
         """
         if self.kind is Kind.IOU:
             return ious[:, int(self.at) - 1]
+        if self.kind is Kind.REACHED:
+            return (ious[:, :_WITHIN] >= self.at).any(axis=1).astype(np.float64)
         if self.kind is Kind.NEVER:
             return (ious < self.at).all(axis=1).astype(np.float64)
         limit = ious.shape[1]
@@ -100,16 +113,19 @@ class Summary:
     curve: tuple[Estimate, ...]
 
 
-def summarise(ious: Values) -> Summary:
+def summarise(ious: Values, images: Sequence[str] | None = None) -> Summary:
     """Compute all metrics and the IoU curve with their intervals. Deterministic.
 
-    ious: (N, K), IoU of N objects after 1..K clicks. Metrics of more than K clicks are left out.
-    Raises `InvalidInput` if there is no object.
+    ious: (N, K), IoU of N objects after 1..K clicks. images: of each object, or None if each has
+    its own. Metrics of more than K clicks are left out. Raises `InvalidInput` if there is no
+    object.
     """
-    return _summary(*_columns(ious))
+    return _summary(*_columns(ious), images)
 
 
-def summarise_difference(ious: Values, other: Values) -> Summary:
+def summarise_difference(
+    ious: Values, other: Values, images: Sequence[str] | None = None
+) -> Summary:
     """Metrics of `ious` minus those of `other`, both (N, K) with the same object in each row.
 
     Pairs are resampled together. What makes an object easy or hard for both runs cancels out, so
@@ -122,22 +138,7 @@ def summarise_difference(ious: Values, other: Values) -> Summary:
             "same objects and clicks in both"
         )
     metrics, mine = _columns(ious)
-    return _summary(metrics, mine - _columns(other)[1])
-
-
-def bootstrap_means(values: Values) -> list[Estimate]:
-    """The mean of each column of `values`, (N, M), with its interval. Rows are resampled whole."""
-    count = len(values)
-    generator = np.random.default_rng(0)
-    means = np.empty((RESAMPLES, values.shape[1]))
-    for row in means:
-        drawn = np.bincount(generator.integers(count, size=count), minlength=count)
-        row[:] = drawn @ values / count
-    low, high = interval(means)
-    return [
-        Estimate(float(value), float(bottom), float(top))
-        for value, bottom, top in zip(values.mean(axis=0), low, high, strict=True)
-    ]
+    return _summary(metrics, mine - _columns(other)[1], images)
 
 
 def _columns(ious: Values) -> tuple[list[Metric], Values]:
@@ -151,8 +152,8 @@ def _columns(ious: Values) -> tuple[list[Metric], Values]:
     return metrics, np.column_stack([*columns, ious])
 
 
-def _summary(metrics: list[Metric], values: Values) -> Summary:
-    estimates = bootstrap_means(values)
+def _summary(metrics: list[Metric], values: Values, images: Sequence[str] | None) -> Summary:
+    estimates = bootstrap_means(values, images)
     count = len(values)
     return Summary(
         count,

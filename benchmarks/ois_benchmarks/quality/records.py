@@ -1,7 +1,8 @@
 """A quality log: one JSON line per object, so that runs can be resumed and compared.
 
     {"quality_log": 1, "dataset": ..., "clicks": 20, "model": ..., "machine": ...}
-    {"name": "scene-00000", "width": 640, "height": 480, "area": 9120, "ious": [...], ...}
+    {"name": "scene-00000", "width": 640, "height": 480, "area": 9120, "ious": [...],
+     "clicks": [[x, y, positive], ...], "right": [true, ...], "boundary": [[0.61, 0.83], ...], ...}
     {"name": "scene-00001", "skipped": "empty mask"}
 
 A line that was cut off by an interruption is dropped. If a name occurs twice (the object failed
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from ois_client.contract.files import LineFile
 
 SCHEMA = 1
 _BEGINNING = b'{"quality_log": '
+T = TypeVar("T")
+
 #: Keys of the header that must agree before a run resumes in an existing file.
 _IDENTITY = ("dataset", "clicks", "model")
 
@@ -44,6 +47,10 @@ class Failure:
 class Measured:
     """One object. width, height: of the image in pixels. area: of the true mask in pixels. ious:
     after each click that succeeded. clicks: (x, y, positive), x and y in pixels of the image.
+
+    picture: name of the image if it can have several objects. right: after each click, whether its
+    own pixel was inside the mask (positive) or outside of it (negative). boundary: after each
+    click, `Boundary.ious`. Both are None in logs of earlier versions.
     """
 
     name: str
@@ -54,6 +61,14 @@ class Measured:
     clicks: tuple[tuple[float, float, bool], ...]
     seconds: float
     failure: Failure | None = None
+    picture: str = ""
+    right: tuple[bool, ...] | None = None
+    boundary: tuple[tuple[float, float], ...] | None = None
+
+    @property
+    def image(self) -> str:
+        """What the objects of one image have in common."""
+        return self.picture or self.name
 
     def held_ious(self, clicks: int) -> list[float]:
         """IoU after 1..`clicks` clicks.
@@ -61,8 +76,11 @@ class Measured:
         A failed click leaves the mask as it was. So from there on the last IoU is repeated, or 0
         if there was no mask yet.
         """
-        missing = clicks - len(self.ious)
-        return [*self.ious, *(self.ious[-1:] or (0.0,)) * missing]
+        return _held(self.ious, clicks, 0.0)
+
+    def held_boundary(self, clicks: int) -> list[tuple[float, float]] | None:
+        """`boundary` after 1..`clicks` clicks, continued in the same way."""
+        return None if self.boundary is None else _held(self.boundary, clicks, (0.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,16 @@ class Log:
         chosen = measured if names is None else names
         rows = [measured[name].held_ious(self.clicks) for name in chosen]
         return np.array(rows, dtype=np.float64).reshape(len(rows), self.clicks)
+
+    def boundary(self, names: list[str] | None = None) -> NDArray[np.float64] | None:
+        """Boundary IoUs of the named objects, or of all: (N, clicks, 2); None if one lacks them."""
+        measured = self.measured
+        rows = []
+        for name in measured if names is None else names:
+            if (held := measured[name].held_boundary(self.clicks)) is None:
+                return None
+            rows.append(held)
+        return np.array(rows, dtype=np.float64).reshape(len(rows), self.clicks, 2)
 
 
 def read_log(path: Path) -> Log:
@@ -220,9 +248,17 @@ def _record(fields: dict[str, Any]) -> Record:
     failure = fields.pop("failure", None)
     ious = tuple(float(value) for value in fields.pop("ious"))
     clicks = tuple((float(x), float(y), bool(sign)) for x, y, sign in fields.pop("clicks"))
+    if fields.get("right") is not None:
+        fields["right"] = tuple(bool(value) for value in fields["right"])
+    if fields.get("boundary") is not None:
+        fields["boundary"] = tuple((float(near), float(far)) for near, far in fields["boundary"])
     return Measured(
         **fields, ious=ious, clicks=clicks, failure=Failure(**failure) if failure else None
     )
+
+
+def _held(values: tuple[T, ...], clicks: int, nothing: T) -> list[T]:
+    return [*values, *(values[-1:] or (nothing,)) * (clicks - len(values))]
 
 
 def _not_a_log(path: Path) -> InvalidInput:

@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from ois_benchmarks.quality.bootstrap import RESAMPLES, bootstrap_means, bootstrap_ratios
+from ois_benchmarks.quality.boundary import NEAR, SHARE
 from ois_benchmarks.quality.curves import Curve
 from ois_benchmarks.quality.datasets import Dataset
-from ois_benchmarks.quality.metrics import (
-    RESAMPLES,
-    Summary,
-    summarise,
-    summarise_difference,
-)
+from ois_benchmarks.quality.metrics import summarise, summarise_difference
+from ois_benchmarks.quality.objects import by_size, worst
 from ois_benchmarks.quality.records import Log, with_present_precision
+from ois_benchmarks.quality.safety import ClickMetric, click_ratios
 from ois_benchmarks.statistics import CONFIDENCE, Estimate
 from ois_client.contract.errors import InvalidInput
 
+#: Keys of the boundary IoUs in results, in the order of `Boundary.distances`.
+BOUNDARIES = (f"{NEAR} px", f"{SHARE:.0%} of the diagonal")
+
 
 def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, Any]:
-    """The JSON-ready result of a log: metrics, IoU curve, failures, model and machine.
+    """The JSON-ready result of a log: metrics, curves, clicks, sizes, failures, model and machine.
 
     other: a run to compare with, see `compare`. Raises `InvalidInput` if nothing was measured.
     """
@@ -36,12 +40,17 @@ def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, An
         "protocol": {
             "user": "robot of RITM, SimpleClick and SegNext",
             "clicks": log.clicks,
-            "interval": f"{CONFIDENCE:.0%} percentile bootstrap over objects, {RESAMPLES} draws",
+            "interval": f"{CONFIDENCE:.0%} percentile bootstrap over images, {RESAMPLES} draws",
             "failed": "from a failed click on, the IoU before it is repeated",
+            "later_clicks": "after the first of each object, as far as they were answered; lost: "
+            "by more than 5 points of IoU",
+            "boundary": "Boundary IoU of Cheng et al. 2021, null for logs of earlier versions",
         },
         "model": log.header["model"],
         "measured_on": log.header["machine"],
-        **_summary(summarise(log.ious())),
+        **_summary(log, list(measured)),
+        "by_size": by_size(log),
+        "worst": worst(log),
         "seconds": round(sum(record.seconds for record in measured.values()), 1),
         "failed": [{"name": name, **asdict(failure)} for name, failure in failed],
         "skipped": [{"name": record.name, "reason": record.skipped} for record in log.skipped],
@@ -87,8 +96,8 @@ def compare(log: Log, other: Log) -> dict[str, Any]:
         )
     return {
         "model": other.header["model"],
-        "other": _summary(summarise(other.ious(both))),
-        "difference": _summary(summarise_difference(log.ious(both), other.ious(both))),
+        "other": _summary(other, both),
+        "difference": _summary(log, both, other),
         "in_one_run_only": alone,
     }
 
@@ -108,9 +117,42 @@ def model_name(model: dict[str, Any]) -> str:
     return f"{model['network']}, {with_present_precision(model)['engine']}"
 
 
-def _summary(summary: Summary) -> dict[str, Any]:
+def _summary(log: Log, names: list[str], less: Log | None = None) -> dict[str, Any]:
+    """All estimates for these objects. less: another run, whose values are subtracted."""
+    records = [log.measured[name] for name in names]
+    images = [record.image for record in records]
+    if less is None:
+        summary = summarise(log.ious(names), images)
+        clicks = bootstrap_ratios(click_ratios(records), images)
+    else:
+        summary = summarise_difference(log.ious(names), less.ious(names), images)
+        others = click_ratios(less.measured[name] for name in names)
+        clicks = bootstrap_ratios(click_ratios(records), images, others)
     return {
         "objects": summary.objects,
+        "images": len(set(images)),
         "metrics": {str(metric): e.to_dict() for metric, e in summary.metrics.items()},
         "curve": [estimate.to_dict() for estimate in summary.curve],
+        "clicks": {
+            str(metric): estimate.to_dict() if estimate else None
+            for metric, estimate in zip(ClickMetric, clicks, strict=True)
+        },
+        "boundary": _boundary(log, names, images, less),
+    }
+
+
+def _boundary(
+    log: Log, names: list[str], images: list[str], less: Log | None
+) -> dict[str, list[dict[str, float]]] | None:
+    """Mean boundary IoU after each click, by distance; None if a log does not hold it."""
+    values = log.boundary(names)
+    if less is not None:
+        others = less.boundary(names)
+        values = None if values is None or others is None else values - others
+    if values is None:
+        return None
+    means = bootstrap_means(np.reshape(values, (len(values), -1)), images)
+    return {
+        name: [mean.to_dict() for mean in means[number :: len(BOUNDARIES)]]
+        for number, name in enumerate(BOUNDARIES)
     }

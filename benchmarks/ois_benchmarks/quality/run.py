@@ -18,6 +18,7 @@ import numpy as np
 
 from ois_benchmarks import machine
 from ois_benchmarks.contestants.client import PEER, PeerClient
+from ois_benchmarks.quality.boundary import Boundary
 from ois_benchmarks.quality.datasets import Dataset, Target
 from ois_benchmarks.quality.records import Failure, LogWriter, Measured, Skipped
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Click
@@ -126,7 +127,7 @@ def run(client: Client | PeerClient, dataset: Dataset, writer: LogWriter, say: S
             say(f"skipped {item.name}: {error}")
             progress.step(None)
             continue
-        record = measure(client, item.name, target, clicks)
+        record = measure(client, item.name, target, clicks, item.picture)
         writer.append(record)
         progress.step(record)
         failure = record.failure
@@ -140,7 +141,9 @@ def run(client: Client | PeerClient, dataset: Dataset, writer: LogWriter, say: S
             )
 
 
-def measure(client: Client | PeerClient, name: str, target: Target, clicks: int) -> Measured:
+def measure(
+    client: Client | PeerClient, name: str, target: Target, clicks: int, picture: str = ""
+) -> Measured:
     """Let the robot user click one object. An `OISError` ends it and becomes part of the record.
 
     Only `IncompatibleServer` is raised, because it concerns the whole run and not the object.
@@ -149,6 +152,9 @@ def measure(client: Client | PeerClient, name: str, target: Target, clicks: int)
     mask = np.zeros(target.mask.shape, dtype=np.uint8)
     made: list[Click] = []
     ious: list[float] = []
+    right: list[bool] = []
+    boundary = Boundary(target.mask)
+    boundaries: list[tuple[float, float]] = []
     answered: set[str] = set()
     failure = None
     try:
@@ -158,6 +164,9 @@ def measure(client: Client | PeerClient, name: str, target: Target, clicks: int)
             made.append(click)
             mask = session.click(click.x, click.y, click.positive)
             ious.append(intersection_over_union(target.mask, mask))
+            right.append(bool(mask[int(click.y), int(click.x)]) == click.positive)
+            near, paper = boundary.ious(mask)
+            boundaries.append((round(near, 5), round(paper, 5)))
             if session.last_reply is not None:
                 answered.add(session.last_reply.model_sha256)
     except IncompatibleServer:
@@ -175,6 +184,9 @@ def measure(client: Client | PeerClient, name: str, target: Target, clicks: int)
         tuple((click.x, click.y, click.positive) for click in made),
         round(time.perf_counter() - started, 3),
         failure,
+        picture,
+        tuple(right),
+        tuple(boundaries),
     )
 
 

@@ -1,7 +1,7 @@
 """A quality result as Markdown, beside published results where there are any.
 
-Published results come from a file, so that this code holds no number of a paper. The file is a
-JSON list of objects with `method`, `dataset` (the name that this benchmark uses) and any keys of
+The OIS paper's rows come from `ois_benchmarks.published`, others from a file: a JSON list of
+objects of objects with `method`, `dataset` (the name that this benchmark uses) and any keys of
 `Metric`, with mIoU as a fraction of 1. For example:
 
     [{"method": "SegNext", "dataset": "DAVIS345", "noc90": ..., "nof95_segnext": ...}]
@@ -9,10 +9,12 @@ JSON list of objects with `method`, `dataset` (the name that this benchmark uses
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ois_benchmarks.quality.metrics import Kind, Metric
+from ois_benchmarks.quality.details import detail_tables
+from ois_benchmarks.quality.metrics import Metric
 from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.results import read_json
 from ois_benchmarks.statistics import Estimate
@@ -53,10 +55,13 @@ def read_published(path: Path) -> list[Document]:
     return rows
 
 
-def summary_markdown(result: Document, published: list[Document] | None = None) -> str:
-    """Render the metrics, the difference to the compared run, IoU per click, and problems.
+def summary_markdown(
+    result: Document, published: list[Document] | None = None, remarks: Sequence[str] = ()
+) -> str:
+    """Render every part of a result, with the difference to the compared run.
 
-    published: results of `read_published`. Those about the same data set are shown.
+    published: results of `read_published`. Those about the same data set are shown. remarks: about
+    them, for the notes.
     """
     dataset, clicks = result["dataset"]["name"], result["protocol"]["clicks"]
     chosen = [row for row in published or () if row["dataset"] == dataset]
@@ -67,15 +72,18 @@ def summary_markdown(result: Document, published: list[Document] | None = None) 
     )
     absent = f"No published result is about {dataset}."
     notes = [nof] if chosen or published is None else [absent, nof]
+    notes += remarks
     machine, model = result["measured_on"], result["model"]
     parts = [
-        f"**{dataset}**, {result['objects']} objects, {clicks} robot clicks; 95 % bootstrap "
-        "intervals.\n",
+        f"**{dataset}**, {result['objects']} objects{_in_images(result)}, {clicks} robot clicks; "
+        "95 % bootstrap intervals.\n",
         _metrics_table(result, chosen, notes).markdown(),
         _curve_table(result).markdown(),
+        *(each.markdown() for each in detail_tables(result)),
         *_problems(result),
-        f"Model sha256 `{model['sha256'][:16]}…`, {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['date'][:10]}, commit {machine['commit'] or 'unknown'}.\n",
+        f"Model sha256 `{model['sha256'][:16] or 'none'}…`, {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['date'][:10]}, commit "
+        f"{machine['commit'] or 'unknown'}.\n",
     ]
     if not model["trained"]:
         parts.append("The weights are random: these numbers say nothing about the method.\n")
@@ -104,6 +112,11 @@ def _metrics_table(result: Document, published: list[Document], notes: list[str]
     return Table("", columns, rows, notes)
 
 
+def _in_images(result: Document) -> str:
+    images = result.get("images", result["objects"])
+    return f" in {images} images" if images != result["objects"] else ""
+
+
 def _measured(
     name: str, estimates: Document, metrics: list[Metric], *, signed: bool = False
 ) -> TableRow:
@@ -126,11 +139,11 @@ def _curve_table(result: Document) -> Table:
 
 
 def _number(metric: Metric, value: float, signed: bool = False) -> str:
-    """IoU in percent, as papers print it; clicks with two decimals; whole objects."""
+    """Shares in percent, as papers print IoU; clicks with two decimals; whole objects."""
     sign = "+" if signed else ""
     if metric.is_count:
         return f"{value:{sign}.0f}"
-    return f"{100 * value:{sign}.2f}" if metric.kind is Kind.IOU else f"{value:{sign}.2f}"
+    return f"{100 * value:{sign}.2f}" if metric.is_share else f"{value:{sign}.2f}"
 
 
 def _problems(result: Document) -> list[str]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ois_benchmarks.latency.averages import MEANINGS
 from ois_benchmarks.latency.result import Benchmark, Definition
 from ois_benchmarks.report import gpu
 from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, describe_machine
 from ois_benchmarks.report.latency import engines_section, latency_section, sizes
 from ois_benchmarks.report.load import load_section
 from ois_benchmarks.report.page import Block, Chart, Report, Section
+from ois_benchmarks.report.paper import ablation_tables, quality_tables
 from ois_benchmarks.report.quality import quality_section
 from ois_benchmarks.report.roofline import roofline_section
 from ois_benchmarks.report.stages import stage_section
@@ -45,7 +47,9 @@ def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report
     sections = [
         section
         for section in (
-            _table_3_section(inputs, published),
+            quality_tables(inputs.quality, published),
+            _table_3_section(inputs),
+            ablation_tables(inputs.ablations),
             latency_section("Seconds per click", inputs, Benchmark.SPC),
             latency_section("Segment anything: 256 clicks on one image", inputs, Benchmark.SAT),
             engines_section(inputs.engines),
@@ -74,22 +78,18 @@ def _findings(sections: Sequence[Section]) -> list[str]:
     return found
 
 
-def _table_3_section(inputs: Inputs, published: Sequence[Mapping[str, Any]]) -> Section:
-    """One table per machine and image size."""
+def _table_3_section(inputs: Inputs) -> Section:
+    """One table per machine and image size; the paper's alone if nothing was measured."""
     machines: dict[tuple[Any, ...], list[LatencyRun]] = {}
     for one in inputs.latency:
         machines.setdefault(machine_key(one.result), []).append(one)
-    quality = [source.document for source in inputs.quality]
     blocks: list[Block] = []
     for key, results in machines.items():
         if len(machines) > 1:
             blocks.append(f"{key[0]}, {key[1]} cores, {key[2]} threads, {key[3]}:")
         image_sizes = dict.fromkeys(size for one in results for size in sizes(one.result))
-        for number, size in enumerate(image_sizes):
-            # Quality does not depend on the size of the timed image, so it is shown once.
-            extra = (quality, published) if not blocks or not number else ((), ())
-            blocks.append(table_3(results, size, *extra))
-    return Section("The paper's Table 3", blocks)
+        blocks += [table_3(results, size) for size in image_sizes]
+    return Section("The paper's Table 3", blocks or [table_3([], None)])
 
 
 def _tables_section(
@@ -112,6 +112,8 @@ def _definitions_section(inputs: Inputs) -> Section:
         for definition in row.figures
     }
     terms = [(each.value, each.meaning) for each in Definition if each in used]
+    if Definition.CLICK in used or Definition.SESSION in used:
+        terms += MEANINGS
     if inputs.load:
         terms += _LOAD_TERMS
     columns = [Column("term", number=False), Column("meaning", number=False)]

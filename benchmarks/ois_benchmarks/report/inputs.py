@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks.ablation.result import table_of
 from ois_benchmarks.latency.result import LatencyResult
 from ois_benchmarks.load.result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load.result import StepResult
@@ -55,6 +56,7 @@ class Inputs:
     latency: list[LatencyRun] = field(default_factory=list)
     engines: list[Source] = field(default_factory=list)
     quality: list[Source] = field(default_factory=list)
+    ablations: list[Source] = field(default_factory=list)
     load: list[LoadRun] = field(default_factory=list)
     overhead: list[Source] = field(default_factory=list)
     gpu_engine: list[Source] = field(default_factory=list)
@@ -152,6 +154,12 @@ def _quality(found: Inputs, source: Source) -> None:
     found.quality.append(source)
 
 
+def _ablation(found: Inputs, source: Source) -> None:
+    table_of(source.document)
+    source.document["checkpoint"]
+    found.ablations.append(source)
+
+
 def _overhead(found: Inputs, source: Source) -> None:
     for row in source.document["single"].values():
         row["median_ms"]
@@ -173,13 +181,14 @@ def _ceilings(found: Inputs, source: Source) -> None:
 
 
 #: Results that have their own table and are not part of the report.
-_ELSEWHERE = ("ablation", "cold-start", "serving-paths", "switched-off")
+_ELSEWHERE = ("cold-start", "serving-paths", "switched-off")
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "spc": _latency,
     "sat": _latency,
     "engines": _engines,
     "quality": _quality,
+    "ablation": _ablation,
     "load": _load,
     "serving-overhead": _overhead,
     "gpu-engine": _gpu_engine,

@@ -34,8 +34,22 @@ def ablation(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
-    objects: Annotated[int, typer.Option(min=1, help="Validation objects to click on.")] = 60,
-    clicks: Annotated[int, typer.Option(min=5, max=24, help="Robot clicks per object.")] = 10,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="What to click on: scenes\\[:COUNT] (validation scenes), photos, davis:ROOT, "
+            "hqseg44k:ROOT, coco:FILE\\[,IMAGES] or folders:IMAGES,MASKS."
+        ),
+    ] = "scenes",
+    objects: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="At most this many objects. Default: 60 scenes, or all of another data set.",
+            show_default=False,
+        ),
+    ] = None,
+    clicks: Annotated[int, typer.Option(min=5, max=24, help="Robot clicks per object.")] = 20,
     longest: Annotated[
         int, typer.Option(min=14, help="Longest side in network pixels when clicking.")
     ] = 224,
@@ -55,9 +69,11 @@ def ablation(
     """Train variants of a network in the same way and compare them (paper, Tables 4 and 5).
 
     Trains on procedural scenes, which are the same for all variants with one seed. Each run takes
-    minutes. Example: [b]ois bench ablation --variant no-order --seeds 1[/b]
+    minutes. --data says what they are evaluated on. Examples: [b]ois bench ablation --variant
+    no-order --seeds 1[/b] and [b]ois bench ablation --data davis:DAVIS --longest 448[/b]
     """
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
+    from ois_benchmarks.ablation.evaluation import evaluation
     from ois_benchmarks.ablation.result import result, table_of
     from ois_benchmarks.ablation.run import AblationPlan, pick, run
     from ois_benchmarks.results import write_result
@@ -70,11 +86,13 @@ def ablation(
         recipe=load_recipe(recipe),
         seeds=tuple(range(seeds)),
         variants=pick(variant or []),
+        data=data,
         objects=objects,
         clicks=clicks,
         longest=longest,
         threads=threads,
     )
+    evaluation(data, objects)  # wrong data is an error now, not after the first training
     keep_freed_memory()
     document = result(plan, run(plan, say, jobs))
     table = table_of(document).markdown()

@@ -42,7 +42,7 @@ def report(
     published: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file of published quality results to show in the table.",
+            help="JSON file of more published quality results. The OIS paper's are in the report.",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +55,7 @@ def report(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Make one page of all results: tables, charts, and the paper's Table 3 beside them.
+    """Make one page of all results: tables, charts, and the paper's Tables 1 to 5 beside them.
 
     The page is one HTML file without scripts. It shows latencies with intervals, 256 clicks, the
     roofline, IoU by click, load, stages and definitions. Contestants that failed are listed with

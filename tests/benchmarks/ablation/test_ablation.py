@@ -9,9 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ois_benchmarks.ablation.result import result, table_of, two_level
-from ois_benchmarks.ablation.run import VARIANTS, AblationPlan, pick, run, with_trunk
+from ois_benchmarks.ablation.evaluation import evaluation
+from ois_benchmarks.ablation.result import compared, result, table_of, two_level
+from ois_benchmarks.ablation.run import (
+    VARIANTS,
+    AblationPlan,
+    NetworkVariant,
+    pick,
+    run,
+    with_trunk,
+)
+from ois_benchmarks.published.paper import paper
 from ois_client.contract.errors import InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.initialise import build
@@ -41,6 +51,67 @@ def test_every_variant_can_use_the_trunk(variant: object) -> None:
             assert torch.equal(value, expected[name])
     for name, value in network.mask_head.state_dict().items():
         assert torch.equal(value, trunk.depth_head.state_dict()[name])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_variants_of_a_seed_start_from_the_same_values(variant: NetworkVariant) -> None:
+    trunk = build(MICRO, seed=5)
+    whole = with_trunk(trunk, VARIANTS[0], seed=1).state_dict()
+    mine = with_trunk(trunk, variant, seed=1).state_dict()
+    for name in whole.keys() & mine.keys():
+        assert torch.equal(mine[name], whole[name]), name
+
+
+def test_the_papers_rows_have_a_variant_each() -> None:
+    """MM-SAM is another network, not a variant of this one."""
+    rows = [variant.row for variant in VARIANTS if variant.row]
+    four = [row.method for row in paper().tables[4].rows]
+    five = [row.method for row in paper().tables[5].rows]
+    assert rows == [*four, "DepthEncoder"]
+    assert five == ["MM-SAM", "DepthEncoder", "OIS"]
+
+
+def folders_of(tmp_path: Path, count: int) -> str:
+    """Images with a bright disk each, and their masks."""
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    y, x = np.mgrid[:40, :56]
+    for number in range(count):
+        mask = (x - 20 - 5 * number) ** 2 + (y - 20) ** 2 < 100
+        Image.fromarray((mask * 200).astype(np.uint8)).convert("RGB").save(
+            tmp_path / "images" / f"{number}.png"
+        )
+        Image.fromarray((mask * 255).astype(np.uint8)).save(tmp_path / "masks" / f"{number}.png")
+    return f"folders:{tmp_path / 'images'},{tmp_path / 'masks'}"
+
+
+def test_any_data_set_can_be_clicked_on(plan: AblationPlan, tmp_path: Path) -> None:
+    data = folders_of(tmp_path, 3)
+    given = replace(plan, seeds=(0,), variants=VARIANTS[:1], data=data, objects=2)
+    document = result(given, run(given, lambda _text: None))
+    assert (document["data"], document["objects"]) == ("images, 2 of 3", 2)
+    assert "2 objects of images, 2 of 3" in table_of(document).markdown()
+    with pytest.raises(InvalidInput, match="made by another plan"):
+        run(replace(given, objects=3), lambda _text: None)
+
+
+def test_failures_are_counted_in_both_readings() -> None:
+    """Of four objects, one reaches 95 % at the last click and one never."""
+    ious = [[0.96] * 5, [0.5, 0.96, 0.97, 0.97, 0.97], [0.5] * 4 + [0.96], [0.5] * 5]
+    row = {"variant": "default", "seed": 0, "parameters": 1, "ious": ious}
+    document = compared([row], VARIANTS[:1], (0,), data="d", clicks=5, longest=56)
+    entry = document["table"][0]
+    assert entry["nof95_segnext"]["value"] == 2
+    assert entry["nof95_never"]["value"] == 1
+    assert entry["noc95"]["value"] == pytest.approx((1 + 2 + 5 + 5) / 4)
+
+
+def test_unknown_data_is_an_error_before_anything_is_trained(tmp_path: Path) -> None:
+    for data in ("davis", "scenes:0", "tea:pot"):
+        with pytest.raises(InvalidInput, match="got the data"):
+            evaluation(data, None)
+    with pytest.raises(InvalidInput):
+        evaluation(f"davis:{tmp_path}", None)
 
 
 def test_an_ablation_runs_resumes_and_reports(plan: AblationPlan) -> None:

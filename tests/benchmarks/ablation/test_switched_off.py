@@ -15,8 +15,9 @@ from ois_network.checkpoints.checkpoint import save_checkpoint
 from support.network_scenes import MICRO, random_network
 
 
-def test_the_parts_are_those_of_table_4() -> None:
+def test_the_parts_are_those_of_table_4_and_what_the_attentions_add() -> None:
     names = ["default", "no-order", "no-object", "no-sparse", "no-dense"]
+    names += ["no-order-maps", "no-object-masks"]
     assert [variant.name for variant in PARTS] == names
 
 
@@ -28,10 +29,16 @@ def test_the_remaining_parts_keep_their_weights(variant: NetworkVariant) -> None
     assert all(torch.equal(value, before[name]) for name, value in changed.state_dict().items())
     for name, value in variant.changes.items():
         assert getattr(changed.config, name) is value
-    gone = {name.split(".")[0] for name in before.keys() - changed.state_dict().keys()}
-    assert gone == {"no-sparse": {"sparse", "fusion"}, "no-dense": {"dense"}}.get(
-        variant.name, set()
-    )
+    removed = before.keys() - changed.state_dict().keys()
+    gone = {name.split(".")[3] if ".blocks." in name else name.split(".")[0] for name in removed}
+    if variant.name == "no-sparse":
+        assert {"sparse", "order_attention", "object_attention"} <= gone
+        return
+    assert gone == {
+        "no-dense": {"dense"},
+        "no-order": {"order_attention", "order_norm", "raw_sigma"},
+        "no-object": {"object_attention", "object_norm"},
+    }.get(variant.name, set())
 
 
 def test_the_command_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

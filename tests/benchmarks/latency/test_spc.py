@@ -295,13 +295,27 @@ def test_the_table_shows_every_row_and_marks_noisy_and_projected_figures() -> No
     )
     table = table_of(made).markdown().splitlines()
     assert table[2] == (
-        "| disk | 64x40 | 0.25 ! | 0.25 (0.2–0.3) ! | 0.5 ! |  | 1.50 | – | 0.00 | 1.00 |"
+        "| disk | 64x40 | 0.25 ! | 0.25 (0.2–0.3) ! | 0.5 ! |  | 0.25 ! | 0.263 ! "
+        "| 1.50 | – | 0.00 | 1.00 |"
     )
-    assert table[3] == "| disk | 64x40 | – |  |  | ~9 (8–10) |  |  |  | 1.00 |"
+    assert table[3] == "| disk | 64x40 | – |  |  | ~9 (8–10) |  |  |  |  |  | 1.00 |"
     assert table[4].startswith("| gone | 64x40 | not here: no \\| clone |")
     assert table[6].startswith("~ projected")
     assert table[8].startswith("! noisy: other programs")
     assert table[10] == "disk: a disk is no network."
+
+
+def test_means_and_spread_encodes_are_in_the_table_if_their_samples_are_known() -> None:
+    """Clicks of 0.1, 0.1 and 0.4 s, and an encode of 2 s."""
+    clicks = Timing(0.1, 0.1, 0.4, 3, 0, 0.0, False, (0.1, 0.1, 0.4))
+    encode = Timing(2.0, 2.0, 2.0, 1, 0, 0.0, False, (2.0,))
+    figure = Figure(seconds=0.1, low_s=0.1, high_s=0.4, clicks=3, timing=clicks)
+    table = table_of(result(row(encode=encode, figures={Definition.CLICK: figure}))).markdown()
+    heading, _, line, *notes = table.splitlines()
+    cells = dict(zip(heading.split(" | "), line.split(" | "), strict=True))
+    assert (cells["online, s/click"], cells["20-SPC, s/click"]) == ("0.2", "0.3")
+    assert cells["click, s/click"].startswith("0.1")
+    assert "the mean of the same clicks" in "\n".join(notes)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -361,7 +375,10 @@ def test_an_interruption_says_how_to_resume(
         (["-c", "sam", "--checkout", "segnext"], "expected PEER=PATH"),
         (["-c", "sam", "--checkout", "segnext=."], "expected one of sam"),
         (["-c", "sam", "--checkout", "sam=nowhere"], "there is no folder at nowhere"),
-        (["-c", "sam", "--weights", "sam=nothing.pth"], "there is no file or folder at nothing.pth"),
+        (
+            ["-c", "sam", "--weights", "sam=nothing.pth"],
+            "there is no file or folder at nothing.pth",
+        ),
         (["--checkpoint", "nothing.safetensors"], "no checkpoint at nothing.safetensors"),
         (["--network", "vitz"], "vitz"),
         (["-o", "x.txt"], "expected a name that ends in .json"),

@@ -66,7 +66,10 @@ def test_the_summary_of_the_cases_agrees_with_arithmetic_by_hand() -> None:
             "nof90_never": 2,
             "nof95_never": 3,
             "miou1": (0.99 + 5 * 0.5) / 6,
+            "miou3": (0.99 + 0.85 + 0.5 + 0.8999 + 0.5 + 0.5) / 6,
             "miou5": (0.99 + 0.85 + 0.5 + 0.8999 + 0.6 + 0.5) / 6,
+            "miou10": (0.99 + 0.90 + 0.5 + 0.8999 + 0.6 + 0.5) / 6,
+            "reached90_within10": 3 / 6,
         }
     )
     assert summary.objects == 6

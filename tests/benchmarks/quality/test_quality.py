@@ -134,6 +134,11 @@ def test_every_click_goes_where_the_robot_says(engines: Path) -> None:
     drawn = np.hypot(x - 40, y - 28) < 24
     expected = (drawn & target.mask).sum() / (drawn | target.mask).sum()
     assert record.ious[0] == pytest.approx(expected, abs=0.02)
+    # A negative click only makes the disk smaller, so its own pixel stays inside.
+    assert record.right == (True, False, False)
+    assert record.boundary is not None
+    assert record.boundary[0][0] == 0  # 10 pixels away
+    assert 0 <= record.boundary[0][1] < record.ious[0]
 
 
 def test_a_failed_click_is_counted_and_the_mask_before_it_is_kept(
@@ -371,6 +376,15 @@ def test_the_command_writes_log_result_table_and_picture(
     assert printed["compared"]["difference"]["metrics"]["noc90"]["value"] == 0
     assert printed["model"]["sha256"] == open_transport(str(engines)).info().model_sha256
     assert printed["measured_on"]["versions"]["numpy"] == np.__version__
+    assert (printed["objects"], printed["images"]) == (2, 2)
+    held = [one.right for one in read_log(second).measured.values()]
+    later = [each for right in held if right is not None for each in right[1:]]
+    assert printed["clicks"]["right"]["value"] == pytest.approx(np.mean(later))
+    assert len(printed["boundary"]["2 px"]) == 3
+    assert [one["name"] for one in printed["worst"]] == ["0", "1"]
+    assert "pixel right, %: negative" in out
+    assert "within 2 px: 3 clicks" in out
+    assert "| 2 to 10 % |" in out or "| above 10 % |" in out
     picture = ElementTree.parse(pairs / "second.svg").getroot()
     texts = [text.text or "" for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert len([text for text in texts if text.startswith("tiny-test, onnxruntime")]) == 2

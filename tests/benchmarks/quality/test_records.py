@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,29 @@ def test_what_is_written_is_read_back(path: Path) -> None:
     assert list(log.records.values()) == records
     assert (log.clicks, log.header["model"]) == (4, {"sha256": "a"})
     assert log.skipped == [records[1]]
+
+
+def test_a_log_of_an_earlier_version_lacks_what_it_did_not_measure(path: Path) -> None:
+    new = replace(
+        measured("a", 0.5, 0.6), picture="p.jpg", right=(True, False),
+        boundary=((0.1, 0.2), (0.3, 0.4)),
+    )  # fmt: skip
+    with LogWriter(path, HEADER) as writer:
+        writer.append(new)
+    log = read_log(path)
+    assert log.measured["a"] == new
+    assert new.image == "p.jpg"
+    boundary = log.boundary()
+    assert boundary is not None
+    assert boundary[0].tolist() == [[0.1, 0.2], [0.3, 0.4], [0.3, 0.4], [0.3, 0.4]]
+    header, line = path.read_text().splitlines()
+    fields = json.loads(line)
+    for name in ("picture", "right", "boundary"):
+        del fields[name]
+    path.write_text(f"{header}\n{json.dumps(fields)}\n")
+    old = read_log(path)
+    assert old.measured["a"] == measured("a", 0.5, 0.6)
+    assert (old.measured["a"].image, old.boundary()) == ("a", None)
 
 
 def test_a_run_of_an_earlier_version_that_wrote_f32_for_fp32_is_resumed(path: Path) -> None:

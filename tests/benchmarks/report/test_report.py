@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import pytest
 
 from ois_benchmarks import roofline
+from ois_benchmarks.ablation.result import compared
+from ois_benchmarks.ablation.run import NetworkVariant
 from ois_benchmarks.latency.result import (
     Definition,
     LatencyResult,
@@ -34,9 +36,11 @@ from support.results import (
     MACHINE,
     SIZE,
     figure,
+    quality_document,
     row,
     sat,
     spc,
+    timing,
 )
 
 
@@ -58,10 +62,10 @@ def test_every_kind_of_result_is_read(results: Path) -> None:
 def test_a_folder_may_hold_other_files_but_a_named_file_must_be_a_result(results: Path) -> None:
     (results / "other.json").write_text('{"benchmark": "tea"}')
     (results / "half.json").write_text('{"benchmark": "load", "schema": 1, "steps": [{}]}')
-    (results / "parts.json").write_text('{"benchmark": "ablation"}')  # has its own table
+    (results / "parts.json").write_text('{"benchmark": "switched-off"}')  # has its own table
     found = read_inputs([results])
     assert sorted(text.split(":")[0] for text in found.skipped) == ["half.json", "other.json"]
-    with pytest.raises(InvalidInput, match="got the benchmark 'ablation'"):
+    with pytest.raises(InvalidInput, match="got the benchmark 'switched-off'"):
         read_inputs([results / "parts.json"])
     with pytest.raises(InvalidInput, match="got the benchmark 'tea'"):
         read_inputs([results / "other.json"])
@@ -128,6 +132,9 @@ def test_table_3_has_paper_and_measured_side_by_side() -> None:
     assert cells(table, "SAM")["SPC, ms per click: click, here"].startswith("50.0*")
     assert any(r.cells[0] == "segnext-sax2: not measured, no checkout" for r in table.rows)
     assert cells(table, "SimpleClick (1024), paper")["SAT, s: paper"] == "81.3"
+    assert (peer["SAT, s: paper"], peer["NoC90: paper"], peer["5-mIoU: paper"]) == (
+        "5.1", "6.49", "89.85",
+    )  # fmt: skip
     assert table.rows[0].cells[0] == "OIS bf16"
 
 
@@ -140,21 +147,40 @@ def test_the_papers_network_is_not_compared_with_a_tiny_one() -> None:
         assert any(line.cells[0] == "OIS, paper" for line in table.rows) is not bool(expected)
 
 
-def test_the_papers_rows_hold_what_could_be_read() -> None:
+def test_a_mean_click_and_a_spread_encode_have_their_own_columns() -> None:
+    """Clicks of 0.1, 0.1 and 0.4 s, and an encode of 2 s: 0.2 s online, 0.3 s spread over 20."""
+    clicks = replace(timing(0.1), samples_s=(0.1, 0.1, 0.4))
+    figures = {Definition.CLICK: figure(0.1, timing=clicks)}
+    mine = row("ois-torch", "OIS a", "ois", figures=figures, encode=timing(2.0))
+    alone = row("peer", "Peer", "peer", figures=figures)  # computes all of it on every click
+    unknown = row("other", "Other", "peer", figures={Definition.CLICK: figure(0.1)})
+    table = table_3([latency(replace(spc(), rows=(mine, alone, unknown)))], SIZE)
+    name = "SPC, ms per click: "
+    found = {
+        label: [cells(table, label)[name + one] for one in ("online, here", "20-SPC, here")]
+        for label in ("OIS a", "Peer", "Other")
+    }
+    assert found == {"OIS a": ["200", "300"], "Peer": ["200", "200"], "Other": ["", ""]}
+    assert cells(table, "OIS a")[name + "click, here"].startswith("100\n")
+
+
+def test_the_papers_rows_are_those_of_its_table_3() -> None:
     assert {row.contestant for row in TABLE_3} == {
         "simpleclick-448", "simpleclick-1024", "segnext-sax2", "hqsam-vitb",
         "ois-torch-unrewritten",
     }  # fmt: skip
     paper = {row.method: row for row in TABLE_3}
     assert (paper["OIS"].parameters, paper["SegNext"].parameters) == ("107.88", "113.79")
-    assert paper["SegNext"].sat == ""
+    assert (paper["SegNext"].spc, paper["SegNext"].sat) == ("58", "20.6")
+    assert (paper["OIS"].spc, paper["OIS"].sat) == ("31", "9.2")
+    assert (paper["SimpleClick (448)"].sat, paper["SimpleClick (1024)"].spc) == ("", "")
 
 
 def test_results_of_two_machines_are_never_in_one_table() -> None:
     other = replace(spc(), machine={**MACHINE, "cores": 64})
     inputs = Inputs(latency=[latency(spc()), latency(other, "b.json")])
     inputs.sources = [one.source for one in inputs.latency]
-    section = build(inputs).sections[0]
+    section = build(inputs).sections[1]
     tables = [block for block in section.blocks if isinstance(block, Table)]
     assert len(tables) == 2
     assert [block for block in section.blocks if isinstance(block, str)] == [
@@ -273,7 +299,9 @@ def test_the_page_loads_nothing_and_has_every_section(results: Path) -> None:
     assert "@media print" in page
     assert "Test CPU &lt;1&gt;" in page
     assert [section.title for section in report.sections] == [
+        "Quality: the paper's Tables 1 and 2, and other data",
         "The paper's Table 3",
+        "Ablations: the paper's Tables 4 and 5",
         "Seconds per click",
         "Segment anything: 256 clicks on one image",
         "One network in every engine",
@@ -364,7 +392,7 @@ def test_times_of_a_gpu_are_drawn_below_its_own_roof() -> None:
 def test_results_of_two_gpus_are_not_one_table() -> None:
     runs = [latency(on_a_gpu(spc(), gpu), f"{gpu}.json") for gpu in ("H100", "H200")]
     inputs = Inputs(latency=runs, sources=[one.source for one in runs])
-    blocks = build(inputs).sections[0].blocks
+    blocks = build(inputs).sections[1].blocks
     assert [block for block in blocks if isinstance(block, str)] == [
         "Test CPU <1>, 2 cores, 2 threads, H100:",
         "Test CPU <1>, 2 cores, 2 threads, H200:",
@@ -373,11 +401,83 @@ def test_results_of_two_gpus_are_not_one_table() -> None:
 
 def test_published_rows_are_in_the_table(results: Path) -> None:
     rows = [{"method": "Somebody", "dataset": "scenes", "noc90": 4.5, "miou1": 0.61}]
-    table = build(read_inputs([results]), rows).sections[0].blocks[0]
+    table = build(read_inputs([results]), rows).sections[0].blocks[2]
     assert isinstance(table, Table)
-    theirs, ours = cells(table, "Somebody on scenes"), cells(table, "tiny, onnxruntime on scenes")
-    assert (theirs["NoC90: published"], theirs["1-mIoU: published"]) == ("4.50", "61.00")
-    assert (ours["NoC90: here"], ours["1-mIoU: here"]) == ("3.25", "60.00")
+    assert table.title == "Measured on scenes"
+    theirs, ours = cells(table, "Somebody, published"), cells(table, "tiny, onnxruntime")
+    assert (theirs["NoC90: paper"], theirs["1-mIoU: paper"]) == ("4.50", "61.00")
+    assert ours["NoC90: here"] == "3.25\n3.00 to 3.50"
+    assert ours["1-mIoU: here"].startswith("60.00\n")
+
+
+def test_without_results_the_papers_tables_stand_alone_and_blank_beside() -> None:
+    quality, third, ablations, *_ = build(Inputs()).sections
+    tables = [block for part in (quality, third, ablations) for block in part.blocks]
+    assert [
+        table.title.split(":")[0].split(";")[0] for table in tables if isinstance(table, Table)
+    ] == [f"Table {number} of the paper" for number in (1, 2, 3, 4, 5)]
+    for table in tables:
+        assert isinstance(table, Table)
+        assert table.title.endswith("not measured here yet")
+        for column, *found in zip(table.columns, *(line.cells for line in table.rows), strict=True):
+            assert not any(found) or "here" not in column.name
+    first, second = (block for block in quality.blocks if isinstance(block, Table))
+    assert cells(first, "OIS, paper")["NoF95: paper"] == "485"
+    assert cells(second, "HR-SAM++, second group, paper")["1-mIoU: paper"] == "-"
+
+
+def test_measured_quality_stands_below_the_papers_rows() -> None:
+    document = {**quality_document(), "dataset": {"name": "DAVIS345"}}
+    counts = {"value": 120.0, "low": 100.0, "high": 140.0}
+    document["metrics"] |= {"nof95_segnext": counts, "nof95_never": {**counts, "value": 118.0}}
+    report = build(Inputs(quality=[Source("q.json", document)]))
+    table = report.sections[0].blocks[1]
+    assert isinstance(table, Table)
+    assert table.title == "Table 2 of the paper: DAVIS"
+    ours = cells(table, "tiny, onnxruntime, random weights")
+    assert (ours["NoC90: here"], ours["NoC90: paper"]) == ("3.25\n3.00 to 3.50", "")
+    assert ours["NoF95: here, as SegNext's code counts"].startswith("120\n")
+    assert ours["NoF95: here, never 95 %"].startswith("118\n")
+    assert ours["NoF95: here, never 90 %"] == ""
+
+
+def ablation_document(rows: Mapping[str, str]) -> dict[str, Any]:
+    """rows: label -> the row of the paper that it stands for."""
+    ious = [[0.5, 0.8, 0.96, 0.96, 0.96], [0.9] * 5]
+    variants = [NetworkVariant(name, name, {}, row) for name, row in rows.items()]
+    runs = [{"variant": one.name, "seed": 0, "parameters": 5, "ious": ious} for one in variants]
+    made = compared(runs, variants, (0,), data="DAVIS345", clicks=5, longest=56)
+    return {"benchmark": "ablation", "checkpoint": "tiny", **made}
+
+
+def test_ablations_stand_beside_the_papers_rows() -> None:
+    rows = {"default": "full", "no-order": "w/o order", "depth": "DepthEncoder", "levels": ""}
+    inputs = Inputs(ablations=[Source("a.json", ablation_document(rows))])
+    blocks = build(inputs).sections[2].blocks
+    four, five, _, every = blocks
+    assert isinstance(four, Table)
+    assert isinstance(five, Table)
+    assert isinstance(every, Table)
+    assert cells(four, "w/o order, paper")["NoC90: paper"] == "4.84"
+    mine = cells(four, "tiny, no-order, on DAVIS345")
+    assert mine["NoC90: here"].startswith("2.00 (+0.00")
+    assert mine["NoF95: here, never 95 %"].startswith("1.0 (")
+    assert [line.cells[0].split(" (")[0] for line in five.rows] == [
+        "MM-SAM, paper", "DepthEncoder, paper", "tiny, depth, on DAVIS345", "OIS, paper",
+        "tiny, default, on DAVIS345",
+    ]  # fmt: skip
+    assert "not run here" in five.rows[0].cells[0]
+    assert len(every.rows) == 4
+
+
+def test_variants_that_removed_less_are_not_beside_the_papers_rows() -> None:
+    """Results of earlier versions name no row of the paper."""
+    old = ablation_document({"default": "", "no-order": ""})
+    for entry in old["table"]:
+        del entry["row"]
+    blocks = build(Inputs(ablations=[Source("a.json", old)])).sections[2].blocks
+    titles = [block.title for block in blocks if isinstance(block, Table)]
+    assert titles[0].endswith("not measured here yet")
 
 
 # -- the command ------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Published results that ship with the benchmarks, as printed."""
