@@ -19,7 +19,7 @@ from ois_benchmarks.statistics import CONFIDENCE, Estimate
 from ois_client.contract.errors import InvalidInput
 
 #: Keys of the boundary IoUs in results, in the order of `Boundary.distances`.
-BOUNDARIES = (f"{NEAR} px", f"{SHARE:.0%} of the diagonal")
+BOUNDARIES = (f"{NEAR} px", f"{100 * SHARE:.0f} % of the diagonal")
 
 
 def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, Any]:
