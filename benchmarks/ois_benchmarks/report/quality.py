@@ -13,7 +13,7 @@ from ois_benchmarks.report.page import Block, Chart, Section
 
 _CAPTION = (
     "The robot user clicks the wrong pixel that lies farthest from the edge of its region. Bands "
-    "are 95 % bootstrap intervals over objects."
+    "are 95 % bootstrap intervals over images."
 )
 
 
