@@ -5,6 +5,7 @@
 #   OIS_ENGINES      engine folder
 #   OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
 #   OIS_CACHE_BYTES  memory of the feature store; default: what shared memory (--shm-size) allows
+#   OIS_CACHE_SALT   "token" keeps the features of every token apart
 #   OIS_CACHE_TTL_S  seconds without a click after which an image's features are dropped
 #
 # Arguments are passed to `ois serve`, which reads these variables. nginx is needed because the

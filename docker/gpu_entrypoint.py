@@ -8,6 +8,7 @@
                      serve the graphs with ONNX Runtime on CUDA, which is slower
     OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
     OIS_CACHE_BYTES  memory of the feature store; default: what shared memory (--shm-size) allows
+    OIS_CACHE_SALT   "token" keeps the features of every token apart
 
 The first start on a type of GPU builds the engines, which takes minutes, shows its progress in the
 log and keeps the result in the volume. Arguments are passed to tritonserver. Triton keeps running
@@ -30,7 +31,7 @@ from supervise import supervise
 
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.embedded.checks import check_shared_memory, default_cache_bytes
-from ois_runtime.embedded.command import CLOSED_APIS, TOKEN_APIS
+from ois_runtime.embedded.command import CLOSED_APIS, FORWARD_TOKEN, TOKEN_APIS
 from ois_runtime.embedded.options import token_from_environment, token_header
 from ois_runtime.embedded.probe import answers
 from ois_runtime.embedded.staging import repository_of
@@ -113,6 +114,7 @@ def command(
         "--exit-timeout-secs=60",
         *(f"--grpc-restricted-protocol={group}" for group in groups),
         *(f"--http-restricted-api={group}" for group in groups),
+        *(FORWARD_TOKEN if os.environ.get("OIS_CACHE_SALT") else ()),
         *more,
     ]
     return words, {"OIS_CACHE_BYTES": str(cache_bytes)}

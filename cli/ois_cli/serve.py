@@ -88,6 +88,15 @@ def serve(
             help="Seconds without a click after which an image's features are dropped.",
         ),
     ] = math.inf,
+    cache_salt: Annotated[
+        str,
+        typer.Option(
+            envvar="OIS_CACHE_SALT",
+            help="[b]token[/b] keeps the features of every token apart, so that nobody can tell "
+            "whether someone else opened an image. For a proxy that checks several tokens. "
+            "Default: all share.",
+        ),
+    ] = "",
     allow_client_shm: Annotated[
         bool,
         typer.Option(
@@ -130,6 +139,7 @@ def serve(
         checkpoint=checkpoint,
         cache_bytes=cache_bytes,
         ttl_s=ttl,
+        cache_salt=cache_salt,
         client_shm=allow_client_shm,
     )
 

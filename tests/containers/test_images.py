@@ -272,6 +272,19 @@ def test_the_gpu_entrypoint_closes_apis_to_clients(
         assert "inference" in apis(guarded)
 
 
+def test_the_gpu_entrypoint_passes_the_token_on_only_for_a_salt(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, chosen = gpu_entrypoint(), served / "repository"
+    monkeypatch.setenv("OIS_CACHE_BYTES", str(2**20))
+    monkeypatch.delenv("OIS_CACHE_SALT", raising=False)
+    words, _ = entry.command(chosen, "s3cret", None, [])
+    assert not any("header-forward" in word for word in words)
+    monkeypatch.setenv("OIS_CACHE_SALT", "token")
+    words, _ = entry.command(chosen, "s3cret", None, [])
+    assert sum("header-forward-pattern" in word for word in words) == 2
+
+
 def apis(rule: str) -> set[str]:
     return set(rule.split("=", 1)[1].split(":")[0].split(","))
 

@@ -20,6 +20,11 @@ TOKEN_APIS = ("inference", "metadata", "model-config", "statistics")
 #: machine's memory.
 CLOSED_APIS = ("model-repository", "shared-memory", "trace", "logging")
 _SHARED_MEMORY = "shared-memory"
+#: Pass the token on to the models, as a parameter of the request: `cache_salt` needs it there.
+FORWARD_TOKEN = tuple(
+    f"--{protocol}-header-forward-pattern=^(triton-grpc-protocol-)?{TOKEN_HEADER}$"
+    for protocol in ("grpc", "http")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ def command(
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # The default is 1 MiB; larger steps mean fewer mappings for a large feature store.
         f"--backend-config=python,shm-growth-byte-size={16 * 2**20}",
+        *(FORWARD_TOKEN if options.cache_salt else ()),
         *(f"{option}={rule}" for option, rule in rules),
     ]
 

@@ -44,6 +44,8 @@ class ServerOptions:
     cache_bytes: memory of the feature store, in /dev/shm or on `device`. None chooses a size for
     this machine, and 2 GiB with a device.
     ttl_s: seconds without a click after which an image's features are dropped.
+    cache_salt: `token` keeps the features of every token apart, for a proxy that checks several
+    tokens; "" shares them.
     client_shm: let clients send images through this machine's shared memory (`shared_memory=True`
     of a client). Clients that may click can then make the server read and overwrite any shared
     memory of its user, its own included, which crashes it.
@@ -62,6 +64,7 @@ class ServerOptions:
     checkpoint: Path | None = None
     cache_bytes: int | None = None
     ttl_s: float = math.inf
+    cache_salt: str = ""
     client_shm: bool = False
     start_timeout_s: float = 120.0
     exit_timeout_s: int = 60
@@ -87,6 +90,8 @@ class ServerOptions:
             raise InvalidInput(f"got cache_bytes = {self.cache_bytes}; expected 1 or more")
         if not self.ttl_s > 0:
             raise InvalidInput(f"got ttl_s = {self.ttl_s}; expected more than 0 seconds")
+        if self.cache_salt not in ("", "token"):
+            raise InvalidInput(f"got cache_salt = {self.cache_salt!r}; expected token or nothing")
         if self.exit_timeout_s < 1:
             raise InvalidInput(f"got exit_timeout_s = {self.exit_timeout_s}; expected 1 or more")
 

@@ -184,6 +184,7 @@ class EmbeddedServer:
         return {
             "OIS_CACHE_BYTES": str(self._cache_bytes),
             "OIS_CACHE_TTL_S": str(self.options.ttl_s),
+            "OIS_CACHE_SALT": self.options.cache_salt,
             **self._network,
         }
 

@@ -32,8 +32,9 @@ from ois_runtime.engines.store import FeatureStore, StoreStats
 #: Patches on the short side of the smallest image in the profiles "landscape" and "portrait".
 _SMALLEST_SIDE = 3
 
-#: (digest, model_sha256, preprocess_version), so that features are used with their model only.
-StoreKey = tuple[str, str, str]
+#: (digest, salt, model_sha256, preprocess_version): features are used with their model only, and
+#: by those who share a salt.
+StoreKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,8 +115,11 @@ class Segmenter:
         """Counters of the feature store."""
         return self._store.stats()
 
-    def encode(self, picture: Picture) -> Encoded:
+    def encode(self, picture: Picture, salt: str = "") -> Encoded:
         """Encode the picture, unless the store has its features.
+
+        salt: callers with different salts never share features, and none can tell whether another
+        one opened an image.
 
         Raises `InvalidImage` if the picture cannot be decoded, and `EngineError` if its features
         are larger than the whole store, so that no click could find them.
@@ -134,7 +138,7 @@ class Segmenter:
             with timed(timings_ms, "encode"):
                 return engines.encode(image, geometry)
 
-        found = self._store.get_or_encode(self._key(picture.digest), make)
+        found = self._store.get_or_encode(self._key(picture.digest, salt), make)
         if not found.kept:
             raise EngineError(
                 f"the features of this image take {found.value.nbytes} bytes, more than the "
@@ -142,9 +146,12 @@ class Segmenter:
             )
         return Encoded(found.value, found.hit or "load" in timings_ms, timings_ms)
 
-    def find(self, digest: str) -> ImageState:
-        """The features of an encoded image. Raises `UnknownImage` if the store lacks them."""
-        state = self._store.get(self._key(digest))
+    def find(self, digest: str, salt: str = "") -> ImageState:
+        """The features of an image that was encoded with this salt.
+
+        Raises `UnknownImage` if the store lacks them.
+        """
+        state = self._store.get(self._key(digest, salt))
         if state is None:
             raise UnknownImage(
                 f"no features of the image {digest[:12]}…: it was never sent, or its features "
@@ -190,9 +197,9 @@ class Segmenter:
             timings_ms,
         )
 
-    def holds(self, digest: str) -> bool:
+    def holds(self, digest: str, salt: str = "") -> bool:
         """Whether the store has the image's features. Does not count as a use."""
-        return self._key(digest) in self._store
+        return self._key(digest, salt) in self._store
 
     def close(self) -> None:
         """Drop the engines and all features. Can be called twice."""
@@ -206,8 +213,8 @@ class Segmenter:
             raise EngineError("the engines are closed; open them again")
         return engines
 
-    def _key(self, digest: str) -> StoreKey:
-        return digest, self._manifest.model_sha256, PREPROCESS_VERSION
+    def _key(self, digest: str, salt: str) -> StoreKey:
+        return digest, salt, self._manifest.model_sha256, PREPROCESS_VERSION
 
 
 def _order_maps_of(

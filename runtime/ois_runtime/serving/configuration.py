@@ -30,6 +30,7 @@ from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
 ENVIRONMENT_PREFIX = "OIS_"
 
 DECODERS = ("auto", "process", "triton")
+CACHE_SALTS = ("", "token")
 
 _KINDS: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
 
@@ -40,6 +41,7 @@ class ServingOptions:
 
     cache_bytes: memory of the feature store.
     cache_ttl_s: seconds without a click after which an image's features are dropped.
+    cache_salt: `token` keeps the features of every token apart (`salt_of`); "" shares them.
     max_objects: objects per request; decode_objects: objects per run of the decoder.
     max_image_bytes, max_image_pixels: limits of an image, checked before it is decoded.
     max_reply_bytes: limit of the logits and order maps in one reply.
@@ -57,6 +59,7 @@ class ServingOptions:
 
     cache_bytes: int = 2 * 2**30
     cache_ttl_s: float = math.inf
+    cache_salt: str = ""
     max_objects: int = 32
     decode_objects: int = 8
     max_image_bytes: int = 64 * 2**20
@@ -81,6 +84,8 @@ class ServingOptions:
             raise InvalidInput("got torch_device and feature_device; expected one of them")
         if self.decoder not in DECODERS:
             raise InvalidInput(f"got decoder = {self.decoder!r}; expected {', '.join(DECODERS)}")
+        if self.cache_salt not in CACHE_SALTS:
+            raise InvalidInput(f"got cache_salt = {self.cache_salt!r}; expected token or nothing")
         for name in filter(None, (self.torch_device, self.feature_device)):
             if not is_device(name):
                 raise InvalidInput(f"got the device {name!r}; expected cpu, cuda or cuda:NUMBER")
@@ -100,6 +105,11 @@ class ServingOptions:
         if unknown:
             raise InvalidInput(
                 f"got the parameter {unknown[0]!r} in config.pbtxt; expected one of {[*fields]}"
+            )
+        if parameters.get("cache_salt"):
+            raise InvalidInput(  # alone it would do nothing: Triton must pass the token on
+                "got cache_salt in config.pbtxt; set OIS_CACHE_SALT where the server is started, "
+                "or use `ois serve --cache-salt`"
             )
         values: dict[str, Any] = {}
         for name, field in fields.items():

@@ -100,6 +100,7 @@ class Job:
     request: Any
     sender: Any
     tensors: Tensors
+    parameters: Mapping[str, Any]
     arrived: float = field(default_factory=time.perf_counter)
 
     @property
@@ -141,10 +142,10 @@ class SegmentModel:
             sender = request.get_response_sender()
             self._counter.begin()
             try:
-                job = Job(request, sender, read_inputs(request))
+                job = Job(request, sender, read_inputs(request), read_parameters(request))
                 if not job.tensors:
                     self._work(job)
-                elif self._service.needs_encode(job.tensors):
+                elif self._service.needs_encode(job.tensors, job.parameters):
                     self._encodes.add(job, job.nbytes)
                 else:
                     self._clicks.add(job, job.nbytes)
@@ -167,7 +168,7 @@ class SegmentModel:
         outcome = "ok"
         try:
             tensors = self._service.handle(
-                job.tensors, read_parameters(job.request), record, cancelled=job.is_cancelled
+                job.tensors, job.parameters, record, cancelled=job.is_cancelled
             )
             reply = response(job.request, tensors)
         except Cancelled:

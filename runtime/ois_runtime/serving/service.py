@@ -6,6 +6,7 @@ model `ois_segment` (`segment_model.py`) connects both to Triton; tests use them
 
 from __future__ import annotations
 
+import hashlib
 import math
 import queue
 import threading
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import InvalidInput, ServerOverloaded, ServerUnavailable
 from ois_client.contract.masks import MaskFormat, encode_mask
 from ois_client.contract.transport import ClickRequest
-from ois_client.wire import Call, ReplyInfo, Tensors, read_call, write_reply
+from ois_client.wire import TOKEN_HEADER, Call, ReplyInfo, Tensors, read_call, write_reply
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.segmenter import Refined, Segmenter, timed
 from ois_runtime.serving.configuration import ServingOptions
@@ -57,6 +58,22 @@ class RequestRecord:
         return " ".join(filter(None, parts))
 
 
+#: The token's names among a request's parameters, if Triton passes headers on. Proxies read the
+#: first; Triton's own check of gRPC calls reads the second.
+_TOKEN_PARAMETERS = (TOKEN_HEADER, f"triton-grpc-protocol-{TOKEN_HEADER}")
+
+
+def salt_of(parameters: Mapping[str, Any]) -> str:
+    """What keeps the features of one token apart from those of others; "" without a token.
+
+    A client can also set these parameters itself. That gives it nothing: to share the features of
+    another token it would need that token. The token itself is not kept.
+    """
+    given = {name.lower(): str(value) for name, value in parameters.items()}
+    token = next((given[name] for name in _TOKEN_PARAMETERS if given.get(name)), "")
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest() if token else ""
+
+
 class SegmentService:
     """Answers requests in the calling thread. Thread-safe."""
 
@@ -72,7 +89,9 @@ class SegmentService:
         self._oneshot = oneshot
         self.options = options or ServingOptions()
 
-    def needs_encode(self, tensors: Mapping[str, NDArray[Any]]) -> bool:
+    def needs_encode(
+        self, tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any]
+    ) -> bool:
         """Whether the request probably needs an encode, which decides its queue.
 
         Trusts the digest that the request states. Never raises.
@@ -82,7 +101,7 @@ class SegmentService:
         digest = tensors.get("DIGEST")
         if digest is None or digest.size != 1 or not isinstance(digest.flat[0], bytes):
             return True
-        return not self.segmenter.holds(digest.flat[0].decode("latin-1"))
+        return not self.segmenter.holds(digest.flat[0].decode("latin-1"), self._salt(parameters))
 
     def handle(
         self,
@@ -110,7 +129,7 @@ class SegmentService:
             probe = self.segmenter.probe_size()
             return write_reply(ReplyInfo(self.segmenter.info(), probe=probe, oneshot=self._oneshot))
         _check_cancelled(cancelled)
-        state, cached = self._features(call, call.digest, record)
+        state, cached = self._features(call, call.digest, self._salt(parameters), record)
         geometry = state.geometry
         reply = {}
         if call.objects:
@@ -126,12 +145,17 @@ class SegmentService:
         )
         return {**write_reply(info), **reply}
 
-    def _features(self, call: Call, digest: str, record: RequestRecord) -> tuple[ImageState, bool]:
+    def _salt(self, parameters: Mapping[str, Any]) -> str:
+        return salt_of(parameters) if self.options.cache_salt else ""
+
+    def _features(
+        self, call: Call, digest: str, salt: str, record: RequestRecord
+    ) -> tuple[ImageState, bool]:
         record.features = "miss"
         if call.picture is None:
-            state, cached = self.segmenter.find(digest), True
+            state, cached = self.segmenter.find(digest, salt), True
         else:
-            encoded = self.segmenter.encode(call.picture)
+            encoded = self.segmenter.encode(call.picture, salt)
             record.timings_ms.update(encoded.timings_ms)
             state, cached = encoded.state, encoded.cached
         record.features = "hit" if cached else "miss"

@@ -43,6 +43,7 @@ def test_addresses_of_other_machines_are_refused_with_the_reason(host: str) -> N
         {"token": "smörgås"},
         {"cache_bytes": 0},
         {"ttl_s": 0},
+        {"cache_salt": "tenant"},
         {"ttl_s": float("nan")},
         {"exit_timeout_s": 0},
     ],

@@ -21,6 +21,9 @@ def test_options_come_from_the_config_and_the_environment() -> None:
     )
     assert (options.max_objects, options.cache_bytes, options.queue) == (5, 77, 64)
     assert ServingOptions.read({}, {"OIS_CACHE_TTL_S": "inf"}).cache_ttl_s == float("inf")
+    assert ServingOptions.read({}, {"OIS_CACHE_SALT": "token"}).cache_salt == "token"
+    with pytest.raises(InvalidInput, match="'tokens'; expected token"):
+        ServingOptions.read({}, {"OIS_CACHE_SALT": "tokens"})
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ def test_options_come_from_the_config_and_the_environment() -> None:
         ({"max_objects": "0"}, "more than 0"),
         ({"cache_ttl_s": "nan"}, "more than 0"),
         ({"decoder": "gpu"}, "'gpu'; expected auto, process, triton"),
+        ({"cache_salt": "token"}, "set OIS_CACHE_SALT"),
     ],
 )
 def test_wrong_options_are_refused(parameters: dict[str, str], text: str) -> None:

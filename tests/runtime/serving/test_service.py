@@ -14,6 +14,7 @@ import pytest
 
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import (
+    InvalidImage,
     InvalidInput,
     ServerOverloaded,
     ServerUnavailable,
@@ -39,6 +40,7 @@ from ois_runtime.serving.service import (
     RequestQueue,
     RequestRecord,
     SegmentService,
+    salt_of,
 )
 from support.server.calls import click_request, eventually, picture
 from support.tiny_engines import write_engines
@@ -136,17 +138,18 @@ def test_a_cancelled_request_stops_between_stages(service: SegmentService) -> No
 def test_only_requests_with_a_new_image_wait_in_the_encode_queue(service: SegmentService) -> None:
     image = picture(5)
     message = encode_message(image)
-    assert service.needs_encode(message.tensors)
+    assert service.needs_encode(message.tensors, {})
     without_digest = {k: v for k, v in message.tensors.items() if k != "DIGEST"}
-    assert service.needs_encode(without_digest)
-    assert not service.needs_encode(click_message(click_request(image, [Click(1, 1)])).tensors)
-    assert not service.needs_encode({})
+    assert service.needs_encode(without_digest, {})
+    click = click_message(click_request(image, [Click(1, 1)]))
+    assert not service.needs_encode(click.tensors, {})
+    assert not service.needs_encode({}, {})
     ask(service, message)
     before = service.segmenter.stats()
-    assert not service.needs_encode(message.tensors)
+    assert not service.needs_encode(message.tensors, {})
     assert service.segmenter.stats() == before  # this is not counted as a hit
     odd = {**message.tensors, "DIGEST": np.zeros((0,), object)}
-    assert service.needs_encode(odd)
+    assert service.needs_encode(odd, {})
 
 
 def test_a_lost_image_is_unknown_and_counts_as_a_miss(service: SegmentService) -> None:
@@ -155,6 +158,70 @@ def test_a_lost_image_is_unknown_and_counts_as_a_miss(service: SegmentService) -
     with pytest.raises(UnknownImage):
         service.handle(message.tensors, message.parameters, record)
     assert (record.kind, record.features) == ("click", "miss")
+
+
+# -- whose features --------------------------------------------------------------------------
+
+
+def test_nobody_can_store_features_under_another_digest(service: SegmentService) -> None:
+    """The server computes the digest of the image that it got; a stated one is only compared."""
+    victim, other = picture(20), picture(21)
+    message = encode_message(other)
+    message.tensors["DIGEST"] = encode_message(victim).tensors["DIGEST"]
+    with pytest.raises(InvalidImage, match="the digest is of another image"):
+        ask(service, message)
+    assert service.segmenter.stats().entries == 0
+    for image in (victim, other):
+        with pytest.raises(UnknownImage):
+            ask(service, click_message(click_request(image, [Click(1, 1)])))
+    del message.tensors["DIGEST"]
+    reply, _ = ask(service, message)
+    assert read_info(reply).digest == other.digest
+    assert not service.segmenter.holds(victim.digest)
+
+
+# -- features per token ------------------------------------------------------------------------
+
+
+def test_a_salt_keeps_the_features_of_every_token_apart(engines: Path) -> None:
+    """A digest alone gives another token nothing: no mask, no `cached`, no shorter queue."""
+    service = SegmentService(Segmenter(load_engines(engines)), ServingOptions(cache_salt="token"))
+    image = picture(7)
+    encode, click = encode_message(image), click_message(click_request(image, [Click(40, 40)]))
+
+    def asked(message: Message, token: str) -> Tensors:
+        parameters = {**message.parameters, "authorization": token}
+        return service.handle(message.tensors, parameters, RequestRecord())
+
+    assert not read_info(asked(encode, "one")).cached
+    assert read_info(asked(encode, "one")).cached
+    assert service.needs_encode(encode.tensors, {"authorization": "two"})
+    assert not service.needs_encode(encode.tensors, {"authorization": "one"})
+    for stranger in ("two", ""):
+        with pytest.raises(UnknownImage):
+            asked(click, stranger)
+        assert not read_info(asked(encode, stranger)).cached
+    first, second = (asked(click, token)["MASKS"] for token in ("one", "two"))
+    np.testing.assert_array_equal(first, second)
+    assert service.segmenter.stats().entries == 3
+
+
+def test_without_a_salt_all_tokens_share_features(service: SegmentService) -> None:
+    message = encode_message(picture(8))
+    for token, cached in (("one", False), ("two", True)):
+        parameters = {**message.parameters, "authorization": token}
+        reply = service.handle(message.tensors, parameters, RequestRecord())
+        assert read_info(reply).cached == cached
+
+
+def test_the_salt_is_that_of_the_token_and_does_not_contain_it() -> None:
+    salt = salt_of({"authorization": "open-sesame"})
+    assert "sesame" not in salt
+    assert salt == salt_of({"Triton-Grpc-Protocol-Authorization": "open-sesame", "ois_want": ""})
+    assert salt != salt_of({"authorization": "open-sesam"})
+    both = {"triton-grpc-protocol-authorization": "x", "authorization": "open-sesame"}
+    assert salt == salt_of(both)
+    assert salt_of({"authorization": ""}) == salt_of({}) == ""
 
 
 # -- the queue ---------------------------------------------------------------------------------
