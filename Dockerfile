@@ -45,7 +45,7 @@ FROM wheel AS engines
 # An index with CPU builds of torch saves gigabytes:
 #   --build-arg PIP_EXTRA_INDEX_URL=...
 ARG PIP_EXTRA_INDEX_URL
-RUN pip install "$(echo /dist/*.whl)[export]"
+RUN pip install "$(echo /dist/*.whl)[cpu,export]"
 WORKDIR /weights
 COPY models models
 RUN ois export models/ois-tiny.safetensors --target cpu --output /engines/ois-tiny-cpu \
@@ -64,7 +64,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/log/nginx \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ois
 COPY --from=wheel /dist /dist
-RUN pip install "$(echo /dist/*.whl)[serve]"
+RUN pip install "$(echo /dist/*.whl)[cpu,serve]"
 COPY --from=engines /engines /engines
 COPY docker /opt/ois/docker
 ENV OIS_ENGINES=/engines/ois-tiny-cpu
@@ -85,16 +85,19 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 COPY --from=wheel /dist /dist
-# The version of TensorRT's Python bindings, which must be that of the image's libraries. Empty:
-# asks the package manager.
+# The major and minor version of the image's TensorRT libraries, such as 11.4. Empty: asks the package
+# manager. The Python bindings must be of this minor version. PyPI has one or two builds of each minor
+# version, rarely the image's own.
 ARG TENSORRT_VERSION
-# Without torch, because engines are built from graphs and checked with ONNX Runtime. Set
-# "tensorrt,network" to include torch for OIS_FEATURE_DEVICE. Everything is installed into the
-# system's Python, in which Triton's Python backend runs models.
-ARG EXTRAS=tensorrt
+# "plans" and not "tensorrt", because the image has TensorRT's libraries. Without torch, because engines
+# are built from graphs and checked with ONNX Runtime on the CPU. Set "cpu,plans,network" to include
+# torch for OIS_FEATURE_DEVICE. Everything is installed into the system's Python, in which Triton's
+# Python backend runs models.
+ARG EXTRAS=cpu,plans
 RUN version="${TENSORRT_VERSION:-$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' \
-      | head -n 1 | cut -d - -f 1)}" \
- && pip install "$(echo /dist/*.whl)[$EXTRAS]" "tensorrt-cu13-bindings==$version" \
+      | head -n 1)}" \
+ && minor="$(echo "$version" | cut -d - -f 1 | cut -d . -f 1,2)" \
+ && pip install "$(echo /dist/*.whl)[$EXTRAS]" "tensorrt-cu13-bindings==$minor.*" \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ois \
  && install --directory --owner=10001 --group=10001 /plans
 COPY --from=graphs /graphs /graphs

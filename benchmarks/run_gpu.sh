@@ -14,8 +14,8 @@
 # segnext, sam, hqsam and simpleclick (docs/benchmarks.md lists the repositories). Without PEERS,
 # installed peers are measured.
 #
-# Needs Python 3.11 or 3.12 with `pip install -e '.[export,bench,kernels,dev]'`, and a PyTorch with CUDA.
-# TensorRT, trtexec, the embedded server and onnxruntime-gpu are used if they are installed. `session`
+# Needs Python 3.11 to 3.13 with `pip install -e '.[gpu,bench,kernels]' pytest hypothesis`, and a PyTorch
+# with CUDA. TensorRT, trtexec, the embedded server and onnxruntime-gpu are used if they are installed. `session`
 # and `serving` need NumPy 1.26 (`pip install -e '.[serve]'`), because the embedded server does not run
 # under NumPy 2; otherwise they are skipped. If a step fails or takes too long, the next one runs. Read
 # RESULTS/summary.txt first.

@@ -21,6 +21,9 @@ _GIB = 2**30
 _LOW_DISK_GIB = 2
 _LOW_MEMORY_GIB = 2
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_PYTHONS = ((3, 11), (3, 13))
+_SERVER_PYTHONS = ((3, 11), (3, 12))  # of the embedded server, as in `ois_runtime.embedded.checks`
+_ORT, _ORT_GPU = "onnxruntime", "onnxruntime-gpu"
 
 
 class Status(StrEnum):
@@ -84,23 +87,39 @@ def examine() -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    fits = _PYTHONS[0] <= sys.version_info[:2] <= _PYTHONS[1]
     return Finding(
         "python",
         "Python",
         Status.OK if fits else Status.BROKEN,
         f"{platform.python_version()} at {sys.executable}",
-        "" if fits else "use Python 3.11 or 3.12",
+        "" if fits else "use Python 3.11, 3.12 or 3.13",
         basic=True,
     )
 
 
 def _packages() -> Iterator[Finding]:
-    for state in packages.package_states():
+    states = packages.package_states()
+    runtimes = {
+        state.package.distribution: state.version
+        for state in states
+        if state.package.distribution in (_ORT, _ORT_GPU) and state.version is not None
+    }
+    if len(runtimes) == 2:
+        yield _two_runtimes(runtimes)
+    for state in states:
         package = state.package
+        if package.distribution in (_ORT, _ORT_GPU) and runtimes:
+            if len(runtimes) == 2:
+                continue
+            if state.version is None:
+                yield _other_runtime(state, next(iter(runtimes.items())))
+                continue
         basic = not package.extra
         wanted = f"ois-deploy[{package.extra}]" if package.extra else "ois-deploy"
         fix = f"pip install '{wanted}'"
+        if package.extra == "serve":
+            fix = _server_fix()
         if state.version is None:
             status, detail = Status.BROKEN if basic else Status.ABSENT, package.purpose
         elif state.problem is not None:
@@ -109,6 +128,51 @@ def _packages() -> Iterator[Finding]:
         else:
             status, detail, fix = Status.OK, f"{state.version} ({package.purpose})", ""
         yield Finding("package", package.distribution, status, detail, fix, basic=basic)
+
+
+def _two_runtimes(runtimes: dict[str, str]) -> Finding:
+    """What to do if `onnxruntime` and `onnxruntime-gpu` are both installed.
+
+    Both write the folder `onnxruntime`: the one installed last is imported, mixed with files that
+    only the other has. Uninstalling one removes files of the other. So both are removed, and the
+    one that fits this machine is installed again.
+    """
+    keep = _ORT_GPU if _has_gpu() else _ORT
+    both = " and ".join(f"{name} {version}" for name, version in sorted(runtimes.items()))
+    return Finding(
+        "package",
+        f"{_ORT}, {_ORT_GPU}",
+        Status.BROKEN,
+        f"{both} are both installed; expected one, because they overwrite each other's module "
+        "onnxruntime",
+        f"pip uninstall --yes {_ORT} {_ORT_GPU} && pip install {keep}=={runtimes[keep]}",
+    )
+
+
+def _other_runtime(state: packages.PackageState, installed: tuple[str, str]) -> Finding:
+    """The ONNX Runtime that is not installed. installed: name and version of the one that is."""
+    package, (name, version) = state.package, installed
+    if package.distribution == _ORT:
+        detail = f"{name} {version} runs on the CPU too"
+        return Finding("package", _ORT, Status.OK, detail)
+    fix = f"with an NVIDIA GPU: pip uninstall --yes {name} && pip install 'ois-deploy[gpu]'"
+    return Finding("package", package.distribution, Status.ABSENT, package.purpose, fix)
+
+
+def _has_gpu() -> bool:
+    from ois_benchmarks import machine
+
+    try:
+        return bool(machine.gpus())
+    except EngineError:
+        return False
+
+
+def _server_fix() -> str:
+    """How to get the embedded server. On other versions of Python the extra installs nothing."""
+    if _SERVER_PYTHONS[0] <= sys.version_info[:2] <= _SERVER_PYTHONS[1]:
+        return "pip install 'ois-deploy[serve]'"
+    return "the embedded server needs an environment of Python 3.11 or 3.12"
 
 
 def _hardware() -> Iterator[Finding]:
@@ -155,8 +219,8 @@ def _amount(name: str, free_bytes: int, rest: str, least_gib: float) -> Finding:
 def _tritonserver() -> Finding:
     binary = packages.tritonserver_binary()
     if binary is None:
-        detail, fix = "no tritonserver in this environment", "pip install 'ois-deploy[serve]'"
-        return Finding("serving", "tritonserver", Status.ABSENT, detail, fix)
+        detail = "no tritonserver in this environment"
+        return Finding("serving", "tritonserver", Status.ABSENT, detail, _server_fix())
     return Finding("serving", "tritonserver", Status.OK, str(binary))
 
 

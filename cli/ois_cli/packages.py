@@ -15,12 +15,17 @@ _IMPORT_TIMEOUT_S = 120
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package we use. extra: the extra that installs it, "" for the base install."""
+    """A package we use.
+
+    extra: the extra that installs it, "" for the base install.
+    also: (distribution, module) pairs that do the same, if `distribution` is not installed.
+    """
 
     distribution: str
     module: str
     extra: str
     purpose: str
+    also: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +43,24 @@ PACKAGES = (
     Package("typer", "typer", "", "this command"),
     Package("rich", "rich", "", "this command"),
     Package("onnxruntime", "onnxruntime", "cpu", "running engines on CPU"),
+    Package("onnxruntime-gpu", "onnxruntime", "gpu", "ONNX Runtime for NVIDIA GPUs and CPU"),
     Package("openvino", "openvino", "cpu", "running engines on CPU, also in bf16"),
     Package("torch", "torch", "network", "the network itself"),
     Package("safetensors", "safetensors", "cpu", "features on disk, checkpoints"),
     Package("onnx", "onnx", "export", "exporting engines"),
     Package("onnxscript", "onnxscript", "export", "exporting engines"),
-    Package("cuda-bindings", "cuda.bindings", "tensorrt", "memory for TensorRT engines"),
+    Package("cuda-bindings", "cuda.bindings", "plans", "memory for TensorRT engines"),
+    Package(
+        "tensorrt",
+        "tensorrt",
+        "tensorrt",
+        "building and running TensorRT engines",
+        # NVIDIA's image has the libraries, to which these are the bindings.
+        also=(
+            ("tensorrt-cu13-bindings", "tensorrt_bindings"),
+            ("tensorrt-cu12-bindings", "tensorrt_bindings"),
+        ),
+    ),
     Package("scipy", "scipy", "train", "training and quality"),
     Package("matplotlib", "matplotlib", "bench", "charts of results"),
     Package("tritonclient", "tritonclient.grpc", "", "talking to a server over gRPC"),
@@ -75,11 +92,13 @@ def tritonserver_binary() -> Path | None:
 
 
 def _state(package: Package) -> PackageState:
-    try:
-        version = importlib.metadata.version(package.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return PackageState(package, None)
-    return PackageState(package, version, _import_problem(package.module))
+    for distribution, module in ((package.distribution, package.module), *package.also):
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return PackageState(package, version, _import_problem(module))
+    return PackageState(package, None)
 
 
 def _import_problem(module: str) -> str | None:

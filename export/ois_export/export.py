@@ -20,7 +20,7 @@ from ois_export.graphs.precision import typed
 from ois_export.graphs.trace import export_graphs
 from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.network_gate import run_gate
-from ois_export.parity.reference import open_reference
+from ois_export.parity.reference import open_reference, require_onnx_runtime
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import write_repository
 from ois_export.targets import Target
@@ -29,7 +29,9 @@ from ois_network.split import Rewrites
 from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
 
-_RECORDED = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "ois-deploy")
+_RECORDED = (
+    *("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "ois-deploy"),
+)
 
 
 def export_engines(
@@ -53,8 +55,10 @@ def export_engines(
 
     Raises `CheckpointError` if the file is not a checkpoint, `InvalidInput` if the target does
     not support the precision, `UnsupportedGraph` or `ParityError` if the engines are not correct,
-    `OutputError` if they cannot be written. `output` is then unchanged.
+    `OutputError` if they cannot be written, `EngineError` if ONNX Runtime is missing. `output` is
+    then unchanged.
     """
+    require_onnx_runtime()
     chosen = Precision.parse(precision)
     target.check(chosen)
     check_output(output)

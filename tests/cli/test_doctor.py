@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,97 @@ def test_a_missing_basic_package_is_an_exit_code(
     assert said.err.endswith(
         "broken parts of the base install: no-such, no-other; pip install 'ois-deploy'\n"
     )
+
+
+def runtimes(monkeypatch: pytest.MonkeyPatch, *names: str, gpu: bool) -> dict[str, doctor.Finding]:
+    """The findings about packages if of the two ONNX Runtimes those named are installed."""
+    versions = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+
+    def version(distribution: str) -> str:
+        if distribution not in names:
+            raise PackageNotFoundError(distribution)
+        return versions[distribution]
+
+    def probe(index: int = 0) -> Gpu:
+        if index or not gpu:
+            raise EngineError("no NVIDIA driver")
+        return Gpu("NVIDIA H200", 90, 2**37, (13, 1))
+
+    chosen = tuple(each for each in packages.PACKAGES if each.distribution in versions)
+    assert len(chosen) == 2
+    monkeypatch.setattr(packages, "PACKAGES", chosen)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(packages, "_import_problem", lambda _module: None)
+    monkeypatch.setattr(machine.gpu_driver, "probe", probe)
+    return {finding.name: finding for finding in doctor._packages()}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kept"), [(True, "onnxruntime-gpu==1.31.1"), (False, "onnxruntime==1.32.0")]
+)
+def test_two_onnx_runtimes_are_a_conflict_with_one_command_as_repair(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, kept: str
+) -> None:
+    (found,) = runtimes(monkeypatch, "onnxruntime", "onnxruntime-gpu", gpu=gpu).values()
+    assert found.status is Status.BROKEN
+    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed" in found.detail
+    assert found.fix == (f"pip uninstall --yes onnxruntime onnxruntime-gpu && pip install {kept}")
+
+
+def test_the_onnx_runtime_for_gpus_is_enough_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runtimes(monkeypatch, "onnxruntime-gpu", gpu=True)
+    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert not any(finding.fix for finding in found.values())
+
+
+def test_the_onnx_runtime_for_gpus_replaces_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runtimes(monkeypatch, "onnxruntime", gpu=True)
+    assert found["onnxruntime"].status is Status.OK
+    assert found["onnxruntime-gpu"].status is Status.ABSENT
+    assert found["onnxruntime-gpu"].fix.endswith(
+        "pip uninstall --yes onnxruntime && pip install 'ois-deploy[gpu]'"
+    )
+
+
+def test_without_an_onnx_runtime_doctor_offers_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = runtimes(monkeypatch, gpu=False)
+    assert {finding.status for finding in found.values()} == {Status.ABSENT}
+    assert found["onnxruntime"].fix == "pip install 'ois-deploy[cpu]'"
+    assert found["onnxruntime-gpu"].fix == "pip install 'ois-deploy[gpu]'"
+
+
+def test_tensorrt_of_nvidia_s_image_is_found_by_its_bindings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tensorrt,) = (each for each in packages.PACKAGES if each.distribution == "tensorrt")
+    installed = {"tensorrt-cu13-bindings": "11.4.0.106"}
+
+    def version(distribution: str) -> str:
+        if distribution not in installed:
+            raise PackageNotFoundError(distribution)
+        return installed[distribution]
+
+    monkeypatch.setattr(packages, "PACKAGES", (tensorrt,))
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    imported: list[str] = []
+    monkeypatch.setattr(packages, "_import_problem", imported.append)
+    (state,) = packages.package_states()
+    assert (state.version, imported) == ("11.4.0.106", ["tensorrt_bindings"])
+    installed.clear()
+    (state,) = packages.package_states()
+    assert state.version is None
+
+
+def test_a_python_that_the_server_does_not_run_on_is_fine_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packages, "tritonserver_binary", lambda: None)
+    assert doctor._tritonserver().fix == "pip install 'ois-deploy[serve]'"
+    monkeypatch.setattr(sys, "version_info", (3, 13, 1))
+    assert doctor._python().status is Status.OK
+    assert "Python 3.11 or 3.12" in doctor._tritonserver().fix
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    assert doctor._python().status is Status.BROKEN
 
 
 def test_an_installed_package_that_does_not_import_is_broken(

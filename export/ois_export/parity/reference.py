@@ -17,6 +17,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ois_client.contract.errors import EngineError
 from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, GraphPair
@@ -25,13 +26,26 @@ _BF16 = int(TensorProto.BFLOAT16)
 _FLOAT = int(TensorProto.FLOAT)
 
 
+def require_onnx_runtime() -> None:
+    """Raise `EngineError` if there is no ONNX Runtime, without which no gate can run."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise EngineError(
+            f"ONNX Runtime cannot be imported here ({error}); engines are compared in it before "
+            "they are written. Run pip install 'ois-deploy[cpu]', or 'ois-deploy[gpu]' for NVIDIA "
+            "GPUs, but not both"
+        ) from error
+
+
 @contextmanager
 def open_reference(folder: Path, manifest: Manifest | None = None) -> Iterator[EnginePair]:
     """Open the ONNX engines in `folder` on CPU.
 
     manifest: describes the engines; read from the folder if it is not given.
-    Raises `EngineError` if the engines cannot run.
+    Raises `EngineError` if the engines cannot run, or ONNX Runtime is missing.
     """
+    require_onnx_runtime()
     from ois_runtime.engines.onnx_runtime import describe, open_graph
 
     options = EngineOptions()

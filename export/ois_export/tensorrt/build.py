@@ -19,7 +19,7 @@ from typing import Any
 from ois_client.contract.errors import InvalidInput
 from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.plan_gate import run_plan_gate
-from ois_export.parity.reference import open_reference
+from ois_export.parity.reference import open_reference, require_onnx_runtime
 from ois_export.publish import check_output, publish, staging
 from ois_export.repository import WARM_UP, write_repository
 from ois_export.tensorrt.plan import (
@@ -44,7 +44,12 @@ from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.engines.pair import GraphPair
 from ois_runtime.gpu_driver import Gpu
 from ois_runtime.tensorrt.engine import PlanGraph
-from ois_runtime.tensorrt.library import load_tensorrt, machine_key, plan_key
+from ois_runtime.tensorrt.library import (
+    library_version,
+    load_tensorrt,
+    machine_key,
+    plan_key,
+)
 from ois_runtime.tensorrt.memory import CudaMemory, DeviceMemory
 
 
@@ -70,12 +75,13 @@ def build_engines(
 
     rebuild: build even if the folder exists; otherwise existing engines are kept.
 
-    Raises `EngineError` if the driver, the GPU, TensorRT or the graphs are missing or do not fit,
-    `InvalidInput` if the ranges are invalid, `ExportError` (`UnsupportedGraph`, `ParityError`) if
-    the engines are not correct. Nothing is written then.
+    Raises `EngineError` if the driver, the GPU, TensorRT, ONNX Runtime or the graphs are missing or
+    do not fit, `InvalidInput` if the ranges are invalid, `ExportError` (`UnsupportedGraph`,
+    `ParityError`) if the engines are not correct. Nothing is written then.
     """
     manifest = read_source(engines)
     library, gpu = load_tensorrt()
+    require_onnx_runtime()  # before minutes of building: the gate needs it
     return build_with(
         library,
         gpu,
@@ -121,12 +127,13 @@ def build_with(
 ) -> Path:
     """Build as `build_engines` does, with this TensorRT (`library`), GPU and memory."""
     profiles, where = plan_profiles(manifest, ranges)
-    output = plans / plan_key(gpu, library.__version__, manifest.model_sha256)
+    version = library_version(library)
+    output = plans / plan_key(gpu, version, manifest.model_sha256)
     if not rebuild and (output / "manifest.json").is_file():
         progress(f"{output} exists already")
         return output
     check_output(output)
-    machine = machine_key(gpu, library.__version__)
+    machine = machine_key(gpu, version)
     options = dataclasses.replace(
         options, timing_cache=options.timing_cache or plans / f"{machine}.timing-cache"
     )
@@ -141,8 +148,8 @@ def build_with(
             )
             graphs[role] = PlanGraph(path, library, open_memory())
             layers[role] = check_precision(graphs[role].describe_layers(), precision, path.name)
-        description = f"tensorrt {library.__version__} {precision} on {gpu.name}"
-        built = _manifest(manifest, folder, library, gpu, profiles, layers)
+        description = f"tensorrt {version} {precision} on {gpu.name}"
+        built = _manifest(manifest, folder, version, gpu, profiles, layers)
         pair = GraphPair(built, description, graphs["encoder"], graphs["decoder"])
         if limits is None:
             limits = Limits.of(precision)
@@ -196,7 +203,7 @@ def trtexec_commands(engines: Path, plans: Path, ranges: Ranges, options: BuildO
 def _manifest(
     source: Manifest,
     folder: Path,
-    library: Any,
+    version: str,
     gpu: Gpu,
     profiles: dict[str, list[Profile]],
     layers: dict[str, dict[str, int]],
@@ -220,7 +227,7 @@ def _manifest(
         encoder=_plan_file(folder / "encoder.plan", source.encoder),
         decoder=_plan_file(folder / "decoder.plan", source.decoder),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={**source.versions, "tensorrt": library.__version__, "driver_cuda": driver},
+        versions={**source.versions, "tensorrt": version, "driver_cuda": driver},
         options=options,
         parity={},
     )

@@ -68,8 +68,13 @@ class OnnxRuntimeModel(EngineModel):
     """Runs `model.onnx` with ONNX Runtime on the CPU."""
 
     def open(self, folder: Path) -> Graph:
-        from ois_runtime.engines.onnx_runtime import open_graph
-
+        try:
+            from ois_runtime.engines.onnx_runtime import open_graph
+        except ImportError as error:
+            raise EngineError(
+                f"ONNX Runtime cannot be imported ({error}); run pip install 'ois-deploy[cpu]', or "
+                "serve with PyTorch: ois serve --device"
+            ) from error
         return open_graph(folder / "model.onnx", EngineOptions())
 
 

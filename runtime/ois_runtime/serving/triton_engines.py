@@ -117,7 +117,7 @@ def local_decoder_engines(manifest: Manifest, decoder: Path) -> LocalDecoderEngi
     except ImportError as error:
         raise EngineError(
             f"decoder = process needs ONNX Runtime where Triton's Python models run ({error}); "
-            "install onnxruntime there, or set decoder = triton"
+            "install 'ois-deploy[cpu]' there, or set decoder = triton"
         ) from error
     return LocalDecoderEngines(manifest, open_graph(decoder, EngineOptions()))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import EngineError
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.pair import Arrays
-from ois_runtime.tensorrt.library import load_tensorrt
+from ois_runtime.tensorrt.library import library_version, load_tensorrt
 from ois_runtime.tensorrt.memory import CudaMemory, DeviceBuffers, DeviceMemory
 
 Shape = tuple[int, ...]
@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 
 def describe(options: EngineOptions) -> str:
     library, gpu = load_tensorrt(_index(options))
-    return f"tensorrt {library.__version__} on {gpu.name}"
+    return f"tensorrt {library_version(library)} on {gpu.name}"
 
 
 def open_graph(path: Path, options: EngineOptions) -> PlanGraph:
@@ -76,7 +76,7 @@ class PlanGraph:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(
-                f"TensorRT {library.__version__} cannot load {path}: it was built by another "
+                f"TensorRT {library_version(library)} cannot load {path}: it was built by another "
                 "version or for another GPU. Build it here: ois build"
             )
         self._context = self._engine.create_execution_context()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import re
 from types import ModuleType
@@ -15,7 +16,8 @@ OLDEST = (10, 12)
 NEEDS_CUDA = {10: 12, 11: 13}
 OLDEST_SM = 75
 
-# NVIDIA's Triton image has the libraries. PyPI has a package with only the bindings.
+# `tensorrt` is the wheel with its libraries. NVIDIA's Triton image has the libraries without it, to
+# which PyPI has the bindings.
 _PACKAGES = ("tensorrt", "tensorrt_bindings")
 
 
@@ -55,6 +57,25 @@ def check_versions(library: Any, gpu: Gpu) -> None:
         )
 
 
+def library_version(library: Any, file: str | None = None) -> str:
+    """TensorRT's own version, such as `"11.4.0.106"`.
+
+    `__version__` is the bindings', which may be another build of the same minor version. Plans
+    belong to the library's build. file: the library; tests replace it. If it cannot be asked, the
+    bindings' version is returned.
+    """
+    bindings: str = library.__version__
+    try:
+        loaded = ctypes.CDLL(file or f"libnvinfer.so.{bindings.partition('.')[0]}")
+        parts = [
+            getattr(loaded, f"getInferLib{part}Version")()
+            for part in ("Major", "Minor", "Patch", "Build")
+        ]
+    except (OSError, AttributeError):
+        return bindings
+    return ".".join(map(str, parts))
+
+
 def machine_key(gpu: Gpu, tensorrt: str) -> str:
     """A name of the GPU and TensorRT version, such as `nvidia_t4-sm75-tensorrt11.4.0.106`.
 
@@ -79,6 +100,7 @@ def _import() -> ModuleType:
         except ImportError as error:
             reasons.append(f"{package}: {error}")
     raise EngineError(
-        f"TensorRT cannot be imported ({'; '.join(reasons)}). NVIDIA's Triton image has "
-        "its libraries; pip install tensorrt-cu13-bindings (the same version) adds the bindings"
+        f"TensorRT cannot be imported ({'; '.join(reasons)}). Run pip install "
+        "'ois-deploy[tensorrt]'. In NVIDIA's Triton image, which has the libraries, run pip "
+        "install 'tensorrt-cu13-bindings==11.4.*', with the minor version of the libraries"
     )

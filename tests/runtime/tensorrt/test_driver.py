@@ -19,7 +19,7 @@ import pytest
 from ois_client.contract.errors import EngineError
 from ois_runtime import gpu_driver
 from ois_runtime.gpu_driver import Gpu, probe
-from ois_runtime.tensorrt.library import check_versions, load_tensorrt
+from ois_runtime.tensorrt.library import check_versions, library_version, load_tensorrt
 from ois_runtime.tensorrt.memory import CudaMemory
 from support.tensorrt.fake import APIS, FakeTensorRT
 
@@ -48,13 +48,18 @@ int cuGetErrorString(int error, const char **text) {
 
 def driver(folder: Path, init: int = 0) -> str:
     """Compile a libcuda.so.1 whose cuInit returns `init`."""
+    return compiled(folder, "libcuda.so.1", DRIVER, f"-DINIT={init}")
+
+
+def compiled(folder: Path, name: str, source: str, *options: str) -> str:
+    """Compile a shared library and return its path."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler: apt-get install gcc")
-    (folder / "driver.c").write_text(DRIVER)
-    library = folder / "libcuda.so.1"
-    words = [compiler, "-shared", "-fPIC", f"-DINIT={init}", "-o", str(library)]
-    subprocess.run([*words, str(folder / "driver.c")], check=True)
+    (folder / f"{name}.c").write_text(source)
+    library = folder / name
+    words = [compiler, "-shared", "-fPIC", *options, "-o", str(library)]
+    subprocess.run([*words, str(folder / f"{name}.c")], check=True)
     return str(library)
 
 
@@ -105,6 +110,20 @@ def test_versions_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("api", APIS, ids=lambda api: api["version"])
 def test_versions_that_fit_pass(api: dict[str, object]) -> None:
     check_versions(FakeTensorRT(api), Gpu("T4", 75, 1, (13, 0)))
+
+
+def test_the_version_is_the_library_s_and_not_the_bindings(tmp_path: Path) -> None:
+    trt = SimpleNamespace(__version__="11.4.0.106")
+    parts = {"Major": 11, "Minor": 4, "Patch": 0, "Build": 150}
+    source = "".join(
+        f"int getInferLib{part}Version(void) {{ return {number}; }}\n"
+        for part, number in parts.items()
+    )
+    library = compiled(tmp_path, "libnvinfer.so.11", source)
+    assert library_version(trt, library) == "11.4.0.150"
+    assert library_version(trt, str(tmp_path / "nothing.so")) == "11.4.0.106"
+    empty = compiled(tmp_path, "libempty.so", "int nothing;")
+    assert library_version(trt, empty) == "11.4.0.106"
 
 
 def test_tensorrt_is_imported_after_the_driver_was_asked(
