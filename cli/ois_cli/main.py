@@ -14,6 +14,7 @@ from ois_cli.annotating import command as annotate
 from ois_cli.bench import app as bench
 from ois_cli.demo import command as demo
 from ois_cli.output import as_ois_error, print_error, say
+from ois_cli.show import app as show
 
 EXIT_INTERNAL = 1
 EXIT_ERROR = 2
@@ -57,6 +58,7 @@ export.register(app)
 lint.register(app)
 build.register(app)
 demo.register(app)
+show.register(app)
 checkpoint.register(app)
 bench.register(app)
 serve.register(app)

@@ -19,6 +19,8 @@ from ois_client.contract.clicks import Click
 from ois_client.contract.errors import OutputError
 
 _BLEND = 0.45  # share of the object's colour inside its mask
+_HEAT = 0.7  # share of the colours in a picture of attention; the rest is the photograph
+_SMALLEST_WEIGHT = 1e-12
 _QUALITY = 92  # of JPEG and WebP
 _SUPERSAMPLING = 8  # clicks are drawn larger and scaled down, because Pillow has no antialiasing
 
@@ -39,12 +41,17 @@ def overlay(
     return draw_clicks(shown, clicks)
 
 
-def draw_clicks(image: NDArray[np.uint8], clicks: Sequence[Click]) -> NDArray[np.uint8]:
-    """Return the image with a green + per positive click and a red - per negative click."""
+def draw_clicks(
+    image: NDArray[np.uint8], clicks: Sequence[Click], *, radius: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the image with a green + per positive click and a red - per negative click.
+
+    radius: of the markers in pixels; None for 1.3 % of the longest side.
+    """
     if not clicks:
         return image
     picture = Image.fromarray(image)
-    radius = max(4, round(0.013 * max(picture.size)))
+    radius = radius or max(4, round(0.013 * max(picture.size)))
     for click in clicks:
         marker = _marker(radius, positive=click.positive)
         corner = (round(click.x) - marker.width // 2, round(click.y) - marker.height // 2)
@@ -70,6 +77,20 @@ def order_picture(
     absolute, so that the maps of one image can be compared.
     """
     return draw_clicks(colour_map(1 - _resize(order, size)), clicks)
+
+
+def attention_picture(
+    image: NDArray[np.uint8], weights: NDArray[np.floating], top: float
+) -> NDArray[np.uint8]:
+    """Return a picture of attention weights over the grey image.
+
+    image: (H, W, 3). weights: (gh, gw), one per patch. top: the weight of the brightest colour, so
+    that several pictures can have one scale; larger weights look the same.
+    """
+    size = (image.shape[1], image.shape[0])
+    colours = colour_map(_resize(weights, size) / max(top, _SMALLEST_WEIGHT))
+    grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    return np.rint(colours * _HEAT + grey * (1 - _HEAT)).astype(np.uint8)
 
 
 def picture_bytes(picture: NDArray[np.uint8], path: Path) -> bytes:

@@ -1,0 +1,1 @@
+"""`ois show`: figures of what the network attends to, and of several methods side by side."""
