@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from ois_cli.drawing.colours import GREEN, RED, VIRIDIS, colour_map, object_colour
-from ois_cli.drawing.pictures import depth_picture, draw_clicks, order_picture, overlay
+from ois_cli.drawing.pictures import (
+    attention_picture,
+    depth_picture,
+    draw_clicks,
+    order_picture,
+    overlay,
+)
 from ois_cli.drawing.sheet import Panel, sheet
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidInput
@@ -105,3 +111,15 @@ def test_a_sheet_shows_every_panel_in_reading_order() -> None:
 def test_a_sheet_without_a_panel_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="0 panels"):
         sheet([], columns=2, panel_width=100)
+
+
+def test_attention_is_coloured_on_the_scale_that_is_given() -> None:
+    weights = np.array([[0.0, 0.5], [0.5, 2.0]], dtype=np.float32)
+    shown = attention_picture(GREY, weights, top=0.5)
+    assert shown.shape == GREY.shape
+    low, high = (np.rint(VIRIDIS[i] * 0.7 + 128 * 0.3) for i in (0, 255))
+    assert np.abs(shown[0, 0].astype(float) - low).max() <= 1
+    assert np.abs(shown[-1, -1].astype(float) - high).max() <= 1
+    assert np.abs(shown[-1, 0].astype(float) - high).max() <= 1  # 0.5 and 2.0 look the same
+    nothing = attention_picture(GREY, np.zeros((2, 2), dtype=np.float32), top=0.0)
+    assert (nothing == shown[0, 0]).all()
