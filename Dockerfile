@@ -48,7 +48,7 @@ ARG PIP_EXTRA_INDEX_URL
 RUN pip install "$(echo /dist/*.whl)[cpu,export]"
 WORKDIR /weights
 COPY models models
-RUN ois export models/ois-tiny.safetensors --target cpu --output /engines/ois-tiny-cpu \
+RUN ois export models/ois-photo.safetensors --target cpu --output /engines/ois-photo-cpu \
  && chmod -R a+rX /engines
 
 # The same network for TensorRT, for the target gpu only.
@@ -67,7 +67,7 @@ COPY --from=wheel /dist /dist
 RUN pip install "$(echo /dist/*.whl)[cpu,serve]"
 COPY --from=engines /engines /engines
 COPY docker /opt/ois/docker
-ENV OIS_ENGINES=/engines/ois-tiny-cpu
+ENV OIS_ENGINES=/engines/ois-photo-cpu
 USER 10001:10001
 WORKDIR /tmp
 # HTTP, gRPC, metrics

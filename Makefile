@@ -21,8 +21,8 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 CODE := $(wildcard client runtime network export benchmarks cli docker docs triton_models examples tests)
 
-CHECKPOINT := models/ois-tiny.safetensors
-ENGINES := engines/ois-tiny-cpu
+CHECKPOINT := models/ois-photo.safetensors
+ENGINES := engines/ois-photo-cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -9,7 +9,7 @@ import typer
 
 Engines = Annotated[
     Path | None,
-    typer.Option(help="Engine folder. Default: $OIS_ENGINES, or engines/ois-tiny-cpu."),
+    typer.Option(help="Engine folder. Default: $OIS_ENGINES, or engines/ois-photo-cpu."),
 ]
 Backend = Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")]
 Device = Annotated[

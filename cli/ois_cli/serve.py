@@ -118,7 +118,7 @@ def serve(
     stops, it finishes the clicks in progress and removes its temporary files. It listens on
     loopback only; for other machines, use a proxy or NVIDIA's container.
 
-    Example: [b]ois serve --engines engines/ois-tiny-cpu --grpc-port 8001[/b]
+    Example: [b]ois serve --engines engines/ois-photo-cpu --grpc-port 8001[/b]
     """
     from ois_runtime.embedded.options import ServerOptions, read_token_file
     from ois_runtime.embedded.server import EmbeddedServer

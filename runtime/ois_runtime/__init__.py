@@ -8,7 +8,7 @@ Open exported engines and run them:
 
     from ois_runtime import EngineBackend, load_engines
 
-    engines = load_engines("engines/ois-tiny-cpu", EngineBackend.OPENVINO)
+    engines = load_engines("engines/ois-photo-cpu", EngineBackend.OPENVINO)
 
 Names are imported when they are first used, so `import ois_runtime` loads nothing else. Most users
 need only `ois_client`: `Client("local:")` opens engines too.

@@ -84,8 +84,8 @@ def _check_extras(arguments: list[str]) -> None:
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped checkpoint's engines."""
-    folder = tmp_path_factory.mktemp("documents") / "engines" / "ois-tiny-cpu"
-    checkpoint = ROOT / "models" / "ois-tiny.safetensors"
+    folder = tmp_path_factory.mktemp("documents") / "engines" / "ois-photo-cpu"
+    checkpoint = ROOT / "models" / "ois-photo.safetensors"
     assert main(["export", str(checkpoint), "--target", "cpu", "--output", str(folder)]) == 0
     return folder
 

@@ -1,8 +1,8 @@
 """A quality result as Markdown, beside published results where there are any.
 
 The OIS paper's rows come from `ois_benchmarks.published`, others from a file: a JSON list of
-objects of objects with `method`, `dataset` (the name that this benchmark uses) and any keys of
-`Metric`, with mIoU as a fraction of 1. For example:
+objects with `method`, `dataset` (the name that this benchmark uses) and any keys of `Metric`, with
+mIoU as a fraction of 1. For example:
 
     [{"method": "SegNext", "dataset": "DAVIS345", "noc90": ..., "nof95_segnext": ...}]
 """

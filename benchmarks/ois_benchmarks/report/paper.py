@@ -32,7 +32,8 @@ _MEASURED: dict[str, tuple[tuple[str, Metric], ...]] = {
 }
 _NOT_RUN = {
     "MM-SAM": "not run here: SAM ViT-B with an extra encoder of depth and a gate, trained on RGB-D "
-    "data; the examples of its public code answer boxes, and the paper does not say which weights it used"
+    "data; the examples of its public code answer boxes, and the paper does not say which "
+    "weights it used"
 }
 
 

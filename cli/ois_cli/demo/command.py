@@ -76,7 +76,7 @@ def demo(
     that is not possible, the engines run in this process. The page shows the masks and what the
     network sees: the depth, the order maps, and the patches that clicks attend to.
 
-    Example: [b]ois demo --engines engines/ois-tiny-cpu[/b]
+    Example: [b]ois demo --engines engines/ois-photo-cpu[/b]
 
     With a running server: [b]ois demo --url grpc://host:8001[/b]
     """

@@ -44,7 +44,7 @@ from ois_runtime.engines.store import StoreStats
 from ois_runtime.torch.checkpoint import default_checkpoint
 
 ENGINES_VARIABLE = "OIS_ENGINES"
-DEFAULT_ENGINES = Path("engines/ois-tiny-cpu")
+DEFAULT_ENGINES = Path("engines/ois-photo-cpu")
 CPU = "cpu"
 
 
@@ -114,7 +114,7 @@ class LocalOptions:
 
 
 def default_engine_folder() -> Path:
-    """`$OIS_ENGINES` if set, else `./engines/ois-tiny-cpu`."""
+    """`$OIS_ENGINES` if set, else `./engines/ois-photo-cpu`."""
     return Path(os.environ.get(ENGINES_VARIABLE) or DEFAULT_ENGINES)
 
 

@@ -1,6 +1,6 @@
 """`manifest.json`: what an engine folder contains, how it was made, and how it was checked.
 
-    engines/ois-tiny-cpu/
+    engines/ois-photo-cpu/
         manifest.json
         encoder.onnx
         decoder.onnx
@@ -24,7 +24,7 @@ from ois_client.contract.transport import ModelInfo
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
-EXPORT_COMMAND = "ois export models/ois-tiny.safetensors --target cpu"
+EXPORT_COMMAND = "ois export models/ois-photo.safetensors --target cpu"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, sha256_of
 
 CHECKPOINT_VARIABLE = "OIS_CHECKPOINT"
-DEFAULT_CHECKPOINT = Path("models/ois-tiny.safetensors")
+DEFAULT_CHECKPOINT = Path("models/ois-photo.safetensors")
 SUFFIX = ".safetensors"
 
 

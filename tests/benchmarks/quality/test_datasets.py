@@ -177,7 +177,6 @@ def test_any_coco_file_is_a_data_set(tmp_path: Path) -> None:
         open_dataset("coco:nothing.json")
 
 
-@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not here")
 def test_the_photographs_can_all_be_measured() -> None:
     dataset = open_dataset("photos")
     items = list(dataset.items())

@@ -198,9 +198,9 @@ def test_the_default_folder_comes_from_the_environment_or_is_the_demos(
     assert open_transport("").info().network == "tiny-test"
     monkeypatch.delenv(ENGINES_VARIABLE)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(EngineError, match=r"ois-tiny-cpu.*" + EXPORT_COMMAND):
+    with pytest.raises(EngineError, match=r"ois-photo-cpu.*" + EXPORT_COMMAND):
         open_transport("")
-    write_engines(tmp_path / "engines" / "ois-tiny-cpu")
+    write_engines(tmp_path / "engines" / "ois-photo-cpu")
     assert open_transport().info().network == "tiny-test"
 
 
