@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from ois_benchmarks.quality.datasets import (
-    PHOTOGRAPHS,
     open_dataset,
     photographs,
     scenes_fingerprint,
