@@ -45,10 +45,10 @@ class Photograph:
 
 
 PHOTOGRAPHS = (
-    Photograph("astronaut.jpg", "the astronaut", ("220,110", "130,310", "430,440,-")),
+    Photograph("astronaut.jpg", "the astronaut", ("130,330", "220,110", "430,440,-")),
     Photograph("chelsea.jpg", "the cat", ("245,150", "60,200", "425,90,-")),
     Photograph("coffee.jpg", "the cup", ("290,60", "250,215", "110,250,-")),
-    Photograph("rocket.jpg", "the rocket", ("321,290", "321,150", "190,250,-")),
+    Photograph("rocket.jpg", "the rocket", ("321,360", "321,180", "190,250,-")),
 )
 
 
