@@ -35,6 +35,7 @@ FOREIGN = {
     "trtexec",
     "torchrun",
     "cd",
+    "export",
     "bash",
     "ssh",
 }

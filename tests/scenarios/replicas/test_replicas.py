@@ -199,12 +199,15 @@ def test_any_replica_gives_one_answer_without_a_session(
         Client(f"local:{engines}") as twin,
     ):
         expected = twin.segment(image, clicks).masks
-        for _ in range(20):  # none has the image's features, so it does not matter who answers
-            np.testing.assert_array_equal(client.segment(image, clicks).masks, expected)
-    after = [triton_statistics(server)["ois_oneshot"] for server in replicas]
-    answered = [now - then for now, then in zip(after, before, strict=True)]
-    assert sum(answered) == 20
-    assert min(answered) > 0
+
+        def answered() -> list[int]:
+            for _ in range(5):  # none has the image's features, so it does not matter who answers
+                np.testing.assert_array_equal(client.segment(image, clicks).masks, expected)
+            now = [triton_statistics(server)["ois_oneshot"] for server in replicas]
+            return [count - then for count, then in zip(now, before, strict=True)]
+
+        # nginx leaves out a replica for five seconds after it crashed, in the test before.
+        assert min(eventually(answered, lambda counts: min(counts) > 0)) > 0
 
 
 def test_deadlines_stay_at_the_proxy(tmp_path: Path) -> None:

@@ -136,8 +136,9 @@ def test_an_image_is_encoded_once_for_concurrent_requests(server: EmbeddedServer
     after = statistics(server)
     assert after["ois_encoder"] - before["ois_encoder"] == len(images)
     assert after["ois_decoder"] - before["ois_decoder"] == 32
-    # 64 requests, and the one that `statistics` makes.
-    assert after["ois_segment"] - before["ois_segment"] == 64 + 1
+    # 64 requests, and the one that `statistics` makes. Triton counts a request after its answer, so
+    # the last one of an earlier test may come late.
+    assert after["ois_segment"] - before["ois_segment"] in (64 + 1, 64 + 2)
     assert cached.count(True) > 0
 
 
