@@ -3,7 +3,7 @@
 The same weights are evaluated with one part switched off at a time, without training. `ois bench
 ablation` measures what a part is worth to a network that is trained without it; this measures how
 far this network relies on the part. If switching a part off changes nothing, the network does not
-use it. Evaluated on the validation scenes, at the network's own size.
+use it. Evaluated on the validation scenes or another data set, at the network's own size.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks.ablation.evaluation import SCENES, evaluation
 from ois_benchmarks.ablation.result import compared
 from ois_benchmarks.ablation.run import VARIANTS, NetworkVariant, row_of
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import InvalidInput
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_network.network import OISNetwork
-from ois_network.training.evaluate import robot_ious
 
 #: Variants that only switch parts off. No other variant can load these weights.
-PARTS = tuple(v for v in VARIANTS if all(value is False for value in v.changes.values()))
+PARTS = (
+    *(v for v in VARIANTS if all(value is False for value in v.changes.values())),
+    NetworkVariant("no-previous-mask", "without the previous mask", {"previous_mask": False}),
+)
 
 
 def without(network: OISNetwork, variant: NetworkVariant) -> OISNetwork:
@@ -33,27 +36,38 @@ def without(network: OISNetwork, variant: NetworkVariant) -> OISNetwork:
 
 
 def run(
-    checkpoint: Path, *, objects: int, clicks: int, say: Callable[[str], None]
+    checkpoint: Path,
+    *,
+    objects: int | None,
+    clicks: int,
+    say: Callable[[str], None],
+    data: str = SCENES,
 ) -> dict[str, Any]:
     """Evaluate, and return the result, JSON-ready, with the same table as an ablation.
 
-    objects: validation objects to click on. clicks: robot clicks per object.
+    data, objects: what to click on, see `evaluation`. clicks: robot clicks per object.
     """
-    if objects < 1 or not 1 <= clicks <= SLOTS:
+    if (objects is not None and objects < 1) or not 1 <= clicks <= SLOTS:
         raise InvalidInput(
             f"got {objects} objects and {clicks} clicks; expected at least 1 object, and 1 to "
             f"{SLOTS} clicks"
         )
     network = load_checkpoint(checkpoint).network
     longest = network.config.longest
+    chosen = evaluation(data, objects)
+    parts = [
+        part
+        for part in PARTS
+        if network.config.previous_mask or "previous_mask" not in part.changes
+    ]
     rows = []
-    for number, variant in enumerate(PARTS, 1):
-        say(f"{variant.label} ({number} of {len(PARTS)})")
+    for number, variant in enumerate(parts, 1):
+        say(f"{variant.label} ({number} of {len(parts)})")
         changed = without(network, variant)
-        ious = robot_ious(changed, objects, longest=longest, clicks=clicks, bf16=False)
+        ious = chosen.ious(changed, longest=longest, clicks=clicks, bf16=False)
         rows.append(row_of(variant, 0, changed, ious))
     return {
         "benchmark": "switched-off",
         "checkpoint": checkpoint.stem,
-        **compared(rows, PARTS, (0,), data="procedural scenes", clicks=clicks, longest=longest),
+        **compared(rows, parts, (0,), data=chosen.label, clicks=clicks, longest=longest),
     }

@@ -102,8 +102,18 @@ def ablation(
 
 def switched_off(
     checkpoint: Annotated[Path, typer.Argument(help="OIS checkpoint, trained.")] = _TINY,
-    objects: Annotated[int, typer.Option(help="Validation objects to click on.")] = 100,
+    objects: Annotated[
+        int | None,
+        typer.Option(help="At most this many objects. Default: 100 scenes, or all photographs."),
+    ] = None,
     clicks: Annotated[int, typer.Option(help="Robot clicks per object.")] = 10,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="scenes (the validation scenes), photos, davis:ROOT or another data set "
+            "of `ois bench quality`."
+        ),
+    ] = "scenes",
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Result as JSON; a table (.md) is written beside it."),
@@ -112,8 +122,8 @@ def switched_off(
 ) -> None:
     """Evaluate a trained network with one part switched off at a time, without training.
 
-    If switching a part off changes nothing, the network does not use it. Runs on the validation
-    scenes at the network's own size.
+    If switching a part off changes nothing, the network does not use it. Runs at the network's
+    own size.
     """
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
     from ois_benchmarks.ablation.result import table_of
@@ -122,7 +132,9 @@ def switched_off(
     from ois_network.training.processes import keep_freed_memory
 
     keep_freed_memory()
-    document = run(checkpoint, objects=objects, clicks=clicks, say=say)
+    if objects is None and data == "scenes":
+        objects = 100
+    document = run(checkpoint, objects=objects, clicks=clicks, say=say, data=data)
     table = table_of(document).markdown()
     write_result(output, document, table)
     print_result(document, table, output, as_json=as_json)
