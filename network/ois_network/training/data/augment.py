@@ -81,6 +81,12 @@ def _colour(image: Picture, rng: np.random.Generator, config: AugmentConfig) -> 
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
+def crop_start(position: int, length: int, whole: int, rng: np.random.Generator) -> int:
+    """Where a crop of `length` of `whole` pixels starts, so that it holds the pixel `position`."""
+    low, high = max(0, position - length + 1), min(position, whole - length)
+    return int(rng.integers(low, high + 1))
+
+
 def fit_to(
     image: Picture, mask: Mask, shape: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Picture, Mask]:
@@ -91,12 +97,8 @@ def fit_to(
     cut_width, cut_height = max(cut_width, 1), max(cut_height, 1)
     flat = np.flatnonzero(mask)
     row, column = divmod(int(flat[rng.integers(flat.size)]), width)
-
-    def start(position: int, length: int, whole: int) -> int:
-        low, high = max(0, position - length + 1), min(position, whole - length)
-        return int(rng.integers(low, high + 1))
-
-    left, top = start(column, cut_width, width), start(row, cut_height, height)
+    left = crop_start(column, cut_width, width, rng)
+    top = crop_start(row, cut_height, height, rng)
     box = slice(top, top + cut_height), slice(left, left + cut_width)
     picture = Image.fromarray(np.ascontiguousarray(image[box]))
     resized = np.array(picture.resize(shape, Image.Resampling.BICUBIC))

@@ -14,10 +14,10 @@ from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.images import load_image
 from ois_network.config import NetworkConfig
 from ois_network.training.config import Stage, TrainConfig
-from ois_network.training.data.augment import flip_and_colour
+from ois_network.training.data.augment import crop_start, flip_and_colour
 from ois_network.training.data.collections import Collection, Pair, SkippedPair, read_pair
 from ois_network.training.data.reserved import refuse_reserved
-from ois_network.training.data.sources import Sample
+from ois_network.training.data.sources import Sample, network_size, sample_of_scene
 from ois_network.training.scenes.composite import CutOut, compose, is_photographic
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -73,7 +73,7 @@ class AnnotatedSource:
         number = index % len(self.groups)
         picture, packed, width = self._read(number)
         masks = np.unpackbits(packed, axis=2, count=width).astype(bool)
-        size = shape or _shape_like(picture, stage.longest, self.patch)
+        size = shape or network_size(width, len(picture), stage.longest, self.patch)
         areas = masks.mean((1, 2))
         weights = np.sqrt(areas) / np.sqrt(areas).sum()
         first = int(rng.choice(len(masks), p=weights))
@@ -90,7 +90,8 @@ class AnnotatedSource:
                 return self.sample(index + 1, shape, stage, rng)
         share = weights[kept] / weights[kept].sum()
         chosen = rng.choice(kept, size=stage.objects, p=share, replace=len(kept) < stage.objects)
-        chosen[0] = first if first in kept else chosen[0]
+        if first in kept:
+            chosen[0] = first
         image, turned = flip_and_colour(cut, [inside[k] for k in chosen], rng, self.config.augment)
         others = [np.any([m for m in turned if m is not mask] or [mask], axis=0) & ~mask
                   for mask in turned]  # fmt: skip
@@ -118,7 +119,6 @@ class CompositeSource:
                 f"{cutouts} has no photographic cut-out; expected pictures whose alpha channel is "
                 "the mask of an object, such as those of Debian's tuxpaint-stamps-default"
             )
-        self.first = config.seed * 100_000_000
         self._read = lru_cache(maxsize=256)(_read_photograph)
 
     def __len__(self) -> int:
@@ -128,7 +128,9 @@ class CompositeSource:
         self, index: int, shape: tuple[int, int] | None, stage: Stage, rng: np.random.Generator
     ) -> Sample:
         photograph = self._read(self.files[int(rng.integers(len(self.files)))])
-        size = shape or _shape_like(photograph, stage.longest, self.patch)
+        size = shape or network_size(
+            photograph.shape[1], photograph.shape[0], stage.longest, self.patch
+        )
         while True:
             box = _crop(np.ones(photograph.shape[:2], dtype=bool), size, rng)
             back = Image.fromarray(photograph[box]).resize(size, Image.Resampling.BICUBIC)
@@ -137,15 +139,7 @@ class CompositeSource:
             targets = scene.targets(self.config.smallest_target)
             if targets:
                 break
-        count = stage.objects
-        chosen = [targets[k] for k in rng.permutation(len(targets))[:count]]
-        while len(chosen) < count:
-            chosen.append(targets[int(rng.integers(len(targets)))])
-        masks = [scene.instances == k for k in chosen]
-        others = [(scene.instances > 0) & ~mask for mask in masks]
-        return Sample(
-            scene.image, scene.depth, masks, others, f"composite {index}", instances=scene.instances
-        )
+        return sample_of_scene(scene, targets, stage.objects, rng, f"composite {index}")
 
 
 def read_cutout(path: Path) -> CutOut | None:
@@ -197,15 +191,6 @@ def _reduced_mask(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np
     return np.asarray(resized) > 127
 
 
-def _shape_like(picture: NDArray[np.uint8], longest: int, patch: int) -> tuple[int, int]:
-    """(width, height) at network size with the picture's aspect ratio."""
-    from ois_client.contract.geometry import Geometry
-
-    height, width = picture.shape[:2]
-    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
-    return geometry.network_width, geometry.network_height
-
-
 def _crop(
     mask: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[slice, slice]:
@@ -222,7 +207,6 @@ def _crop(
     centre = divmod(int(flat[rng.integers(flat.size)]), width)
     box = []
     for position, side, whole in zip(centre, sides, (height, width), strict=True):
-        low, high_end = max(0, position - side + 1), min(position, whole - side)
-        start = int(rng.integers(low, high_end + 1))
+        start = crop_start(position, side, whole, rng)
         box.append(slice(start, start + side))
     return box[0], box[1]

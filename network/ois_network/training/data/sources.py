@@ -17,6 +17,7 @@ from ois_network.training.data.collections import Collection, SkippedPair, read_
 from ois_network.training.scenes.scene import (
     SMALLEST_TARGET,
     TRAIN_SEED,
+    Scene,
     render,
     scene_size,
 )
@@ -60,6 +61,24 @@ class Source(Protocol):
         ...
 
 
+def network_size(width: int, height: int, longest: int, patch: int) -> tuple[int, int]:
+    """(width, height) at network size of a picture that keeps its aspect ratio."""
+    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
+    return geometry.network_width, geometry.network_height
+
+
+def sample_of_scene(
+    scene: Scene, targets: list[int], count: int, rng: np.random.Generator, name: str
+) -> Sample:
+    """A sample with `count` objects of `targets`; some come twice if there are too few."""
+    chosen = [targets[k] for k in rng.permutation(len(targets))[:count]]
+    while len(chosen) < count:
+        chosen.append(targets[int(rng.integers(len(targets)))])
+    masks = [scene.instances == k for k in chosen]
+    others = [(scene.instances > 0) & ~mask for mask in masks]
+    return Sample(scene.image, scene.depth, masks, others, name, instances=scene.instances)
+
+
 class SceneSource:
     """Procedural scenes; endless."""
 
@@ -76,8 +95,7 @@ class SceneSource:
     ) -> Sample:
         if shape is None:
             width, height = scene_size(TRAIN_SEED, index)
-            geometry = Geometry.fit(width, height, longest=stage.longest, patch=self.patch)
-            shape = geometry.network_width, geometry.network_height
+            shape = network_size(width, height, stage.longest, self.patch)
         attempt = 0
         while True:  # a scene without a large enough object is replaced by another
             scene = render(TRAIN_SEED, self.first + index + attempt * 50_000_000, shape)
@@ -85,15 +103,7 @@ class SceneSource:
             if targets:
                 break
             attempt += 1
-        count = stage.objects
-        chosen = [targets[k] for k in rng.permutation(len(targets))[:count]]
-        while len(chosen) < count:
-            chosen.append(targets[int(rng.integers(len(targets)))])
-        masks = [scene.instances == k for k in chosen]
-        others = [(scene.instances > 0) & ~mask for mask in masks]
-        return Sample(
-            scene.image, scene.depth, masks, others, f"scene {index}", instances=scene.instances
-        )
+        return sample_of_scene(scene, targets, stage.objects, rng, f"scene {index}")
 
 
 class PairSource:
@@ -141,5 +151,4 @@ class PairSource:
         )
 
     def _own_shape(self, shape: tuple[int, ...], stage: Stage) -> tuple[int, int]:
-        geometry = Geometry.fit(shape[1], shape[0], longest=stage.longest, patch=self.patch)
-        return geometry.network_width, geometry.network_height
+        return network_size(shape[1], shape[0], stage.longest, self.patch)
