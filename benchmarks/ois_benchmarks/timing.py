@@ -136,3 +136,26 @@ def _others_share(
         return 0.0
     others = (after[0] - before[0]) - (after[1] - before[1])
     return max(0.0, others / (elapsed_s * (os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Bystanders:
+    """What other programs use before and after a measurement that cannot discard repetitions."""
+
+    share_before: float
+
+    @classmethod
+    def before(cls, say: Callable[[str], None]) -> Bystanders:
+        """Call it before the measurement. Warns if the machine is not quiet."""
+        share = busy_share()
+        if share > QUIET_SHARE:
+            say(f"other programs use {share:.0%} of the cores; the result will be marked as noisy")
+        return cls(share)
+
+    def after(self) -> dict[str, Any]:
+        """The fields `others_share` and `noisy` of a result, JSON-ready."""
+        share = busy_share()
+        return {
+            "others_share": {"before": self.share_before, "after": share},
+            "noisy": max(self.share_before, share) > QUIET_SHARE,
+        }

@@ -26,7 +26,7 @@ from ois_benchmarks import machine
 from ois_benchmarks.load.pictures import shipped_photographs
 from ois_benchmarks.statistics import STAGES, quantiles, stage_medians
 from ois_benchmarks.table import Column, Table, TableRow
-from ois_benchmarks.timing import QUIET_SHARE, busy_share
+from ois_benchmarks.timing import Bystanders
 from ois_client import Client
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.images import load_image
@@ -84,9 +84,7 @@ def run(engines: Path, *, clicks: int, in_a_row: int, say: Callable[[str], None]
             "in a row"
         )
     manifest = Manifest.load(engines)
-    before = busy_share()
-    if before > QUIET_SHARE:
-        say(f"other programs use {before:.0%} of the cores; the result will be marked as noisy")
+    others = Bystanders.before(say)
     with ExitStack() as stack:
         repository = engines
         if not (engines / REPOSITORY).is_dir():
@@ -103,15 +101,13 @@ def run(engines: Path, *, clicks: int, in_a_row: int, say: Callable[[str], None]
         say(f"{clicks} clicks by each of {', '.join(clients)}")
         single = side_by_side(clients, image, clicks, in_a_row)
         restarts = server.restarts
-    after = busy_share()
     return {
         "benchmark": "serving-overhead",
         "network": manifest.name,
         "trained": manifest.trained,
         "image": f"{image.shape[1]}x{image.shape[0]}",
         "machine": machine.describe(),
-        "others_share": {"before": before, "after": after},
-        "noisy": max(before, after) > QUIET_SHARE,
+        **others.after(),
         "server_restarts": restarts,
         "target_overhead_ms": TARGET_MS,
         "in_a_row": in_a_row,

@@ -31,7 +31,7 @@ from ois_benchmarks import machine
 from ois_benchmarks.latency.overhead import WARM_UP, difference, spread
 from ois_benchmarks.load.pictures import LoadPicture, read_pictures
 from ois_benchmarks.table import Column, Table, TableRow
-from ois_benchmarks.timing import QUIET_SHARE, busy_share
+from ois_benchmarks.timing import Bystanders
 from ois_client import Client
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import EngineError, InvalidInput
@@ -119,9 +119,7 @@ def run(
             f"got engines for {manifest.target}; expected engines for cpu, which the embedded "
             "server can run"
         )
-    before = busy_share()
-    if before > QUIET_SHARE:
-        say(f"other programs use {before:.0%} of the cores; the result will be marked as noisy")
+    others = Bystanders.before(say)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ois-bench-"))
         repository = write_repository(engines, manifest, Path(folder))
@@ -134,15 +132,13 @@ def run(
         _click_in_turns(paths, picture, clicks, in_a_row)
         _answer_in_turns(paths, picture, images)
         found = {name: path.summary() for name, path in paths.items()}
-    after = busy_share()
     return {
         "benchmark": "serving-paths",
         "network": manifest.name,
         "trained": manifest.trained,
         "image": f"{picture.width}x{picture.height}",
         "machine": machine.describe(),
-        "others_share": {"before": before, "after": after},
-        "noisy": max(before, after) > QUIET_SHARE,
+        **others.after(),
         "in_a_row": in_a_row,
         "paths": found,
         "more_than_own_decoder": {
