@@ -81,15 +81,27 @@ class EquationAttention:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
     ) -> Tensor:
-        n, q, c = query.shape
-        d = c // heads
-        query = query.view(n, q, heads, d).transpose(1, 2)  # (N, heads, Q, d)
-        key = key.view(key.shape[0], -1, heads, d).permute(0, 2, 3, 1)  # (N, heads, d, K)
-        value = value.view(value.shape[0], -1, heads, d).transpose(1, 2)  # (N, heads, K, d)
-        logits = query @ key / d**0.5
+        logits = attention_logits(query, key, heads)
         if bias is not None:
             logits = logits + bias
-        return (logits.softmax(-1) @ value).transpose(1, 2).reshape(n, q, c)
+        return weighted_values(logits.softmax(-1), value)
+
+
+def attention_logits(query: Tensor, key: Tensor, heads: int) -> Tensor:
+    """Q Kᵀ/√d: query (N, Q, C), key (N or 1, K, C) -> (N, heads, Q, K)."""
+    n, q, c = query.shape
+    d = c // heads
+    query = query.view(n, q, heads, d).transpose(1, 2)  # (N, heads, Q, d)
+    key = key.view(key.shape[0], -1, heads, d).permute(0, 2, 3, 1)  # (N or 1, heads, d, K)
+    return query @ key / d**0.5
+
+
+def weighted_values(weights: Tensor, value: Tensor) -> Tensor:
+    """weights (N, heads, Q, K), value (N or 1, K, C) -> (N, Q, C), the heads joined."""
+    n, heads, q = weights.shape[:3]
+    c = value.shape[-1]
+    value = value.view(value.shape[0], -1, heads, c // heads).transpose(1, 2)  # (.., heads, K, d)
+    return (weights @ value).transpose(1, 2).reshape(n, q, c)
 
 
 def fill_up(x: Tensor, axis: int, multiple: int, value: float = 0.0) -> Tensor:

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from ois_client.contract.clicks import Prompts
 from ois_client.contract.errors import InvalidInput
-from ois_network.attention import MASKED_LOGIT, CrossAttention
+from ois_network.attention import (
+    MASKED_LOGIT,
+    CrossAttention,
+    attention_logits,
+    weighted_values,
+)
 from ois_network.fusion import FusionBlock
 from ois_network.network import ImageFeatures, OISNetwork
 
@@ -57,16 +62,11 @@ class WeightsKept:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None
     ) -> Tensor:
-        n, q, c = query.shape
-        d = c // heads
-        query = query.view(n, q, heads, d).transpose(1, 2)  # (N, heads, Q, d)
-        key = key.view(key.shape[0], -1, heads, d).permute(0, 2, 3, 1)  # (N or 1, heads, d, K)
-        value = value.view(value.shape[0], -1, heads, d).transpose(1, 2)
-        logits = query @ key / d**0.5
+        logits = attention_logits(query, key, heads)
         unbiased = logits.softmax(-1)
         biased = unbiased if bias is None else (logits + bias).softmax(-1)
         self.weights = Weights(biased, unbiased)
-        return (biased @ value).transpose(1, 2).reshape(n, q, c)
+        return weighted_values(biased, value)
 
 
 @dataclass(frozen=True, slots=True)
