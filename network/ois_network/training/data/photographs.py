@@ -47,8 +47,10 @@ class AnnotatedSource:
     def __len__(self) -> int:
         return len(self.groups)
 
-    def _read_group(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-        """The picture, its masks as packed bits (M, ...), and the width of a row of pixels."""
+    def _read_group(
+        self, number: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
+        """The picture, its masks as packed bits (M, ...), and how often to choose each (M)."""
         picture: NDArray[np.uint8] | None = None
         masks = []
         for pair in self.groups[number]:
@@ -64,20 +66,21 @@ class AnnotatedSource:
                 f"no mask of {self.groups[number][0].image} can be used; check the files of "
                 f"{self.collection.name}"
             )
-        return picture, np.packbits(np.stack(masks), axis=2), picture.shape[1]
+        stack = np.stack(masks)
+        roots = np.sqrt(stack.mean((1, 2)))
+        return picture, np.packbits(stack, axis=2), roots / roots.sum()
 
     def sample(
         self, index: int, shape: tuple[int, int] | None, stage: Stage, rng: np.random.Generator
     ) -> Sample:
         """As `Source.sample`. Raises `InvalidInput` if no mask of a photograph can be used."""
         number = index % len(self.groups)
-        picture, packed, width = self._read(number)
+        picture, packed, weights = self._read(number)
+        height, width = picture.shape[:2]
         masks = np.unpackbits(packed, axis=2, count=width).astype(bool)
-        size = shape or network_size(width, len(picture), stage.longest, self.patch)
-        areas = masks.mean((1, 2))
-        weights = np.sqrt(areas) / np.sqrt(areas).sum()
+        size = shape or network_size(width, height, stage.longest, self.patch)
         first = int(rng.choice(len(masks), p=weights))
-        box = _crop(masks[first], size, rng)
+        box = _crop(picture.shape, size, rng, masks[first])
         cut = np.array(
             Image.fromarray(picture[box]).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8
         )
@@ -132,7 +135,7 @@ class CompositeSource:
             photograph.shape[1], photograph.shape[0], stage.longest, self.patch
         )
         while True:
-            box = _crop(np.ones(photograph.shape[:2], dtype=bool), size, rng)
+            box = _crop(photograph.shape, size, rng)
             back = Image.fromarray(photograph[box]).resize(size, Image.Resampling.BICUBIC)
             ground, _ = flip_and_colour(np.array(back), [], rng, self.config.augment)
             scene = compose(ground, self.cutouts, rng)
@@ -192,21 +195,27 @@ def _reduced_mask(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np
 
 
 def _crop(
-    mask: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    mask: NDArray[np.bool_] | None = None,
 ) -> tuple[slice, slice]:
-    """A random box with the aspect ratio of `size` (width, height) that holds a pixel of `mask`.
+    """A random box of a picture (H, W), with the aspect ratio of `size` (width, height).
 
-    Half of the boxes are as large as the picture allows.
+    Half of the boxes are as large as the picture allows. mask: the box holds a pixel of it.
     """
-    height, width = mask.shape
+    height, width = shape[:2]
     aspect = size[0] / size[1]
     wide, high = min(width, height * aspect), min(height, width / aspect)
     scale = 1.0 if rng.random() < 0.5 else float(rng.uniform(_SMALLEST_CROP, 1.0))
     sides = max(1, round(high * scale)), max(1, round(wide * scale))
-    flat = np.flatnonzero(mask)
-    centre = divmod(int(flat[rng.integers(flat.size)]), width)
+    if mask is None:
+        pixel = int(rng.integers(height * width))
+    else:
+        flat = np.flatnonzero(mask)
+        pixel = int(flat[rng.integers(flat.size)])
     box = []
-    for position, side, whole in zip(centre, sides, (height, width), strict=True):
+    for position, side, whole in zip(divmod(pixel, width), sides, (height, width), strict=True):
         start = crop_start(position, side, whole, rng)
         box.append(slice(start, start + side))
     return box[0], box[1]
