@@ -1,6 +1,6 @@
 """Fills in nginx.conf.template: `python nginx_conf.py --http HOST:PORT ... > nginx.conf`.
 
-Needs the standard library alone, so that the proxy's image needs nothing of ours.
+The rules for requests are in `ois_runtime.edge.rules`, which the proxy's image has, too.
 """
 
 from __future__ import annotations
@@ -10,10 +10,18 @@ import re
 import sys
 from pathlib import Path
 
+from ois_runtime.edge import rules
+
 TEMPLATE = Path(__file__).with_name("nginx.conf.template")
 
 _ADDRESS = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}")
 _PATH = re.compile(r"/[A-Za-z0-9._/-]*")
+
+#: Names of the template that stand for rules.
+_RULES = {
+    **{name: str(value) for name, value in vars(rules).items() if name.isupper()},
+    "CONTENT_TYPES": "\n".join(f"    {kind} 0;" for kind in rules.CONTENT_TYPES),
+}
 
 _METRICS = """
   server {{
@@ -30,6 +38,7 @@ _METRICS = """
 def render(args: argparse.Namespace) -> str:
     """The configuration for `parse`d arguments."""
     values = {
+        **_RULES,
         "FOLDER": args.folder,
         "ACCESS_LOG": f"{args.access_log} ois" if args.access_log else "off",
         "HTTP_LISTEN": args.http_listen,

@@ -20,6 +20,7 @@ import yaml
 
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_export.repository import write_repository
+from ois_runtime.edge import rules
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.gpu_driver import Gpu
 from ois_runtime.serving.configuration import ServingOptions
@@ -126,10 +127,9 @@ def test_every_script_an_entrypoint_calls_is_there() -> None:
 
 
 def test_nginx_lets_in_the_largest_picture_that_the_server_takes() -> None:
-    template = (ROOT / "docker" / "nginx.conf.template").read_text()
-    allowed = re.search(r"client_max_body_size (\d+)m;", template)
-    assert allowed is not None
-    assert int(allowed[1]) * 2**20 > ServingOptions().max_image_bytes + 2**20
+    allowed = f"client_max_body_size {rules.MAX_REQUEST_BYTES};"
+    assert allowed in run_nginx_conf(*ONE_SERVER).stdout
+    assert ServingOptions().max_image_bytes + 2**20 < rules.MAX_REQUEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def apis(rule: str) -> set[str]:
 
 
 def run_nginx_conf(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", str(NGINX_CONF), *arguments]
+    command = [sys.executable, "-I", str(NGINX_CONF), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
