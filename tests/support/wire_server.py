@@ -123,8 +123,8 @@ class WireServer:
             if call.objects:
                 reply = self.disks.click(call.click_request(fit))
         made = wire.write_reply(info, reply, mask_format=call.mask_format)
-        made["INFO"] = np.array([self.info(info).encode()], dtype=np.object_)
-        return {name: made[name] for name in wanted}
+        made["INFO"] = np.frombuffer(self.info(info).encode(), dtype=np.uint8)
+        return {name: made[name] for name in wanted if name in made}
 
     def input_of(
         self, name: str, datatype: str, shape: list[int], data: bytes | None, region: str

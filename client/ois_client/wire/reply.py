@@ -29,10 +29,7 @@ from ois_client.wire.schema import (
     CONTRACT,
     OUTPUTS,
     Tensors,
-    bytes_tensor,
     check_tensor,
-    empty_tensor,
-    text_of,
 )
 
 _SAME_RELEASE = "Install the same release of ois-deploy on both sides"
@@ -64,7 +61,7 @@ class ReplyInfo:
         return json.dumps({"contract": CONTRACT, **_fields(rest.pop("model")), **rest})
 
     @classmethod
-    def from_json(cls, text: str) -> ReplyInfo:
+    def from_json(cls, text: str | bytes) -> ReplyInfo:
         """Read INFO. Raises `IncompatibleServer` if this client cannot work with the server."""
         try:
             data = json.loads(text)
@@ -129,7 +126,10 @@ def _unexpected(what: str) -> IncompatibleServer:
 
 # -- the server writes --------------------------------------------------------------------------
 
-_EMPTY: Tensors = {name: empty_tensor(spec) for name, spec in OUTPUTS.items()}
+
+def info_tensor(info: ReplyInfo) -> NDArray[np.uint8]:
+    """INFO: (bytes) uint8."""
+    return np.frombuffer(info.to_json().encode(), dtype=np.uint8)
 
 
 def write_reply(
@@ -138,12 +138,12 @@ def write_reply(
     *,
     mask_format: MaskFormat = MaskFormat.PACKED,
 ) -> Tensors:
-    """All outputs of the table in `schema.py`; those that do not apply are empty.
+    """The outputs of the table in `schema.py` that apply. None of them is empty.
 
-    The caller may drop outputs that were not requested. Depth, logits and order maps are filled
+    The caller may drop outputs that were not requested. Depth, logits and order maps are there
     if `reply` has them.
     """
-    tensors = {**_EMPTY, "INFO": bytes_tensor(info.to_json())}
+    tensors: Tensors = {"INFO": info_tensor(info)}
     if reply is None:
         return tensors
     encoded = [encode_mask(mask, mask_format) for mask in reply.masks]
@@ -161,7 +161,7 @@ def write_reply(
 
 def read_info(tensors: Mapping[str, NDArray[Any]]) -> ReplyInfo:
     """Read INFO. Raises `IncompatibleServer` if the reply does not have a valid one."""
-    return ReplyInfo.from_json(text_of(_take(tensors, "INFO")))
+    return ReplyInfo.from_json(_take(tensors, "INFO").tobytes())
 
 
 def read_encode_reply(tensors: Mapping[str, NDArray[Any]], digest: str) -> EncodeReply:

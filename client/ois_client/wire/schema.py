@@ -7,7 +7,7 @@
               LABELS       INT32 [N, P]       1 positive, 0 negative, -1 no click
               COVERAGE     UINT8 [N, gh, gw]  of the previous masks
               HAS_PREVIOUS BOOL  [N]
-    reply     INFO         BYTES [1]          JSON, see `ReplyInfo`
+    reply     INFO         UINT8 [bytes]      JSON in UTF-8, see `ReplyInfo`
               MASKS        UINT8 [bytes]      N encoded masks, concatenated
               MASK_SIZES   INT64 [N]          bytes of each mask
               NEW_COVERAGE UINT8 [N, gh, gw]  of the new masks
@@ -16,7 +16,8 @@
               ORDER        FP32  [K, h, w]    on request, see `ClickReply.order`
 
 Every input is optional. Without POINTS the image is only encoded. With no input at all the server
-only describes itself. Outputs that do not apply are empty. Parameters of a request:
+only describes itself. Outputs that do not apply are missing from the reply. Parameters of a
+request:
 
     ois_contract     "1"; any other number is refused
     ois_mask_format  packed (default), png, coco_rle, coco_counts
@@ -33,6 +34,9 @@ tensor means that the input is absent. It needs IMAGE, POINTS and LABELS, and re
 
 BYTES tensors are object arrays of `bytes`, as in Triton's Python packages. Errors travel as text,
 see `errors.py`.
+
+No output is of type BYTES and none is empty: Triton 2.51 crashes if a client asks for the
+`classification` of such an output, which takes 75 bytes.
 """
 
 from __future__ import annotations
@@ -79,7 +83,7 @@ INPUTS: Mapping[str, WireTensor] = {
     "HAS_PREVIOUS": _tensor("BOOL", np.bool_, -1),
 }
 OUTPUTS: Mapping[str, WireTensor] = {
-    "INFO": _tensor("BYTES", np.object_, 1),
+    "INFO": _tensor("UINT8", np.uint8, -1),
     "MASKS": _tensor("UINT8", np.uint8, -1),
     "MASK_SIZES": _tensor("INT64", np.int64, -1),
     "NEW_COVERAGE": _tensor("UINT8", np.uint8, -1, -1, -1),

@@ -65,7 +65,7 @@ def probe_info(
     Raises `OISError` if the server does not answer.
     """
     outputs = _infer(host, port, token, timeout_s, Message({}, _PARAMETERS, ("INFO",)))
-    info: dict[str, Any] = json.loads(outputs["INFO"][0])
+    info: dict[str, Any] = json.loads(outputs["INFO"].tobytes())
     return info
 
 

@@ -25,7 +25,7 @@ from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import encode_mask
 from ois_client.wire import ReplyInfo, Tensors, check_objects, read_call
-from ois_client.wire.schema import bytes_tensor
+from ois_client.wire.reply import info_tensor
 from ois_runtime.engines.pair import HostPrompts, check_prompts
 from ois_runtime.engines.pixels import postprocess, preprocess
 from ois_runtime.engines.segmenter import timed
@@ -119,7 +119,7 @@ class PreprocessModel(EnsembleModel):
             "pos_rows": rows,
             "pos_cols": columns,
             "SIZE": np.array([geometry.width, geometry.height], dtype=np.int32),
-            "INFO": bytes_tensor(info.to_json()),
+            "INFO": info_tensor(info),
         }
         if call.points is not None and call.labels is not None:
             request = call.click_request(geometry)

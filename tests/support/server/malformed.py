@@ -7,6 +7,7 @@ hand, so that shapes can contradict the data and types need not exist.
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -37,7 +38,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class RawRequest:
-    """A request as raw tensors. description: its fault, for failure messages."""
+    """A request as raw tensors. description: its fault, for failure messages.
+
+    output_parameters: of each of `outputs`.
+    """
 
     description: str
     inputs: dict[str, Tensor]
@@ -45,6 +49,7 @@ class RawRequest:
     outputs: tuple[str, ...] = ()
     model: str = MODEL
     version: str = ""
+    output_parameters: dict[str, Any] = field(default_factory=dict)
 
     def message(self) -> Any:
         request = service_pb2.ModelInferRequest(model_name=self.model, model_version=self.version)
@@ -53,11 +58,41 @@ class RawRequest:
             item.shape.extend(tensor.shape)
             request.raw_input_contents.append(tensor.data)
         for name in self.outputs:
-            request.outputs.add(name=name)
-        for name, value in self.parameters.items():
-            kind = {bool: "bool_param", int: "int64_param", float: "double_param"}
-            setattr(request.parameters[name], kind.get(type(value), "string_param"), value)
+            _set(request.outputs.add(name=name).parameters, self.output_parameters)
+        _set(request.parameters, self.parameters)
         return request
+
+    def http(self) -> tuple[str, bytes, dict[str, str]]:
+        """The same request over HTTP: path, body and headers."""
+        inputs = [
+            {
+                "name": name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.shape),
+                "parameters": {"binary_data_size": len(tensor.data)},
+            }
+            for name, tensor in self.inputs.items()
+        ]
+        outputs = [{"name": name, "parameters": self.output_parameters} for name in self.outputs]
+        request = {"inputs": inputs, "outputs": outputs, "parameters": self.parameters}
+        text = json.dumps(
+            {name: value for name, value in request.items() if value or name == "inputs"}
+        )
+        version = f"/versions/{self.version}" if self.version else ""
+        return (
+            f"/v2/models/{self.model}{version}/infer",
+            b"".join([text.encode(), *(tensor.data for tensor in self.inputs.values())]),
+            {
+                "Content-Type": "application/octet-stream",
+                "Inference-Header-Content-Length": str(len(text.encode())),
+            },
+        )
+
+
+def _set(parameters: Any, values: dict[str, Any]) -> None:
+    kind = {bool: "bool_param", int: "int64_param", float: "double_param"}
+    for name, value in values.items():
+        setattr(parameters[name], kind.get(type(value), "string_param"), value)
 
 
 def tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
