@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ois_cli.options import Changes, Without, network_changes
 from ois_cli.output import print_json, progress, say
 from ois_client.contract.errors import InvalidInput
 
@@ -52,6 +53,7 @@ def inspect(
             "--network vitb"
         )
     from ois_network.parameters import count_parameters
+    from ois_network.variants import differences
 
     described: dict[str, Any] = {}
     if checkpoint is not None:
@@ -67,6 +69,7 @@ def inspect(
         from ois_network.config import preset
 
         config = preset(str(network))
+    switches = differences(config)
     report = count_parameters(config)
     if as_json:
         parameters = {
@@ -77,6 +80,8 @@ def inspect(
         }
         print_json({**described, "config": config.to_dict(), "parameters": parameters})
     else:
+        if switches:
+            described["unlike the preset"] = ", ".join(f"{k}={v}" for k, v in switches.items())
         _print_report(described, report)
 
 
@@ -132,18 +137,26 @@ def assemble(
         Path | None,
         typer.Option(help="Trained parts to add. Default: none, which gives an untrained network."),
     ] = None,
+    without: Without = None,
+    change: Changes = None,
     dtype: _Dtype = "fp32",
     as_json: _Json = False,
 ) -> None:
     """Join a public Depth-Anything-V2 file and trained parts into one checkpoint.
+
+    With --without or --change the network has other parts than the preset or the trained ones;
+    parts that are not in the file are untrained.
 
     Example: [b]ois checkpoint assemble depth_anything_v2_vitb.pth --parts parts.safetensors
     -o ois-vitb.safetensors[/b]
     """
     from ois_network.checkpoints.depth_anything import assemble as assemble_files
 
+    changes = network_changes(without, change)
     with progress(f"assembling {output}"):
-        sha256 = assemble_files(depth_anything, parts, output, dtype=_stored(dtype))
+        sha256 = assemble_files(
+            depth_anything, parts, output, dtype=_stored(dtype), changes=changes
+        )
     if as_json:
         print_json({"path": str(output), "sha256": sha256})
         return
@@ -151,6 +164,12 @@ def assemble(
         say(
             "warning: without --parts the prompt encoder and the fusion are random; train the "
             "network before you use its masks"
+        )
+    elif changes:
+        shown = ", ".join(f"{name}={value}" for name, value in changes.items())
+        say(
+            f"warning: changed after training: {shown}; train the network again before you judge "
+            "its masks"
         )
     say(f"wrote {output}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,3 +35,39 @@ Features = Annotated[
         show_default=False,
     ),
 ]
+
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        help="Leave out parts, joined by commas: order, object (the attentions), sparse, dense, "
+        "order-maps, object-masks, previous-mask, fine-prompts.",
+        show_default=False,
+    ),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--change",
+        help="Set a switch of the network, such as depth_encoder=true or fused_levels=3,4; may be "
+        "repeated.",
+        show_default=False,
+    ),
+]
+
+
+def network_changes(without: list[str] | None, changes: list[str] | None) -> dict[str, Any]:
+    """The changes to a network's config that `--without` and `--change` describe.
+
+    Raises `InvalidInput` for an unknown part or switch, and for a switch that both name.
+    """
+    from ois_client.contract.errors import InvalidInput
+    from ois_network.variants import parse_changes, removed
+
+    left_out, others = removed(without or []), parse_changes(changes or [])
+    both = sorted(left_out.keys() & others.keys())
+    if both:
+        raise InvalidInput(
+            f"got --without and --change for {', '.join(both)}; expected one of them"
+        )
+    return left_out | others

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ois_cli.options import Changes, Without, network_changes
 from ois_cli.output import print_json, say
 from ois_client.contract.errors import InvalidInput
 
@@ -53,6 +54,8 @@ def train(
             show_default=False,
         ),
     ] = None,
+    without: Without = None,
+    change: Changes = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in the folder.")] = False,
     partial: Annotated[bool, typer.Option(help="Accept a data set with missing folders.")] = False,
     cache_features: Annotated[
@@ -78,17 +81,22 @@ def train(
     with alpha, of Debian's tuxpaint-stamps-default); examples/photographs/collect.py fetches all
     of it. The photographs are labelled first, which takes some seconds for each.
 
+    An ablation: [b]ois train paper -o run --weights WEIGHTS --without order[/b]. The checkpoint
+    stores which parts its network has.
+
     Several GPUs or processes: [b]torchrun --nproc-per-node 2 -m ois_cli.main train ...[/b]
     """
-    from ois_network.config import preset
     from ois_network.training.config import load_recipe
     from ois_network.training.data.features import FeatureCache
     from ois_network.training.processes import keep_freed_memory
     from ois_network.training.trainer import RunOptions
     from ois_network.training.trainer import train as run
+    from ois_network.variants import changed, differences
 
     keep_freed_memory()
     config = load_recipe(recipe)
+    changes = {**config.network_changes, **network_changes(without, change)}
+    config = config.replace(network_changes=changes)
     for folder in [name[len(_PHOTO) :] for name in data or [] if name.startswith(_PHOTO)]:
         _label_photographs(Path(folder))
         start = start or Path(folder) / _ENCODER
@@ -99,7 +107,7 @@ def train(
             f"{config.network}, which the recipe {recipe} trains. Use other weights, or a recipe "
             f'with network = "{network.config.name}"'
         )
-    shape = network.config if network is not None else preset(config.network)
+    shape = config.shape() if network is None else changed(network.config, changes)
     source, description = _mixture(data or ["scenes"], shape, config, partial=partial)
     features = None
     if cache_features is not None:
@@ -109,7 +117,9 @@ def train(
                 "Set --data, or omit --cache-features"
             )
         features = FeatureCache(cache_features, config)
-    say(f"training {shape.name} with {recipe} on {description}")
+    switches = ", ".join(f"{name}={value}" for name, value in differences(shape).items())
+    trained = f"{shape.name} ({switches})" if switches else shape.name
+    say(f"training {trained} with {recipe} on {description}")
     path = run(
         config,
         source,

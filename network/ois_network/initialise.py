@@ -1,12 +1,20 @@
-"""Initial weights of a network, and random weights for tests; both are deterministic."""
+"""Initial weights of a network, also from one with other switches, and random weights for tests.
+
+All are deterministic.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from ois_network.config import NetworkConfig
 from ois_network.network import OISNetwork
+from ois_network.variants import changed
 
 
 def build(config: NetworkConfig, seed: int = 0) -> OISNetwork:
@@ -24,6 +32,40 @@ def start_mask_head(network: OISNetwork) -> None:
     network.mask_head.load_state_dict(network.depth_head.state_dict())
     for parameter in network.inject.parameters():
         nn.init.zeros_(parameter)
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A network with other switches. unused: names of the given weights that it does not have.
+
+    new: names of its tensors that the given weights lack; they have initial values.
+    """
+
+    network: OISNetwork
+    unused: tuple[str, ...]
+    new: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for users."""
+        tensors = (("left out", self.unused), ("untrained", self.new))
+        counted = (f"{len(names)} tensors {what}" for what, names in tensors if names)
+        return ", ".join(counted) or "all weights are used"
+
+
+def altered(network: OISNetwork, changes: Mapping[str, Any], seed: int = 0) -> Alteration:
+    """A network with these changes and otherwise the same weights, in eval mode.
+
+    seed: of the initial values of parts that `network` lacks. Raises `InvalidInput` as `changed`.
+    """
+    made = build(changed(network.config, changes), seed=seed)
+    given, own = network.state_dict(), made.state_dict()
+    made.load_state_dict({**own, **{name: given[name] for name in own if name in given}})
+    return Alteration(
+        made,
+        tuple(name for name in given if name not in own),
+        tuple(name for name in own if name not in given),
+    )
 
 
 def _initialise(network: OISNetwork) -> None:

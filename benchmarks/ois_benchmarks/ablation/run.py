@@ -124,6 +124,11 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
     its progress. After an interruption the same plan resumes the unfinished runs. Raises
     `InvalidInput` if the folder holds runs of another plan.
     """
+    if plan.recipe.network_changes:
+        raise InvalidInput(
+            f"got a recipe with network_changes={plan.recipe.network_changes}, which would change "
+            "every variant; expected none: choose variants instead"
+        )
     trunk = load_checkpoint(plan.trunk)
     runs = [(variant, seed) for seed in plan.seeds for variant in plan.variants]
     found = {number: _read(plan, trunk.sha256, *one) for number, one in enumerate(runs)}

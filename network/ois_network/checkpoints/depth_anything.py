@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -32,7 +33,7 @@ from ois_network.checkpoints.checkpoint import (
 )
 from ois_network.checkpoints.weights_file import WeightsFile, read_weights
 from ois_network.config import PRESETS, NetworkConfig
-from ois_network.initialise import build, start_mask_head
+from ois_network.initialise import altered, build, start_mask_head
 from ois_network.network import OISNetwork
 
 _DROPPED = "pretrained.mask_token"
@@ -80,16 +81,21 @@ def assemble(
     out: str | Path,
     *,
     dtype: StoredDtype | str = StoredDtype.FP32,
+    changes: Mapping[str, Any] | None = None,
 ) -> str:
     """Join a Depth-Anything-V2 file and trained parts into a checkpoint; returns its sha256.
 
     parts_path: a checkpoint saved with `parts_only`; None writes an untrained network, to start
-    training from. Raises `CheckpointError` if the parts were trained with another base, and
-    `OutputError` if `out` cannot be written.
+    training from. changes: switches that differ from those of the preset or of the parts
+    (`variants.changed`). Raises `CheckpointError` if the parts were trained with another base,
+    `InvalidInput` for a wrong change, and `OutputError` if `out` cannot be written.
     """
+    changes = dict(changes or {})
     base = read_depth_anything(depth_anything_path)
     if parts_path is None:
         network = _network_with(base, str(depth_anything_path))
+        if changes:
+            network = altered(network, changes).network
         return save_checkpoint(network, out, dtype=dtype, trained=False, parent=base.sha256)
     parts = read_weights(parts_path)
     header = read_header(parts)
@@ -109,12 +115,19 @@ def assemble(
     network = network_of(
         config, {**base.tensors, **parts.tensors}, f"{depth_anything_path} + {parts.path}"
     )
+    notes, trained = dict(header.get("training") or {}), header["trained"]
+    if changes:
+        made = altered(network, changes)
+        network = made.network
+        # Parts that nothing has trained make masks that mean nothing.
+        trained = trained and not made.new
+        notes["changed_after_training"] = {**changes, "untrained": list(made.new)}
     return save_checkpoint(
         network,
         out,
         dtype=dtype,
-        trained=header["trained"],
-        notes=header.get("training"),
+        trained=trained,
+        notes=notes,
         parent=parts.sha256,
     )
 

@@ -13,10 +13,13 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ois_client.contract.errors import InvalidInput
 from ois_network.training.clicks.sampler import ClickConfig
+
+if TYPE_CHECKING:
+    from ois_network.config import NetworkConfig
 
 #: Fields that change the reports of a run, not its result.
 _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_scenes")
@@ -115,6 +118,9 @@ class TrainConfig:
     network: str = "vitb"
     seed: int = 0
     frozen: tuple[str, ...] = ("encoder", "depth_head")  # paper §4.1
+    # Switches of the network that differ from the preset's or the initial weights', by field of
+    # `NetworkConfig`: the paper's ablations (`ois_network.variants.SWITCHES`).
+    network_changes: dict[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = (Stage(epochs=15),)  # paper §4.1: 15 epochs, 1024
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     clicks: ClickConfig = field(default_factory=ClickConfig)
@@ -132,9 +138,7 @@ class TrainConfig:
     evaluate_scenes: int = 32
 
     def __post_init__(self) -> None:
-        from ois_network.config import preset
-
-        preset(self.network)
+        self.shape()  # raises for an unknown network and for impossible changes
         unknown = sorted(set(self.frozen) - set(PARTS))
         if unknown:
             raise InvalidInput(f"got frozen={unknown}; expected some of {', '.join(PARTS)}")
@@ -152,6 +156,16 @@ class TrainConfig:
 
     def replace(self, **changes: Any) -> TrainConfig:
         return dataclasses.replace(self, **changes)
+    def shape(self) -> NetworkConfig:
+        """The network's preset with `network_changes`.
+
+        Raises `CheckpointError` for an unknown preset, `InvalidInput` for a wrong change.
+        """
+        from ois_network.config import preset
+        from ois_network.variants import changed
+
+        return changed(preset(self.network), self.network_changes)
+
 
     def differences(self, other: TrainConfig) -> list[str]:
         """The fields that change the result and differ, as "field: here, there"."""
@@ -246,7 +260,7 @@ def _build(kind: Any, data: Any, where: str) -> Any:
             f"known are {', '.join(known)}"
         )
     defaults = kind() if kind is not Stage else Stage(steps=1)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in data.items():
         default = getattr(defaults, name)
         try:
@@ -254,6 +268,10 @@ def _build(kind: Any, data: Any, where: str) -> Any:
                 values[name] = tuple(_build(Stage, item, "stages.") for item in value)
             elif dataclasses.is_dataclass(default):
                 values[name] = _build(type(default), value, f"{where}{name}.")
+            elif isinstance(default, dict):
+                if not isinstance(value, dict):
+                    raise TypeError("expected a table")
+                values[name] = dict(value)
             elif isinstance(default, tuple):
                 values[name] = tuple(type(default[0])(item) for item in value)
             elif isinstance(default, bool) != isinstance(value, bool):

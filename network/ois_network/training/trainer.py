@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from ois_client.contract.errors import CheckpointError, InvalidInput, OutputError
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.checkpoints.checkpoint import save_checkpoint
-from ois_network.config import preset
-from ois_network.initialise import build
+from ois_network.initialise import altered, build
 from ois_network.network import OISNetwork
 from ois_network.training.config import TrainConfig, plan_stages
 from ois_network.training.data.batches import Batch, BatchPlan, Consecutive
@@ -87,11 +86,12 @@ def train(
     start: OISNetwork | None = None,
     features: Features | None = None,
 ) -> Path:
-    """Train, and return the path of the checkpoint. start: the network to start from.
+    """Train, and return the path of the checkpoint.
 
-    Raises `InvalidInput` if the recipe does not suit the data or `start`, `OutputError` if a file
-    cannot be written, `CheckpointError` if the run in the folder cannot be resumed or the loss is
-    not finite, and `KeyboardInterrupt` if it was interrupted, after saving.
+    start: the network to start from; the recipe's `network_changes` are applied to it. Raises
+    `InvalidInput` if the recipe does not suit the data or `start`, `OutputError` if a file cannot
+    be written, `CheckpointError` if the run in the folder cannot be resumed or the loss is not
+    finite, and `KeyboardInterrupt` if it was interrupted, after saving.
     """
     with Processes.join() as processes:
         return _Run(config, source, options, start, features, processes).run()
@@ -120,7 +120,15 @@ class _Run:
                 f"the recipe freezes {', '.join(config.frozen)}, which would stay random; load "
                 "their weights (--weights depth_anything_v2_vitb.pth, or a checkpoint)"
             )
-        network = start or build(preset(config.network), seed=config.seed)
+        if start is None:
+            network = build(config.shape(), seed=config.seed)
+        elif config.network_changes:
+            made = altered(start, config.network_changes, seed=config.seed)
+            network = made.network
+            if processes.rank == 0 and not options.resume:
+                options.say(f"the network is changed by the recipe: {made.summary}")
+        else:
+            network = start
         self.network = network.to(processes.device).train()
         if processes.device.type == "cpu":
             # On a CPU the backward pass of PyTorch's fused kernel is slower than plain products.
@@ -137,9 +145,11 @@ class _Run:
         self.done = self._resume() if options.resume else self._fresh()
         self.step_module = processes.wrap(
             _Step(self.network, config, features),
-            # A batch without depth, or without clicks, leaves parameters without a gradient.
+            # A batch without depth, or without clicks, leaves parameters without a gradient;
+            # so does an attention without its order maps.
             unused="depth_head" not in config.frozen
-            or not all(stage.objects for stage in config.stages),
+            or not all(stage.objects for stage in config.stages)
+            or (network.config.order_attention and not network.config.order),
         )
 
     def run(self) -> Path:

@@ -49,6 +49,7 @@ def test_inspect_counts_a_network_without_a_file(capsys: pytest.CaptureFixture[s
         (["checkpoint", "inspect", "none.safetensors"], "CHECKPOINT_ERROR"),
         (["checkpoint", "assemble", "none.pth", "-o", "x.safetensors"], "CHECKPOINT_ERROR"),
         (["checkpoint", "assemble", "a", "-o", "b", "--dtype", "int8"], "INVALID_INPUT"),
+        (["checkpoint", "assemble", "a", "-o", "b", "--without", "odrer"], "INVALID_INPUT"),
         (["bench", "flops", "--size", "big"], "INVALID_INPUT"),
         (["bench", "flops", "--size", "1000x1000"], "INVALID_INPUT"),
         (["bench", "flops", "--network", "huge"], "CHECKPOINT_ERROR"),
@@ -72,6 +73,13 @@ def test_assemble_and_convert_write_checkpoints(
     code, shown = as_json(capsys, "checkpoint", "assemble", public, "--parts", parts, "-o", whole)
     assert code == 0
     assert load_checkpoint(whole).sha256 == shown["sha256"]
+
+    other = tmp_path / "other.safetensors"
+    command = ["checkpoint", "assemble", public, "-o", other, "--without", "sparse"]
+    assert as_json(capsys, *command)[0] == 0
+    assert not load_checkpoint(other).config.sparse
+    assert main(["checkpoint", "inspect", str(other)]) == 0
+    assert "sparse=False" in capsys.readouterr().out
 
     torch.save({f"net.{k}": v for k, v in network.state_dict().items()}, tmp_path / "foreign.pth")
     rules = {"config": SLIM.to_dict(), "prefix": {"net.": ""}}

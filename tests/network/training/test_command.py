@@ -78,9 +78,36 @@ def test_train_on_a_mixture(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert metadata["training"]["data"].endswith("+ 1 * procedural scenes")
 
 
+def test_train_without_a_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = ["--without", "order,dense", "--change", "fused_levels=4"]
+    assert main(command(folder, *without, "--steps", "1")) == 0
+    output = capsys.readouterr().err
+    assert "order_attention=False, dense=False, fused_levels=[4]" in output.replace("\n", " ")
+    assert main(command(folder, "--resume")) == 2
+    assert "network_changes.dense: False, None" in capsys.readouterr().err.replace("\n", " ")
+    assert main(command(folder, *without, "--resume")) == 0
+    checkpoint = load_checkpoint(folder / "run" / "last.safetensors")
+    start = load_checkpoint(folder / "start.safetensors")
+    expected = start.config.replace(order_attention=False, dense=False, fused_levels=(4,))
+    assert checkpoint.config == expected
+    assert checkpoint.metadata["training"]["recipe"]["network_changes"] == {
+        "order_attention": False, "dense": False, "fused_levels": [4]
+    }  # fmt: skip
+    encoder = checkpoint.network.encoder.state_dict()
+    for name, value in start.network.encoder.state_dict().items():
+        assert encoder[name].equal(value), name
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--without", "ordr"], "'ordr' to leave out; expected some of order, object"),
+        (["--change", "longest=14"], "'longest', which would change encoder or heads"),
+        (["--change", "dense=0"], "expected dense=true or dense=false"),
+        (["--change", "dense"], "expected FIELD=VALUE"),
+        (["--change", "depth_blocks=2"], "needs depth_encoder"),
+        (["--change", "depth_blocks=two"], "'depth_blocks' is 'two'"),
+        (["--change", "dense=true", "--without", "dense"], "expected one of them"),
         (["--data", "coco"], "hqseg44k:ROOT"),
         (["--data", "davis:/nowhere"], "do not exist"),
         (["--data", "hqseg44k:/nowhere"], "lacks"),

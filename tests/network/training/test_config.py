@@ -74,6 +74,11 @@ def test_a_file_is_a_recipe(tmp_path: Path) -> None:
         ("[[stages]]\nsteps = 1\nobjects = -1", "objects >= 0"),
         ("[clicks]\nmost = 30", "clicks.most=30"),
         ("clicks = 3", "expected a table"),
+        ("network_changes = 3", "expected a table"),
+        ("[network_changes]\nembed_dim = 3", "'embed_dim', which would change encoder or heads"),
+        ("[network_changes]\nordr = false", "'ordr', which does not exist"),
+        ("[network_changes]\nsparse = 'no'", "'sparse' is 'no': expected true or false"),
+        ("[network_changes]\nsparse = false\ndense = false", "sparse and dense are both off"),
         ("not toml", "not TOML"),
     ],
 )
@@ -82,6 +87,16 @@ def test_a_wrong_recipe_names_the_mistake(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(InvalidInput, match=message):
         load_recipe(path)
+
+
+def test_a_recipe_can_change_switches_of_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('network = "tiny"\n[network_changes]\norder_attention = false\n')
+    recipe = load_recipe(path)
+    assert recipe.shape() == PRESETS["tiny"].replace(order_attention=False)
+    assert TrainConfig.from_dict(recipe.to_dict()) == recipe
+    whole = recipe.replace(network_changes={})
+    assert recipe.differences(whole) == ["network_changes.order_attention: False, None"]
 
 
 def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
