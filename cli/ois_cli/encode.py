@@ -202,11 +202,9 @@ class ServerStore:
 
     def _holds(self, picture: Picture) -> bool:
         from ois_client.contract.clicks import Click
-        from ois_client.contract.geometry import Geometry
         from ois_client.sessions.history import SessionState
 
-        longest, patch = self._info.longest, self._info.patch
-        fit = Geometry.fit(picture.width, picture.height, longest=longest, patch=patch)
+        fit = self._info.fit(picture.width, picture.height)
         pending = SessionState(picture.digest, fit).begin({0: Click(0, 0)})
         try:
             self._transport.click(pending.request)

@@ -215,10 +215,7 @@ def make_masks(
     if stateless and fits_one_request(list(clicks_by_object(clicks).values())):
         with progress("segmenting"):
             once = tuple(click_once(client, picture, clicks))
-        info = client.info
-        geometry = Geometry.fit(
-            picture.width, picture.height, longest=info.longest, patch=info.patch
-        )
+        geometry = client.info.fit(picture.width, picture.height)
         return Segmentation(picture, geometry, None, clicks, (once,))
     with progress("encoding the image"):
         session = client.open(picture.data)

@@ -129,6 +129,7 @@ def _write_graphs(
     progress("linting graphs")
     engines = {role: describe_graph(path, target) for role, path in paths.items()}
     return Manifest(
+        coverage_scale=checkpoint.config.coverage_scale,
         name=name,
         target=target.value,
         precision=precision.value,

@@ -34,6 +34,10 @@ class EncoderFamily(StrEnum):
 _HIERARCHICAL = {EncoderFamily.TINYVIT: ((64, 128, 160, 256), (4, 2, 1, 1))}
 
 
+#: How many times finer than the patch grid level 1 of the mask head is.
+FINE_SCALE = 4
+
+
 class ImageUpdate(StrEnum):
     """When the image features attend to the prompt tokens (*ours*: the paper does not say)."""
 
@@ -80,6 +84,11 @@ class NetworkConfig:
     # Whether the previous mask is also a dense prompt, one embedding for foreground and one for
     # background (*ours*; SegNext and SAM have it). The paper shows the mask to attention alone.
     previous_mask: bool = False
+    # Whether clicks and the previous mask also reach the two fine levels of the mask head, as maps at
+    # 4 and 2 times the patch grid (*ours*; SAM and SegNext show their masks at stride 4). Then the
+    # coverage, too, has 4x4 cells per patch. Without them, a click moves details of a few pixels only
+    # through features of whole patches.
+    fine_prompts: bool = False
     # ablations of the paper's Table 4: the attention modules, and the two kinds of prompts ----
     order_attention: bool = True
     object_attention: bool = True
@@ -132,6 +141,10 @@ class NetworkConfig:
                     f"fused_levels={self.fused_levels} must be 3, 4 or both: the levels of "
                     f"{self.encoder} that lie on the patch grid"
                 )
+        if self.fine_prompts and self.patch % FINE_SCALE:
+            problems.append(
+                f"patch={self.patch} must be a multiple of {FINE_SCALE} with fine_prompts"
+            )
         if self.patch % self.output_stride:
             problems.append(
                 f"output_stride={self.output_stride} does not divide patch={self.patch}"
@@ -172,6 +185,11 @@ class NetworkConfig:
     def uses_object_masks(self) -> bool:
         """Whether a click needs the mask of Equation 4."""
         return self.sparse and self.object_attention and self.object
+
+    @property
+    def coverage_scale(self) -> int:
+        """Cells of the coverage along each side of a patch."""
+        return FINE_SCALE if self.fine_prompts else 1
 
     @property
     def slots_per_sign(self) -> int:
@@ -244,9 +262,11 @@ PRESETS: dict[str, NetworkConfig] = {
         patch=16,
         head_features=48,
         head_channels=(48, 64, 128, 256),
+        output_stride=2,
         prompt_dim=128,
         fusion_ffn=512,
         previous_mask=True,
+        fine_prompts=True,
     ),
     "vits": NetworkConfig(
         name="vits",

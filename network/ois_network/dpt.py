@@ -138,10 +138,21 @@ class DPTHead(nn.Module):
         logits = self.scratch.output_conv2(path)
         return (logits if stride == 1 else upsample(logits, height, width))[:, 0]
 
-    def forward(self, levels: list[Tensor], *, project_first: bool = False) -> Tensor:
-        """levels: four (B, D, gh, gw) -> (B, gh*patch, gw*patch)."""
+    def forward(
+        self,
+        levels: list[Tensor],
+        fine: dict[int, Tensor] | None = None,
+        *,
+        project_first: bool = False,
+    ) -> Tensor:
+        """levels: four (B, D, gh, gw) -> (B, gh*patch, gw*patch).
+
+        fine: of `FinePrompts`; added to levels after their residual unit.
+        """
         maps = {n: self.reassemble(n, tokens) for n, tokens in enumerate(levels, start=1)}
         laterals = {n: self.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
+        for level, added in (fine or {}).items():
+            laterals[level] = laterals[level] + added
         path = self.refine(maps[4], laterals, project_first=project_first)
         rows, columns = levels[3].shape[-2:]
         return self.predict(path, rows * self.patch, columns * self.patch)

@@ -6,7 +6,7 @@ and every kernel are compared with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +20,27 @@ from ois_network.encoders import build_encoder
 from ois_network.fusion import Fusion
 from ois_network.order import (
     blocked_keys,
+    grid_coverage,
     order_maps,
     pool_to_grid,
     relative_depth,
     sample_bilinear,
     slot_depths,
 )
-from ois_network.prompt_encoders import DensePrompts, FourierPosition, PreviousMask, SparsePrompts
+from ois_network.prompt_encoders import (
+    DensePrompts,
+    FinePrompts,
+    FourierPosition,
+    PreviousMask,
+    SparsePrompts,
+)
+
+
+def on_grid(prompts: Prompts[Tensor], config: NetworkConfig) -> Prompts[Tensor]:
+    """The prompts with the coverage of whole patches, as attention uses it."""
+    if config.coverage_scale == 1:
+        return prompts
+    return replace(prompts, coverage=grid_coverage(prompts.coverage, config.coverage_scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ class OISNetwork(nn.Module):
         self.sparse = SparsePrompts(config) if config.sparse else None
         self.dense = DensePrompts(config) if config.dense else None
         self.previous_mask = PreviousMask(config) if config.previous_mask else None
+        self.fine_prompts = FinePrompts(config) if config.fine_prompts else None
         self.fusion = Fusion(config) if config.sparse else None
         self.depth_encoder = DepthEncoder(config) if config.depth_encoder else None
         # How the fused features enter the mask head. No bias, and zero at first: before training
@@ -96,10 +111,12 @@ class OISNetwork(nn.Module):
             else level.expand(len(prompts.points), -1, -1, -1)
             for n, level in enumerate(features.levels, start=1)
         ]
-        return self.mask_head(levels)
+        fine = self.fine_prompts(*prompts) if self.fine_prompts is not None else None
+        return self.mask_head(levels, fine)
 
     def fuse(self, features: ImageFeatures, prompts: Prompts[Tensor]) -> Tensor:
         """The image features after they have attended to the clicks: F' (N, K, C)."""
+        prompts = on_grid(prompts, self.config)
         rows, columns = features.grid
         points, labels = prompts.points, prompts.labels
         n = points.shape[0]
@@ -126,7 +143,7 @@ class OISNetwork(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         """M and B of Equations 3 and 4, each (N, heads, 48, K), or None where it is ablated.
 
-        depth: D (B, h, w), B is N or 1.
+        depth: D (B, h, w), B is N or 1. prompts: `on_grid`.
         """
         order = allow = None
         labels = prompts.labels

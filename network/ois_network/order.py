@@ -94,6 +94,19 @@ def blocked_keys(coverage: Tensor, has_previous: Tensor, labels: Tensor) -> Tens
     return torch.cat((positive, negative), dim=1)
 
 
+def grid_coverage(coverage: Tensor, scale: int) -> Tensor:
+    """The coverage of whole patches (N, gh, gw) uint8, from one with `scale` cells along each side
+    of a patch. The same three cases: 0, 255, and between them if a patch has both."""
+    if scale == 1:
+        return coverage
+    mean = F.avg_pool2d(coverage.unsqueeze(1).to(torch.float32), scale)[:, 0]
+    inner = mean.round().clamp(min=1, max=254)
+    smallest = 0.5 / scale**2  # a cell that is not empty adds twice as much to the mean
+    inner = torch.where(mean < smallest, torch.zeros_like(inner), inner)
+    full = torch.full_like(inner, 255)
+    return torch.where(mean > 255 - smallest, full, inner).to(torch.uint8)
+
+
 def coverage_of_logits(logits: Tensor, patch: int) -> Tensor:
     """The coverage (N, gh, gw) uint8 of the mask logits (N, h, w) > 0.
 

@@ -25,6 +25,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sparse prompts": ("sparse.",),
     "dense prompts": ("dense.",),
     "previous mask": ("previous_mask.",),
+    "fine prompts": ("fine_prompts.",),
     "fusion": ("fusion.",),
     "depth encoder": ("depth_encoder.",),
     "injection": ("inject.",),

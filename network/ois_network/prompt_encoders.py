@@ -1,4 +1,4 @@
-"""Prompt encoders: clicks as dense disks and as sparse tokens (paper §3.4, §4.1); the mask.
+"""Prompt encoders: clicks as dense disks and sparse tokens (paper §3.4, §4.1); masks; fine maps.
 
 Dense: two maps, positive and negative, with a disk of radius 5 px around each click; one
 convolution brings them to the patch grid. Sparse: one token per slot, a random Fourier position
@@ -8,13 +8,14 @@ plus a type embedding as in SAM; all empty slots have the same learned embedding
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
-from ois_network.config import NetworkConfig
+from ois_network.config import FINE_SCALE, NetworkConfig
 
 
 class FourierPosition(nn.Module):
@@ -97,6 +98,74 @@ class PreviousMask(nn.Module):
         shares = torch.stack((share, 1 - share), dim=2)
         known = has_previous.to(embedding.dtype).view(-1, 1, 1)
         return (shares * known) @ embedding
+
+
+class FinePrompts(nn.Module):
+    """Clicks and previous mask for the two fine levels of the mask head (*ours*).
+
+    Six maps per level: a sum of Gaussians around the positive clicks and one around the negative
+    clicks, each narrow and wide; the share of each cell that the mask covers, and the rest. One 3x3
+    convolution turns them into an addition to the level. A Gaussian is a product of a function of x
+    and one of y, so a map is one small matrix product.
+    """
+
+    #: Level of the mask head -> cells along each side of a patch.
+    SCALES: ClassVar[dict[int, int]] = {1: FINE_SCALE, 2: FINE_SCALE // 2}
+    #: Standard deviations of the Gaussians, in cells of level 1.
+    WIDTHS: ClassVar[tuple[float, float]] = (1.0, 4.0)
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.patch = config.patch
+        maps = 2 * len(self.WIDTHS) + 2
+        # Without bias: nothing changes where there is neither a click nor a mask.
+        self.levels = nn.ModuleDict(
+            {
+                str(level): nn.Conv2d(maps, config.head_features, 3, padding=1, bias=False)
+                for level in self.SCALES
+            }
+        )
+
+    def forward(
+        self, points: Tensor, labels: Tensor, coverage: Tensor, has_previous: Tensor
+    ) -> dict[int, Tensor]:
+        """points (N, 48, 2) network pixels, labels (N, 48), coverage (N, 4 gh, 4 gw) uint8,
+        has_previous (N) bool -> {1: (N, f, 4 gh, 4 gw), 2: (N, f, 2 gh, 2 gw)}.
+        """
+        share = coverage.unsqueeze(1).to(points.dtype) / 255
+        known = has_previous.to(points.dtype).view(-1, 1, 1, 1)
+        added = {}
+        for level, scale in self.SCALES.items():
+            if scale < FINE_SCALE:
+                share = F.avg_pool2d(share, FINE_SCALE // scale)
+            mask = torch.cat((share, 1 - share), dim=1) * known
+            rows, columns = share.shape[2:]
+            clicks = self.click_maps(points, labels, rows, columns, self.patch // scale)
+            added[level] = self.levels[str(level)](torch.cat((clicks, mask), dim=1))
+        return added
+
+    def click_maps(
+        self, points: Tensor, labels: Tensor, rows: int, columns: int, stride: int
+    ) -> Tensor:
+        """(N, 4, rows, columns) at `stride`: positive and negative, narrow; the same, wide."""
+        filled = (labels >= 0).to(points.dtype).unsqueeze(2)
+        squares = [
+            (points[..., axis : axis + 1] - self._centres(points, count, stride)) ** 2
+            for axis, count in ((0, columns), (1, rows))
+        ]  # (N, 48, columns), (N, 48, rows)
+        maps = []
+        for width in self.WIDTHS:
+            deviation = width * self.patch / FINE_SCALE
+            along_x, along_y = (torch.exp(each * (-0.5 / deviation**2)) for each in squares)
+            along_y = (along_y * filled).unflatten(1, (2, SLOTS_PER_SIGN))
+            along_x = along_x.unflatten(1, (2, SLOTS_PER_SIGN))
+            maps.append(along_y.transpose(2, 3) @ along_x)  # (N, 2, rows, columns)
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    def _centres(points: Tensor, count: int, stride: int) -> Tensor:
+        cells = torch.arange(count, device=points.device, dtype=points.dtype)
+        return cells * stride + (stride - 1) / 2
 
 
 class DensePrompts(nn.Module):

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from ois_client.contract.clicks import Prompts
 from ois_network.config import ImageUpdate, NetworkConfig
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
-from ois_network.network import OISNetwork
+from ois_network.network import OISNetwork, on_grid
 from ois_network.order import (
     blocked_keys,
     coverage_of_logits,
@@ -216,20 +216,24 @@ class ClickDecoder(nn.Module):
         coverage: Tensor,
         has_previous: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, h, w), and the coverage (N, gh, gw) uint8 of the mask logits > 0.
+        """Logits (N, h, w), and the coverage of the mask logits > 0, shaped as the one given.
 
         The four tensors are those of `Prompts`: exported graphs need single inputs.
         """
-        patch = self.network.config.patch
-        rows, columns = coverage.shape[1:]
+        network, config = self.network, self.network.config
+        patch = config.patch
+        rows, columns = (cells // config.coverage_scale for cells in coverage.shape[1:])
         prompts = Prompts(points, labels, coverage, has_previous)
-        fused = self._fuse(state, prompts)  # (N, K, C)
+        fused = self._fuse(state, on_grid(prompts, config))  # (N, K, C)
         grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
-        head = self.network.mask_head
+        head = network.mask_head
         maps = {level: self._level(level, form, state, grid) for level, form in self.forms.items()}
+        if network.fine_prompts is not None:
+            for level, added in network.fine_prompts(*prompts).items():
+                maps[level] = added + maps[level]  # N rows first, see `_level`
         path = head.refine(maps.pop(4), maps, project_first=self.rewrites.project_first)
         logits = head.predict(path, rows * patch, columns * patch)
-        return logits, coverage_of_logits(logits, patch)
+        return logits, coverage_of_logits(logits, patch // config.coverage_scale)
 
     def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:
         """Level 4 after `reassemble`; other levels also after their first residual unit."""

@@ -15,6 +15,7 @@ from ois_client.contract.geometry import Geometry
 from ois_network.order import (
     blocked_keys,
     coverage_of_logits,
+    grid_coverage,
     order_maps,
     pool_to_grid,
     relative_depth,
@@ -142,3 +143,20 @@ def test_coverage_of_logits_is_the_clients_coverage(
     assert np.array_equal(got == 0, expected == 0)
     assert np.array_equal(got == 255, expected == 255)
     assert np.abs(got - expected).max() <= 1  # 254.5 may round either way
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(hnp.arrays(np.bool_, (32, 48)), st.integers(0, 3), st.integers(0, 32 * 48 - 1))
+def test_a_fine_coverage_tells_the_same_patches_as_a_coarse_one(
+    mask: NDArray[np.bool_], kind: int, one: int
+) -> None:
+    if kind < 2:  # everything but one pixel
+        mask = np.full_like(mask, bool(kind))
+        mask.flat[one] = not kind
+    fine = Geometry.fit(48, 32, longest=48, patch=16, coverage_scale=4)
+    coarse = Geometry.fit(48, 32, longest=48, patch=16)
+    got = grid_coverage(torch.from_numpy(coverage_of_mask(mask, fine))[None], 4)[0].numpy()
+    expected = coverage_of_mask(mask, coarse)
+    assert np.array_equal(got == 0, expected == 0)
+    assert np.array_equal(got == 255, expected == 255)
+    assert np.abs(got.astype(int) - expected.astype(int)).max() <= 2

@@ -45,6 +45,10 @@ CONFIGS: dict[str, NetworkConfig] = {
     "previous mask": SMALL.replace(previous_mask=True),
     "previous mask, no dense": SMALL.replace(previous_mask=True, dense=False),
     "half size": SMALL.replace(output_stride=2),
+    "fine prompts": SMALL.replace(patch=12, longest=120, fine_prompts=True, previous_mask=True),
+    "fine prompts, no sparse": SMALL.replace(
+        patch=12, longest=120, fine_prompts=True, sparse=False
+    ),
 }
 REWRITES: dict[str, Rewrites] = {
     "none": Rewrites.none(),
@@ -74,7 +78,7 @@ def scene_of(
     rows, columns, counts, previous = SCENES[scene]
     network, config = network_of(name), CONFIGS[name]
     image = (random_image(config, rows, columns), *position_matrices(config, rows, columns))
-    prompts = random_prompts(rows, columns, counts, previous=previous)
+    prompts = random_prompts(rows, columns, counts, previous=previous, config=config)
     features = network.encode(image[0].unsqueeze(0), *image[1:])
     return image, features, prompts, network.click(features, prompts)
 
@@ -89,9 +93,10 @@ def test_a_rewritten_network_is_the_network(name: str, rewrite: str, scene: str)
     assert all(tensor.shape[0] == 1 or name == "keys_values" for name, tensor in state.items())
     assert relative_error(state["depth"], features.depth) <= 1e-5
     logits, coverage = ClickDecoder(network, rewrites)(state, *prompts)
+    cell = network.config.patch // network.config.coverage_scale
     assert float(expected.std()) > 0.01, "a flat map would agree with anything"
     assert relative_error(logits, expected) <= 1e-5
-    assert torch.equal(coverage, coverage_of_logits(logits, network.config.patch))
+    assert torch.equal(coverage, coverage_of_logits(logits, cell))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -131,7 +136,9 @@ def test_identical_objects_get_identical_masks(rewrite: str) -> None:
 
 
 @pytest.mark.parametrize("rewrite", REWRITES)
-@pytest.mark.parametrize("name", ["default", "no sparse", "no dense", "previous mask"])
+@pytest.mark.parametrize(
+    "name", ["default", "no sparse", "no dense", "previous mask", "fine prompts"]
+)
 def test_what_empty_slots_hold_does_not_matter(name: str, rewrite: str) -> None:
     network = network_of(name)
     image, _, prompts, _ = scene_of(name, "7x6, three objects")
@@ -144,9 +151,10 @@ def test_what_empty_slots_hold_does_not_matter(name: str, rewrite: str) -> None:
     assert torch.equal(got, expected)
 
 
-def test_the_previous_mask_matters_only_where_there_is_one() -> None:
-    network = network_of("default")
-    _, features, prompts, expected = scene_of("default", "7x6, three objects")
+@pytest.mark.parametrize("name", ["default", "fine prompts"])
+def test_the_previous_mask_matters_only_where_there_is_one(name: str) -> None:
+    network = network_of(name)
+    _, features, prompts, expected = scene_of(name, "7x6, three objects")
     got = network.click(features, replace(prompts, coverage=255 - prompts.coverage))
     assert torch.equal(got[1], expected[1])  # has_previous is False
     assert relative_error(got[0], expected[0]) > 1e-4

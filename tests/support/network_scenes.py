@@ -65,16 +65,22 @@ def position_matrices(
 
 
 def random_prompts(
-    rows: int, columns: int, counts: list[tuple[int, int]], *, previous: list[bool], seed: int = 0
+    rows: int,
+    columns: int,
+    counts: list[tuple[int, int]],
+    *,
+    previous: list[bool],
+    seed: int = 0,
+    config: NetworkConfig = SMALL,
 ) -> Prompts[Tensor]:
-    """Random clicks and coverage.
+    """Random clicks and coverage for a network of this config.
 
     counts: (positive, negative) clicks of each object. previous: which objects have a previous
     mask. The second to fifth clicks are in the image's corners, and the next two overlap. Some
     patches are covered fully, some partly, some not at all.
     """
     rng = np.random.default_rng(seed)
-    n, width, height = len(counts), columns * 14, rows * 14
+    n, width, height = len(counts), columns * config.patch, rows * config.patch
     points = np.zeros((n, SLOTS, 2), np.float32)
     labels = np.full((n, SLOTS), -1, np.int32)
     corners = np.array([(0, 0), (width - 1, height - 1), (0, height - 1), (width - 1, 0)])
@@ -87,6 +93,11 @@ def random_prompts(
             points[number, first : first + count] = clicks
             labels[number, first : first + count] = label
     coverage = rng.choice([0, 0, 0, 7, 128, 254, 255, 255], (n, rows, columns)).astype(np.uint8)
+    if config.coverage_scale > 1:  # patches that are full or empty, and patches of any cells
+        size = config.coverage_scale
+        cells = rng.choice([0, 3, 251, 255], (n, rows * size, columns * size))
+        coverage = coverage.repeat(size, 1).repeat(size, 2)
+        coverage = np.where((coverage > 0) & (coverage < 255), cells, coverage).astype(np.uint8)
     return Prompts(
         torch.from_numpy(points),
         torch.from_numpy(labels),

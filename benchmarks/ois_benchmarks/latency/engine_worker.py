@@ -28,7 +28,7 @@ from ois_runtime.engines.pair import HostPrompts
 
 
 def inputs(
-    longest: int, width: int, height: int, *, patch: int = 14
+    longest: int, width: int, height: int, *, patch: int = 14, coverage_scale: int = 1
 ) -> tuple[Geometry, NDArray[np.uint8], HostPrompts]:
     """A photograph, stretched to the network size, and three clicks on one object.
 
@@ -39,7 +39,9 @@ def inputs(
 
     from ois_export.parity.cases import SQUARE
 
-    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
+    geometry = Geometry.fit(
+        width, height, longest=longest, patch=patch, coverage_scale=coverage_scale
+    )
     if (geometry.network_width, geometry.network_height) != (width, height):
         raise InvalidInput(
             f"got the size {width}x{height}; expected the longer side {longest} and both "
@@ -52,9 +54,10 @@ def inputs(
         Click(0.1 * width, 0.1 * height, False),
     ]
     points, labels = fill_slots([clicks], geometry)
-    y, x = np.mgrid[: geometry.grid_height, : geometry.grid_width]
-    distance = np.hypot(x - geometry.grid_width / 2, y - geometry.grid_height / 2)
-    coverage = np.clip((geometry.grid_height / 3 - distance) * 64, 0, 255).astype(np.uint8)
+    rows, columns = geometry.coverage_shape
+    y, x = np.mgrid[:rows, :columns]
+    distance = np.hypot(x - columns / 2, y - rows / 2)
+    coverage = np.clip((rows / 3 - distance) * 64, 0, 255).astype(np.uint8)
     has_previous = np.ones(1, dtype=np.bool_)
     return geometry, image, Prompts(points, labels, coverage[None], has_previous)
 
@@ -153,7 +156,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     folder, checkpoint, name = Path(job["folder"]), Path(job["checkpoint"]), job["contestant"]
     width, height, threads = job["width"], job["height"], job["threads"]
     config = load_checkpoint(checkpoint).config
-    geometry, image, prompts = inputs(config.longest, width, height, patch=config.patch)
+    geometry, image, prompts = inputs(
+        config.longest, width, height, patch=config.patch, coverage_scale=config.coverage_scale
+    )
     if name.startswith("torch"):
         calls = torch_calls(
             checkpoint, geometry, image, prompts, rewritten=name == "torch", threads=threads

@@ -134,6 +134,7 @@ def attention_of(
     import torch
 
     from ois_network.attention_weights import attention_weights
+    from ois_network.network import on_grid
     from ois_network.order import relative_depth
     from ois_runtime.engines.image_state import order_maps
     from ois_runtime.engines.pixels import postprocess, preprocess
@@ -144,7 +145,12 @@ def attention_of(
             f"got the network {config.name}, which has no order maps (sparse, order_attention or "
             "order is false); expected one whose attention uses them"
         )
-    resized, geometry = preprocess(pixels, longest=config.longest, patch=config.patch)
+    resized, geometry = preprocess(
+        pixels,
+        longest=config.longest,
+        patch=config.patch,
+        coverage_scale=config.coverage_scale,
+    )
     matrices = geometry.position_matrices(config.position_table)
     with torch.inference_mode():
         features = network.encode(
@@ -153,7 +159,7 @@ def attention_of(
         prompts, logits = apply_clicks(network, features, clicks, geometry)
         near, far = features.depth.amax((1, 2)), features.depth.amin((1, 2))
         depth = relative_depth(features.depth, far, near)
-        order, _ = network.attention_biases(depth, prompts)
+        order, _ = network.attention_biases(depth, on_grid(prompts, network.config))
         blocks = attention_weights(network, features, prompts)
     assert order is not None  # uses_order_maps
     maps = order_maps(depth[0].numpy(), clicks, geometry)
@@ -185,7 +191,7 @@ def apply_clicks(
     from ois_client.contract.clicks import Prompts, fill_slots
     from ois_network.order import coverage_of_logits
 
-    coverage = torch.zeros((1, geometry.grid_height, geometry.grid_width), dtype=torch.uint8)
+    coverage = torch.zeros((1, *geometry.coverage_shape), dtype=torch.uint8)
     for count in range(1, len(clicks) + 1):
         points, labels = fill_slots([clicks[:count]], geometry)
         prompts = Prompts(
@@ -195,7 +201,7 @@ def apply_clicks(
             torch.tensor([count > 1]),
         )
         logits = network.click(features, prompts)
-        coverage = coverage_of_logits(logits, network.config.patch)
+        coverage = coverage_of_logits(logits, network.config.patch // network.config.coverage_scale)
     return prompts, logits
 
 

@@ -248,7 +248,7 @@ class Prompts(Generic[A]):
 
     points: (N, 48, 2) float32, (x, y) in network pixels.
     labels: (N, 48) int32; 1 positive, 0 negative, -1 empty slot.
-    coverage: (N, gh, gw) uint8, how much of each patch the previous mask covers (`coverage.py`).
+    coverage: (N, s gh, s gw) uint8, how much of each cell the previous mask covers (`coverage.py`).
     has_previous: (N) bool; where it is False, coverage is ignored.
     """
 

@@ -1,7 +1,9 @@
-"""Coverage: the previous mask at patch size, as object-aware attention uses it.
+"""Coverage: the previous mask at reduced size, as the network sees it.
 
-`coverage (gh, gw) uint8` is the fraction of each patch that the mask covers, scaled to 0..255.
-The network distinguishes three cases: 0 means that the patch has *no* foreground pixel, 255 that
+`coverage (s gh, s gw) uint8` is the fraction of each cell that the mask covers, scaled to 0..255.
+There are s x s cells per patch of the encoder: s = 1 for the paper's networks, whose attention
+alone uses it, and 4 for networks with fine prompts (`coverage_scale` in the metadata).
+The network distinguishes three cases: 0 means that the cell has *no* foreground pixel, 255 that
 it has *no* background pixel, and every other value that it has both. So thin structures such as
 a fence survive the reduction, and patches on the boundary count for both sides (paper Eq. 4, 5).
 Every click request carries this array, so the server stores no masks.
@@ -19,7 +21,8 @@ from ois_client.contract.geometry import Geometry
 
 
 def coverage_of_mask(mask: NDArray[np.generic], geometry: Geometry) -> NDArray[np.uint8]:
-    """mask: (H, W) bool or 0/1 in the original image, 1 = object -> coverage (gh, gw) uint8.
+    """mask: (H, W) bool or 0/1 in the original image, 1 = object -> coverage uint8, of shape
+    `geometry.coverage_shape`.
 
     Raises `InvalidInput` if the mask does not have the image's shape.
     """
@@ -28,9 +31,9 @@ def coverage_of_mask(mask: NDArray[np.generic], geometry: Geometry) -> NDArray[n
             f"got a mask of shape {mask.shape}; expected (H, W) = "
             f"{(geometry.height, geometry.width)}, the size of the image it belongs to"
         )
-    rows = _cells(geometry.height, geometry.grid_height)
-    columns = _cells(geometry.width, geometry.grid_width)
-    covered = _sums(_sums((mask != 0).view(np.uint8), rows, 0), columns, 1)  # (gh, gw) pixels
+    rows = _cells(geometry.height, geometry.coverage_shape[0])
+    columns = _cells(geometry.width, geometry.coverage_shape[1])
+    covered = _sums(_sums((mask != 0).view(np.uint8), rows, 0), columns, 1)  # pixels per cell
     pixels = np.outer(rows[1] - rows[0], columns[1] - columns[0])
     inner = np.clip(np.rint(covered * (255 / pixels)), 1, 254)
     return np.where(covered == 0, 0, np.where(covered == pixels, 255, inner)).astype(np.uint8)

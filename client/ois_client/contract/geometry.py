@@ -44,9 +44,12 @@ class Geometry:
     grid_width: int
     grid_height: int
     patch: int = 14
+    coverage_scale: int = 1  # cells of the coverage along each side of a patch
 
     @classmethod
-    def fit(cls, width: int, height: int, *, longest: int, patch: int = 14) -> Geometry:
+    def fit(
+        cls, width: int, height: int, *, longest: int, patch: int = 14, coverage_scale: int = 1
+    ) -> Geometry:
         """The geometry of a `width` x `height` image for a network of `longest` pixels.
 
         Raises `InvalidImage` if the image is empty and `InvalidInput` if `longest` is not a
@@ -65,7 +68,7 @@ class Geometry:
         def cells(side: int) -> int:
             return max(1, int(side * scale / patch + 0.5))
 
-        return cls(width, height, cells(width), cells(height), patch)
+        return cls(width, height, cells(width), cells(height), patch, coverage_scale)
 
     @property
     def network_width(self) -> int:
@@ -74,6 +77,11 @@ class Geometry:
     @property
     def network_height(self) -> int:
         return self.grid_height * self.patch
+
+    @property
+    def coverage_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the coverage of a mask (`coverage.py`)."""
+        return self.grid_height * self.coverage_scale, self.grid_width * self.coverage_scale
 
     def to_network(self, points: NDArray[np.floating]) -> NDArray[np.float32]:
         """points: (..., 2), (x, y) in image pixels -> float32, (x, y) in network pixels."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import Cancelled, IncompatibleServer
-from ois_client.contract.geometry import PREPROCESS_VERSION
+from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
 
 
@@ -34,6 +34,18 @@ class ModelInfo:
     #: False for random weights: masks mean nothing, but timings do
     trained: bool
     engine: str
+    #: cells of the coverage along each side of a patch (`coverage.py`)
+    coverage_scale: int = 1
+
+    def fit(self, width: int, height: int) -> Geometry:
+        """The geometry of a `width` x `height` image. Raises as `Geometry.fit`."""
+        return Geometry.fit(
+            width,
+            height,
+            longest=self.longest,
+            patch=self.patch,
+            coverage_scale=self.coverage_scale,
+        )
 
 
 def check_compatible(model: ModelInfo) -> None:
@@ -49,6 +61,11 @@ def check_compatible(model: ModelInfo) -> None:
             f"the engines are for images of {model.longest} pixels with patches of {model.patch}; "
             "expected a whole number of patches. Export them again"
         )
+    if model.coverage_scale < 1:
+        raise IncompatibleServer(
+            f"the engines want coverage with {model.coverage_scale} cells along a patch; expected "
+            "at least 1. Export them again"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +75,7 @@ class ClickRequest:
     digest: `Picture.digest` of an image that was encoded before.
     points: (N, P, 2) float32, (x, y) in pixels of the original image.
     labels: (N, P) int32; 1 positive, 0 negative, -1 no click.
-    coverage: (N, gh, gw) uint8 of each object's previous mask (see `coverage.py`).
+    coverage: (N, s gh, s gw) uint8 of each object's previous mask (see `coverage.py`).
     has_previous: (N) bool; False where there is no previous mask; coverage is ignored there.
     want_depth, want_logits, want_order: optional parts of the reply, see `ClickReply`.
     session: an opaque id for the server's log.
@@ -80,7 +97,7 @@ class ClickReply:
     """The reply for the N objects of a `ClickRequest`, in the same order.
 
     masks: (N, H, W) uint8 in pixels of the original image, 1 = object.
-    coverage: (N, gh, gw) uint8 of these masks, for the next click.
+    coverage: (N, s gh, s gw) uint8 of these masks, for the next click.
     timings_ms: wall time per stage.
     depth: (h, w) float32 in network pixels, 0 near to 1 far; None unless requested.
     logits: (N, h, w) float32 in network pixels, > 0 is object; None unless requested.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NoReturn
 
 import numpy as np
@@ -222,7 +223,7 @@ class OISPredictor:
         (N, H, W), scores (N), low_res_logits (N, 256, 256)."""
         fit = session.geometry
         objects = unpack_clicks(points, labels, fit.width, fit.height)
-        coverage = np.zeros((len(objects), fit.grid_height, fit.grid_width), dtype=np.uint8)
+        coverage = np.zeros((len(objects), *fit.coverage_shape), dtype=np.uint8)
         if low_res is not None:
             coverage = np.stack([_coverage(one, fit) for one in low_res])
         request = ClickRequest(
@@ -284,8 +285,8 @@ def _low_res_logits(mask_input: ArrayLike) -> NDArray[np.float32]:
 
 
 def _coverage(low_res: NDArray[np.float32], geometry: Geometry) -> NDArray[np.uint8]:
-    """(256, 256) logits -> coverage (gh, gw) uint8."""
-    stretched = Geometry(LOW_RES, LOW_RES, geometry.grid_width, geometry.grid_height)
+    """(256, 256) logits -> coverage uint8 of shape `geometry.coverage_shape`."""
+    stretched = dataclasses.replace(geometry, width=LOW_RES, height=LOW_RES)
     return coverage_of_mask(low_res > 0, stretched)
 
 

@@ -70,9 +70,7 @@ class SessionBase:
         info: ModelInfo,
         guard: AbstractContextManager[Any],
     ) -> None:
-        geometry = Geometry.fit(
-            picture.width, picture.height, longest=info.longest, patch=info.patch
-        )
+        geometry = info.fit(picture.width, picture.height)
         self._picture = picture
         self._state = SessionState(picture.digest, geometry, info.model_sha256)
         self._guard = guard

@@ -159,8 +159,7 @@ class SessionState:
             for history, click in zip(before, new.values(), strict=True)
         )
         points, labels = pack_clicks(clicks, self.geometry.width, self.geometry.height)
-        grid = self.geometry.grid_height, self.geometry.grid_width
-        empty = np.zeros(grid, dtype=np.uint8)
+        empty = np.zeros(self.geometry.coverage_shape, dtype=np.uint8)
         previous = [history.now.coverage for history in before]
         request = ClickRequest(
             self.digest,
@@ -215,7 +214,7 @@ class SessionState:
         fit = self.geometry
         for name, array, shape in (
             ("masks", reply.masks, (count, fit.height, fit.width)),
-            ("coverage", reply.coverage, (count, fit.grid_height, fit.grid_width)),
+            ("coverage", reply.coverage, (count, *fit.coverage_shape)),
         ):
             if array.shape != shape or array.dtype != np.uint8:
                 raise IncompatibleServer(

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer, InvalidInput
-from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
 
@@ -28,8 +27,7 @@ def stateless_request(
     """
     objects = _by_object(clicks)
     points, labels = pack_clicks(objects, picture.width, picture.height)
-    fit = Geometry.fit(picture.width, picture.height, longest=info.longest, patch=info.patch)
-    grid = (fit.grid_height, fit.grid_width)
+    grid = info.fit(picture.width, picture.height).coverage_shape
     previous = [None] * len(objects) if coverage is None else list(coverage)
     if len(previous) != len(objects):
         raise InvalidInput(

@@ -64,7 +64,7 @@ class ReplyInfo:
     def from_json(cls, text: str | bytes) -> ReplyInfo:
         """Read INFO. Raises `IncompatibleServer` if this client cannot work with the server."""
         try:
-            data = json.loads(text)
+            data = {"coverage_scale": 1, **json.loads(text)}  # a server before it has only 1
             contract = data["contract"]
         except (ValueError, TypeError, KeyError) as error:
             raise IncompatibleServer(
@@ -102,6 +102,7 @@ _MODEL_TYPES: dict[str, type] = {
     "model_sha256": str,
     "trained": bool,
     "engine": str,
+    "coverage_scale": int,
 }
 _INFO_TYPES: dict[str, type] = {
     "digest": str,
@@ -186,16 +187,14 @@ def read_click_reply(
     info = _info_for(tensors, request.digest)
     if info.width < 1 or info.height < 1:
         raise _unexpected(f"masks of {info.width}x{info.height} pixels")
-    model = info.model
-    geometry = Geometry.fit(info.width, info.height, longest=model.longest, patch=model.patch)
+    geometry = info.model.fit(info.width, info.height)
     count = len(request.points)
-    grid = (geometry.grid_height, geometry.grid_width)
     size = (geometry.network_height, geometry.network_width)
     maps = int(_maps_per_object(request.labels).sum()) if request.want_order else 0
     encoded = _encoded_masks(tensors, count)
     return ClickReply(
         _decode_masks(encoded, geometry, mask_format),
-        _take(tensors, "NEW_COVERAGE", (count, *grid)),
+        _take(tensors, "NEW_COVERAGE", (count, *geometry.coverage_shape)),
         info.timings_ms,
         _take(tensors, "DEPTH", size) if request.want_depth else None,
         _take(tensors, "LOGITS", (count, *size)) if request.want_logits else None,

@@ -183,7 +183,7 @@ class Call:
             raise InvalidInput("got a request without clicks; expected POINTS and LABELS")
         coverage, has_previous = self.coverage, self.has_previous
         if coverage is None or has_previous is None:
-            shape = (self.objects, geometry.grid_height, geometry.grid_width)
+            shape = (self.objects, *geometry.coverage_shape)
             coverage = np.zeros(shape, dtype=np.uint8)
             has_previous = np.zeros(self.objects, dtype=np.bool_)
         return ClickRequest(

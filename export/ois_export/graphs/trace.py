@@ -108,7 +108,7 @@ def _export_encoder(
 def _export_decoder(
     decoder: ClickDecoder, state: dict[str, Tensor], path: Path, opset: int
 ) -> None:
-    rows, columns = _TRACE_GRID
+    rows, columns = (decoder.network.config.coverage_scale * cells for cells in _TRACE_GRID)
     n = _TRACE_OBJECTS
     prompts = (
         torch.zeros(n, SLOTS, 2),

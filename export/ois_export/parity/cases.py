@@ -79,11 +79,13 @@ def make_prompts(case: Case, geometry: Geometry, seed: int) -> HostPrompts:
         places = generator.random((positive + negative, 2)) * size
         objects.append([Click(float(x), float(y), n < positive) for n, (x, y) in enumerate(places)])
     points, labels = fill_slots(objects, geometry)
-    y, x = np.mgrid[: geometry.grid_height, : geometry.grid_width]
+    scale = geometry.coverage_scale
+    rows, columns = geometry.coverage_shape
+    y, x = np.mgrid[:rows, :columns]
     coverage = np.zeros((len(objects), *x.shape), dtype=np.uint8)
     for row, clicks in enumerate(objects):
         column, line = geometry.to_grid(np.array([clicks[0].x, clicks[0].y]))
-        distance = np.hypot(x - column, y - line)
+        distance = np.hypot(x - scale * column, y - scale * line)
         reach = max(x.shape) / 4
         coverage[row] = np.clip((reach - distance) * 64, 0, 255).astype(np.uint8)
     has_previous = np.array([previous for _, _, previous in case.objects])

@@ -42,7 +42,8 @@ def run_plan_gate(
     measured = []
     for number, (grid, objects) in enumerate(points, start=1):
         patch = onnx.manifest.patch
-        geometry = Geometry(grid[1] * patch, grid[0] * patch, grid[1], grid[0], patch)
+        scale = onnx.manifest.coverage_scale
+        geometry = Geometry(grid[1] * patch, grid[0] * patch, grid[1], grid[0], patch, scale)
         progress(
             f"parity {number}/{len(points)}: {geometry.network_width}x"
             f"{geometry.network_height}, {objects} object(s)"

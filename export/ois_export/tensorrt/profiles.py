@@ -149,14 +149,17 @@ def _profile(manifest: Manifest, engine: EngineFile, shapes: Shapes, objects: Ob
         if all(isinstance(side, int) for side in spec.shape):
             continue
         lowest, best, highest = (
-            input_shape(spec, grid, count, manifest.patch) for grid, count in places
+            input_shape(spec, grid, count, manifest.patch, manifest.coverage_scale)
+            for grid, count in places
         )
         inputs[spec.name] = (lowest, best, highest)
     count = f"N {objects.lowest} to {objects.highest}"
     return Profile(f"{shapes.name}, {count}" if engine is manifest.decoder else shapes.name, inputs)
 
 
-def input_shape(spec: TensorSpec, grid: Grid, objects: int, patch: int) -> Shape:
+def input_shape(
+    spec: TensorSpec, grid: Grid, objects: int, patch: int, coverage_scale: int = 1
+) -> Shape:
     """Return the shape of an engine's input for one patch grid and N objects.
 
     The table in `ois_network/split.py` lists the tensors. Raises `EngineError` if the input is
@@ -175,7 +178,7 @@ def input_shape(spec: TensorSpec, grid: Grid, objects: int, patch: int) -> Shape
         "keys_values": (rows * columns,),
         "points": (objects,),
         "labels": (objects,),
-        "coverage": (objects, rows, columns),
+        "coverage": (objects, rows * coverage_scale, columns * coverage_scale),
         "has_previous": (objects,),
     }
     values = free.get(spec.name)

@@ -26,7 +26,7 @@ _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_
 
 #: The parts of `OISNetwork` that can be frozen.
 PARTS = ("encoder", "depth_head", "mask_head", "project", "sparse", "dense", "fusion",
-         "depth_encoder", "inject", "previous_mask")  # fmt: skip
+         "depth_encoder", "inject", "previous_mask", "fine_prompts")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,13 @@ class LossConfig:
     depth_weight: float = 0.0  # ours: 0 if the depth head is frozen
     depth: str = "l1"  # l1 | ssi
     grouping_weight: float = 0.0  # ours: patches of one object get similar features
-    every_round: bool = False  # every round has a gradient; SegNext: only the last
+    gradient_rounds: int = 1  # how many of the last rounds have a gradient (SegNext); 0: all
 
     def __post_init__(self) -> None:
         if self.depth not in ("l1", "ssi"):
             raise InvalidInput(f"got loss.depth={self.depth!r}; expected 'l1' or 'ssi'")
+        if self.gradient_rounds < 0:
+            raise InvalidInput(f"got loss.gradient_rounds={self.gradient_rounds}; expected >= 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,11 @@ class TrainConfig:
     """Everything that determines the result, except the data."""
 
     network: str = "vitb"
-    seed: int = 0
-    frozen: tuple[str, ...] = ("encoder", "depth_head")  # paper §4.1
     # Switches of the network that differ from the preset's or the initial weights', by field of
     # `NetworkConfig`: the paper's ablations (`ois_network.variants.SWITCHES`).
     network_changes: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    frozen: tuple[str, ...] = ("encoder", "depth_head")  # paper §4.1
     stages: tuple[Stage, ...] = (Stage(epochs=15),)  # paper §4.1: 15 epochs, 1024
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     clicks: ClickConfig = field(default_factory=ClickConfig)
@@ -154,8 +156,6 @@ class TrainConfig:
                 "expected at least one stage, accumulate >= 1 and 0 <= ema < 1"
             )
 
-    def replace(self, **changes: Any) -> TrainConfig:
-        return dataclasses.replace(self, **changes)
     def shape(self) -> NetworkConfig:
         """The network's preset with `network_changes`.
 
@@ -166,6 +166,8 @@ class TrainConfig:
 
         return changed(preset(self.network), self.network_changes)
 
+    def replace(self, **changes: Any) -> TrainConfig:
+        return dataclasses.replace(self, **changes)
 
     def differences(self, other: TrainConfig) -> list[str]:
         """The fields that change the result and differ, as "field: here, there"."""
@@ -266,12 +268,12 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         try:
             if name == "stages":
                 values[name] = tuple(_build(Stage, item, "stages.") for item in value)
-            elif dataclasses.is_dataclass(default):
-                values[name] = _build(type(default), value, f"{where}{name}.")
             elif isinstance(default, dict):
                 if not isinstance(value, dict):
                     raise TypeError("expected a table")
                 values[name] = dict(value)
+            elif dataclasses.is_dataclass(default):
+                values[name] = _build(type(default), value, f"{where}{name}.")
             elif isinstance(default, tuple):
                 values[name] = tuple(type(default[0])(item) for item in value)
             elif isinstance(default, bool) != isinstance(value, bool):

@@ -88,10 +88,13 @@ def torch_predictor(
     A mask is logits > 0 at the size of the image. bf16: run under autocast.
     """
     height, width = image.shape[:2]
-    geometry = Geometry.fit(width, height, longest=longest, patch=network.config.patch)
+    config = network.config
+    geometry = Geometry.fit(
+        width, height, longest=longest, patch=config.patch, coverage_scale=config.coverage_scale
+    )
     size = geometry.network_width, geometry.network_height
     resized = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    rows, columns = geometry.position_matrices(network.config.position_table)
+    rows, columns = geometry.position_matrices(config.position_table)
     device = network.project.weight.device
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
@@ -103,7 +106,7 @@ def torch_predictor(
 
     def predict(clicks: list[Click], previous: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         points, labels = fill_slots([clicks], geometry)
-        empty = np.zeros((geometry.grid_height, geometry.grid_width), dtype=np.uint8)
+        empty = np.zeros(geometry.coverage_shape, dtype=np.uint8)
         coverage = empty if previous is None else coverage_of_mask(previous, geometry)
         with torch.no_grad(), autocast:
             logits = click_batch(

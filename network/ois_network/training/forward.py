@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Prompts
 from ois_network.dpt import DPTHead, upsample
-from ois_network.network import OISNetwork
+from ois_network.network import OISNetwork, on_grid
 from ois_network.order import (
     blocked_keys,
     order_maps,
@@ -98,7 +98,7 @@ def click_batch(
     an `output_stride` save this work anyway, so nothing changes for them.
     """
     config, head = network.config, network.mask_head
-    fused = _fuse(network, encoded, owner, prompts)
+    fused = _fuse(network, encoded, owner, on_grid(prompts, config))
     rows, columns = encoded.levels[3].shape[-2:]
     grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
     maps: dict[int, Tensor] = {}
@@ -109,6 +109,9 @@ def click_batch(
             maps[number] = mapped if number == 4 else head.refinenet(number).lateral(mapped)
         else:
             maps[number] = channels_last(encoded.laterals[number][owner])
+    if network.fine_prompts is not None:
+        for level, added in network.fine_prompts(*prompts).items():
+            maps[level] = maps[level] + channels_last(added)
     path = head.refine(maps.pop(4), maps, project_first=True)
     return _predict(head, path, encoded.levels, config.patch, coarse)
 

@@ -81,7 +81,8 @@ def _clicks_loss(
     coarse: bool,
 ) -> Tensor:
     """Mean mask loss over the rounds with a gradient; adds what it measured to `values`."""
-    rows, columns = encoded.levels[3].shape[-2:]
+    scale = network.config.coverage_scale
+    rows, columns = (scale * cells for cells in encoded.levels[3].shape[-2:])
     n = len(batch.owner)
     prompts = Prompts(
         batch.points,
@@ -92,10 +93,11 @@ def _clicks_loss(
     mask_losses = []
     for number in range(rounds + 1):
         last = number == rounds
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (last or config.loss.every_round)):
-            seen = encoded if last or config.loss.every_round else encoded.detach()
+        learns = not config.loss.gradient_rounds or rounds - number < config.loss.gradient_rounds
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            seen = encoded if learns else encoded.detach()
             logits = click_batch(network, seen, batch.owner, prompts, coarse=coarse)
-            if last or config.loss.every_round:
+            if learns:
                 error = mask_loss(logits, batch.target, config)
                 if config.loss.click_weight:
                     clicked = click_loss(logits, prompts.points, prompts.labels).mean()

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import InvalidInput, OISError
-from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
+from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_client.contract.images import Picture
 from ois_runtime.engines.backends import EngineBackend
 from ois_runtime.engines.image_state import ImageState
@@ -161,7 +161,7 @@ class FeatureFolder:
                 for name, dtype in types.items()
             }
         width, height = (int(header[side]) for side in ("width", "height"))
-        geometry = Geometry.fit(width, height, longest=manifest.longest, patch=manifest.patch)
+        geometry = manifest.fit(width, height)
         return ImageState(arrays, geometry)
 
 

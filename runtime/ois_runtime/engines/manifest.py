@@ -20,6 +20,7 @@ from typing import Any
 
 from ois_client.contract.errors import EngineError, OutputError
 from ois_client.contract.files import write_file
+from ois_client.contract.geometry import Geometry
 from ois_client.contract.transport import ModelInfo
 
 MANIFEST_FILE = "manifest.json"
@@ -59,7 +60,7 @@ class Manifest:
     """What a runtime must know before it opens the engines.
 
     network: the network's configuration, not interpreted here.
-    longest, patch, position_table: the arguments of `Geometry`.
+    longest, patch, position_table, coverage_scale: the arguments of `Geometry`.
     parity: differences from the PyTorch network, measured by the export.
     options: the exporter's choices, such as cached keys and values.
     """
@@ -81,6 +82,7 @@ class Manifest:
     decoder: EngineFile
     parity: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    coverage_scale: int = 1
     schema: int = SCHEMA
 
     @property
@@ -98,7 +100,12 @@ class Manifest:
             model_sha256=self.model_sha256,
             trained=self.trained,
             engine=engine,
+            coverage_scale=self.coverage_scale,
         )
+
+    def fit(self, width: int, height: int) -> Geometry:
+        """The geometry of a `width` x `height` image. Raises as `Geometry.fit`."""
+        return self.model_info("").fit(width, height)
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
@@ -108,13 +115,15 @@ class Manifest:
     @classmethod
     def from_dict(cls, data: Any, *, source: str = MANIFEST_FILE) -> Manifest:
         """Check and convert JSON data. Raises `EngineError` if it is no manifest of this schema."""
+        if isinstance(data, dict):
+            data = {"coverage_scale": 1, **data}  # exports before it lack the field
         fields = _checked(data, _MANIFEST_TYPES, source)
         if fields["schema"] != SCHEMA:
             raise EngineError(
                 f"{source} has schema {fields['schema']}; this version reads schema {SCHEMA}. "
                 f"Export the engines again: {EXPORT_COMMAND}"
             )
-        for name in ("longest", "patch", "position_table"):
+        for name in ("longest", "patch", "position_table", "coverage_scale"):
             if fields[name] < 1:
                 raise EngineError(f"{source}: {name} is {fields[name]}; expected at least 1")
         if fields["longest"] % fields["patch"]:
@@ -198,6 +207,7 @@ _MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
     "longest": (int,),
     "patch": (int,),
     "position_table": (int,),
+    "coverage_scale": (int,),
     "preprocess_version": (str,),
     "opset": (int,),
     "created": (str,),

@@ -140,7 +140,7 @@ def run_decoder(
     """`EnginePair.decode`, computed by one graph."""
     geometry = state.geometry
     check_prompts(prompts, geometry)
-    grid = (geometry.grid_height, geometry.grid_width)
+    grid = geometry.coverage_shape
     size = (geometry.network_height, geometry.network_width)
     count = len(prompts.labels)
     feeds: Arrays = {**state.arrays, **prompts.named()}
@@ -165,8 +165,7 @@ def check_prompts(prompts: HostPrompts, geometry: Geometry) -> None:
     count = len(prompts.labels)
     check_array("points", prompts.points, (count, SLOTS, 2), np.float32)
     check_array("labels", prompts.labels, (count, SLOTS), np.int32)
-    grid = (geometry.grid_height, geometry.grid_width)
-    check_array("coverage", prompts.coverage, (count, *grid), np.uint8)
+    check_array("coverage", prompts.coverage, (count, *geometry.coverage_shape), np.uint8)
     check_array("has_previous", prompts.has_previous, (count,), np.bool_)
 
 

@@ -22,11 +22,12 @@ from ois_client.contract.images import Picture
 
 
 def preprocess(
-    image: Picture | NDArray[np.uint8], *, longest: int, patch: int = 14
+    image: Picture | NDArray[np.uint8], *, longest: int, patch: int = 14, coverage_scale: int = 1
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Resize a `Picture`, or pixels (H, W, 3) uint8 RGB, to network size: (h, w, 3) uint8 RGB.
 
-    longest: longest side at network size in pixels; patch: side of a ViT patch.
+    longest: longest side at network size in pixels; patch: side of a ViT patch; coverage_scale: see
+    `Geometry`.
     Raises `InvalidImage` if the picture cannot be decoded, or the pixels have another shape or
     dtype.
     """
@@ -37,7 +38,9 @@ def preprocess(
             "uint8, RGB"
         )
     height, width = pixels.shape[:2]
-    geometry = Geometry.fit(width, height, longest=longest, patch=patch)
+    geometry = Geometry.fit(
+        width, height, longest=longest, patch=patch, coverage_scale=coverage_scale
+    )
     size = (geometry.network_width, geometry.network_height)
     if (width, height) == size:
         return np.ascontiguousarray(pixels), geometry

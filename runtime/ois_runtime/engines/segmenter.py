@@ -133,7 +133,10 @@ class Segmenter:
                     return self._features.load(picture.digest)
             with timed(timings_ms, "preprocess"):
                 image, geometry = preprocess(
-                    picture, longest=self._manifest.longest, patch=self._manifest.patch
+                    picture,
+                    longest=self._manifest.longest,
+                    patch=self._manifest.patch,
+                    coverage_scale=self._manifest.coverage_scale,
                 )
             with timed(timings_ms, "encode"):
                 return engines.encode(image, geometry)

@@ -157,13 +157,15 @@ class EngineLimits:
     """The input shapes that one engine accepts.
 
     inputs: the engine's inputs, from the manifest.
-    longest: longest side of the network's image in pixels; patch: side of a ViT patch in pixels.
+    longest: longest side of the network's image in pixels; patch: side of a ViT patch in pixels;
+    coverage_scale: cells of the coverage along each side of a patch.
     """
 
     inputs: tuple[TensorSpec, ...]
     longest: int
     patch: int
     options: ServingOptions
+    coverage_scale: int = 1
 
     def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raises `InvalidInput` if an input has a shape that no valid image can produce."""
@@ -208,11 +210,13 @@ class EngineLimits:
                     f"got {name} of shape {shapes[name]} with an image of {width}x{height} pixels; "
                     f"expected {wanted}, for patches of {self.patch} pixels"
                 )
-        coverage = shapes.get("coverage", (0, rows, columns))
-        if coverage[1:] != (rows, columns):
+        scale = self.coverage_scale
+        cells = (rows * scale, columns * scale)
+        coverage = shapes.get("coverage", (0, *cells))
+        if coverage[1:] != cells:
             raise InvalidInput(
-                f"got coverage of shape {coverage} for {rows}x{columns} patches; expected one "
-                "value per patch"
+                f"got coverage of shape {coverage} for {rows}x{columns} patches; expected "
+                f"{cells[0]}x{cells[1]} cells, {scale} along each side of a patch"
             )
 
 
@@ -226,4 +230,6 @@ def engine_limits(arguments: Mapping[str, str]) -> EngineLimits:
     manifest = load_manifest(arguments, model=MODEL)
     engine = manifest.encoder if arguments["model_name"] == "ois_encoder" else manifest.decoder
     options = ServingOptions.read({}, os.environ)
-    return EngineLimits(engine.inputs, manifest.longest, manifest.patch, options)
+    return EngineLimits(
+        engine.inputs, manifest.longest, manifest.patch, options, manifest.coverage_scale
+    )

@@ -104,7 +104,10 @@ class PreprocessModel(EnsembleModel):
             )
         with timed(record.timings_ms, "preprocess"):
             image, geometry = preprocess(
-                call.picture, longest=manifest.longest, patch=manifest.patch
+                call.picture,
+                longest=manifest.longest,
+                patch=manifest.patch,
+                coverage_scale=manifest.coverage_scale,
             )
         rows, columns = geometry.position_matrices(manifest.position_table)
         info = ReplyInfo(
@@ -161,7 +164,7 @@ class PostprocessModel(EnsembleModel):
                 f"got SIZE {width}x{height}, {width * height} pixels; the limit is "
                 f"{options.max_image_pixels}. Scale the image down"
             )
-        geometry = Geometry.fit(width, height, longest=manifest.longest, patch=manifest.patch)
+        geometry = manifest.fit(width, height)
         record.decodes = 1  # the decoder's run that made these logits
         with timed(record.timings_ms, "postprocess"):
             # One mask at a time, because images can be large.

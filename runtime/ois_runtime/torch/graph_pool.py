@@ -4,7 +4,8 @@ A CUDA graph replays hundreds of kernel launches as one, but only for the shapes
 was captured with. So:
 
     buckets   N objects run as 1, 2, 4, ... 64 rows; padding rows are dropped from the result
-    keys      a graph belongs to one patch grid and one bucket (0 rows: the encoder)
+    keys      a graph belongs to one patch grid and one bucket (0 rows: the encoder), a graph that
+              packs masks to one image size and one bucket
     pool      a shape that is used again gets a graph; the most recently used graphs are kept
     layout    the inputs of a click are one block of bytes, so that one copy sends them
 
@@ -39,16 +40,27 @@ def bucket_of(count: int) -> int:
     return next((bucket for bucket in BUCKETS if bucket >= count), BUCKETS[-1])
 
 
-def batches(count: int) -> Iterator[tuple[slice, int]]:
-    """The runs for `count` objects: which objects, and the bucket they run in."""
-    for start in range(0, count, BUCKETS[-1]):
-        rows = slice(start, min(count, start + BUCKETS[-1]))
+def largest_bucket(most: int) -> int:
+    """The largest bucket with at most `most` rows, or the smallest bucket."""
+    return max((bucket for bucket in BUCKETS if bucket <= most), default=BUCKETS[0])
+
+
+def batches(count: int, largest: int = BUCKETS[-1]) -> Iterator[tuple[slice, int]]:
+    """The runs for `count` objects: which objects, and the bucket they run in.
+
+    largest: the largest bucket to use, of `BUCKETS`.
+    """
+    for start in range(0, count, largest):
+        rows = slice(start, min(count, start + largest))
         yield rows, bucket_of(rows.stop - rows.start)
 
 
 @dataclass(frozen=True, slots=True)
 class GraphKey:
-    """What a graph was captured for. grid: (gh, gw). rows: the bucket; 0 for the encoder."""
+    """What a graph was captured for. rows: the bucket; 0 for the encoder.
+
+    grid: (gh, gw) in patches; for a graph that packs masks, (H, W) of the image in pixels.
+    """
 
     grid: tuple[int, int]
     rows: int
@@ -65,9 +77,17 @@ class GraphPool(Generic[Graph]):
     kept, captures become rare.
     """
 
-    def __init__(self, capacity: int, capture_at: int = CAPTURE_AT) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        capture_at: int = CAPTURE_AT,
+        before_drop: Callable[[], object] = lambda: None,
+    ) -> None:
+        """before_drop: called before graphs are dropped, to wait until none of them is replayed."""
         self._capacity = capacity
         self._capture_at = capture_at
+        self._before_drop = before_drop
+        self._given_up: set[GraphKey] = set()
         self._graphs: OrderedDict[GraphKey, Graph] = OrderedDict()
         # One entry per grid and bucket: at most a thousand with the largest network.
         self._uses: dict[GraphKey, int] = {}
@@ -85,10 +105,13 @@ class GraphPool(Generic[Graph]):
             self._graphs.move_to_end(key)
             self.replays += 1
             return graph
+        if key in self._given_up:
+            return None
         self._uses[key] = self._uses.get(key, 0) + 1
         if self._uses[key] < self._capture_at << self._setbacks.get(key, 0):
             return None
         while len(self._graphs) >= max(1, self._capacity):
+            self._before_drop()
             self._postpone(self._graphs.popitem(last=False)[0])
             self.evictions += 1
         try:
@@ -114,7 +137,13 @@ class GraphPool(Generic[Graph]):
         """The grids of the kept graphs."""
         return {key.grid for key in self._graphs}
 
+    def give_up(self, key: GraphKey) -> None:
+        """Never capture a graph for `key` again."""
+        self._given_up.add(key)
+
     def clear(self) -> None:
+        if self._graphs:
+            self._before_drop()
         for key in self._graphs:
             self._postpone(key)
         self._graphs.clear()
@@ -165,13 +194,13 @@ class Layout:
         }
 
 
-def prompt_layout(rows: int, grid: tuple[int, int]) -> Layout:
-    """The block for the prompts of `rows` objects."""
+def prompt_layout(rows: int, coverage: tuple[int, int]) -> Layout:
+    """The block for the prompts of `rows` objects. coverage: its shape for one object."""
     return Layout.of(
         {
             "points": ((rows, SLOTS, 2), np.float32),
             "labels": ((rows, SLOTS), np.int32),
-            "coverage": ((rows, *grid), np.uint8),
+            "coverage": ((rows, *coverage), np.uint8),
             "has_previous": ((rows,), np.bool_),
         }
     )

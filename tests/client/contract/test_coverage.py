@@ -24,11 +24,17 @@ def cells(size: int, count: int) -> list[np.ndarray]:
 
 @settings(PROPERTY, max_examples=60)
 @given(
-    st.integers(40, 200), st.integers(40, 200), st.integers(0, 2**31), st.sampled_from([0, 1, 2])
+    st.integers(40, 200),
+    st.integers(40, 200),
+    st.integers(0, 2**31),
+    st.sampled_from([0, 1, 2]),
+    st.sampled_from([1, 4]),
 )
-def test_0_and_255_are_exact(width, height, seed, kind):
-    """For images with at least one pixel per patch, however few pixels differ."""
-    geometry = Geometry.fit(width, height, longest=140)
+def test_0_and_255_are_exact(width, height, seed, kind, scale):
+    """For images with at least one pixel per cell, however few pixels differ."""
+    patch = 14 * scale
+    longest = 140 // patch * patch
+    geometry = Geometry.fit(width, height, longest=longest, patch=patch, coverage_scale=scale)
     rng = np.random.default_rng(seed)
     if kind == 2:
         mask = rng.integers(0, 2, (height, width)).astype(np.uint8)
@@ -37,12 +43,12 @@ def test_0_and_255_are_exact(width, height, seed, kind):
         mask[rng.integers(0, height, 4), rng.integers(0, width, 4)] ^= 1
     coverage = coverage_of_mask(mask, geometry)
     assert coverage.dtype == np.uint8
-    assert coverage.shape == (geometry.grid_height, geometry.grid_width)
-    for row, ys in enumerate(cells(height, geometry.grid_height)):
-        for column, xs in enumerate(cells(width, geometry.grid_width)):
-            patch = mask[np.ix_(ys, xs)]
-            assert (coverage[row, column] == 0) == (not patch.any())
-            assert (coverage[row, column] == 255) == bool(patch.all())
+    assert coverage.shape == (scale * geometry.grid_height, scale * geometry.grid_width)
+    for row, ys in enumerate(cells(height, coverage.shape[0])):
+        for column, xs in enumerate(cells(width, coverage.shape[1])):
+            cell = mask[np.ix_(ys, xs)]
+            assert (coverage[row, column] == 0) == (not cell.any())
+            assert (coverage[row, column] == 255) == bool(cell.all())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 5), (4000, 3000)])

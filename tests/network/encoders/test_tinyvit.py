@@ -204,7 +204,7 @@ def network() -> OISNetwork:
 
 
 def picture() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Geometry]:
-    geometry = Geometry.fit(150, 100, longest=160, patch=16)
+    geometry = Geometry.fit(150, 100, longest=160, patch=16, coverage_scale=4)
     rows, columns = map(torch.from_numpy, geometry.position_matrices(37))
     size = (geometry.network_height, geometry.network_width, 3)
     pixels = np.random.default_rng(3).integers(0, 256, size, dtype=np.uint8)
@@ -215,8 +215,9 @@ def prompts(geometry: Geometry) -> Prompts[torch.Tensor]:
     points = torch.rand(2, 48, 2, generator=torch.Generator().manual_seed(0)) * 90
     labels = torch.full((2, 48), -1, dtype=torch.int32)
     labels[:, 0], labels[1, 24] = 1, 0
-    coverage = torch.zeros(2, geometry.grid_height, geometry.grid_width, dtype=torch.uint8)
-    coverage[:, 2:4, 3:6] = 255
+    coverage = torch.zeros(2, *geometry.coverage_shape, dtype=torch.uint8)
+    coverage[:, 8:16, 12:24] = 255
+    coverage[:, 16, 12:24] = 100
     return Prompts(points, labels, coverage, torch.tensor([True, False]))
 
 

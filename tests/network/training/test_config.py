@@ -37,7 +37,7 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert (clicks.background, clicks.other, clicks.border) == (0.1, 0.4, 0.5)
     assert (clicks.single_share, clicks.stride) == (0.0, 1)
     assert (recipe.loss.alpha, recipe.loss.gamma) == (0.5, 2.0)
-    assert not recipe.loss.every_round
+    assert recipe.loss.gradient_rounds == 1
     assert (recipe.loss.iou_weight, recipe.loss.depth_weight, recipe.ema) == (0.0, 0.0, 0.0)
     augment = recipe.augment
     assert (augment.scale, augment.shift, augment.rotate) == ((0.75, 1.40), 0.03, 3.0)

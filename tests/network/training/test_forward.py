@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,25 +11,28 @@ from torch import Tensor
 
 from ois_client.contract.clicks import EMPTY, NEGATIVE, POSITIVE, SLOTS, SLOTS_PER_SIGN, Prompts
 from ois_client.contract.geometry import Geometry
-from ois_network.config import FusionOrder, ImageUpdate
+from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.training.forward import click_batch, disk_maps, encode_batch
-from support.network_scenes import micro
+from support.network_scenes import MICRO, micro
 
 GEOMETRY = Geometry(width=100, height=70, grid_width=5, grid_height=3)
 OWNER = torch.tensor([0, 0, 1])
 
 
-def inputs() -> tuple[tuple[Tensor, Tensor, Tensor], Prompts[Tensor]]:
+def inputs(
+    config: NetworkConfig = MICRO,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Prompts[Tensor]]:
     rng = np.random.default_rng(0)
-    height, width = GEOMETRY.network_height, GEOMETRY.network_width
-    rows, columns = GEOMETRY.position_matrices()
+    geometry = replace(GEOMETRY, patch=config.patch, coverage_scale=config.coverage_scale)
+    height, width = geometry.network_height, geometry.network_width
+    rows, columns = geometry.position_matrices()
     image = torch.from_numpy(rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
     points = rng.uniform(-0.4, [width - 0.6, height - 0.6], (3, SLOTS, 2)).astype(np.float32)
     labels = np.full((3, SLOTS), EMPTY, dtype=np.int32)
     labels[:, :3] = POSITIVE
     labels[1:, SLOTS_PER_SIGN : SLOTS_PER_SIGN + 4] = NEGATIVE
-    coverage = rng.choice([0, 128, 255], (3, 3, 5)).astype(np.uint8)
+    coverage = rng.choice([0, 128, 255], (3, *geometry.coverage_shape)).astype(np.uint8)
     previous = torch.tensor([False, True, True])
     return (image, torch.from_numpy(rows), torch.from_numpy(columns)), Prompts(
         torch.from_numpy(points),
@@ -38,7 +43,7 @@ def inputs() -> tuple[tuple[Tensor, Tensor, Tensor], Prompts[Tensor]]:
 
 
 def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
-    picture, prompts = inputs()
+    picture, prompts = inputs(network.config)
     features = network.encode(*picture)
     repeated = ImageFeatures([level[OWNER] for level in features.levels], features.depth[OWNER])
     return features.depth, network.click(repeated, prompts)
@@ -58,6 +63,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
         {"object_attention": False},
         {"depth_encoder": True},
         {"depth_encoder": True, "depth_blocks": 2, "order_attention": False},
+        {"patch": 16, "fine_prompts": True, "previous_mask": True},
         {"fusion_order": FusionOrder.OBJECT_FIRST},
         {"image_update": ImageUpdate.EACH_BLOCK},
     ],
@@ -66,7 +72,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def test_a_training_batch_is_the_network_on_each_object(changes: dict[str, object]) -> None:
     network = micro(**changes)
-    picture, prompts = inputs()
+    picture, prompts = inputs(network.config)
     depth, logits = reference(network)
     encoded = encode_batch(network, *picture)
     found = click_batch(network, encoded, OWNER, prompts)

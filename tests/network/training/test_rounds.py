@@ -70,7 +70,7 @@ def test_only_the_last_round_has_a_gradient(calls: list[dict[str, Any]]) -> None
 
 
 def test_every_round_counts_where_the_recipe_says_so(calls: list[dict[str, Any]]) -> None:
-    config = CONFIG.replace(loss=LossConfig(every_round=True))
+    config = CONFIG.replace(loss=LossConfig(gradient_rounds=0))
     batch = a_batch()
     losses = batch_losses(build(MICRO, seed=1), batch, config, ROUNDS, np.random.default_rng(0))
     assert [call["gradient"] for call in calls] == [True] * (ROUNDS + 1)

@@ -60,15 +60,15 @@ class PageClick:
             raise InvalidInput(
                 f"got an image of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels"
             )
-        geometry = Geometry.fit(width, height, longest=info.longest, patch=info.patch)
+        geometry = info.fit(width, height)
         clicks = _clicks(head.get("clicks"))
         points, labels = pack_clicks([clicks], width, height)
         want = _want(head.get("want", []))
         coverage = parts.get("coverage")
-        grid = (geometry.grid_height, geometry.grid_width)
+        grid = geometry.coverage_shape
         if coverage is not None and len(coverage) != grid[0] * grid[1]:
             raise InvalidInput(
-                f"got a coverage of {len(coverage)} patches; expected (gh, gw) = {grid}. The "
+                f"got a coverage of {len(coverage)} cells; expected (rows, columns) = {grid}. The "
                 "server's network may have changed: open the image again"
             )
         previous = np.frombuffer(coverage or bytes(grid[0] * grid[1]), dtype=np.uint8)
@@ -100,7 +100,7 @@ class PageClick:
         head = {
             "area_px": int(mask.sum(dtype=np.int64)),
             "box_xyxy": object_box(mask),
-            "grid": list(coverage.shape),
+            "grid": [fit.grid_height, fit.grid_width],
             "network": [fit.network_height, fit.network_width],
             "timings_ms": dict(reply.timings_ms),
             "model_sha256": reply.model_sha256,

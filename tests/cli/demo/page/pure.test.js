@@ -104,8 +104,11 @@ test("the outline of a mask includes the edges of holes", () => {
 
 test("patches on the border of the mask belong to both signs", () => {
   const coverage = Uint8Array.from([0, 100, 255]);
-  assert.deepEqual([...visiblePatches(coverage, true, 3)], [0, 1, 1]);
-  assert.deepEqual([...visiblePatches(coverage, false, 3)], [1, 1, 0]);
-  assert.deepEqual([...visiblePatches(null, true, 3)], [1, 1, 1]);
-  assert.deepEqual([...visiblePatches(new Uint8Array(3), true, 3)], [1, 1, 1]);
+  assert.deepEqual([...visiblePatches(coverage, true, [1, 3])], [0, 1, 1]);
+  assert.deepEqual([...visiblePatches(coverage, false, [1, 3])], [1, 1, 0]);
+  assert.deepEqual([...visiblePatches(null, true, [1, 3])], [1, 1, 1]);
+  assert.deepEqual([...visiblePatches(new Uint8Array(3), true, [1, 3])], [1, 1, 1]);
+  const fine = Uint8Array.from([0, 0, 9, 255, 0, 0, 255, 255]); // 1 x 2 patches of 2 x 2 cells
+  assert.deepEqual([...visiblePatches(fine, true, [1, 2])], [0, 1]);
+  assert.deepEqual([...visiblePatches(fine, false, [1, 2])], [1, 1]);
 });

@@ -48,7 +48,7 @@ function orderLayer(blob, which, negatives) {
 
 function patchLayer(mask, positive) {
   const { before, grid } = mask;
-  const seen = visiblePatches(before, positive, grid[0] * grid[1]);
+  const seen = visiblePatches(before, positive, grid);
   const count = seen.reduce((sum, one) => sum + one, 0);
   const sign = positive ? "Add" : "Remove";
   const where = positive ? "inside the previous mask" : "outside the previous mask";

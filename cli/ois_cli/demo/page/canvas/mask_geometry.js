@@ -50,11 +50,18 @@ export function bounds(bits, width, height) {
  * The patches that the clicks of one sign attend to, from the coverage (0..255) of the previous
  * mask: positive clicks to patches with any object, negative clicks to patches with any background.
  * All patches if there is no previous mask or no patch would remain. 1 = attended.
+ * grid: [rows, columns] of patches; the coverage has s x s cells per patch.
  */
-export function visiblePatches(coverage, positive, count) {
-  const seen = new Uint8Array(count).fill(1);
-  if (!coverage) return seen;
-  const allowed = (cover) => (positive ? cover > 0 : cover < 255);
-  if (!coverage.some(allowed)) return seen;
-  return seen.map((_, k) => (allowed(coverage[k]) ? 1 : 0));
+export function visiblePatches(coverage, positive, [rows, columns]) {
+  const all = new Uint8Array(rows * columns).fill(1);
+  if (!coverage) return all;
+  const scale = Math.round(Math.sqrt(coverage.length / all.length));
+  const seen = new Uint8Array(all.length);
+  coverage.forEach((cover, k) => {
+    if (positive ? cover === 0 : cover === 255) return;
+    const row = Math.floor(k / (columns * scale) / scale);
+    const column = Math.floor((k % (columns * scale)) / scale);
+    seen[row * columns + column] = 1;
+  });
+  return seen.some(Boolean) ? seen : all;
 }
