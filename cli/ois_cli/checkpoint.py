@@ -99,13 +99,16 @@ def convert(
         str | None,
         typer.Option(help="tiny, photo, vits, vitb or vitl. Default: the mapping file's."),
     ] = None,
+    change: Changes = None,
     dtype: _Dtype = "fp32",
     as_json: _Json = False,
 ) -> None:
     """Convert another implementation's checkpoint by renaming its tensors.
 
     If tensors are left over, missing or of the wrong shape, all of them are listed and nothing
-    is written.
+    is written. Choices that the paper leaves open cannot be seen in the tensors; set them with
+    --change: mask_empty_slots=true if the masks of Equation 5 cover all 24 + 24 slots, empty ones
+    included; fusion_order=object_first; image_update=each_block; fused_levels.
 
     Example: [b]ois checkpoint convert other.pth --mapping rules.toml -o ois.safetensors[/b]
     """
@@ -114,7 +117,14 @@ def convert(
 
     chosen = preset(config) if config is not None else None
     with progress(f"converting {foreign}"):
-        report = convert_file(foreign, mapping, output, config=chosen, dtype=_stored(dtype))
+        report = convert_file(
+            foreign,
+            mapping,
+            output,
+            config=chosen,
+            changes=network_changes(None, change),
+            dtype=_stored(dtype),
+        )
     if as_json:
         print_json({"path": str(output), "dropped": report.dropped, "reshaped": report.reshaped})
         return

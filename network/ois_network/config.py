@@ -84,16 +84,19 @@ class NetworkConfig:
     # Whether the previous mask is also a dense prompt, one embedding for foreground and one for
     # background (*ours*; SegNext and SAM have it). The paper shows the mask to attention alone.
     previous_mask: bool = False
-    # Whether clicks and the previous mask also reach the two fine levels of the mask head, as maps at
-    # 4 and 2 times the patch grid (*ours*; SAM and SegNext show their masks at stride 4). Then the
-    # coverage, too, has 4x4 cells per patch. Without them, a click moves details of a few pixels only
-    # through features of whole patches.
+    # Whether clicks and the previous mask also reach the two fine levels of the mask head, as maps
+    # at 4 and 2 times the patch grid (*ours*; SAM and SegNext show their masks at stride 4). Then
+    # the coverage, too, has 4x4 cells per patch. Without them, a click moves details of a few
+    # pixels only through features of whole patches.
     fine_prompts: bool = False
     # ablations of the paper's Table 4: the attention modules, and the two kinds of prompts ----
     order_attention: bool = True
     object_attention: bool = True
     sparse: bool = True
     dense: bool = True
+    # Whether the object masks also cover empty slots, those of each half of the 48. The paper's
+    # text can be read so; *ours* is that an empty slot may attend to every patch.
+    mask_empty_slots: bool = False
     # *Ours*: only what the modules add to their logits, order maps and object masks. The modules
     # and their parameters stay.
     order: bool = True

@@ -105,6 +105,8 @@ class Fusion(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        # The kernels leave empty slots free.
+        self.slots_possible = not (config.uses_object_masks and config.mask_empty_slots)
         self.blocks = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_blocks))
         updates = config.fusion_blocks if config.image_update is ImageUpdate.EACH_BLOCK else 1
         self.image_updates = nn.ModuleList(
@@ -121,7 +123,12 @@ class Fusion(nn.Module):
         return self._update_layer(0).ops.masked_logit
 
     def takes_slots(self, tokens: Tensor, keys: int) -> bool:
-        """Whether order and allow should be a `SlotBias` for these tokens (N, 48, C)."""
+        """Whether order and allow should be a `SlotBias` for these tokens (N, 48, C).
+
+        Never with `mask_empty_slots`, which the compact form cannot express.
+        """
+        if not self.slots_possible:
+            return False
         attention = self._update_layer(0)  # sizes and operations are those of every attention here
         n, queries, channels = tokens.shape
         dtype = attention.query.weight.dtype

@@ -154,7 +154,9 @@ class OISNetwork(nn.Module):
             maps = order_maps(grid_depth, centres, labels)
             order = maps.unsqueeze(1).repeat(1, heads, 1, 1)
         if self.config.uses_object_masks and self.fusion is not None:
-            blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels)
+            blocked = blocked_keys(
+                prompts.coverage, prompts.has_previous, labels, empty=self.config.mask_empty_slots
+            )
             blocked = blocked.unsqueeze(1).repeat(1, heads, 1, 1)
             allow = torch.where(blocked, self.fusion.masked_logit, 0.0).to(depth.dtype)
         return order, allow

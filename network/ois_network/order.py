@@ -75,20 +75,24 @@ def order_maps(grid_depth: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     return distance * (labels >= 0).unsqueeze(2).to(distance.dtype)
 
 
-def blocked_keys(coverage: Tensor, has_previous: Tensor, labels: Tensor) -> Tensor:
+def blocked_keys(
+    coverage: Tensor, has_previous: Tensor, labels: Tensor, *, empty: bool = False
+) -> Tensor:
     """The patches to which a slot may not attend: (N, 48, K) bool, True = blocked (Eq. 4, 5).
 
     coverage (N, gh, gw) uint8, has_previous (N) bool, labels (N, 48). Positive slots attend to
     patches with any foreground of the previous mask, negative slots to patches with any background.
-    Nothing is blocked for empty slots, without a previous mask, and for slots whose patches would
-    all be blocked.
+    Nothing is blocked without a previous mask, for slots whose patches would all be blocked, and
+    for empty slots. empty: block keys of empty slots as of the clicks in their half
+    (`NetworkConfig.mask_empty_slots`).
     """
     # int32, because not every provider of ONNX Runtime compares uint8.
     cover = coverage.flatten(1).to(torch.int32)
     foreground, background = cover > 0, cover < 255  # (N, K)
     block_positive = ~foreground & foreground.any(1, keepdim=True)
     block_negative = ~background & background.any(1, keepdim=True)
-    active = (labels >= 0) & has_previous.unsqueeze(1)  # (N, 48)
+    active = has_previous.unsqueeze(1)
+    active = active.expand_as(labels) if empty else (labels >= 0) & active  # (N, 48)
     positive = active[:, :SLOTS_PER_SIGN].unsqueeze(2) & block_positive.unsqueeze(1)
     negative = active[:, SLOTS_PER_SIGN:].unsqueeze(2) & block_negative.unsqueeze(1)
     return torch.cat((positive, negative), dim=1)

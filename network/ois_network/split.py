@@ -299,7 +299,9 @@ class ClickDecoder(nn.Module):
             grid, centres = self._depths(state, prompts)
             order = order_maps(grid, centres, labels).unsqueeze(1)  # (N, 1, 48, K)
         if config.uses_object_masks and network.fusion is not None:
-            blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
+            blocked = blocked_keys(
+                prompts.coverage, prompts.has_previous, labels, empty=config.mask_empty_slots
+            ).unsqueeze(1)
             masked = network.fusion.masked_logit
             allow = torch.where(blocked, masked, 0.0).to(state["features"].dtype)
         return order, allow

@@ -16,8 +16,8 @@ from ois_network.config import PRESETS, NetworkConfig
 #: The fields that can be changed.
 SWITCHES = (
     "order_attention", "object_attention", "sparse", "dense", "order", "object",
-    "previous_mask", "depth_encoder", "depth_blocks",
-    "fused_levels", "fusion_order", "image_update",
+    "previous_mask", "fine_prompts", "depth_encoder", "depth_blocks",
+    "fused_levels", "fusion_order", "image_update", "mask_empty_slots",
 )  # fmt: skip
 
 #: What a network can be without -> the field that is then false. "order" and "object" mean the
@@ -30,6 +30,7 @@ REMOVABLE = {
     "order-maps": "order",
     "object-masks": "object",
     "previous-mask": "previous_mask",
+    "fine-prompts": "fine_prompts",
 }
 
 

@@ -105,6 +105,19 @@ def test_positive_slots_attend_to_foreground_and_negative_slots_to_background() 
     assert not blocked[0, empty].any()
 
 
+def test_empty_slots_can_be_masked_by_halves() -> None:
+    labels, previous = mask_prompts()
+    coverage = torch.tensor([[[0, 1, 128, 254, 255]]], dtype=torch.uint8)
+    blocked = blocked_keys(coverage, previous, labels, empty=True)
+    ours = blocked_keys(coverage, previous, labels)
+    assert torch.equal(blocked[0, :SLOTS_PER_SIGN], ours[0, :1].expand(SLOTS_PER_SIGN, -1))
+    negative = ours[0, SLOTS_PER_SIGN : SLOTS_PER_SIGN + 1]
+    assert torch.equal(blocked[0, SLOTS_PER_SIGN:], negative.expand(SLOTS_PER_SIGN, -1))
+    full = torch.full_like(coverage, 255)  # negative slots would see nothing, so they see all
+    assert not blocked_keys(full, previous, labels, empty=True).any()
+    assert not blocked_keys(coverage, torch.tensor([False]), labels, empty=True).any()
+
+
 def test_without_a_previous_mask_nothing_is_blocked() -> None:
     labels, _ = mask_prompts()
     coverage = torch.tensor([[[0, 255]]], dtype=torch.uint8)

@@ -37,6 +37,7 @@ CONFIGS: dict[str, NetworkConfig] = {
     "order attention removed": SMALL.replace(order_attention=False),
     "object attention removed": SMALL.replace(object_attention=False),
     "both attentions removed": SMALL.replace(order_attention=False, object_attention=False),
+    "empty slots masked": SMALL.replace(mask_empty_slots=True),
     "object first": SMALL.replace(fusion_order=FusionOrder.OBJECT_FIRST),
     "image update each block": SMALL.replace(image_update=ImageUpdate.EACH_BLOCK),
     "level 4": SMALL.replace(fused_levels=(4,)),
@@ -157,6 +158,17 @@ def test_the_previous_mask_matters_only_where_there_is_one(name: str) -> None:
     _, features, prompts, expected = scene_of(name, "7x6, three objects")
     got = network.click(features, replace(prompts, coverage=255 - prompts.coverage))
     assert torch.equal(got[1], expected[1])  # has_previous is False
+    assert relative_error(got[0], expected[0]) > 1e-4
+
+
+@pytest.mark.parametrize("rewrite", ["none", "default", "all"])
+def test_masking_empty_slots_changes_masks_after_the_first_click(rewrite: str) -> None:
+    """The weights are the same, so only the choice differs."""
+    network, other = network_of("default"), network_of("empty slots masked")
+    image, _, prompts, expected = scene_of("default", "7x6, three objects")
+    state = ImageEncoder(network, REWRITES[rewrite])(*image)
+    got, _ = ClickDecoder(other, REWRITES[rewrite])(state, *prompts)
+    torch.testing.assert_close(got[1], expected[1], rtol=1e-5, atol=1e-5)  # no previous mask
     assert relative_error(got[0], expected[0]) > 1e-4
 
 

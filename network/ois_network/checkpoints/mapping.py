@@ -13,6 +13,9 @@
       'fusion.blocks.\\1.order_attention.value.weight',
     ]
 
+Choices that no tensor shows are in the config: with `mask_empty_slots = true` the masks of
+Equation 5 cover empty slots too; `fusion_order` and `image_update` say when each attention runs.
+
 A tensor that matches no rule keeps its name. Tensors are reshaped if their shape differs only by
 axes of length 1, such as a linear layer and a 1x1 convolution. A mapping file can also be JSON.
 """
@@ -34,6 +37,7 @@ from ois_network.checkpoints.checkpoint import StoredDtype, network_of, save_che
 from ois_network.checkpoints.weights_file import read_weights
 from ois_network.config import NetworkConfig, preset
 from ois_network.parameters import state_shapes
+from ois_network.variants import changed
 
 _KEYS = {"preset", "config", "drop", "prefix", "regex"}
 
@@ -180,12 +184,17 @@ def convert(
     out: str | Path,
     *,
     config: NetworkConfig | None = None,
+    changes: Mapping[str, Any] | None = None,
     dtype: StoredDtype | str = StoredDtype.FP32,
 ) -> MappingReport:
-    """Convert a foreign checkpoint into one of ours. config: overrides the mapping file's.
+    """Convert a foreign checkpoint into one of ours.
+
+    config: overrides the mapping file's. changes: to that config, see `variants.changed`; for
+    choices that the paper leaves open, such as `mask_empty_slots`.
 
     Raises `CheckpointError` with the whole report if a tensor is left over, missing or has another
-    shape; then nothing is written. Raises `OutputError` if `out` cannot be written.
+    shape; then nothing is written. Raises `InvalidInput` for a wrong change, and `OutputError` if
+    `out` cannot be written.
     """
     mapping = read_mapping(mapping_path)
     config = config or mapping.config
@@ -194,6 +203,7 @@ def convert(
             f'the mapping {mapping_path} names no network; add preset = "vitb", a [config] '
             "table, or pass --config"
         )
+    config = changed(config, changes or {})
     weights = read_weights(path)
     renamed, report = apply_mapping(weights.tensors, mapping, config)
     if not report.complete:

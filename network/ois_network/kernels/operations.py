@@ -66,8 +66,8 @@ def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device
     Only then is caching K and V (rewrite R4), which the kernels need, known to be worth its
     memory. Only measurements of this network's sizes and this dtype count.
     """
-    if not config.dense:
-        return False  # without dense prompts the decoder does not use the kernels
+    if not config.dense or (config.mask_empty_slots and config.uses_object_masks):
+        return False  # then the decoder does not use the kernels
     rows = read_measurements().get(_capability(device), [])
     side = config.longest // config.patch
     sizes = itertools.product({row.call.objects for row in rows}, range(1, side + 1))

@@ -154,7 +154,9 @@ def _fuse(
         pooled = relative_depth(pool_to_grid(depth, config.patch), lowest, highest)
         order = order_maps(pooled.flatten(1)[owner], centres, labels).unsqueeze(1)
     if config.uses_object_masks:
-        blocked = blocked_keys(prompts.coverage, prompts.has_previous, labels).unsqueeze(1)
+        blocked = blocked_keys(
+            prompts.coverage, prompts.has_previous, labels, empty=config.mask_empty_slots
+        ).unsqueeze(1)
         allow = torch.where(blocked, network.fusion.masked_logit, 0.0).to(features.dtype)
     tokens = network.sparse(network.position(points), labels)
     return network.fusion(tokens, features, position, order, allow)

@@ -11,6 +11,7 @@ import torch
 
 from ois_cli.main import main
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from ois_network.config import FusionOrder
 from support.network_scenes import SMALL, random_network
 from support.public_weights import SLIM, write_public
 
@@ -88,6 +89,11 @@ def test_assemble_and_convert_write_checkpoints(
     command = ["checkpoint", "convert", tmp_path / "foreign.pth", "-o", out]
     assert main([str(arg) for arg in [*command, "--mapping", tmp_path / "map.json"]]) == 0
     assert torch.equal(load_checkpoint(out).network.project.weight, network.project.weight)
+    changes = ["--change", "mask_empty_slots=true", "--change", "fusion_order=object_first"]
+    code, _ = as_json(capsys, *command, "--mapping", tmp_path / "map.json", *changes)
+    assert code == 0
+    expected = SLIM.replace(mask_empty_slots=True, fusion_order=FusionOrder.OBJECT_FIRST)
+    assert load_checkpoint(out).config == expected
     code, shown = as_json(capsys, *command, "--mapping", tmp_path / "map.json", "--config", "tiny")
     assert (code, shown["error"]["code"]) == (2, "CHECKPOINT_ERROR")
     assert "wrong shapes:" in shown["error"]["message"]

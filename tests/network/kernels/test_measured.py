@@ -56,6 +56,7 @@ def of_vitb(ratio: float = 0.5, **changes: object) -> list[Measurement]:
         (VITB.replace(longest=518), torch.float16, False),  # at most 1369 patches
         (VITB.replace(longest=756), torch.float16, True),  # the square has 2916
         (VITB.replace(dense=False), torch.float16, False),  # its decoder does not use the kernels
+        (VITB.replace(mask_empty_slots=True), torch.float16, False),  # the same
     ],
 )
 def test_a_network_caches_if_its_own_size_and_dtype_were_measured(
@@ -67,7 +68,7 @@ def test_a_network_caches_if_its_own_size_and_dtype_were_measured(
 ) -> None:
     use_table(monkeypatch, tmp_path, of_vitb())
     assert measured_for(config, dtype, GPU) is on
-    if config.dense:
+    if config.dense and not config.mask_empty_slots:
         assert asked_everywhere(config, dtype) is on
 
 

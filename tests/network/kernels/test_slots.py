@@ -30,10 +30,16 @@ from ois_network.kernels.slots import (
     visible_bits,
 )
 from ois_network.order import blocked_keys, order_maps
-from ois_network.split import add_at
+from ois_network.split import ClickDecoder, ImageEncoder, Rewrites, add_at
 from support.kernels.cases import Attention, Case, as_tensor, expected, make, unpack_bits
 from support.kernels.measured import measurement
-from support.network_scenes import SMALL, random_network, random_prompts
+from support.network_scenes import (
+    SMALL,
+    position_matrices,
+    random_image,
+    random_network,
+    random_prompts,
+)
 
 
 @given(flags=st.lists(st.booleans(), min_size=1, max_size=100))
@@ -265,3 +271,34 @@ def test_default_blocks_fill_a_gpu_with_one_object_and_do_not_cut_many() -> None
     assert launch.default_blocks(64, 8, 48, 5329, multiprocessors=132).splits == 1
     assert launch.default_blocks(1, 8, 48, 7, multiprocessors=132).splits == 1
     assert launch.default_blocks(1, 8, 5, 64, multiprocessors=132).queries == 16
+
+
+class _Greedy(KernelAttention):
+    """Takes every call, and counts them; computes with PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _call, _device: Blocks(16, 32, 1))
+        self.asked = 0
+
+    def attend_slots(self, query: torch.Tensor, *_rest: object) -> torch.Tensor:
+        self.asked += 1
+        return query
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_kernels_are_not_asked_to_mask_empty_slots(masked: bool) -> None:
+    """The compact form leaves empty slots free, so the decoder makes the masks itself."""
+    config = SMALL.replace(mask_empty_slots=masked)
+    network = random_network(config)
+    rows, columns = 4, 5
+    image = (random_image(config, rows, columns), *position_matrices(config, rows, columns))
+    prompts = random_prompts(rows, columns, [(2, 1)], previous=[True])
+    expected = network.click(network.encode(image[0].unsqueeze(0), *image[1:]), prompts)
+    rewrites = Rewrites(cached_kv=True)
+    state = ImageEncoder(network, rewrites)(*image)
+    ops = _Greedy()
+    set_attention_ops(network, ops)
+    got, _ = ClickDecoder(network, rewrites)(state, *prompts)
+    assert (ops.asked == 0) is masked
+    if masked:
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)

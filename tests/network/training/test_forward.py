@@ -61,6 +61,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
         {"dense": False},
         {"order_attention": False},
         {"object_attention": False},
+        {"mask_empty_slots": True},
         {"depth_encoder": True},
         {"depth_encoder": True, "depth_blocks": 2, "order_attention": False},
         {"patch": 16, "fine_prompts": True, "previous_mask": True},
