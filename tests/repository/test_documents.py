@@ -34,6 +34,7 @@ FOREIGN = {
     "git",
     "trtexec",
     "torchrun",
+    "perf_analyzer",
     "cd",
     "export",
     "bash",
@@ -145,7 +146,9 @@ def test_python_runs(document: Path, server: EmbeddedServer) -> None:
 def _on(server: EmbeddedServer, text: str) -> str:
     """The documents' ports, replaced by those of the server that runs here."""
     replaced = text.replace("grpc://127.0.0.1:8001", server.grpc_url)
-    return replaced.replace("http://127.0.0.1:8000", server.http_url).replace(', token="..."', "")
+    replaced = replaced.replace("http://127.0.0.1:8000", server.http_url)
+    replaced = replaced.replace("127.0.0.1:8001", server.grpc_url.removeprefix("grpc://"))
+    return replaced.replace(', token="..."', "")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
