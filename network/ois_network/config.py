@@ -89,6 +89,8 @@ class NetworkConfig:
     # the coverage, too, has 4x4 cells per patch. Without them, a click moves details of a few
     # pixels only through features of whole patches.
     fine_prompts: bool = False
+    # Whether a clicked pixel is always on the side that its click says (*ours*; `keep_clicks.py`).
+    keep_clicks: bool = False
     # ablations of the paper's Table 4: the attention modules, and the two kinds of prompts ----
     order_attention: bool = True
     object_attention: bool = True
@@ -270,6 +272,7 @@ PRESETS: dict[str, NetworkConfig] = {
         fusion_ffn=512,
         previous_mask=True,
         fine_prompts=True,
+        keep_clicks=True,
     ),
     "vits": NetworkConfig(
         name="vits",

@@ -18,6 +18,7 @@ from ois_network.depth_encoder import DepthEncoder
 from ois_network.dpt import DPTHead
 from ois_network.encoders import build_encoder
 from ois_network.fusion import Fusion
+from ois_network.keep_clicks import keep_clicks
 from ois_network.order import (
     blocked_keys,
     grid_coverage,
@@ -112,7 +113,10 @@ class OISNetwork(nn.Module):
             for n, level in enumerate(features.levels, start=1)
         ]
         fine = self.fine_prompts(*prompts) if self.fine_prompts is not None else None
-        return self.mask_head(levels, fine)
+        logits = self.mask_head(levels, fine)
+        if self.config.keep_clicks:
+            logits = keep_clicks(logits, prompts.points, prompts.labels)
+        return logits
 
     def fuse(self, features: ImageFeatures, prompts: Prompts[Tensor]) -> Tensor:
         """The image features after they have attended to the clicks: F' (N, K, C)."""

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from ois_client.contract.clicks import Prompts
 from ois_network.config import ImageUpdate, NetworkConfig
+from ois_network.keep_clicks import keep_clicks
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.network import OISNetwork, on_grid
 from ois_network.order import (
@@ -233,6 +234,8 @@ class ClickDecoder(nn.Module):
                 maps[level] = added + maps[level]  # N rows first, see `_level`
         path = head.refine(maps.pop(4), maps, project_first=self.rewrites.project_first)
         logits = head.predict(path, rows * patch, columns * patch)
+        if config.keep_clicks:
+            logits = keep_clicks(logits, points, labels)
         return logits, coverage_of_logits(logits, patch // config.coverage_scale)
 
     def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ CONFIGS: dict[str, NetworkConfig] = {
     "previous mask, no dense": SMALL.replace(previous_mask=True, dense=False),
     "half size": SMALL.replace(output_stride=2),
     "fine prompts": SMALL.replace(patch=12, longest=120, fine_prompts=True, previous_mask=True),
+    "keep clicks": SMALL.replace(keep_clicks=True),
     "fine prompts, no sparse": SMALL.replace(
         patch=12, longest=120, fine_prompts=True, sparse=False
     ),

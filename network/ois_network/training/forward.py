@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Prompts
 from ois_network.dpt import DPTHead, upsample
+from ois_network.keep_clicks import keep_clicks
 from ois_network.network import OISNetwork, on_grid
 from ois_network.order import (
     blocked_keys,
@@ -89,13 +90,15 @@ def click_batch(
     prompts: Prompts[Tensor],
     *,
     coarse: bool = False,
+    kept: bool = True,
 ) -> Tensor:
     """Mask logits (N, h, w). No gradient flows from masks into the depth behind the order maps.
 
     owner: (N) int64, the image of each object. prompts: of N objects. coarse: the head's last
     convolutions run before its last upsampling instead of after it. That is a third of the work
     and not what the network computes; it is for the first part of a training run. Networks with
-    an `output_stride` save this work anyway, so nothing changes for them.
+    an `output_stride` save this work anyway, so nothing changes for them. kept: with `keep_clicks`,
+    if the network has it.
     """
     config, head = network.config, network.mask_head
     fused = _fuse(network, encoded, owner, on_grid(prompts, config))
@@ -113,7 +116,10 @@ def click_batch(
         for level, added in network.fine_prompts(*prompts).items():
             maps[level] = maps[level] + channels_last(added)
     path = head.refine(maps.pop(4), maps, project_first=True)
-    return _predict(head, path, encoded.levels, config.patch, coarse)
+    logits = _predict(head, path, encoded.levels, config.patch, coarse)
+    if kept and config.keep_clicks:
+        logits = keep_clicks(logits.float(), prompts.points, prompts.labels)
+    return logits
 
 
 def _predict(head: DPTHead, path: Tensor, levels: list[Tensor], patch: int, coarse: bool) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ois_client.contract.clicks import Prompts
+from ois_network.keep_clicks import keep_clicks
 from ois_network.network import OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.training.clicks.sampler import add_click, next_click
@@ -96,7 +97,8 @@ def _clicks_loss(
         learns = not config.loss.gradient_rounds or rounds - number < config.loss.gradient_rounds
         with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
             seen = encoded if learns else encoded.detach()
-            logits = click_batch(network, seen, batch.owner, prompts, coarse=coarse)
+            # Not `kept`: the loss should teach the network to follow clicks by itself.
+            logits = click_batch(network, seen, batch.owner, prompts, coarse=coarse, kept=False)
             if learns:
                 error = mask_loss(logits, batch.target, config)
                 if config.loss.click_weight:
@@ -104,7 +106,10 @@ def _clicks_loss(
                     error = error + config.loss.click_weight * clicked
                 mask_losses.append(error)
         if not last:
-            prompts = _corrected(prompts, logits.detach(), batch.target, config, rng)
+            logits = logits.detach()
+            if network.config.keep_clicks:
+                logits = keep_clicks(logits.float(), prompts.points, prompts.labels)
+            prompts = _corrected(prompts, logits, batch.target, config, rng)
     loss = torch.stack(mask_losses).mean()
     found = logits.detach() > 0
     union = (found | batch.target).flatten(1).sum(1).clamp(min=1)

@@ -125,12 +125,12 @@ def test_known_bytes():
 def test_masks_of_a_large_picture_are_fast():
     """There is no Python loop over pixels or runs: 1.5 million runs take well under a second."""
     noise = np.random.default_rng(0).integers(0, 2, (1500, 2000), dtype=np.uint8)
-    begin = time.perf_counter()
+    begin = time.process_time()  # CPU time: another program on the machine does not count
     for form in (MaskFormat.PACKED, MaskFormat.COCO_RLE):
         np.testing.assert_array_equal(
             decode_mask(encode_mask(noise, form), form, 2000, 1500), noise
         )
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
         {"mask_empty_slots": True},
         {"depth_encoder": True},
         {"depth_encoder": True, "depth_blocks": 2, "order_attention": False},
-        {"patch": 16, "fine_prompts": True, "previous_mask": True},
+        {"patch": 16, "fine_prompts": True, "previous_mask": True, "keep_clicks": True},
         {"fusion_order": FusionOrder.OBJECT_FIRST},
         {"image_update": ImageUpdate.EACH_BLOCK},
     ],
