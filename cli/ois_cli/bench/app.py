@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from ois_cli.bench import ablation, depth, engines, flops, gpu, latency, load, quality, report
+from ois_cli.bench import (
+    ablation,
+    chaos,
+    depth,
+    engines,
+    flops,
+    gpu,
+    latency,
+    load,
+    quality,
+    report,
+)
 
 app = typer.Typer(
     help="Measure speed and quality, count FLOPs, and report the results.", no_args_is_help=True
@@ -12,6 +23,6 @@ app = typer.Typer(
 
 
 def register(parent: typer.Typer) -> None:
-    for group in (latency, load, quality, depth, report, engines, flops, ablation, gpu):
+    for group in (latency, load, chaos, quality, depth, report, engines, flops, ablation, gpu):
         group.register(app)
     parent.add_typer(app, name="bench")
