@@ -7,7 +7,7 @@ the settings of the peer's own evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -86,6 +86,15 @@ class BatchedContestant(Protocol):
 
     def click_each(self, points: Sequence[Click]) -> Mask:
         """Make one click on each of N objects. Returns masks (N, H, W)."""
+
+
+@runtime_checkable
+class StagedContestant(Protocol):
+    """A contestant whose replies say where the time of a click went."""
+
+    @property
+    def stages_ms(self) -> Mapping[str, float]:
+        """Milliseconds per stage of the latest call, as `ClickReply.timings_ms`."""
 
 
 @runtime_checkable

@@ -7,21 +7,17 @@ picture, mask. `ois-server` is the same behind the embedded Triton server, over 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ois_benchmarks.contestants.base import CHECKPOINT, Image, Mask, NotHere, Place
+from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
+from ois_benchmarks.contestants.session import SessionContestant
 from ois_benchmarks.latency.result import Cost, Identity
-from ois_client.contract.clicks import Click
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.sessions.client import Client
-from ois_client.sessions.session import Session
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest
 
@@ -176,10 +172,8 @@ def _identity(client: Client, variant: OisVariant, loaded: Checkpoint) -> Identi
     )
 
 
-class OisContestant:
-    """A session of `Client` as a contestant."""
-
-    encodes = True
+class OisContestant(SessionContestant):
+    """OIS of a checkpoint that is here, so that its work can be counted."""
 
     def __init__(
         self,
@@ -191,46 +185,12 @@ class OisContestant:
         rewritten: bool,
         served: bool,
     ) -> None:
-        self.served = served
-        self._client = client
-        self._identity = identity
+        super().__init__(client, identity, resources, served=served)
         self._config = loaded.config
         self._rewritten = rewritten
         self._parameters = sum(each.numel() for each in loaded.network.parameters())
-        self._resources = resources
-        self._session: Session | None = None
-        self._opened = 0
 
-    @property
-    def identity(self) -> Identity:
-        """The input size is that of the current image, because nothing is padded."""
-        if self._session is None:
-            return self._identity
-        geometry = self._session.geometry
-        size = geometry.network_width, geometry.network_height
-        return replace(self._identity, input_size=size)
-
-    def set_image(self, image: Image) -> None:
-        # Change a pixel, because the store would not encode the same image twice.
-        self._opened += 1
-        image = image.copy()
-        image[0, 0] = self._opened & 255, self._opened >> 8 & 255, self._opened >> 16 & 255
-        self._session = self._client.open(image)
-
-    def click(self, clicks: Sequence[Click]) -> Mask:
-        session = self._open()
-        if len(clicks) == 1:
-            session.new_object()
-        last = clicks[-1]
-        return session.click(last.x, last.y, last.positive).view(np.bool_)
-
-    def click_each(self, points: Sequence[Click]) -> Mask:
-        session = self._open()
-        asked = {session.new_object(): point for point in points}
-        masks = session.click_many(asked)
-        return np.stack([masks[obj] for obj in asked]).view(np.bool_)
-
-    def cost(self) -> Cost | None:
+    def cost(self) -> Cost:
         """Half precision counts as half the bytes of fp32; the few fp32 tensors are neglected."""
         from ois_network.flops import click_flops
         from ois_network.split import Rewrites
@@ -249,12 +209,3 @@ class OisContestant:
             click_flops=row.click_flops,
             click_bytes=row.click_bytes // share,
         )
-
-    def close(self) -> None:
-        self._session = None
-        self._resources.close()
-
-    def _open(self) -> Session:
-        if self._session is None:
-            raise InvalidInput("no image is set; call set_image first")
-        return self._session

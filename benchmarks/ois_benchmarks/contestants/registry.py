@@ -1,7 +1,7 @@
 """All contestants by name: OIS in every engine, and the peers.
 
 `ois bench spc --contestant module:function` measures a contestant that is not listed here. The
-function takes a `Place` and returns a `Contestant`.
+function takes a `Place` and returns a `Contestant`. The address of a server is a contestant too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ois_benchmarks.contestants.base import Contestant, NotHere, Place
 from ois_benchmarks.latency.result import present_name
 from ois_client.contract.errors import InvalidInput
+from ois_client.transports.address import is_server
 
 Opener = Callable[[Place], Contestant]
 
@@ -77,7 +78,8 @@ PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entr
 
 
 def choose(names: list[str]) -> list[str]:
-    """The contestants for `names`: their names, `ois`, peers (all of that peer), `module:function`.
+    """The contestants for `names`: their names, `ois`, peers (all of that peer), `module:function`,
+    addresses of servers.
 
     Without names, all contestants. Raises `InvalidInput` for an unknown name.
     """
@@ -99,7 +101,9 @@ def wants_export(name: str) -> bool:
 
 
 def peer_of(name: str) -> str:
-    """The name that `--checkout` and `--weights` use for the contestant; "" for OIS."""
+    """The name that `--checkout` and `--weights` use for the contestant; "" for OIS and servers."""
+    if is_server(name):
+        return ""
     return CONTESTANTS[name].peer if name in CONTESTANTS else name
 
 
@@ -117,6 +121,10 @@ def open_contestant(name: str, place: Place) -> Contestant:
     contestant: Contestant = getattr(module, entry.function)(place, module.VARIANTS[name])
     return contestant
 
+    if is_server(name):
+        from ois_benchmarks.contestants.session import open_server
+
+        return open_server(place, name)
 
 def _foreign(name: str) -> Opener:
     module, _, function = name.partition(":")

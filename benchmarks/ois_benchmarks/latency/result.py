@@ -55,8 +55,8 @@ class Definition(StrEnum):
     SESSION = (
         "session",
         Benchmark.SPC,
-        "seconds per click that a user waits through a server on this machine: request, queue, "
-        "network, mask encoding, reply and its decoding",
+        "seconds per click that a user waits through a server: request, queue, network, mask "
+        "encoding, reply and its decoding",
     )
     SEQUENTIAL = (
         "sequential",
@@ -138,7 +138,8 @@ class Figure:
     seconds: per click (SPC), or for the encode and all 256 clicks (SAT). low_s, high_s: the 95 %
     interval; both equal `seconds` if it was measured once. clicks: clicks that were made.
     projected: `seconds` is computed from fewer clicks than the definition says. batch: objects per
-    call. parts_s: the parts of `seconds`, where they are known. timing: the repetitions.
+    call. parts_s: the parts of `seconds`, where they are known. stages_s: of one call through a
+    server, medians, see `stages.py`. timing: the repetitions.
     """
 
     seconds: float
@@ -148,6 +149,7 @@ class Figure:
     projected: bool = False
     batch: int = 1
     parts_s: Mapping[str, float] = field(default_factory=dict)
+    stages_s: Mapping[str, float] = field(default_factory=dict)
     timing: Timing | None = None
 
 

@@ -22,6 +22,7 @@ from ois_benchmarks import machine
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.prepared import OisEngines
 from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
+from ois_benchmarks.contestants.session import TOKEN_VARIABLE
 from ois_benchmarks.latency.result import Benchmark, LatencyResult, LatencyRow, read_result
 from ois_benchmarks.latency.work import Work
 from ois_benchmarks.latency.worker import job_of
@@ -29,6 +30,7 @@ from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
 from ois_benchmarks.results import write_result
 from ois_benchmarks.timing import QUIET_SHARE, busy_share
 from ois_client.contract.errors import InvalidInput
+from ois_client.transports.address import is_server
 
 Say = Callable[[str], None]
 
@@ -38,7 +40,8 @@ class LatencyPlan:
     """What to measure.
 
     work: one entry per picture. network: OIS's preset, with random weights; checkpoint: measure
-    this network instead. plans: its TensorRT engines. checkouts, weights: by peer.
+    this network instead. plans: its TensorRT engines. checkouts, weights: by peer. token: of the
+    servers among the contestants.
     """
 
     benchmark: Benchmark
@@ -51,6 +54,7 @@ class LatencyPlan:
     plans: Path | None = None
     checkouts: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
+    token: str | None = field(default=None, repr=False)
 
     def settings(self) -> dict[str, Any]:
         """The settings that must be equal before rows are added to a file."""
@@ -142,7 +146,9 @@ def measure(plan: LatencyPlan, name: str, work: Work, engines: OisEngines) -> La
             device=plan.device,
             checkout=plan.checkouts.get(peer),
             weights=plan.weights.get(peer),
-            engines=None if peer else engines.folder(exported=wants_export(name)),
+            engines=None
+            if peer or is_server(name)
+            else engines.folder(exported=wants_export(name)),
             plans=plan.plans,
         )
         job, answer = Path(scratch, "job.json"), Path(scratch, "row.json")
@@ -167,7 +173,8 @@ def _run_worker(command: list[str], env: dict[str, str]) -> subprocess.Completed
 def environment(plan: LatencyPlan) -> dict[str, str]:
     """Environment variables of a worker: the same allocator and threads for all contestants."""
     threads = {"OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
-    return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads}
+    token = {TOKEN_VARIABLE: plan.token} if plan.token else {}
+    return {**os.environ, **ALLOCATOR_ENVIRONMENT, **threads, **token}
 
 
 def _death(done: subprocess.CompletedProcess[str]) -> str:

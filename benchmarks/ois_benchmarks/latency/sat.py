@@ -13,10 +13,10 @@ import numpy as np
 from ois_benchmarks.contestants.base import AutomaticContestant, BatchedContestant, Contestant
 from ois_benchmarks.latency.result import Definition, Figure
 from ois_benchmarks.latency.spc import Figures, measure_encode
+from ois_benchmarks.latency.stages import StageClock
 from ois_benchmarks.latency.work import GRID, Player, Work, grid, photograph
 from ois_benchmarks.timing import Timing, measure
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import InvalidInput
 
 #: Points per side in the short run of the automatic generator, from which a whole one is projected.
 _FEW = 4
@@ -25,13 +25,8 @@ _FEW = 4
 def measure_sat(contestant: Contestant, work: Work) -> tuple[Timing | None, Figures]:
     """The encode and all modes that the contestant supports.
 
-    Raises `InvalidInput` for a contestant behind a server.
+    Through a server, each call is a request, and the figures say where the time of one went.
     """
-    if contestant.served:
-        raise InvalidInput(
-            "a server's clicks are measured by `ois bench spc` (session) and `ois bench load`; "
-            "SAT compares networks in one process"
-        )
     encode = measure_encode(contestant, work)
     figures = {Definition.SEQUENTIAL: sequential(contestant, work, encode)}
     if isinstance(contestant, BatchedContestant):
@@ -125,8 +120,9 @@ def _whole_or_projected(
     """
     calls = -(-len(points) // batch)
     repeats = -(-work.sat_clicks // batch)
+    clock = StageClock(contestant)
     # Two warm-ups, because a GPU engine captures its CUDA graph at the second use of a shape.
-    timing = measure(some, repeats=repeats, warmup=2, patience=work.patience)
+    timing = measure(clock.watch(some), repeats=repeats, warmup=2, patience=work.patience)
     encode_s = encode.median_s if encode else 0.0
     seconds = encode_s + calls * timing.median_s
     if seconds > work.full_below_s:
@@ -139,9 +135,12 @@ def _whole_or_projected(
             projected=True,
             batch=batch,
             parts_s={"encode": encode_s, "clicks": calls * timing.median_s},
+            stages_s=clock.medians_s(2) if contestant.served else {},
             timing=timing,
         )
     image = photograph(work.width, work.height)
+    clock = StageClock(contestant)
+    click = clock.watch(click)
 
     def everything() -> None:
         contestant.set_image(image)
@@ -156,5 +155,6 @@ def _whole_or_projected(
         clicks=len(points),
         batch=batch,
         parts_s={"encode": encode_s, "clicks": whole.median_s - encode_s},
+        stages_s=clock.medians_s() if contestant.served else {},
         timing=whole,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image as Pillow
 
 from ois_benchmarks.contestants.base import Contestant
 from ois_benchmarks.latency.result import Definition, Figure
+from ois_benchmarks.latency.stages import StageClock
 from ois_benchmarks.latency.work import Player, Work, ellipse, jpeg, photograph, script
 from ois_benchmarks.timing import Timing, measure
 from ois_client.contract.clicks import Click
@@ -17,14 +19,22 @@ from ois_network.training.clicks.robot import intersection_over_union, next_robo
 
 Figures = dict[Definition, Figure]
 
+_WARM_UP = 2
+
 
 def measure_spc(contestant: Contestant, work: Work) -> tuple[Timing | None, Figures]:
     """The encode, and the figures: click and loop, or session for a contestant behind a server."""
     image = photograph(work.width, work.height)
     encode = measure_encode(contestant, work)
     player = Player(contestant, script(work.width, work.height), together=True)
-    click = measure(player.click, repeats=work.clicks, warmup=2, patience=work.patience)
-    figures = {Definition.SESSION if contestant.served else Definition.CLICK: of_timing(click)}
+    clock = StageClock(contestant)
+    click = measure(
+        clock.watch(player.click), repeats=work.clicks, warmup=_WARM_UP, patience=work.patience
+    )
+    figure = of_timing(click)
+    if contestant.served:
+        figure = replace(figure, stages_s=clock.medians_s(_WARM_UP))
+    figures = {Definition.SESSION if contestant.served else Definition.CLICK: figure}
     if not contestant.served:
         figures[Definition.LOOP] = measure_loop(contestant, jpeg(image), work)
     return encode, figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ois_benchmarks.latency.averages import MEANINGS, online_s, spread_s
 from ois_benchmarks.latency.result import Benchmark, Definition, LatencyResult, LatencyRow
@@ -43,7 +43,20 @@ def table_of(result: LatencyResult) -> Table:
         for warning in row.identity.warnings
     )
     meanings = [f"{name}: {meaning}." for name, meaning in MEANINGS if name in averages]
-    return Table("", columns, lines, [*marks, *notes, *meanings])
+    return Table("", columns, lines, [*marks, *notes, *meanings, *_stages(rows)])
+
+
+def _stages(rows: Sequence[LatencyRow]) -> list[str]:
+    """Where the time of a call through a server went, one line per figure."""
+    return [
+        f"{row.identity.label if row.identity else row.contestant}, {row.width}x{row.height}, "
+        f"{definition}, ms per call of {figure.batch}: "
+        + ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in figure.stages_s.items())
+        + "."
+        for row in rows
+        for definition, figure in row.figures.items()
+        if figure.stages_s
+    ]
 
 
 def _cells(

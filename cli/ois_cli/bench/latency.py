@@ -17,7 +17,7 @@ from ois_cli.bench.options import (
     parse_size,
     print_result,
 )
-from ois_cli.options import AsJson
+from ois_cli.options import AsJson, Token
 from ois_cli.output import say
 from ois_client.contract.errors import InvalidInput
 
@@ -75,6 +75,15 @@ Patience = Annotated[
         min=1, help="If other programs use the cores, try at most this many times as often."
     ),
 ]
+Urls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url",
+        help="A running server to measure, grpc://HOST:8001 or http://HOST:8000; may be repeated. "
+        "Then only what --contestant names is measured beside it.",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where PyTorch contestants run: cpu or cuda.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue in the output; failed rows are tried again.")
@@ -108,6 +117,8 @@ def spc(
     patience: Patience = 4,
     threads: Threads = None,
     device: Device = "cpu",
+    url: Urls = None,
+    token: Token = None,
     resume: Resume = False,
     output: Output = None,
     as_json: AsJson = False,
@@ -116,9 +127,10 @@ def spc(
 
     Three definitions are kept apart: click (network and mask; the image is already encoded), loop
     (of RITM and SegNext: the whole evaluation loop, divided by its clicks) and session (through a
-    server). Each contestant runs in its own process with the same allocator and threads. Rows are
-    written as they finish. Exits with 1 if nothing could be measured. docs/benchmarks.md explains
-    how to add a peer. Example: [b]ois bench spc -c ois -c sam --size 1024x1024[/b]
+    server; its stages are listed). Each contestant runs in its own process with the same allocator
+    and threads. Rows are written as they finish. Exits with 1 if nothing could be measured.
+    docs/benchmarks.md explains how to add a peer. Example: [b]ois bench spc -c ois -c sam --size
+    1024x1024[/b]; of a server that runs elsewhere: [b]ois bench spc --url grpc://HOST:8001[/b]
     """
     counts = {
         "encodes": repeats,
@@ -138,6 +150,8 @@ def spc(
         counts=counts,
         threads=threads,
         device=device,
+        url=url or [],
+        token=token,
         resume=resume,
         output=output,
         as_json=as_json,
@@ -168,6 +182,8 @@ def sat(
     patience: Patience = 4,
     threads: Threads = None,
     device: Device = "cpu",
+    url: Urls = None,
+    token: Token = None,
     resume: Resume = False,
     output: Output = None,
     as_json: AsJson = False,
@@ -176,7 +192,9 @@ def sat(
 
     Three modes are kept apart: sequential (SegNext's protocol: 256 single clicks), batched (several
     objects per call) and automatic (SAM's own mask generator). Figures projected from fewer clicks
-    are marked. Exits with 1 if nothing could be measured. Example: [b]ois bench sat -c ois[/b]
+    are marked. Through a server (ois-server, --url), batched means several objects per request,
+    and queue, network, postprocessing and the rest are listed apart. Exits with 1 if nothing could
+    be measured. Example: [b]ois bench sat -c ois[/b]
     """
     counts = {
         "encodes": repeats,
@@ -197,6 +215,8 @@ def sat(
         counts=counts,
         threads=threads,
         device=device,
+        url=url or [],
+        token=token,
         resume=resume,
         output=output,
         as_json=as_json,
@@ -216,6 +236,8 @@ def _run(
     counts: dict[str, int],
     threads: int | None,
     device: str,
+    url: list[str],
+    token: str | None,
     resume: bool,
     output: Path | None,
     as_json: bool,
@@ -223,8 +245,9 @@ def _run(
     if device not in ("cpu", "cuda"):
         raise InvalidInput(f"got the device {device!r}; expected cpu or cuda")
     sizes = [parse_size(text) for text in size or _SIZES]
-    name = checkpoint.stem if checkpoint else network
-    place = output or RESULTS / f"{command}-{name}-{device}.json"
+    only_servers = bool(url) and not contestant
+    name = "server" if only_servers else f"{checkpoint.stem if checkpoint else network}-{device}"
+    place = output or RESULTS / f"{command}-{name}.json"
     check_place(place, RESULT_FORMATS, default=output is None)
 
     from ois_benchmarks import machine
@@ -233,11 +256,13 @@ def _run(
     from ois_benchmarks.latency.run import LatencyPlan, run
     from ois_benchmarks.latency.table import table_of
     from ois_benchmarks.latency.work import Work
+    from ois_client.transports.address import Address
 
-    chosen = choose(contestant or [])
-    if command == "sat":  # which does not measure servers, see `measure_sat`
-        served = ("ois-server", "ois-server-cuda")
-        chosen = [each for each in chosen if each not in served or each in (contestant or [])]
+    servers = list(dict.fromkeys(str(Address.parse(each)) for each in url))
+    chosen = servers if only_servers else [*choose(contestant or []), *servers]
+    if command == "sat":  # the servers on this machine only if they are named: SAT takes long
+        local = {"ois-server", "ois-server-cuda"} - {*(contestant or [])}
+        chosen = [each for each in chosen if each not in local]
     peers = {peer_of(each) for each in chosen} - {""}
     if plans is not None and not plans.is_dir():
         raise InvalidInput(f"got --plans {plans}; expected the folder that `ois build` wrote")
@@ -258,6 +283,7 @@ def _run(
         plans=plans,
         checkouts=_named(checkout, "--checkout", peers, folder=True),
         weights=_named(weights, "--weights", peers, folder=False),
+        token=token,
     )
     try:
         result = run(plan, place, resume=resume, say=say)

@@ -12,6 +12,7 @@ from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.latency import run as latency
 from ois_benchmarks.latency.result import Definition
 from ois_benchmarks.latency.sat import measure_sat, spread
+from ois_benchmarks.latency.spc import measure_spc
 from ois_benchmarks.latency.work import Work, grid
 from ois_cli.main import main
 from ois_client.contract.errors import InvalidInput
@@ -70,10 +71,33 @@ def test_without_an_encode_only_the_clicks_count(disk: Disk) -> None:
     assert sequential.seconds == pytest.approx(256 * sequential.timing.median_s)
 
 
-def test_a_server_is_not_measured_by_sat(disk: Disk) -> None:
-    disk.served = True
-    with pytest.raises(InvalidInput, match="ois bench load"):
-        measure_sat(disk, FEW)
+class ServedDisk(Disk):
+    """A disk behind a server that says what it did."""
+
+    served = True
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        objects = dict(self.calls[-1:]).get("batch", 1)
+        return {"queue": 1.0, "decode": 2.0 * int(str(objects)), "total": 9.0}
+
+
+@pytest.mark.parametrize("work", [WHOLE, FEW])
+def test_a_servers_figures_say_where_the_time_of_a_call_went(tmp_path: Path, work: Work) -> None:
+    disk = ServedDisk(Place(threads=1, scratch=tmp_path))
+    _, figures = measure_sat(disk, work)
+    single, several = figures[Definition.SEQUENTIAL], figures[Definition.BATCHED]
+    assert single.stages_s["queue"] == several.stages_s["queue"] == pytest.approx(0.001)
+    assert single.stages_s["decode"] == pytest.approx(0.002)
+    assert several.stages_s["decode"] == pytest.approx(0.012)
+    assert "rest" in single.stages_s
+    _, session = measure_spc(disk, replace(work, clicks=3))
+    assert session[Definition.SESSION].stages_s["decode"] == pytest.approx(0.002)
+
+
+def test_in_process_there_are_no_stages(disk: Disk) -> None:
+    _, figures = measure_sat(disk, FEW)
+    assert not any(figure.stages_s for figure in figures.values())
 
 
 def test_few_clicks_are_spread_over_the_whole_grid() -> None:
@@ -83,9 +107,7 @@ def test_few_clicks_are_spread_over_the_whole_grid() -> None:
     assert spread(points, 1000) == points
 
 
-def test_the_command_leaves_out_servers_and_passes_its_options_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[latency.LatencyPlan] = []
 
     def run(plan: latency.LatencyPlan, output: Path, *, resume: bool, **_say: object) -> None:
@@ -98,10 +120,22 @@ def test_the_command_leaves_out_servers_and_passes_its_options_on(
     argv += ["--full-below", "7", "--clicks", "3", "--batch", "2", "--threads", "1"]
     assert main(argv) == 2
     assert main([*argv, "-c", "ois"]) == 2
-    plan, only_ours = asked
+    servers = ["--url", "grpc://host:8001", "--url", "http://host", "--token", "secret"]
+    assert main([*argv, *servers]) == 2
+    assert main([*argv, *servers, "-c", "grabcut"]) == 2
+    assert main([*argv, "-c", "ois", "-c", "ois-server"]) == 2
+    plan, only_ours, elsewhere, beside, named = asked
+    assert "ois-server" in named.contestants
+    assert elsewhere.contestants == ("grpc://host:8001", "http://host:8000")
+    assert beside.contestants == ("grabcut", *elsewhere.contestants)
+    assert elsewhere.token == "secret"
+    assert "secret" not in repr(elsewhere)
+    assert latency.environment(elsewhere)["OIS_TOKEN"] == "secret"
     assert only_ours.contestants == plan.contestants[: len(only_ours.contestants)]
     assert len(only_ours.contestants) == 7
     assert "ois-server" not in plan.contestants
     assert {"ois-torch", "segnext-sax2", "simpleclick-1024-flip"} <= set(plan.contestants)
     (work,) = plan.work
+    assert main([*argv, "--url", "local:engines"]) == 2  # not a server
+    assert len(asked) == 5
     assert (work.full_below_s, work.sat_clicks, work.batch, work.width) == (7, 3, 2, 64)
