@@ -302,14 +302,14 @@ def test_a_capture_that_does_not_fit_becomes_a_run_without_a_graph(micro: Path) 
     failed: list[str] = []
     capture = device.capture
 
-    def fails_inside(run):  # type: ignore[no-untyped-def]
+    def fails_inside(run, lane):  # type: ignore[no-untyped-def]
         def run_and_fill() -> object:
             if torch.cuda.is_current_stream_capturing():
                 failed.append("while capturing")
                 torch.empty(2**50, dtype=torch.uint8, device="cuda")
             return run()
 
-        return capture(run_and_fill)
+        return capture(run_and_fill, lane)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "capture", fails_inside)
@@ -319,6 +319,52 @@ def test_a_capture_that_does_not_fit_becomes_a_run_without_a_graph(micro: Path) 
     for use in range(2 * CAPTURE_AT + 1):  # the device captures again
         both.check(states, 64, seed=use)
     assert runner.kept.clicks.captures == captures + 1
+
+
+def test_a_capture_that_waits_for_the_gpu_becomes_a_plain_run(
+    micro: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting is not allowed during a capture; PyTorch and CUDA must be usable afterwards."""
+    both = Both(micro)
+    states = both.encode(TALL, 1)
+    runner = runner_of(both.graphs)
+    decode = runner._decode
+
+    def waits(*given):  # type: ignore[no-untyped-def]
+        logits, coverage = decode(*given)
+        if len(logits) == 2 and torch.cuda.is_current_stream_capturing():
+            torch.cuda.current_stream().synchronize()
+        return logits, coverage
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_decode", waits)
+        for use in range(CAPTURE_AT + 1):
+            both.check(states, 2, seed=use)
+    assert runner.failures == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    for use in range(CAPTURE_AT + 1):  # other shapes are captured
+        both.check(states, 4, seed=use)
+    assert GraphKey((TALL.grid_height, TALL.grid_width), 4) in runner.kept.clicks
+
+
+def test_clicks_beside_encodes(micro: Path) -> None:
+    """Clicks on one stream are not disturbed by the encodes of another."""
+    both = Both(micro)
+    known = both.encode(WIDE, 0)
+    for use in range(CAPTURE_AT):
+        both.check(known, 1, seed=use)
+    encoded = [both.encode(TALL, seed) for seed in range(3)]
+
+    def encode(number: int) -> None:
+        got = both.graphs.encode(image(TALL, number % 3)["image"], TALL)
+        want = encoded[number % 3][1].arrays["depth"]
+        scale = float(np.abs(want).max())
+        np.testing.assert_allclose(got.arrays["depth"], want, atol=1e-3 * scale)
+
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(encode, n) for n in range(60)]
+        jobs += [pool.submit(both.check, known, 1, n) for n in range(60)]
+        assert len([job.result() for job in jobs]) == 120
 
 
 # -- masks -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_map
 from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.pair import HostPrompts
-from ois_runtime.torch.cuda import Captured, Uploaded
+from ois_runtime.torch.cuda import Captured, Lane, Uploaded
 from support.network_scenes import MICRO
 
 WIDE = Geometry.fit(300, 190, longest=MICRO.longest)
@@ -26,7 +27,10 @@ TALL = Geometry.fit(100, 160, longest=MICRO.longest)
 class HostDevice:
     """A `GraphDevice` in the CPU's memory.
 
+    Copies to the host are incomplete (zeros) until somebody waits for their lane, as on a GPU.
+
     failures: how many of the next calls run out of memory. says, text: the error they raise.
+    capture_fails: the text of the error of every capture.
     """
 
     device = torch.device("cpu")
@@ -35,33 +39,69 @@ class HostDevice:
         self.failures = 0
         self.says: type[RuntimeError] = torch.OutOfMemoryError
         self.text = "out of memory"
+        self.capture_fails = ""
         self.released = 0
         self.captures = 0
+        self.finished = 0
+        self.lanes: list[Lane] = []
+        self._lane: Lane | None = None
+        self._copies: list[tuple[Tensor, Tensor]] = []
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        yield
+    def on(self, lane: Lane) -> Iterator[None]:
+        assert threading.current_thread().name == "ois-gpu"
+        assert self._lane is None
+        self._lane = lane
+        self.lanes.append(lane)
+        try:
+            yield
+        finally:
+            self._lane = None
 
-    def upload(self, arrays: Mapping[str, Any]) -> Uploaded:
+    def upload(self, arrays: Mapping[str, Any], lane: Lane) -> Uploaded:
         self._take_room()
-        return Uploaded({name: torch.tensor(a) for name, a in arrays.items()}, lambda: None)
+
+        def wait() -> None:
+            assert self._lane is lane
+
+        return Uploaded({name: torch.tensor(a) for name, a in arrays.items()}, wait)
 
     def pinned(self, nbytes: int) -> Tensor:
-        return torch.zeros(nbytes, dtype=torch.uint8)
+        return torch.full((nbytes,), 77, dtype=torch.uint8)  # whatever was there before
 
-    def capture(self, run: Callable[[], Any]) -> Captured[Any]:
+    def capture(self, run: Callable[[], Any], lane: Lane) -> Captured[Any]:
         self._take_room()
+        assert self._lane is lane
+        if self.capture_fails:
+            raise RuntimeError(self.capture_fails)
         self.captures += 1
         outputs = run()
 
         def replay() -> None:
+            assert self._lane in (lane, None)  # None: a measurement, with nothing else under way
             tree_map(lambda old, new: old.copy_(new), outputs, run())
 
         return Captured(replay, outputs)
 
-    def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    def to_host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self._take_room()
-        return {name: tensor.clone().numpy() for name, tensor in tensors.items()}
+        copies = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        self._copies += [(copies[name], tensor.clone()) for name, tensor in tensors.items()]
+        return copies
+
+    def started(self, lane: Lane) -> Callable[[], None]:
+        assert self._lane is lane
+        copies, self._copies = self._copies, []
+
+        def wait() -> None:
+            with torch.inference_mode():
+                for target, value in copies:
+                    target.copy_(value)
+
+        return wait
+
+    def finish(self) -> None:
+        self.finished += 1
 
     def release_memory(self) -> None:
         self.released += 1

@@ -113,8 +113,9 @@ class Bench:
         """The encode, then a click on each number of objects.
 
         cost: of one object, in fp32. Raises `ServerOverloaded` at the first number that does not
-        fit into the GPU's memory.
+        fit into the GPU's memory, and `EngineError` at the first that does not run at once.
         """
+        largest = self._runner.largest_bucket(self._grid)
         share = 1 if self._engines.manifest.precision == "fp32" else 2
         encode = inference(self._engines.encode, self._image, self._geometry)
         state = until_captured(encode)
@@ -122,6 +123,11 @@ class Bench:
         work = cost.encode_flops, cost.encode_bytes / share
         yield self._time_graph(0, self._runner.kept.encodes.find(key), encode, work)
         for count in objects:
+            if count > largest:
+                raise EngineError(
+                    f"{count} objects run in parts of at most {largest} at this size, and the "
+                    "parts are in the table"
+                )
             given = repeat_object(self._prompts, count)
             click = inference(self._engines.decode_masks, state, given, want_logits=False)
             until_captured(click)
@@ -281,7 +287,7 @@ def run(
             result.rows.append(row)
             save()
             say(f"{row.name}: {row.replay.median:.0f} us")
-    except OISError as error:  # does not fit into memory: keep what was measured
+    except OISError as error:  # does not fit into memory or one run: keep what was measured
         result.stopped = str(error)
         save()
     for shape in bench.new_shapes():

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ois_benchmarks import machine
+from ois_benchmarks.gpu.click import flops, least_bytes
 from ois_benchmarks.gpu.timing import GraphTimer, Microseconds, describe_gpu, require_gpu
 from ois_benchmarks.results import write_result
 from ois_benchmarks.table import Column, Table, TableRow
@@ -24,13 +25,12 @@ from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import InvalidInput, ParityError
 from ois_network.config import preset
 from ois_network.kernels.choice import Blocks, Measurement, forget_measurements, write_measurements
+from ois_network.kernels.click_attention import TOLERANCE, ClickAttention
 from ois_network.kernels.slots import Call
 
 OBJECTS = (1, 2, 4, 8, 16, 32, 64)
 GRIDS = ((73, 73), (41, 73))  # 1022x1022 and 1022x574
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-#: Largest |kernel - float64| / |float64| that is rounding.
-TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
 #: Tiles, warps and stages to try, each with as many shares as fill the GPU 1, 2 and 4 times.
 CANDIDATES = (
     Blocks(64, 64, 1),
@@ -112,8 +112,6 @@ def measure(
     dtype: torch.dtype, objects: Sequence[int], repeats: int, device: torch.device
 ) -> Iterator[KernelRow]:
     """Every size, smallest first. Raises `ParityError` at the first that is wrong."""
-    from ois_benchmarks.gpu.click import flops, least_bytes
-
     timer = GraphTimer(device, repeats)
     rates = timer.rates(dtype)
     network = preset("vitb")
@@ -140,8 +138,6 @@ def candidates(call: Call, multiprocessors: int) -> list[Blocks]:
 
 
 def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: float) -> KernelRow:
-    from ois_benchmarks.gpu.click import ClickAttention
-
     click = ClickAttention.random(call, grid, timer.device)
     count = torch.cuda.get_device_properties(timer.device).multi_processor_count
     exact = click.exact()
@@ -151,7 +147,7 @@ def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: flo
         for output in outputs:
             output.fill_(float("nan"))  # reveals elements that the replay does not write
         graph.replay()
-        error = _error(outputs, exact)
+        error = click.error(outputs, exact)
         # Written so that NaN, which compares false with everything, does not pass.
         if not error <= TOLERANCE[call.dtype]:
             raise ParityError(
@@ -176,14 +172,6 @@ def _measure(call: Call, grid: tuple[int, int], timer: GraphTimer, floor_us: flo
         error,
         blocks,
     )
-
-
-def _error(outputs: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
-    """Relative error of the first block's two outputs; NaN if any output is not finite."""
-    if not all(bool(output.isfinite().all()) for output in outputs):
-        return float("nan")
-    pairs = list(zip(outputs, exact, strict=False))
-    return max(float((got.double() - want).norm() / want.norm()) for got, want in pairs)
 
 
 def table_of(rows: Sequence[KernelRow]) -> Table:

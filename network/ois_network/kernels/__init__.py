@@ -7,6 +7,8 @@ They compute with the masks M and B without storing them as matrices.
     language.py    the two kernels in the Triton language
     launch.py      checks shapes, chooses blocks, launches the kernels
     choice.py      the measurements that decide where the kernels are used
+    here.py        measures on this GPU, once, where there are no measurements
+    click_attention.py   all the masked attention of a click, by both ways, to measure it
     operations.py  kernels and PyTorch together as attention operations, for `set_attention_ops`
     cubins.py      compiles the kernels ahead of time, one file per architecture
 

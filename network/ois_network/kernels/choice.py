@@ -1,7 +1,7 @@
 """The measurements that decide where the kernels run: only where they are faster than PyTorch.
 
-`ois bench kernels --write` measures on a GPU and writes `measured.json` in this
-folder. A compute capability without an entry uses PyTorch's attention.
+`ois bench kernels --write` measures on a GPU and writes `measured.json` in this folder. For a
+network and GPU without rows there, the torch engine measures when it opens (`here.py`).
 
     {"schema": 1, "devices": {"9.0": {"gpu": ..., "date": ..., "versions": {...}, "rows": [
         {"objects": 1, "queries": 48, "channels": 256, "keys": 5329, "heads": 8,
@@ -105,10 +105,11 @@ def write_measurements(
     """Add measurements of one compute capability; a call that was measured before is replaced.
 
     about: gpu, date, commit, versions. Rows that another GPU of this capability measured are
-    removed, because `about` describes only one GPU. Raises `InvalidInput` if the file is damaged
-    and `OutputError` if it cannot be written.
+    removed, because `about` describes only one GPU. The file is made if it does not exist. Raises
+    `InvalidInput` if the file is damaged and `OutputError` if it cannot be written.
     """
-    table = _read(path)
+    empty: dict[str, Any] = {"schema": SCHEMA, "devices": {}}
+    table = _read(path) if path.exists() else empty
     before = table["devices"].get(capability, {"rows": []})
     again = {row.call for row in rows}
     kept = [row for row in _rows(before) if row.call not in again]
@@ -145,7 +146,7 @@ def _write(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if table["schema"] != SCHEMA:
             raise ValueError(f"its schema is {table['schema']}, expected {SCHEMA}")
         for device in table["devices"].values():
@@ -176,6 +177,15 @@ def choose(rows: Sequence[Measurement], call: Call) -> Blocks | None:
     if not below or not above or not (below[-1].worth and above[0].worth):
         return None
     return above[0].blocks
+
+
+def knows(rows: Sequence[Measurement], call: Call) -> bool:
+    """Whether `rows` decide about `call`, one way or the other, for some number of objects."""
+    return any(
+        _shape(row.call) == _shape(call)
+        and 1 / KEYS_RANGE <= row.call.keys / call.keys <= KEYS_RANGE
+        for row in rows
+    )
 
 
 def _shape(call: Call) -> tuple[object, ...]:

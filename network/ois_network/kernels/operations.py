@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ois_client.contract.clicks import SLOTS
 from ois_network.attention import TorchAttention
 from ois_network.config import NetworkConfig
-from ois_network.kernels.choice import Blocks, choose, read_measurements
+from ois_network.kernels.choice import Blocks, Measurement, choose, read_measurements
 from ois_network.kernels.slots import Call, Rows, SlotBias
 
 #: Size and device of an attention -> blocks to run the kernels with, or None for PyTorch.
@@ -49,26 +49,44 @@ class KernelAttention(TorchAttention):
         return masked_attention(query, key, value, heads, bias, self.choice(call, query.device))
 
 
-def measured_choice() -> Choice:
-    """The choice by the committed measurements. Raises `InvalidInput` if they are damaged."""
-    measured = read_measurements()
+def measured_choice(rows: Sequence[Measurement] | None = None) -> Choice:
+    """The choice by `rows`, which were measured on this device, or by the committed measurements.
+
+    Raises `InvalidInput` if the committed measurements are damaged.
+    """
+    measured = read_measurements() if rows is None else {}
 
     @lru_cache(maxsize=256)
     def look_up(call: Call, device: torch.device) -> Blocks | None:
-        return choose(measured.get(_capability(device), []), call)
+        capability = capability_of(device)
+        return choose(measured.get(capability, []) if rows is None else rows, call)
 
     return look_up
 
 
-def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device) -> bool:
+def can_use_kernels(config: NetworkConfig) -> bool:
+    """Whether the click decoder of this network has a use for the kernels."""
+    attends = config.sparse and (config.order_attention or config.object_attention)
+    masked = config.mask_empty_slots and config.uses_object_masks
+    return attends and config.dense and not masked
+
+
+def measured_for(
+    config: NetworkConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: Sequence[Measurement] | None = None,
+) -> bool:
     """Whether some click of this network, with products in `dtype`, runs the kernels on `device`.
 
     Only then is caching K and V (rewrite R4), which the kernels need, known to be worth its
-    memory. Only measurements of this network's sizes and this dtype count.
+    memory. Only measurements of this network's sizes and this dtype count. rows: as for
+    `measured_choice`.
     """
-    if not config.dense or (config.mask_empty_slots and config.uses_object_masks):
-        return False  # then the decoder does not use the kernels
-    rows = read_measurements().get(_capability(device), [])
+    if not can_use_kernels(config):
+        return False
+    if rows is None:
+        rows = read_measurements().get(capability_of(device), [])
     side = config.longest // config.patch
     sizes = itertools.product({row.call.objects for row in rows}, range(1, side + 1))
     return any(
@@ -77,7 +95,7 @@ def measured_for(config: NetworkConfig, dtype: torch.dtype, device: torch.device
     )
 
 
-def _capability(device: torch.device) -> str:
+def capability_of(device: torch.device) -> str:
     """The compute capability, such as "9.0"; empty if the kernels cannot run on this device."""
     if device.type != "cuda" or find_spec("triton") is None:
         return ""

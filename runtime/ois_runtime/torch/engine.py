@@ -7,6 +7,7 @@ in training. This is the only module of the runtime that imports the network.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_network.attention import set_attention_ops
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_network.config import NetworkConfig
 from ois_network.half import lower_precision
-from ois_network.kernels.operations import KernelAttention, measured_for
+from ois_network.kernels.here import measurements_here
+from ois_network.kernels.operations import KernelAttention, measured_choice, measured_for
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.image_state import ImageState
@@ -68,26 +71,35 @@ class TorchEngines:
         precision = options.precision
         self.manifest = checkpoint_manifest(file, loaded, precision)
         self.description = f"torch {torch.__version__} {device} {precision}"
+        dtype = dtype_of(precision)
+        gpu = rows = None
+        if device.type == "cuda":
+            from ois_runtime.torch.cuda import CudaDevice
+
+            gpu = CudaDevice(device)
+            rows = measurements_here(loaded.config, dtype, device, gpu.time_us)
         # Our own kernels, and the cached keys and values they need, where they measured faster.
-        set_attention_ops(network, KernelAttention())
-        cached = measured_for(loaded.config, dtype_of(precision), device)
-        rewrites = Rewrites(cached_kv=cached)
+        set_attention_ops(network, KernelAttention(measured_choice(rows)))
+        rewrites = Rewrites(cached_kv=measured_for(loaded.config, dtype, device, rows))
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
         self.rewrites = encoder.rewrites
         if precision is not Precision.FP32:
-            lower_precision(encoder, decoder, dtype_of(precision))
+            lower_precision(encoder, decoder, dtype)
         for half in (encoder, decoder):
             half.to(device)
             half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.runner: Runner
-        if device.type == "cpu":
+        if gpu is None:
             self.runner = EagerRunner(encoder, decoder)
         else:
-            from ois_runtime.torch.cuda import CudaDevice
             from ois_runtime.torch.graphs import GraphRunner
 
             self.runner = GraphRunner(
-                encoder, decoder, CudaDevice(device), cuda_graphs=options.cuda_graphs
+                encoder,
+                decoder,
+                gpu,
+                cuda_graphs=options.cuda_graphs,
+                most_objects=partial(most_objects, loaded.config),
             )
             self.warm_up()
 
@@ -118,12 +130,11 @@ class TorchEngines:
         """Click on a blank square until its graphs are captured, so that one-time setup is done."""
         manifest = self.manifest
         side = manifest.longest
-        geometry = Geometry.fit(side, side, longest=side, patch=manifest.patch)
-        cells = side // manifest.patch
+        geometry = manifest.fit(side, side)
         no_click: HostPrompts = Prompts(
             points=np.zeros((1, SLOTS, 2), dtype=np.float32),
             labels=np.full((1, SLOTS), EMPTY, dtype=np.int32),
-            coverage=np.zeros((1, cells, cells), dtype=np.uint8),
+            coverage=np.zeros((1, *geometry.coverage_shape), dtype=np.uint8),
             has_previous=np.zeros(1, dtype=np.bool_),
         )
         for _ in range(CAPTURE_AT):
@@ -135,6 +146,21 @@ class TorchEngines:
             raise EngineError("got features from another backend; encode the image again")
         check_prompts(prompts, state.geometry)
         return self.runner.decode(state, prompts, wanted)
+
+
+#: PyTorch's bilinear resize of channels-last tensors on a GPU has 32-bit indices.
+_MOST_ELEMENTS = 2**31 - 1
+
+
+def most_objects(config: NetworkConfig, grid: tuple[int, int]) -> int:
+    """How many objects one run of the decoder can take on a GPU with a patch grid of (gh, gw).
+
+    The largest tensors are the two that the mask head enlarges last: to 8 times the grid, and to
+    the size at which its last convolutions run.
+    """
+    features = config.head_features
+    largest = max(64 * features, features // 2 * (config.patch // config.output_stride) ** 2)
+    return max(1, _MOST_ELEMENTS // (largest * grid[0] * grid[1]))
 
 
 def checkpoint_manifest(
@@ -151,6 +177,7 @@ def checkpoint_manifest(
         digest = hashlib.sha256(f"{digest} {precision}".encode()).hexdigest()
     engine = EngineFile(file.name, digest, file.stat().st_size)
     return Manifest(
+        coverage_scale=config.coverage_scale,
         name=config.name,
         target="torch",
         precision=precision.value,

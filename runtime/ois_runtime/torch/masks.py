@@ -8,6 +8,7 @@ instead of 4 MB of logits and 24 MB of mask.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -24,11 +25,32 @@ _BAND_BYTES = 64 * 2**20
 _GATHER = 0x8040201008040201 - 2**64
 
 
-def pack_masks(logits: Tensor, geometry: Geometry) -> Tensor:
+#: Low and high source index of each output position, and their weights (`pixels.Taps`).
+AxisTaps = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskTaps:
+    """The taps of both axes on a device. A graph that packs masks reads them at every replay."""
+
+    rows: AxisTaps
+    columns: AxisTaps
+
+    @classmethod
+    def of(cls, geometry: Geometry, device: torch.device) -> MaskTaps:
+        """The taps from network size to the size of the image."""
+        return cls(
+            _taps(geometry.height, geometry.network_height, device),
+            _taps(geometry.width, geometry.network_width, device),
+        )
+
+
+def pack_masks(logits: Tensor, geometry: Geometry, taps: MaskTaps | None = None) -> Tensor:
     """Make packed masks (N, ceil(H * W / 8)) uint8 from logits (N, h, w) at network size.
 
     Each row is a mask of the original image, packed as by `ois_client.contract.masks.pack_mask`.
-    Raises `InvalidInput` if the shape is wrong.
+    taps: `MaskTaps.of` this geometry, if the caller keeps them. Raises `InvalidInput` if the shape
+    is wrong.
     """
     shape = (geometry.network_height, geometry.network_width)
     if logits.dim() != 3 or tuple(logits.shape[1:]) != shape:
@@ -37,12 +59,11 @@ def pack_masks(logits: Tensor, geometry: Geometry) -> Tensor:
         )
     size = geometry.height * geometry.width
     bits = logits.new_zeros((len(logits), -(-size // 8) * 8), dtype=torch.bool)
-    rows = _taps(geometry.height, shape[0], logits.device)
-    columns = _taps(geometry.width, shape[1], logits.device)
+    taps = taps or MaskTaps.of(geometry, logits.device)
     band = max(1, _BAND_BYTES // (4 * geometry.width * max(1, len(logits))))
-    wide = _blend(logits.float(), 2, *columns)  # (N, h, W)
+    wide = _blend(logits.float(), 2, *taps.columns)  # (N, h, W)
     for start in range(0, geometry.height, band):
-        part = tuple(tap[start : start + band] for tap in rows)
+        part = tuple(tap[start : start + band] for tap in taps.rows)
         inside = _blend(wide, 1, *part) > 0  # (N, band, W)
         first = start * geometry.width
         bits[:, first : first + inside[0].numel()] = inside.flatten(1)
@@ -69,7 +90,7 @@ def _blend(
 
 
 @lru_cache(maxsize=64)
-def _taps(size: int, source: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _taps(size: int, source: int, device: torch.device) -> AxisTaps:
     taps = Taps.of(size, source)
     low, high, low_weight, high_weight = (
         torch.from_numpy(array).to(device)

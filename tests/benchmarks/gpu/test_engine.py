@@ -103,6 +103,16 @@ def test_graphs_of_the_engine_are_timed(engines: TorchEngines) -> None:
     assert shapes.rows[0].cells == ["112x84", "9.00, 30.0, 1.00", "5.00, 9.00, 1.00"]
 
 
+def test_numbers_of_objects_that_run_in_parts_are_not_timed(
+    engines: TorchEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.runner, "_most_objects", lambda _grid: 3)
+    rows = bench(engines)[0].replays((1, 2, 8), engine.cost_of(engines, 112, 112))
+    assert [next(rows).objects for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(EngineError, match="8 objects run in parts of at most 2"):
+        next(rows)
+
+
 def test_new_shapes_are_timed_use_by_use(engines: TorchEngines) -> None:
     runner = engines.runner
     assert isinstance(runner, GraphRunner)

@@ -36,7 +36,7 @@ def use_table(
     write_measurements("9.0", {"device": "made up"}, rows, path)
     read = operations.read_measurements
     monkeypatch.setattr(operations, "read_measurements", lambda: read(path))
-    monkeypatch.setattr(operations, "_capability", lambda _device: here)
+    monkeypatch.setattr(operations, "capability_of", lambda _device: here)
 
 
 def of_vitb(ratio: float = 0.5, **changes: object) -> list[Measurement]:

@@ -16,6 +16,7 @@ from ois_runtime.torch.graph_pool import (
     batches,
     bucket_of,
     fill_prompts,
+    largest_bucket,
     prompt_layout,
 )
 
@@ -35,6 +36,13 @@ def test_batches_cover_every_object_once_and_pad_less_than_they_hold(count: int)
         assert size <= bucket < 2 * size
         covered += range(rows.start, rows.stop)
     assert covered == list(range(count))
+
+
+def test_a_click_can_be_limited_to_smaller_buckets() -> None:
+    assert [largest_bucket(most) for most in (1, 2, 3, 17, 32, 57, 64, 999)] == [
+        *(1, 2, 2, 16, 32, 32, 64, 64)
+    ]
+    assert list(batches(11, 4)) == [(slice(0, 4), 4), (slice(4, 8), 4), (slice(8, 11), 4)]
 
 
 def key(number: int, rows: int = 1) -> GraphKey:
@@ -99,6 +107,24 @@ def test_what_was_cleared_is_not_captured_at_once() -> None:
     pool.get(key(1), lambda: "graph")
     pool.clear()
     assert [pool.get(key(1), lambda: "again") for _ in range(2)] == [None, "again"]
+
+
+def test_a_key_that_was_given_up_gets_no_graph() -> None:
+    pool: GraphPool[str] = GraphPool(2, capture_at=1)
+    pool.give_up(key(1))
+    assert [pool.get(key(1), lambda: "graph") for _ in range(9)] == [None] * 9
+    assert pool.get(key(2), lambda: "other") == "other"
+
+
+def test_the_device_is_idle_before_graphs_are_dropped() -> None:
+    kept_when_asked: list[int] = []
+    pool: GraphPool[str] = GraphPool(1, 1, lambda: kept_when_asked.append(len(pool)))
+    pool.get(key(1), lambda: "one")
+    assert kept_when_asked == []
+    pool.get(key(2), lambda: "two")
+    pool.clear()
+    pool.clear()
+    assert kept_when_asked == [1, 1]
 
 
 _TYPES = [np.float32, np.int32, np.uint8, np.bool_]

@@ -26,7 +26,8 @@ from ois_network.kernels.choice import Blocks
 from ois_network.kernels.operations import KernelAttention
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 from ois_runtime.engines.pixels import postprocess
-from ois_runtime.torch.cuda import Captured
+from ois_runtime.torch import masks as torch_masks
+from ois_runtime.torch.cuda import Captured, Lane
 from ois_runtime.torch.device import is_out_of_memory
 from ois_runtime.torch.graph_pool import CAPTURE_AT, GraphKey
 from ois_runtime.torch.graphs import GraphRunner
@@ -161,14 +162,14 @@ def test_a_shape_is_captured_when_it_is_seen_again(
     first = both.encode(WIDE, 1)
     both.check(first, 1)
     kept = both.graphs.kept
-    assert both.device.captures == len(kept.states) == 0
+    assert kept.clicks.captures == kept.encodes.captures == len(kept.states) == 0
     both.check(first, 1)
-    assert both.device.captures == 1
+    assert kept.clicks.captures == 1
     second = both.encode(WIDE, 2)
-    assert both.device.captures == 2
+    assert kept.encodes.captures == 1
     for number, (states, count) in enumerate([(second, 1), (first, 2), (first, 1), (second, 2)]):
         both.check(states, count, seed=number)
-    assert both.device.captures == 3
+    assert (kept.clicks.captures, kept.encodes.captures) == (2, 1)
     assert (kept.clicks.replays, kept.encodes.replays) == (2, 0)
 
 
@@ -233,7 +234,7 @@ def test_memory_is_released_after_the_tensors_that_held_it_are_gone(
     held: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
 
-    def fails(run: Callable[[], tuple[Tensor, Tensor]]) -> Captured[Any]:
+    def fails(run: Callable[[], tuple[Tensor, Tensor]], _lane: Lane) -> Captured[Any]:
         outputs = run()
         held.append(weakref.ref(outputs[0]))
         raise torch.OutOfMemoryError("full")
@@ -252,10 +253,104 @@ def test_another_error_is_not_taken_for_a_full_memory(
 ) -> None:
     both = Both(halves)
     states = both.encode(WIDE, 1)
+    both.check(states, 1)
     both.device.failures, both.device.says, both.device.text = 1, RuntimeError, "illegal address"
     with pytest.raises(RuntimeError, match="illegal address"):
         both.check(states, 1)
     assert both.device.released == 0
+
+
+NOT_CAPTURED = "operation not permitted when stream is capturing"
+
+
+def test_a_capture_that_fails_becomes_a_plain_run_and_is_reported(
+    halves: tuple[ImageEncoder, ClickDecoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    both = Both(halves, capture_at=CAPTURE_AT)
+    both.device.capture_fails = NOT_CAPTURED
+    states = [both.encode(WIDE, seed) for seed in range(4)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    said = caplog.records[0].getMessage()
+    assert said.startswith("capturing a CUDA graph for a grid of 5x8 and 0 objects failed")
+    assert f"({NOT_CAPTURED}); this shape runs without a graph" in said
+    both.device.capture_fails = ""
+    for number in range(4):  # clicks are captured, encodes of this shape never again
+        both.check(states[number], 1, seed=number)
+    kept = both.graphs.kept
+    assert (kept.encodes.captures, kept.clicks.captures, both.graphs.failures) == (0, 1, 1)
+    assert len(caplog.records) == 1
+
+
+def test_after_three_failures_nothing_is_captured_any_more(
+    halves: tuple[ImageEncoder, ClickDecoder], caplog: pytest.LogCaptureFixture
+) -> None:
+    both = Both(halves)
+    both.device.capture_fails = NOT_CAPTURED
+    states = both.encode(WIDE, 1)
+    for count in (1, 2, 4, 8):
+        both.check(states, count)
+    assert both.graphs.failures == len(caplog.records) == 3
+    assert "No more graphs are captured" in caplog.records[-1].getMessage()
+    both.device.capture_fails = ""
+    both.check(both.encode(TALL, 1), 1)
+    assert both.device.captures == 0
+
+
+def test_masks_are_packed_by_a_graph_of_their_size(
+    halves: tuple[ImageEncoder, ClickDecoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images with one patch grid share the graph of a click, and have one each for masks."""
+    both = Both(halves)
+    larger = Geometry.fit(600, 380, longest=MICRO.longest)
+    first = both.encode(WIDE, 1)
+    second = both.encode(larger, 1)
+    for number, states in enumerate([first, second, first, second]):
+        both.check(states, 2, seed=number)
+    clicks = both.graphs.kept.clicks
+    assert (clicks.captures, clicks.replays) == (1, 3)
+    graph = clicks.find(GraphKey((5, 8), 2))
+    assert graph is not None
+    assert (graph.masks.captures, graph.masks.replays) == (2, 2)
+    assert GraphKey((380, 600), 2) in graph.masks
+    # A graph reads the taps at every replay, so they must not be freed when the cache drops them.
+    torch_masks._taps.cache_clear()
+    monkeypatch.setattr(torch_masks, "_taps", None)
+    both.check(first, 2, seed=9)
+
+
+def test_a_click_on_more_objects_than_a_tensor_can_hold_runs_in_parts(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    asked: list[tuple[int, int]] = []
+    rows: list[int] = []
+    encoder, decoder = halves
+
+    def most(grid: tuple[int, int]) -> int:
+        asked.append(grid)
+        return 5
+
+    def decode(state: Any, points: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        rows.append(len(points))
+        return decoder(state, points, *others)
+
+    both = Both(halves)
+    both.graphs = GraphRunner(
+        encoder, decode, both.device, cuda_graphs=8, capture_at=1, most_objects=most
+    )
+    states = both.encode(WIDE, 1)
+    both.check(states, 11)
+    assert asked == [(5, 8)]
+    assert max(rows) == 4
+    assert both.graphs.largest_bucket((5, 8)) == 4
+
+
+def test_clicks_and_encodes_use_their_own_lanes(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
+    both = Both(halves)
+    states = both.encode(WIDE, 1)
+    both.check(states, 1)
+    both.check(states, 1)
+    assert both.device.lanes == [Lane.ENCODES, Lane.CLICKS, Lane.CLICKS]
+    assert Lane.CLICKS < Lane.ENCODES
 
 
 def test_a_capture_that_ran_out_of_memory_raises_two_errors() -> None:

@@ -7,7 +7,7 @@ interpreter must be chosen in the environment before the import.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ois_network.attention import set_attention_ops
 from ois_network.config import FusionOrder
 from ois_network.half import lower_precision
-from ois_network.kernels.choice import Blocks
+from ois_network.kernels.choice import Blocks, Measurement
 from ois_network.kernels.reference import masked_attention as equation
 from ois_network.kernels.slots import Call, Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.order import blocked_keys, order_maps
@@ -320,7 +320,7 @@ def run_network(
 
 def run_benchmark() -> tuple[list[float], list[float]]:
     """The errors of the GPU benchmark's click on a CPU: by PyTorch, and by the kernels."""
-    from ois_benchmarks.gpu.click import ClickAttention
+    from ois_network.kernels.click_attention import ClickAttention
 
     call = Call(2, 48, 32, 14 * 15, 2, torch.float16)
     click = ClickAttention.random(call, (14, 15), torch.device("cpu"))
@@ -333,3 +333,20 @@ def run_benchmark() -> tuple[list[float], list[float]]:
         return [float((got.double() - want).norm() / want.norm()) for got, want in pairs]
 
     return errors(click.by_torch()), errors(click.by_kernels(Blocks(64, 64, 2)))
+
+
+def measure_here(budget_s: float) -> tuple[list[Measurement], int]:
+    """`here.measure` of a small click on a CPU, with invented times. Also how many were taken."""
+    from ois_network.kernels import here
+
+    taken: list[float] = []
+
+    def stopwatch(run: Callable[[], object]) -> float:
+        run()
+        taken.append(100.0 - len(taken))  # PyTorch first, then each tile is faster than the last
+        return taken[-1]
+
+    here.OBJECTS, here._TILES = (1, 2), ((64, 64),)  # the interpreter is slow
+    call = Call(1, 48, 32, 14 * 15, 2, torch.float16)
+    rows = here.measure(call, (14, 15), torch.device("cpu"), stopwatch, budget_s)
+    return rows, len(taken)
