@@ -63,13 +63,14 @@ class EngineBackend(StrEnum):
     precisions: tuple[Precision, ...]
     devices: tuple[str, ...]
 
+    #: On a GPU the precision is that of the graphs; the option has no effect there.
     ONNXRUNTIME = (
         "onnxruntime",
         "onnxruntime",
         "cpu",
         "ois_runtime.engines.onnx_runtime",
         (Precision.FP32,),
-        ("cpu",),
+        ("cpu", "cuda"),
     )
     OPENVINO = (
         "openvino",
@@ -163,7 +164,8 @@ class EngineOptions:
                 f"{', '.join(backend.devices)}. The backend {EngineBackend.TORCH} runs on "
                 f"{', '.join(EngineBackend.TORCH.devices)}"
             )
-        if self.precision not in backend.precisions:
+        fixed = backend is EngineBackend.ONNXRUNTIME and kind != "cpu"
+        if self.precision not in backend.precisions and not fixed:
             raise InvalidInput(
                 f"got the precision {self.precision}; the backend {backend} supports "
                 f"{', '.join(backend.precisions)}"
@@ -205,6 +207,10 @@ def load_engines(
     if backend is EngineBackend.TORCH:
         pair: EnginePair = library.open_engines(folder, options)
         return pair
+    if backend is EngineBackend.ONNXRUNTIME and options.device != "cpu":
+        from ois_runtime.engines.onnx_device import open_pair
+
+        return open_pair(folder, options)
     return _graph_pair(folder, library, options)
 
 

@@ -32,8 +32,8 @@ HostPrompts = Prompts[NDArray[Any]]
 class EnginePair(Protocol):
     """An encoder and a decoder that belong together. Thread-safe."""
 
-    @property
-    def manifest(self) -> Manifest: ...
+    #: May be replaced by `Manifest.at`, before the first image.
+    manifest: Manifest
 
     @property
     def description(self) -> str:
@@ -83,8 +83,8 @@ class MaskEngines(Protocol):
         ...
 
 
-class Graph(Protocol):
-    """One loaded engine file. `run` is thread-safe and does not keep its arguments."""
+class Names(Protocol):
+    """The names of a graph's inputs and outputs."""
 
     @property
     def inputs(self) -> tuple[str, ...]: ...
@@ -92,7 +92,29 @@ class Graph(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
 
+
+class Graph(Names, Protocol):
+    """One loaded engine file. `run` is thread-safe and does not keep its arguments."""
+
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]: ...
+
+
+def check_halves(manifest: Manifest, encoder: Names, decoder: Names) -> None:
+    """Raise `EngineError` unless the two graphs can be the two halves of one network."""
+    for role, graph, offered, wanted in (
+        ("encoder", encoder, {*ENCODER_INPUTS}, {"depth", "depth_min", "depth_max"}),
+        ("decoder", decoder, {*PROMPT_NAMES, *encoder.outputs}, {*DECODER_OUTPUTS}),
+    ):
+        unknown = sorted(set(graph.inputs) - offered)
+        missing = sorted(wanted - set(graph.outputs))
+        if unknown or missing:
+            raise EngineError(
+                f"{manifest.name}: the {role} "
+                + (f"needs inputs that do not exist: {', '.join(unknown)}" if unknown else "")
+                + ("; it " if unknown and missing else "")
+                + (f"lacks the outputs {', '.join(missing)}" if missing else "")
+                + ". The two engines are not from one export"
+            )
 
 
 class GraphPair:
@@ -106,20 +128,7 @@ class GraphPair:
         self.description = description
         self._encoder = encoder
         self._decoder = decoder
-        for role, graph, offered, wanted in (
-            ("encoder", encoder, {*ENCODER_INPUTS}, {"depth", "depth_min", "depth_max"}),
-            ("decoder", decoder, {*PROMPT_NAMES, *encoder.outputs}, {*DECODER_OUTPUTS}),
-        ):
-            unknown = sorted(set(graph.inputs) - offered)
-            missing = sorted(wanted - set(graph.outputs))
-            if unknown or missing:
-                raise EngineError(
-                    f"{manifest.name}: the {role} "
-                    + (f"needs inputs that do not exist: {', '.join(unknown)}" if unknown else "")
-                    + ("; it " if unknown and missing else "")
-                    + (f"lacks the outputs {', '.join(missing)}" if missing else "")
-                    + ". The two engines are not from one export"
-                )
+        check_halves(manifest, encoder, decoder)
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
         check_array("image", image, (geometry.network_height, geometry.network_width, 3), np.uint8)
