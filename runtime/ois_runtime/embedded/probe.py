@@ -39,7 +39,7 @@ def probe_click(host: str, port: int, *, token: str | None = None, timeout_s: fl
     """
     deadline = time.monotonic() + timeout_s
     info = probe_info(host, port, token=token, timeout_s=timeout_s)
-    width, height = _picture_size(info)
+    width, height = picture_size(info)
     pixels = [(7 * x + 31 * y) % 256 for y in range(height) for x in range(width)]
     tensors: Tensors = {
         "IMAGE": np.array(pixels, np.uint8),
@@ -80,7 +80,7 @@ def answers(host: str, port: int, *, token: str | None = None, timeout_s: float 
     return True
 
 
-def _picture_size(info: dict[str, Any]) -> tuple[int, int]:
+def picture_size(info: dict[str, Any]) -> tuple[int, int]:
     """(width, height) from INFO.
 
     If a server of another release does not name it: a square that every profile covers, unless it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import http.client
 import os
 import signal
@@ -32,6 +31,7 @@ from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually, get, statistics, triton_statistics
 from support.server.nginx import Proxy, needs_nginx, nginx_before
 from support.server.players import Player, pixels, play, play_while
+from support.server.strangers import CLOSED, INFER, JSON, REFUSED
 from support.wire_server import WireServer
 
 pytestmark = needs_nginx
@@ -75,15 +75,7 @@ def test_an_image_stays_on_one_replica(
 
 def test_the_proxy_lets_nothing_through_but_clicks(proxy: Proxy) -> None:
     assert get(f"{proxy.http_url}/v2/health/ready") == b""
-    for path in (
-        "v2/repository/index",
-        "v2/systemsharedmemory/status",
-        "v2/models/stats",
-        "v2/models/ois_encoder",
-        "v2/models/ois_segment/../../repository/index",
-        "metrics",
-        "",
-    ):
+    for path in CLOSED:
         assert status_of(f"{proxy.http_url}/{path}") == 403, path
     with triton_grpc.InferenceServerClient(proxy.grpc_url.removeprefix("grpc://")) as client:
         assert client.is_server_ready()
@@ -98,32 +90,7 @@ def test_the_proxy_lets_nothing_through_but_clicks(proxy: Proxy) -> None:
                 call()
 
 
-INFER = "v2/models/ois_segment/infer"
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-JSON = {"Content-Type": "application/json"}
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "headers", "status"),
-    [
-        # Each of these crashes Triton 2.51 or makes it take gigabytes when it gets through.
-        (INFER, bytes(6 * 2**20), FORM, 415),
-        ("v2/health/live", bytes(8 * 2**20), FORM, 413),
-        ("v2", bytes(8 * 2**20), FORM, 413),
-        ("v2/models/ois_segment", bytes(8 * 2**20), FORM, 413),
-        (INFER, gzip.compress(bytes(2**24)), {**JSON, "Content-Encoding": "gzip"}, 415),
-        (INFER, b"[" * 400_000, JSON, 413),
-        (INFER, b"[" * 400_000, {**JSON, "Inference-Header-Content-Length": "400000"}, 413),
-        # And these are no requests of ours.
-        (INFER, bytes(73 * 2**20), JSON, 413),
-        (INFER, b"{}", {"Content-Type": "text/plain"}, 415),
-        (INFER, b"{}", {**JSON, "Inference-Header-Content-Length": "-1"}, 413),
-        ("v2/health/live", b"x", {}, 403),
-        (INFER, None, {}, 403),
-        ("v2/models/ois_encoder/infer", b"{}", JSON, 403),
-        ("v2/models/ois_encode/infer", b"{}", JSON, 403),
-    ],
-)
+@pytest.mark.parametrize(("path", "body", "headers", "status"), REFUSED)
 def test_the_proxy_refuses_what_harms_triton(
     replicas: tuple[EmbeddedServer, EmbeddedServer],
     proxy: Proxy,

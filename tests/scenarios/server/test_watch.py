@@ -166,13 +166,13 @@ def test_the_server_names_the_probe_s_size_and_for_older_servers_it_is_a_square(
     host, port = server.options.host, server.ports.http
     assert probe_info(host, port)["probe"] == [4, 1]
     probe_click(host, port)
-    asked = server_probe._picture_size
+    asked = server_probe.picture_size
     sizes: list[tuple[int, int]] = []
 
     def without(info: dict[str, object]) -> tuple[int, int]:
         sizes.append(asked({name: value for name, value in info.items() if name != "probe"}))
         return sizes[-1]
 
-    monkeypatch.setattr(server_probe, "_picture_size", without)
+    monkeypatch.setattr(server_probe, "picture_size", without)
     probe_click(host, port)
     assert sizes == [(4, 4)]

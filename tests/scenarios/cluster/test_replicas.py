@@ -1,0 +1,248 @@
+"""A replica is killed, frozen, removed or added while people click through Envoy.
+
+The share of clicks that find their image's features is counted by encodes: a click that does not
+find them costs one. The consistent hash may move one image besides those of the replica. Masks are
+compared with engines in process throughout.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ois_client import Client
+from ois_client.contract.errors import OISError
+from ois_client.transports.settings import Timeouts
+from ois_runtime.embedded.probe import probe_info
+from ois_runtime.embedded.server import EmbeddedServer
+from support.server.calls import eventually, triton_statistics
+from support.server.envoy import Front, envoy_before, needs_envoy, replica
+from support.server.players import Player, pixels, play_while
+from support.wire_server import WireServer
+
+pytestmark = needs_envoy
+
+TIMEOUTS = Timeouts(click_s=20, encode_s=20)
+
+
+@pytest.fixture
+def clients(engines: Path, front: Front) -> Iterator[tuple[Client, Client, Client]]:
+    """In process, over gRPC and over HTTP."""
+    with (
+        Client(f"local:{engines}") as twin,
+        Client(front.grpc_url, timeouts=TIMEOUTS) as grpc,
+        Client(front.http_url, timeouts=TIMEOUTS) as http,
+    ):
+        yield twin, grpc, http
+
+
+@pytest.fixture
+def front(replicas: list[EmbeddedServer]) -> Iterator[Front]:
+    assert eventually(lambda: all(map(answers, replicas)), bool, 60)
+    with envoy_before(replicas) as running:
+        yield running
+
+
+class Crowd:
+    """Players on images of which every replica has some."""
+
+    def __init__(
+        self, replicas: Sequence[EmbeddedServer], clients: tuple[Client, Client, Client], seed: int
+    ) -> None:
+        self.replicas = replicas
+        self.players: list[Player] = []
+        self.homes: list[int] = []  # the replica of each player's image
+        twin, grpc, http = clients
+        while len(self.players) < 9 or len(set(self.homes)) < len(replicas):
+            n = len(self.players)
+            assert n < 60
+            before = encodes(replicas)
+            image = pixels(seed + n)
+            self.players.append(Player(http if n % 2 else grpc, twin, image, seed=n))
+            (home,) = np.flatnonzero(np.subtract(encodes(replicas), before))
+            self.homes.append(int(home))
+
+    def images_of(self, index: int) -> int:
+        return self.homes.count(index)
+
+    def click(self) -> Counter[int]:
+        """Each player clicks once, one after the other. Returns replica -> encodes it took."""
+        before = encodes(self.replicas)
+        for player in self.players:
+            assert player.click(), player.errors[-1]
+        for player in self.players:
+            player.check()
+        return +Counter(dict(enumerate(np.subtract(encodes(self.replicas), before).tolist())))
+
+
+def test_a_killed_replica_costs_its_own_images_one_encode_each(
+    replicas: list[EmbeddedServer], front: Front, clients: tuple[Client, Client, Client]
+) -> None:
+    crowd = Crowd(replicas, clients, 7500)
+    assert not crowd.click()  # before: every click finds its features
+    dead = replicas[1]
+    others = [replicas[0], replicas[2]]
+    before = encodes(others)
+    restarts = dead.restarts
+    assert dead.pid is not None
+    os.killpg(dead.pid, signal.SIGSTOP)  # or it could be back before the clicks
+    assert eventually(front.edge.unhealthy, bool, 30)
+    for player in crowd.players:
+        assert player.click(), player.errors[-1]
+    moved = sum(encodes(others)) - sum(before)
+    assert crowd.images_of(1) <= moved <= crowd.images_of(1) + 1  # during: one each did not
+    for player in crowd.players:
+        assert player.click(), player.errors[-1]
+    assert sum(encodes(others)) - sum(before) == moved  # and then all did again
+
+    os.killpg(dead.pid, signal.SIGKILL)
+    assert eventually(lambda: dead.restarts > restarts and answers(dead), bool, 60)
+    assert eventually(lambda: not front.edge.unhealthy(), bool, 30)
+    assert crowd.click() == {1: crowd.images_of(1)}  # after: it has its images again
+    assert not crowd.click()
+
+
+def test_clicks_in_progress_survive_a_killed_and_a_frozen_replica(
+    replicas: list[EmbeddedServer], front: Front, clients: tuple[Client, Client, Client]
+) -> None:
+    crowd = Crowd(replicas, clients, 7600)
+    killed, frozen = replicas[0], replicas[2]
+
+    def harm() -> None:
+        time.sleep(0.2)
+        for server, number in ((killed, signal.SIGKILL), (frozen, signal.SIGSTOP)):
+            assert server.pid is not None
+            os.killpg(server.pid, number)
+        held = frozen.pid
+        try:
+            # Its health checks end, and with them all that waits for it.
+            assert eventually(lambda: name_of(frozen) in front.edge.unhealthy(), bool, 30)
+            time.sleep(0.5)
+        finally:
+            os.killpg(held, signal.SIGCONT)
+
+    play_while(crowd.players, harm)
+    for player in crowd.players:
+        assert not player.errors  # the client repeated what was cut off, on another replica
+        assert player.slowest_s < TIMEOUTS.click_s + TIMEOUTS.encode_s
+    assert eventually(lambda: not front.edge.unhealthy(), bool, 60)
+    crowd.click()
+    assert not crowd.click()
+
+
+def test_removed_and_added_replicas_move_only_their_own_images(
+    replicas: list[EmbeddedServer], front: Front, clients: tuple[Client, Client, Client]
+) -> None:
+    crowd = Crowd(replicas, clients, 7700)
+    all_three = [replica(server) for server in replicas]
+    front.edge.set_replicas(all_three[:2])
+    moved = crowd.click()
+    assert crowd.images_of(2) <= sum(moved.values()) <= crowd.images_of(2) + 1
+    assert 2 not in moved
+    assert not crowd.click()
+    front.edge.set_replicas(all_three)
+    assert not crowd.click()  # it still has its images, and gets them back
+
+
+def test_a_removed_replica_finishes_what_it_has() -> None:
+    image = pixels(7800)
+    with fakes(2) as servers, envoy_before(servers) as front, Client(front.grpc_url) as client:
+        session = client.open(image)
+        (home,) = [one for one in servers if session.picture.digest in one.fake.disks.images]
+        (other,) = [one for one in servers if one is not home]
+        home.fake.delay_s = 1.0
+        with ThreadPoolExecutor(1) as pool:
+            click = pool.submit(session.click, 40, 40)
+            assert eventually(lambda: clicks_at(home), bool)
+            front.edge.set_replicas([replica(other)])
+            assert not click.done()
+            assert click.result(timeout=30).any()
+        home.fake.delay_s = 0.0
+        before = clicks_at(home)
+        assert session.click(60, 60).any()
+        assert clicks_at(home) == before
+        assert session.picture.digest in other.fake.disks.images
+
+
+def test_clicks_on_a_hot_image_spread_over_the_replicas() -> None:
+    """One image has all the clicks: its replica gets at most its bounded share of them."""
+    users = 12
+    with fakes(3) as servers, envoy_before(servers, balance_percent=100) as front:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(Client(front.grpc_url)) for _ in range(users)]
+            sessions = [client.open(pixels(7900)) for client in clients]
+            homes = [one for one in servers if sessions[0].picture.digest in one.fake.disks.images]
+            assert len(homes) == 1
+            assert clicks_at(homes[0]) == users  # one after the other, all go to its replica
+            for one in servers:
+                one.fake.delay_s = 1.0
+                one.fake.headers.clear()
+            barrier = threading.Barrier(users)
+
+            def click(n: int) -> bool:
+                barrier.wait()
+                return bool(sessions[n].click(10 + n, 40).any())
+
+            with ThreadPoolExecutor(users) as pool:
+                assert all(pool.map(click, range(users)))
+        shares = [clicks_at(one) for one in servers]
+        assert min(shares) > 0
+        # The share of a replica is (clicks in progress + 1) / 3, rounded up; one more may pass it
+        # at the same moment in another thread of Envoy. The others need the image: two requests.
+        assert clicks_at(homes[0]) <= (users + 1 + 2) // 3 + 2
+
+
+def test_no_replica_left_is_a_typed_error_and_the_session_stays() -> None:
+    with fakes(1) as servers, envoy_before(servers) as front, Client(front.http_url) as client:
+        session = client.open(pixels(7950))
+        mask = session.click(40, 40)
+        servers[0].fake.__exit__()
+        with pytest.raises(OISError, match="no replica answers"):
+            session.click(60, 60)
+        np.testing.assert_array_equal(session.mask(), mask)
+
+
+# -- helpers --------------------------------------------------------------------------------------
+
+
+def encodes(replicas: Sequence[EmbeddedServer]) -> list[int]:
+    return [triton_statistics(server)["ois_encoder"] for server in replicas]
+
+
+def answers(server: EmbeddedServer) -> bool:
+    try:
+        probe_info(server.options.host, server.ports.http, timeout_s=5)
+    except OISError:
+        return False
+    return True
+
+
+def name_of(server: EmbeddedServer) -> str:
+    return server.http_url.removeprefix("http://")
+
+
+@contextmanager
+def fakes(count: int) -> Iterator[list[SimpleNamespace]]:
+    """Servers in this process, which answer as late as a test wants."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(WireServer()) for _ in range(count)]
+        yield [
+            SimpleNamespace(grpc_url=one.urls["grpc"], http_url=one.urls["http"], fake=one)
+            for one in servers
+        ]
+
+
+def clicks_at(server: SimpleNamespace) -> int:
+    """Requests about an image that have arrived, health checks excluded."""
+    return sum("ois-image-digest" in headers for headers in server.fake.headers)
