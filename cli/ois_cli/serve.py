@@ -97,6 +97,16 @@ def serve(
             "Default: all share.",
         ),
     ] = "",
+    longest: Annotated[
+        int | None,
+        typer.Option(
+            envvar="OIS_LONGEST",
+            min=1,
+            help="Longest side of the network's images in pixels: smaller is faster and coarser. "
+            "Default: as exported.",
+            show_default=False,
+        ),
+    ] = None,
     allow_client_shm: Annotated[
         bool,
         typer.Option(
@@ -140,6 +150,7 @@ def serve(
         cache_bytes=cache_bytes,
         ttl_s=ttl,
         cache_salt=cache_salt,
+        longest=longest,
         client_shm=allow_client_shm,
     )
 

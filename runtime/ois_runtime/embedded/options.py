@@ -46,6 +46,7 @@ class ServerOptions:
     ttl_s: seconds without a click after which an image's features are dropped.
     cache_salt: `token` keeps the features of every token apart, for a proxy that checks several
     tokens; "" shares them.
+    longest: longest side of the network's images, instead of the exported one (`Manifest.at`).
     client_shm: let clients send images through this machine's shared memory (`shared_memory=True`
     of a client). Clients that may click can then make the server read and overwrite any shared
     memory of its user, its own included, which crashes it.
@@ -65,6 +66,7 @@ class ServerOptions:
     cache_bytes: int | None = None
     ttl_s: float = math.inf
     cache_salt: str = ""
+    longest: int | None = None
     client_shm: bool = False
     start_timeout_s: float = 120.0
     exit_timeout_s: int = 60

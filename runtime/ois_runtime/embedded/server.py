@@ -56,9 +56,12 @@ class EmbeddedServer:
     def __init__(
         self, engines: Path, options: ServerOptions | None = None, *, log: LogSink | None = None
     ) -> None:
-        """Raises `EngineError` if the engines or the server cannot run here."""
+        """Raises `EngineError` if the engines or the server cannot run here, `InvalidInput` if the
+        engines cannot run at `options.longest`."""
         self.options = options or ServerOptions()
         self.repository = repository_of(engines)
+        if self.options.longest is not None:
+            manifest_of(self.repository).at(self.options.longest)  # now, not in a model's start
         self._wheel = find_wheel()
         if self.options.device:
             self._cache_bytes = self.options.cache_bytes or 2 * 2**30
@@ -185,6 +188,7 @@ class EmbeddedServer:
             "OIS_CACHE_BYTES": str(self._cache_bytes),
             "OIS_CACHE_TTL_S": str(self.options.ttl_s),
             "OIS_CACHE_SALT": self.options.cache_salt,
+            **({"OIS_LONGEST": str(self.options.longest)} if self.options.longest else {}),
             **self._network,
         }
 

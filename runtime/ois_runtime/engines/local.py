@@ -59,6 +59,8 @@ class LocalOptions:
     cache_bytes: memory of the feature store, on the device that the engines run on.
     ttl_s: seconds without a click after which an image's features are dropped.
     features: a folder that `ois encode` wrote; its images need no encode.
+    longest: longest side of the network's images, instead of the exported one: smaller is faster
+    and coarser (`Manifest.at`).
     """
 
     backend: str | None = None
@@ -71,6 +73,7 @@ class LocalOptions:
     cache_bytes: int = 2 * 2**30
     ttl_s: float = math.inf
     features: Path | None = None
+    longest: int | None = None
 
     @classmethod
     def read(cls, address: str, given: Mapping[str, Any]) -> tuple[Path | None, Self]:
@@ -136,6 +139,8 @@ def open_transport(address: str = "", **given: Any) -> LocalTransport:
     if features is not None:
         check_backend(backend)
     engines = load_engines(folder, backend, engine_options)
+    if options.longest is not None:
+        engines.manifest = engines.manifest.at(options.longest)
     return LocalTransport(
         engines,
         cache_bytes=options.cache_bytes,

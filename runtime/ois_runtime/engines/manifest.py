@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ois_client.contract.errors import EngineError, OutputError
+from ois_client.contract.errors import EngineError, InvalidInput, OutputError
 from ois_client.contract.files import write_file
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.transport import ModelInfo
@@ -55,6 +55,12 @@ class EngineFile:
         return cls(path.name, sha256_of(path), path.stat().st_size, tuple(inputs), tuple(outputs))
 
 
+#: The option that `Manifest.at` sets.
+_EXPORTED_LONGEST = "exported_longest"
+#: Fewest and most patches along the longest side.
+_SIZES = (4, 1024)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a runtime must know before it opens the engines.
@@ -87,8 +93,40 @@ class Manifest:
 
     @property
     def model_sha256(self) -> str:
-        """The digest of both engines. Engines with the same digest compute the same masks."""
-        return hashlib.sha256((self.encoder.sha256 + self.decoder.sha256).encode()).hexdigest()
+        """The digest of both engines, and of the network size if it is not the exported one.
+
+        Engines with the same digest compute the same masks.
+        """
+        parts = self.encoder.sha256 + self.decoder.sha256
+        if _EXPORTED_LONGEST in self.options:
+            parts += f" longest={self.longest}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def at(self, longest: int) -> Manifest:
+        """The same engines for images of another longest side: smaller is faster and coarser.
+
+        Graphs take every shape, so nothing has to be exported again. The result has its own
+        `model_sha256`, so features and masks of two sizes are not mixed. Raises `InvalidInput` if
+        the size is impossible, or the engines were built for fixed shapes (TensorRT).
+        """
+        if longest == self.longest:
+            return self
+        if "profiles" in self.options:
+            raise InvalidInput(
+                f"got longest = {longest}; these TensorRT engines were built for {self.longest}. "
+                "Export and build them for the other size"
+            )
+        least, most = _SIZES[0] * self.patch, _SIZES[1] * self.patch
+        if longest % self.patch or not least <= longest <= most:
+            raise InvalidInput(
+                f"got longest = {longest}; expected a multiple of {self.patch} from {least} to "
+                f"{most}, such as {self.longest // self.patch // 2 * self.patch} (the engines were "
+                f"exported for {self.longest})"
+            )
+        options = {_EXPORTED_LONGEST: self.longest, **self.options}
+        if options[_EXPORTED_LONGEST] == longest:
+            del options[_EXPORTED_LONGEST]
+        return dataclasses.replace(self, longest=longest, options=options)
 
     def model_info(self, engine: str) -> ModelInfo:
         """What clients are told about the model. engine: what runs it, for people."""

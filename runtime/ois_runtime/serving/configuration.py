@@ -32,7 +32,9 @@ ENVIRONMENT_PREFIX = "OIS_"
 DECODERS = ("auto", "process", "triton")
 CACHE_SALTS = ("", "token")
 
-_KINDS: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "str": str}
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "float": float, "int": int, "int | None": int, "str": str
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,8 @@ class ServingOptions:
 
     cache_bytes: memory of the feature store.
     cache_ttl_s: seconds without a click after which an image's features are dropped.
+    longest: longest side of the network's images; default as exported (`Manifest.at`). Only from
+    the environment, because all models must have the same.
     cache_salt: `token` keeps the features of every token apart (`salt_of`); "" shares them.
     max_objects: objects per request; decode_objects: objects per run of the decoder.
     max_image_bytes, max_image_pixels: limits of an image, checked before it is decoded.
@@ -60,6 +64,7 @@ class ServingOptions:
     cache_bytes: int = 2 * 2**30
     cache_ttl_s: float = math.inf
     cache_salt: str = ""
+    longest: int | None = None
     max_objects: int = 32
     decode_objects: int = 8
     max_image_bytes: int = 64 * 2**20
@@ -78,7 +83,7 @@ class ServingOptions:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, str) and not value > 0:
+            if value is not None and not isinstance(value, str) and not value > 0:
                 raise InvalidInput(f"got {field.name} = {value}; expected more than 0")
         if self.torch_device and self.feature_device:
             raise InvalidInput("got torch_device and feature_device; expected one of them")
@@ -110,6 +115,11 @@ class ServingOptions:
             raise InvalidInput(  # alone it would do nothing: Triton must pass the token on
                 "got cache_salt in config.pbtxt; set OIS_CACHE_SALT where the server is started, "
                 "or use `ois serve --cache-salt`"
+            )
+        if parameters.get("longest"):
+            raise InvalidInput(  # the models of a repository must not differ
+                "got longest in config.pbtxt; set OIS_LONGEST where the server is started, or use "
+                "`ois serve --longest`"
             )
         values: dict[str, Any] = {}
         for name, field in fields.items():
@@ -144,12 +154,14 @@ def load_manifest(arguments: Mapping[str, str], *, model: str = "") -> Manifest:
         folder = folder.parent / model
     path = folder / arguments["model_version"] / MANIFEST_FILE
     try:
-        return Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise EngineError(
             f"the repository has no readable manifest for {arguments['model_name']} ({error}); "
             "export it again"
         ) from error
+    longest = ServingOptions.read({}, os.environ).longest
+    return manifest if longest is None else manifest.at(longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,22 @@ def test_info_describes_the_engines(transport: LocalTransport, folder: Path) -> 
     assert info.engine.startswith("onnxruntime ")
 
 
+@pytest.mark.parametrize("address", ["{}?longest=84", "{}"])
+def test_the_engines_run_at_another_size(folder: Path, address: str) -> None:
+    given = {} if "?" in address else {"longest": 84}
+    with Client(open_transport(address.format(folder), threads=1, **given)) as client:
+        assert client.info.longest == 84
+        assert client.info.model_sha256 != Manifest.load(folder).model_sha256
+        session = client.open(np.zeros((84, 112, 3), dtype=np.uint8))
+        mask = session.click(40.5, 40.5)
+        # The disk has the same size in network pixels, so it is smaller in the picture.
+        radius = RADIUS * 112 / 84
+        assert abs(mask.sum() / (np.pi * radius**2) - 1) < 0.1
+        coverage = session.coverage()
+        assert coverage is not None
+        assert coverage.shape == (5, 6)
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_session_refines_undoes_and_grows_objects(folder: Path, backend: str) -> None:
     with Client(open_transport(str(folder), backend=backend, threads=1)) as client:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ois_client.contract.errors import EngineError, OutputError
+from ois_client.contract.errors import EngineError, InvalidInput, OutputError
 from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest, TensorSpec
 from support.tiny_engines import write_engines
 
@@ -136,3 +136,38 @@ def test_verify_finds_one_changed_byte(folder: Path) -> None:
 def test_a_manifest_that_cannot_be_written_is_an_output_error(folder: Path) -> None:
     with pytest.raises(OutputError, match="cannot create the folder"):
         Manifest.load(folder).save(folder / MANIFEST_FILE / "below-a-file")
+
+
+def test_another_size_is_another_model(folder: Path) -> None:
+    manifest = Manifest.load(folder)  # 56 pixels, patches of 14
+    larger = manifest.at(84)
+    assert (larger.longest, larger.patch) == (84, 14)
+    assert larger.model_sha256 not in (manifest.model_sha256, manifest.at(70).model_sha256)
+    assert larger.fit(168, 84).network_width == 84
+    assert larger.at(56).model_sha256 == manifest.model_sha256
+    assert manifest.at(56) is manifest
+
+
+@pytest.mark.parametrize("longest", [0, -56, 14, 60, 14 * 1025])
+def test_an_impossible_size_is_refused(folder: Path, longest: int) -> None:
+    with pytest.raises(InvalidInput, match=r"a multiple of 14 from 56 to 14336"):
+        Manifest.load(folder).at(longest)
+
+
+def test_engines_of_fixed_shapes_have_one_size(folder: Path) -> None:
+    manifest = replace(Manifest.load(folder), options={"profiles": {"encoder": ["56x42"]}})
+    with pytest.raises(InvalidInput, match="built for 56"):
+        manifest.at(84)
+
+
+def test_coverage_has_one_cell_per_patch_unless_the_manifest_says_more(folder: Path) -> None:
+    manifest = Manifest.load(folder)
+    assert manifest.fit(112, 84).coverage_shape == (3, 4)
+    rewrite(folder, coverage_scale=4)
+    fine = Manifest.load(folder)
+    assert fine.fit(112, 84).coverage_shape == (12, 16)
+    assert fine.model_info("x").coverage_scale == 4
+    data = json.loads((folder / MANIFEST_FILE).read_text())
+    del data["coverage_scale"]  # as exports before it
+    (folder / MANIFEST_FILE).write_text(json.dumps(data))
+    assert Manifest.load(folder).coverage_scale == 1
