@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ois_client.wire import TOKEN_HEADER
 from ois_runtime.edge import rules
 from ois_runtime.edge.click_check import click_check
-from ois_runtime.edge.routes import GRPC_CLUSTER, HTTP_CLUSTER, Json
+from ois_runtime.edge.routes import GRPC_CLUSTER, HTTP_CLUSTER, Json, overwrite
 from ois_runtime.edge.settings import EdgeSettings, Replica
 
 #: Idle connections are closed after this time: a server that stops waits for them.
@@ -129,13 +129,7 @@ def _health_check(settings: EdgeSettings) -> Json:
             "path": request.path,
             "method": "POST",
             "send": {"text": request.body.hex()},
-            "request_headers_to_add": [
-                {
-                    "header": {"key": key, "value": value},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-                for key, value in headers.items()
-            ],
+            "request_headers_to_add": [overwrite(*header) for header in headers.items()],
             "expected_statuses": [{"start": "200", "end": "201"}],
             # Without these, one answer such as "overloaded" would end a replica's turn at once.
             "retriable_statuses": [{"start": "400", "end": "600"}],

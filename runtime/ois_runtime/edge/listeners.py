@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from ois_client.wire import DIGEST_HEADER
 from ois_runtime.edge import rules
+from ois_runtime.edge.model_check import model_filters
 from ois_runtime.edge.routes import (
     BUFFER,
+    PERMISSION_DENIED,
     RESOURCE_EXHAUSTED,
     SHORT,
     UNAVAILABLE,
     Json,
     grpc_host,
     http_host,
+    overwrite,
 )
 from ois_runtime.edge.settings import EdgeSettings, Listen
 
@@ -86,7 +89,7 @@ def _listener(
 
 
 def _http_manager(settings: EdgeSettings) -> Json:
-    return _edge_manager("http", http_host(settings), settings, short=1) | {
+    return _edge_manager("http", http_host(settings), settings, [], short=1) | {
         "codec_type": "HTTP1",
         # Errors as Triton writes them, so that clients show the reason.
         "local_reply_config": {
@@ -97,9 +100,8 @@ def _http_manager(settings: EdgeSettings) -> Json:
 
 
 def _grpc_manager(settings: EdgeSettings) -> Json:
-    return _edge_manager(
-        "grpc", grpc_host(settings), settings, short=rules.MAX_DESCRIPTION_BYTES
-    ) | {
+    short = rules.MAX_DESCRIPTION_BYTES
+    return _edge_manager("grpc", grpc_host(settings), settings, model_filters(), short=short) | {
         "codec_type": "HTTP2",
         "http2_protocol_options": {
             "max_concurrent_streams": 128,
@@ -110,8 +112,11 @@ def _grpc_manager(settings: EdgeSettings) -> Json:
     }
 
 
-def _edge_manager(name: str, host: Json, settings: EdgeSettings, *, short: int) -> Json:
-    """short: bytes that the body of a description request may have. Envoy's least is 1."""
+def _edge_manager(
+    name: str, host: Json, settings: EdgeSettings, checks: list[Json], *, short: int
+) -> Json:
+    """checks: filters that look into a request whose size is accepted. short: bytes that the body
+    of a description request may have; Envoy's least is 1."""
     largest = {"max_request_bytes": rules.MAX_REQUEST_BYTES}
     return {
         "stat_prefix": name,
@@ -140,6 +145,7 @@ def _edge_manager(name: str, host: Json, settings: EdgeSettings, *, short: int) 
             # that arrives last, so its limit is not the limit of a request.
             _filter("body_size_limit", "BodySizeLimit", largest),
             _filter("buffer", "Buffer", largest, name=BUFFER),
+            *checks,
             _filter("router", "Router", {"suppress_envoy_headers": True}),
         ],
         "route_config": {
@@ -175,17 +181,23 @@ def _replies() -> list[Json]:
         return {
             "filter": condition,
             "body": {"inline_string": text},
-            "headers_to_add": [{"header": {"key": "grpc-status", "value": str(status)}}],
+            "headers_to_add": [overwrite("grpc-status", str(status))],
         }
 
-    flags = lambda *names: {"response_flag_filter": {"flags": list(names)}}  # noqa: E731
-    code = {"op": "EQ", "value": {"default_value": 413, "runtime_key": "none"}}
+    def flags(*names: str) -> Json:
+        return {"response_flag_filter": {"flags": list(names)}}
+
+    def code(number: int) -> Json:
+        value = {"default_value": number, "runtime_key": "none"}
+        return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
     return [
         reply(flags("UO", "OM"), "too many requests are in progress", RESOURCE_EXHAUSTED),
         reply(
             flags("UH", "UF", "UC", "UT", "UR", "LR", "NC", "URX"), rules.NO_REPLICA, UNAVAILABLE
         ),
-        reply({"status_code_filter": {"comparison": code}}, rules.TOO_LARGE, RESOURCE_EXHAUSTED),
+        reply(code(413), rules.TOO_LARGE, RESOURCE_EXHAUSTED),
+        reply(code(403), rules.CLOSED, PERMISSION_DENIED),
     ]
 
 

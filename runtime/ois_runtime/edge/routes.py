@@ -18,18 +18,22 @@ Json = dict[str, Any]
 HTTP_CLUSTER = "ois_http"
 GRPC_CLUSTER = "ois_grpc"
 #: Names of filters that routes switch off. SHORT: allows hardly a body over HTTP, and
-#: `rules.MAX_DESCRIPTION_BYTES` over gRPC.
+#: `rules.MAX_DESCRIPTION_BYTES` over gRPC. READ_MODEL and CHECK_MODEL: see `model_check.py`.
 BUFFER, SHORT = "envoy.filters.http.buffer", "short"
+READ_MODEL, CHECK_MODEL = "envoy.filters.http.grpc_field_extraction", "envoy.filters.http.rbac"
 #: gRPC statuses.
-RESOURCE_EXHAUSTED, UNAVAILABLE = 8, 14
-_PERMISSION_DENIED, _UNIMPLEMENTED, _UNAUTHENTICATED = 7, 12, 16
+PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE = 7, 8, 14
+_UNIMPLEMENTED, _UNAUTHENTICATED = 12, 16
 
 _OFF = {
     BUFFER: {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
         "disabled": True,
     },
-    SHORT: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True},
+    **{
+        name: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+        for name in (SHORT, READ_MODEL, CHECK_MODEL)
+    },
 }
 _NO_TOKEN = f"expecting header '{TOKEN_HEADER}' with the token"
 _WRONG_TYPE = f"expecting one of the content types {', '.join(rules.CONTENT_TYPES)}"
@@ -73,12 +77,7 @@ def grpc_host(settings: EdgeSettings) -> Json:
     if token:
         # Triton reads this one, which could otherwise be another token than the one checked here.
         name, value = f"triton-grpc-protocol-{TOKEN_HEADER}", f"%REQ({TOKEN_HEADER})%"
-        more["request_headers_to_add"] = [
-            {
-                "header": {"key": name, "value": value},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        ]
+        more["request_headers_to_add"] = [overwrite(name, value)]
     return (
         _host(
             GRPC_CLUSTER,
@@ -96,7 +95,7 @@ def grpc_host(settings: EdgeSettings) -> Json:
                 _pass(GRPC_CLUSTER, [_has(":path", rules.GRPC_DESCRIPTION), *call, *_if(token)]),
                 _pass(GRPC_CLUSTER, [_has(":path", rules.GRPC_INFER), *call, *_if(token)])
                 | _without(SHORT),
-                _refuse(403, rules.CLOSED, [], status=_PERMISSION_DENIED),
+                _refuse(403, rules.CLOSED, [], status=PERMISSION_DENIED),
             ],
         )
         | more
@@ -141,11 +140,19 @@ def _refuse(code: int, text: str, matchers: list[Json], *, status: int | None = 
     route = {
         "match": {"prefix": "/", "headers": matchers},
         "direct_response": {"status": code, "body": {"inline_string": text}},
-    } | _without(BUFFER, SHORT)
-    if status is not None:
-        header = {"key": "grpc-status", "value": str(status)}
-        route["response_headers_to_add"] = [{"header": header}]
-    return route
+    }
+    if status is None:
+        return route | _without(BUFFER, SHORT)
+    headers = {"response_headers_to_add": [overwrite("grpc-status", str(status))]}
+    return route | headers | _without(BUFFER, SHORT, READ_MODEL, CHECK_MODEL)
+
+
+def overwrite(name: str, value: str) -> Json:
+    """A header that replaces those of its name."""
+    return {
+        "header": {"key": name, "value": value},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
 
 
 def _without(*names: str) -> Json:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from ois_client.wire import MODEL, ONESHOT_MODEL
 
-_MODELS = f"ois_({MODEL.removeprefix('ois_')}|{ONESHOT_MODEL.removeprefix('ois_')})"
+#: The models that clients may name.
+MODELS = f"ois_({MODEL.removeprefix('ois_')}|{ONESHOT_MODEL.removeprefix('ois_')})"
 
 #: GET, without a body: health checks and descriptions.
-HTTP_DESCRIPTION = rf"/v2(/health/(live|ready)|/models/{_MODELS}(/ready|/config)?)?"
+HTTP_DESCRIPTION = rf"/v2(/health/(live|ready)|/models/{MODELS}(/ready|/config)?)?"
 #: GET, also without the token.
 HTTP_HEALTH = r"/v2/health/(live|ready)"
 #: POST.
-HTTP_INFER = rf"/v2/models/{_MODELS}/infer"
+HTTP_INFER = rf"/v2/models/{MODELS}/infer"
 
 GRPC_DESCRIPTION = (
     r"/(inference\.GRPCInferenceService/"

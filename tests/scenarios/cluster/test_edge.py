@@ -103,6 +103,25 @@ def test_what_harms_triton_is_refused_before_it_is_read(
     assert json.loads(text)["error"]
 
 
+@pytest.mark.parametrize(
+    "names", [["ois_encoder"], [], ["ois_segment", "ois_decoder"], ["ois_segment_2"]]
+)
+def test_internal_models_are_closed_over_grpc(front: Front, names: list[str]) -> None:
+    """The name is in the body. If it is there twice, the last one counts for Triton too."""
+    fields = [service_pb2.ModelInferRequest(model_name=name) for name in names]
+    message = b"".join(field.SerializeToString() for field in fields)
+    with grpc.insecure_channel(front.grpc_url.removeprefix("grpc://")) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match="closed to clients") as refused:
+            call(message, timeout=30)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.RpcError, match="closed to clients"):
+            call(b"\x0a\xff", timeout=30)  # no message at all
+        described = service_pb2.ModelInferRequest(model_name="ois_encoder").SerializeToString()
+        described += service_pb2.ModelInferRequest(model_name="ois_segment").SerializeToString()
+        assert b"ois_segment" in call(described, timeout=30)
+
+
 def test_a_body_without_a_length_reaches_nobody(front: Front) -> None:
     for path, method, headers in (("v2/health/live", "GET", {}), (INFER, "POST", JSON)):
         host, port = urlsplit(front.http_url).netloc.split(":")
