@@ -41,7 +41,7 @@ Without = Annotated[
     typer.Option(
         "--without",
         help="Leave out parts, joined by commas: order, object (the attentions), sparse, dense, "
-        "order-maps, object-masks, previous-mask, fine-prompts.",
+        "order-maps, object-masks, previous-mask, fine-prompts, kept-clicks.",
         show_default=False,
     ),
 ]

@@ -16,7 +16,7 @@ from ois_network.config import PRESETS, NetworkConfig
 #: The fields that can be changed.
 SWITCHES = (
     "order_attention", "object_attention", "sparse", "dense", "order", "object",
-    "previous_mask", "fine_prompts", "depth_encoder", "depth_blocks",
+    "previous_mask", "fine_prompts", "keep_clicks", "depth_encoder", "depth_blocks",
     "fused_levels", "fusion_order", "image_update", "mask_empty_slots",
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ REMOVABLE = {
     "object-masks": "object",
     "previous-mask": "previous_mask",
     "fine-prompts": "fine_prompts",
+    "kept-clicks": "keep_clicks",
 }
 
 

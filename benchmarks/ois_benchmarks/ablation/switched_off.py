@@ -23,7 +23,11 @@ from ois_network.network import OISNetwork
 #: Variants that only switch parts off. No other variant can load these weights.
 PARTS = (
     *(v for v in VARIANTS if all(value is False for value in v.changes.values())),
-    NetworkVariant("no-previous-mask", "without the previous mask", {"previous_mask": False}),
+    NetworkVariant(
+        "no-previous-mask", "without the previous mask on patches", {"previous_mask": False}
+    ),
+    NetworkVariant("no-fine-prompts", "without fine prompts", {"fine_prompts": False}),
+    NetworkVariant("no-kept-clicks", "without corrected clicks", {"keep_clicks": False}),
 )
 
 
@@ -55,11 +59,7 @@ def run(
     network = load_checkpoint(checkpoint).network
     longest = network.config.longest
     chosen = evaluation(data, objects)
-    parts = [
-        part
-        for part in PARTS
-        if network.config.previous_mask or "previous_mask" not in part.changes
-    ]
+    parts = [part for part in PARTS if all(getattr(network.config, name) for name in part.changes)]
     rows = []
     for number, variant in enumerate(parts, 1):
         say(f"{variant.label} ({number} of {len(parts)})")

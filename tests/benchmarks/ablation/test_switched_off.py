@@ -17,13 +17,23 @@ from support.network_scenes import MICRO, random_network
 
 def test_the_parts_are_those_of_table_4_and_what_the_attentions_add() -> None:
     names = ["default", "no-order", "no-object", "no-sparse", "no-dense"]
-    names += ["no-order-maps", "no-object-masks", "no-previous-mask"]
+    names += [
+        "no-order-maps",
+        "no-object-masks",
+        "no-previous-mask",
+        "no-fine-prompts",
+        "no-kept-clicks",
+    ]
     assert [variant.name for variant in PARTS] == names
+
+
+#: A network with every part.
+FULL = MICRO.replace(patch=16, previous_mask=True, fine_prompts=True, keep_clicks=True)
 
 
 @pytest.mark.parametrize("variant", PARTS, ids=lambda variant: variant.name)
 def test_the_remaining_parts_keep_their_weights(variant: NetworkVariant) -> None:
-    network = random_network(MICRO.replace(previous_mask=True), seed=1)
+    network = random_network(FULL, seed=1)
     changed = without(network, variant)
     before = network.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in changed.state_dict().items())
@@ -39,11 +49,12 @@ def test_the_remaining_parts_keep_their_weights(variant: NetworkVariant) -> None
         "no-order": {"order_attention", "order_norm", "raw_sigma"},
         "no-object": {"object_attention", "object_norm"},
         "no-previous-mask": {"previous_mask"},
+        "no-fine-prompts": {"fine_prompts"},
     }.get(variant.name, set())
 
 
 def test_the_command_writes_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network = random_network(MICRO.replace(previous_mask=True), seed=1)
+    network = random_network(FULL, seed=1)
     save_checkpoint(network, tmp_path / "a.safetensors", trained=False)
     output = tmp_path / "off.json"
     arguments = [str(tmp_path / "a.safetensors"), "--objects", "2", "--clicks", "5"]
