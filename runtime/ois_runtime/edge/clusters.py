@@ -56,8 +56,6 @@ def _cluster(name: str, targets: list[tuple[Replica, int]], settings: EdgeSettin
             "healthy_panic_threshold": {"value": 1},
         },
         "health_checks": [_health_check(settings)],
-        # What waits for a frozen replica fails now, and the client repeats it elsewhere.
-        "close_connections_on_host_health_failure": True,
         "ignore_health_on_host_removal": True,
         "outlier_detection": _OUTLIERS,
         "circuit_breakers": {

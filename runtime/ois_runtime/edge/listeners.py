@@ -158,7 +158,8 @@ def _edge_manager(
 
 
 #: With headers like x-envoy-retry-on, a client could have its requests sent to one replica after
-#: another, which `rules.ATTEMPTS` forbids.
+#: another, which `rules.ATTEMPTS` forbids. Envoy itself removes them only from clients that it
+#: takes for external.
 _WITHOUT_ENVOYS_HEADERS: Json = {
     "mutations": {
         "request_mutations": [{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}]

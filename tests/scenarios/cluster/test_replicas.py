@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from ois_client import Client
-from ois_client.contract.errors import OISError
+from ois_client.contract.errors import DeadlineExceeded, OISError
 from ois_client.transports.settings import Timeouts
 from ois_runtime.embedded.probe import probe_info
 from ois_runtime.embedded.server import EmbeddedServer
@@ -34,6 +34,8 @@ from support.wire_server import WireServer
 pytestmark = needs_envoy
 
 TIMEOUTS = Timeouts(click_s=20, encode_s=20)
+#: For servers that answer late.
+PATIENT = {"health_timeout_s": 30.0}
 
 
 @pytest.fixture
@@ -113,32 +115,48 @@ def test_a_killed_replica_costs_its_own_images_one_encode_each(
     assert not crowd.click()
 
 
-def test_clicks_in_progress_survive_a_killed_and_a_frozen_replica(
-    replicas: list[EmbeddedServer], front: Front, clients: tuple[Client, Client, Client]
+def test_clicks_in_progress_survive_a_killed_replica(
+    replicas: list[EmbeddedServer], clients: tuple[Client, Client, Client]
 ) -> None:
     crowd = Crowd(replicas, clients, 7600)
-    killed, frozen = replicas[0], replicas[2]
+    restarts = replicas[0].restarts
 
-    def harm() -> None:
+    def kill() -> None:
         time.sleep(0.2)
-        for server, number in ((killed, signal.SIGKILL), (frozen, signal.SIGSTOP)):
-            assert server.pid is not None
-            os.killpg(server.pid, number)
-        held = frozen.pid
-        try:
-            # Its health checks end, and with them all that waits for it.
-            assert eventually(lambda: name_of(frozen) in front.edge.unhealthy(), bool, 30)
-            time.sleep(0.5)
-        finally:
-            os.killpg(held, signal.SIGCONT)
+        assert replicas[0].pid is not None
+        os.killpg(replicas[0].pid, signal.SIGKILL)
+        assert eventually(lambda: replicas[0].restarts > restarts, bool, 60)
 
-    play_while(crowd.players, harm)
+    play_while(crowd.players, kill)
     for player in crowd.players:
         assert not player.errors  # the client repeated what was cut off, on another replica
-        assert player.slowest_s < TIMEOUTS.click_s + TIMEOUTS.encode_s
-    assert eventually(lambda: not front.edge.unhealthy(), bool, 60)
-    crowd.click()
-    assert not crowd.click()
+
+
+def test_a_frozen_replica_costs_the_clicks_that_wait_for_it_and_no_others(
+    replicas: list[EmbeddedServer], front: Front, engines: Path
+) -> None:
+    """It still accepts connections, so only health checks show that it does not answer."""
+    short = Timeouts(click_s=5, encode_s=30)
+    with (
+        Client(f"local:{engines}") as twin,
+        Client(front.grpc_url, timeouts=short) as grpc,
+        Client(front.http_url, timeouts=short) as http,
+    ):
+        crowd = Crowd(replicas, (twin, grpc, http), 7650)
+        frozen = replicas[2].pid
+        assert frozen is not None
+        stuck = [one for one, home in zip(crowd.players, crowd.homes, strict=True) if home == 2]
+        os.killpg(frozen, signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor(len(stuck)) as pool:
+                assert not any(pool.map(Player.click, stuck))
+            assert all(isinstance(one.errors[-1], DeadlineExceeded) for one in stuck)
+            assert eventually(front.edge.unhealthy, bool, 30) == {name_of(replicas[2])}
+            assert all(map(Player.click, stuck))  # on other replicas: it is still frozen
+        finally:
+            os.killpg(frozen, signal.SIGCONT)
+        assert eventually(lambda: not front.edge.unhealthy(), bool, 60)
+        assert not crowd.click()  # it has lost nothing
 
 
 def test_removed_and_added_replicas_move_only_their_own_images(
@@ -157,7 +175,11 @@ def test_removed_and_added_replicas_move_only_their_own_images(
 
 def test_a_removed_replica_finishes_what_it_has() -> None:
     image = pixels(7800)
-    with fakes(2) as servers, envoy_before(servers) as front, Client(front.grpc_url) as client:
+    with (
+        fakes(2) as servers,
+        envoy_before(servers, **PATIENT) as front,
+        Client(front.grpc_url) as client,
+    ):
         session = client.open(image)
         (home,) = [one for one in servers if session.picture.digest in one.fake.disks.images]
         (other,) = [one for one in servers if one is not home]
@@ -178,29 +200,29 @@ def test_a_removed_replica_finishes_what_it_has() -> None:
 def test_clicks_on_a_hot_image_spread_over_the_replicas() -> None:
     """One image has all the clicks: its replica gets at most its bounded share of them."""
     users = 12
-    with fakes(3) as servers, envoy_before(servers, balance_percent=100) as front:
+    with fakes(3) as servers, envoy_before(servers, balance_percent=100, **PATIENT) as front:
         with ExitStack() as stack:
             clients = [stack.enter_context(Client(front.grpc_url)) for _ in range(users)]
             sessions = [client.open(pixels(7900)) for client in clients]
             homes = [one for one in servers if sessions[0].picture.digest in one.fake.disks.images]
             assert len(homes) == 1
             assert clicks_at(homes[0]) == users  # one after the other, all go to its replica
+            release = threading.Event()
             for one in servers:
-                one.fake.delay_s = 1.0
                 one.fake.headers.clear()
-            barrier = threading.Barrier(users)
-
-            def click(n: int) -> bool:
-                barrier.wait()
-                return bool(sessions[n].click(10 + n, 40).any())
-
+                one.fake.sleep = lambda _active: release.wait(60)
             with ThreadPoolExecutor(users) as pool:
-                assert all(pool.map(click, range(users)))
-        shares = [clicks_at(one) for one in servers]
-        assert min(shares) > 0
-        # The share of a replica is (clicks in progress + 1) / 3, rounded up; one more may pass it
-        # at the same moment in another thread of Envoy. The others need the image: two requests.
-        assert clicks_at(homes[0]) <= (users + 1 + 2) // 3 + 2
+                clicks = [pool.submit(one.click, 10 + n, 40) for n, one in enumerate(sessions)]
+                arrived = eventually(
+                    lambda: [clicks_at(one) for one in servers], lambda n: sum(n) == users, 60
+                )
+                release.set()
+                assert all(click.result(timeout=60).any() for click in clicks)
+        assert sum(arrived) == users
+        assert min(arrived) > 0
+        # Of 12 in progress a replica has a share of 4. It gets one more while it has no more than
+        # that, and perhaps another by Envoy's second thread at the same moment.
+        assert max(arrived) <= 6
 
 
 def test_no_replica_left_is_a_typed_error_and_the_session_stays() -> None:
