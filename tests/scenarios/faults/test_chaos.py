@@ -1,6 +1,6 @@
 """A short run of `ois bench chaos`: a few kills, stops, cut connections and missing descriptors.
 
-The long form is the command; its result is benchmarks/results/chaos-ois-tiny-cpu.json.
+The long form is the command; its result is benchmarks/results/chaos-tiny-test.json.
 """
 
 from __future__ import annotations
