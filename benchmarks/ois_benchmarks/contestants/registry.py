@@ -42,6 +42,10 @@ def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
     return Entry("", memory_gib, "ois", "open_ois", exported)
 
 
+def _unsupported(peer: str) -> Entry:
+    return Entry(peer, 0.0, "unsupported", "open_unsupported")
+
+
 CONTESTANTS: dict[str, Entry] = {
     "ois-torch-unrewritten": _ois(),
     "ois-torch": _ois(),
@@ -72,7 +76,22 @@ CONTESTANTS: dict[str, Entry] = {
     "simpleclick-672-flip": Entry("simpleclick", 4.0, "simpleclick", "open_simpleclick"),
     "simpleclick-1024": Entry("simpleclick", 6.0, "simpleclick", "open_simpleclick"),
     "simpleclick-1024-flip": Entry("simpleclick", 10.0, "simpleclick", "open_simpleclick"),
+    "ritm-hrnet18": Entry("ritm", 2.0, "ritm", "open_ritm"),
+    "ritm-hrnet18-flip": Entry("ritm", 3.0, "ritm", "open_ritm"),
+    "ritm-hrnet32": Entry("ritm", 2.5, "ritm", "open_ritm"),
+    "ritm-hrnet32-flip": Entry("ritm", 3.5, "ritm", "open_ritm"),
+    "focalclick-b0": Entry("focalclick", 1.0, "focalclick", "open_focalclick"),
+    "focalclick-b3": Entry("focalclick", 1.5, "focalclick", "open_focalclick"),
+    "sam2.1-tiny": Entry("sam2", 2.0, "sam2", "open_sam2"),
+    "sam2.1-small": Entry("sam2", 2.0, "sam2", "open_sam2"),
+    "sam2.1-base-plus": Entry("sam2", 2.5, "sam2", "open_sam2"),
+    "sam2.1-large": Entry("sam2", 4.0, "sam2", "open_sam2"),
     "grabcut": Entry("grabcut", 1.0, "grabcut", "open_grabcut"),
+    "interformer-light": _unsupported("interformer"),
+    "hrsam": _unsupported("hrsam"),
+    "hrsam-plusplus": _unsupported("hrsam"),
+    "inter2former": _unsupported("inter2former"),
+    "dynamite": _unsupported("dynamite"),
 }
 PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entry.peer))
 

@@ -8,23 +8,20 @@ as in `scripts/evaluate_model.py:170-176`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ois_benchmarks.contestants.base import Image, Mask, Place
+from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.code import Source, open_code
-from ois_benchmarks.contestants.segnext import THRESHOLD, clicker_of, model_file, state_dict
-from ois_benchmarks.contestants.torch_peer import (
-    TorchContestant,
-    identity_of,
-    load_weights,
-    prepare_torch,
+from ois_benchmarks.contestants.ritm_family import (
+    THRESHOLD,
+    PredictorContestant,
+    model_file,
+    state_dict,
 )
-from ois_benchmarks.latency.result import Identity
-from ois_client.contract.clicks import Click
+from ois_benchmarks.contestants.torch_peer import identity_of, load_weights, prepare_torch
 
 SOURCE = Source(
     repository="uncbiag/SimpleClick",
@@ -33,7 +30,7 @@ SOURCE = Source(
     needs={"cv2": "opencv-python-headless<5", "scipy": "scipy"},
     light=("torchvision", "timm", "mmcv", "tensorboard"),
 )
-_NETWORK = "isegm.model.is_plainvit_model"
+_NETWORK = "isegm.model.is_plainvit_model:PlainVitModel"
 _MODEL_FILE = "plainvit_base448_cocolvis_itermask.py"
 
 
@@ -60,7 +57,7 @@ VARIANTS = {
 }
 
 
-def open_simpleclick(place: Place, variant: SimpleClickVariant) -> SimpleClickContestant:
+def open_simpleclick(place: Place, variant: SimpleClickVariant) -> PredictorContestant:
     """Open SimpleClick.
 
     Raises `NotHere` without its clone, `CheckpointError` for weights of another network.
@@ -89,12 +86,12 @@ def open_simpleclick(place: Place, variant: SimpleClickVariant) -> SimpleClickCo
         family="simpleclick",
         input_size=(variant.side, variant.side),
     )
-    return SimpleClickContestant(predictor, identity)
+    return PredictorContestant(predictor, identity)
 
 
 def _build(checkout: Path) -> Any:
     """The network of its model file, without loading the pretrained backbone for training."""
-    module: Any = model_file(checkout / "models/iter_mask" / _MODEL_FILE, _NETWORK)
+    module = model_file(checkout / "models/iter_mask" / _MODEL_FILE, _NETWORK)
     backbone = importlib.import_module("isegm.model.modeling.models_vit").VisionTransformer
     backbone.init_weights_from_pretrained = lambda *_args: None
     settings = SimpleNamespace(
@@ -104,21 +101,3 @@ def _build(checkout: Path) -> Any:
         IMAGENET_PRETRAINED_MODELS=SimpleNamespace(MAE_BASE=""),
     )
     return module.init_model(settings)[0]
-
-
-class SimpleClickContestant(TorchContestant):
-    encodes = False
-
-    def __init__(self, predictor: Any, identity: Identity) -> None:
-        super().__init__(predictor.net, identity)
-        self._predictor = predictor
-
-    def _encode(self, image: Image) -> None:
-        self._pixels = image
-        self._predictor.set_input_image(image)
-
-    def click(self, clicks: Sequence[Click]) -> Mask:
-        if len(clicks) == 1:  # resets the previous mask and the crop
-            self._predictor.set_input_image(self._pixels)
-        mask: Mask = self._predictor.get_prediction(clicker_of(clicks)) > THRESHOLD
-        return mask

