@@ -39,7 +39,7 @@ def read_request(body: object) -> tuple[bytes, Points]:
     if isinstance(body, bytes | str):
         try:
             body = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"got a request that is not JSON: {error}") from error
     if not isinstance(body, Mapping):
         raise InvalidInput(f"got a request of type {type(body).__name__}; expected a JSON object")

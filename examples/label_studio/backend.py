@@ -180,8 +180,10 @@ async def _body(request: Request) -> dict[str, Any]:
             )
     try:
         value = json.loads(body)
-    except ValueError as error:
-        raise InvalidInput(f"got a request that is not JSON: {error}") from error
+        if b"\\u" in body:  # JSON can spell lone surrogates, which no answer could be encoded with
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"got a request that is not JSON in Unicode: {error}") from error
     if not isinstance(value, dict):
         raise InvalidInput(f"got JSON of type {type(value).__name__}; expected an object")
     return value

@@ -62,7 +62,7 @@ def read_controls(label_config: object) -> Controls:
     label_config: XML. Raises `InvalidInput` if it is not XML or has no such control on an image.
     """
     if not isinstance(label_config, str):
-        raise InvalidInput(f"got the label_config {label_config!r}; expected its XML")
+        raise InvalidInput(f"got the label_config {str(label_config)[:80]}; expected its XML")
     try:
         root = ElementTree.fromstring(label_config)
     except ElementTree.ParseError as error:

@@ -85,6 +85,7 @@ RIGHT = {"image": "aW1n", "pos_points": [[1, 2]], "neg_points": []}
     ("body", "message"),
     [
         (b"text", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         (None, "of type NoneType"),
         ([1], "of type list"),
         ({**RIGHT, "image": None}, "without an image"),

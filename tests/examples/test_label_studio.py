@@ -325,6 +325,8 @@ def test_without_clicks_each_task_has_an_empty_prediction(
         ({"tasks": [{"id": 7}]}, 400, "INVALID_INPUT", "a task without data"),
         ({"tasks": [{"id": 7, "data": {}}]}, 400, "INVALID_INPUT", "got the image None"),
         ({"label_config": "<View"}, 400, "INVALID_INPUT", "not XML"),
+        ({"label_config": "\ud800"}, 400, "INVALID_INPUT", "not JSON in Unicode"),
+        ({"label_config": [1] * 1000}, 400, "INVALID_INPUT", "expected its XML"),
         (
             {"tasks": [{"id": 7, "data": {"photo": "/data/upload/1/none.jpg"}}]},
             400,
@@ -346,6 +348,13 @@ def test_errors_have_a_message(
     assert (got, body["status"], body["code"]) == (status, status, code)
     assert message in body["detail"]
     assert "Traceback" not in body["detail"]
+    assert len(body["detail"]) < 400
+
+
+def test_deeply_nested_json_is_refused(url: str) -> None:
+    for path in ("/setup", "/predict"):
+        status, body = ask(url + path, b"[" * 100_000)
+        assert (status, body["code"]) == (400, "INVALID_INPUT")
 
 
 def test_bodies_that_are_not_requests_are_refused(url: str) -> None:

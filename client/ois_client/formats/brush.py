@@ -75,7 +75,7 @@ def mask_of_brush(values: Sequence[int], width: int, height: int) -> Mask:
     `InvalidInput` if the data is damaged or of an image of another size.
     """
     try:
-        data = bytes(values)
+        data = bytes(iter(values))  # of a number, `bytes` alone would make so many zeros
     except (TypeError, ValueError):
         raise InvalidInput(
             "got a brush mask that is not a list of bytes; expected integers from 0 to 255"

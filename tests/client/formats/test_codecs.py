@@ -102,6 +102,7 @@ def test_drawn_masks_are_read_by_their_alpha() -> None:
         (["a"], "list of bytes"),
         ([256], "list of bytes"),
         (None, "list of bytes"),
+        (10**12, "list of bytes"),
         ([], "complete header"),
         ([0] * 6, "complete header"),
         (brush_of_mask(np.ones((2, 3), np.uint8)), "24 samples of 8 bits; expected 16"),

@@ -1,0 +1,408 @@
+"""Damaged requests to everything that listens: no crash, no hang, and every answer is typed.
+
+    Triton over HTTP and gRPC, through nginx: its own ports must never meet bytes from strangers
+    the gateway of the demo, over HTTP
+    the Label Studio example, over HTTP; the CVAT example, through Nuclio's own package
+
+The short form is part of every test run. The long form, as in `support/fuzz/size.py`:
+
+    OIS_FUZZ_REQUESTS=50000 pytest tests/fuzz
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import nuclio_sdk
+import numpy as np
+import pytest
+import uvicorn
+
+import interactor
+from backend import Backend, make_app
+from ois_cli.demo.gateway.frames import write_frame
+from ois_cli.demo.gateway.server import Gateway
+from ois_client import Client
+from ois_client.sessions.replay import RecentSessions
+from ois_client.wire import MODEL, ONESHOT_MODEL
+from ois_export.repository import write_repository
+from ois_runtime.embedded.options import ServerOptions
+from ois_runtime.embedded.server import EmbeddedServer
+from ois_runtime.engines.manifest import Manifest
+from support.fuzz.damage import damaged_bytes, damaged_json
+from support.fuzz.files import damaged_file, good_files
+from support.fuzz.messages import damaged_message
+from support.fuzz.size import dice_for, is_long, requests
+from support.label_studio_host import LEGACY_TOKEN, Host
+from support.server.malformed import GOOD, RawRequest
+from support.server.malformed_models import GOOD_INPUTS
+from support.server.nginx import Proxy, needs_nginx, nginx_before
+from support.server.players import pixels
+from support.server.processes import needs_server
+from support.tiny_engines import write_engines
+from task_images import ImageFetcher
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+FILES = good_files()
+#: A request must be answered within this time, on a busy machine too.
+HANGS_S = 30.0
+#: Good requests are made after so many damaged ones.
+BATCH = 250
+#: Memory of a process may grow by this much in the second half of a long run.
+GROWTH_BYTES = 64 * 2**20
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_engines(tmp_path_factory.mktemp("engines"))
+    write_repository(folder, Manifest.load(folder))
+    return folder
+
+
+def fuzz(
+    name: str,
+    short: int,
+    ask: Callable[[random.Random], str],
+    works: Callable[[], None],
+    processes: Callable[[], list[int]] = list,
+) -> None:
+    """Make requests with `ask`, which returns the kind of answer and checks that it is typed.
+
+    works: makes a good request. processes: whose memory must not grow.
+    """
+    dice, seen, count = dice_for(name), Counter[str](), requests(short)
+    half: dict[int, int] = {}
+    works()
+    for number in range(count):
+        if number == count // 2:
+            half = {pid: resident_bytes(pid) for pid in processes()}
+        began = time.monotonic()
+        seen[ask(dice)] += 1
+        assert time.monotonic() - began < HANGS_S, f"{name}: request {number}"
+        if number % BATCH == BATCH - 1:
+            works()
+    works()
+    print(f"{name}: {dict(seen.most_common())}")
+    assert len(seen) > 1, seen
+    if is_long():
+        grown = {pid: resident_bytes(pid) - before for pid, before in half.items()}
+        print(f"{name}: grown by {grown}")
+        assert max(grown.values(), default=0) < GROWTH_BYTES, grown
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def is_clean(text: str, given: object) -> None:
+    """The answer tells nothing about the inside of the server."""
+    for word in ("Traceback", "/site-packages/", 'File "', "/tmp"):
+        assert word not in text, f"{text!r} to {given!r:.2000}"
+
+
+# -- Triton behind nginx --------------------------------------------------------------------------
+
+REQUESTS = [
+    RawRequest("", GOOD, {"ois_want": "depth", "ois_session": "fuzz"}, ("INFO", "MASKS")),
+    RawRequest("", GOOD, {}, ("INFO",), output_parameters={"classification": 2}),
+    RawRequest("", {}),
+    RawRequest("", {"IMAGE": GOOD["IMAGE"]}, outputs=("INFO",)),
+    RawRequest("", GOOD_INPUTS[ONESHOT_MODEL], model=ONESHOT_MODEL),
+]
+
+
+@pytest.fixture(scope="module")
+def server(engines: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(engines, ServerOptions(cache_bytes=2**24)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def proxy(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with nginx_before([server], tmp_path_factory.mktemp("nginx")) as running:
+        yield running
+
+
+@pytest.fixture
+def still_works(
+    server: EmbeddedServer, proxy: Proxy, engines: Path
+) -> Iterator[Callable[[], None]]:
+    """A click is right, and the server is the one that was started."""
+    pid = server.pid
+    with Client(proxy.grpc_url) as client, Client(f"local:{engines}") as twin:
+        expected = twin.open(pixels(9100)).click(40, 40)
+
+        def check() -> None:
+            np.testing.assert_array_equal(client.open(pixels(9100)).click(40, 40), expected)
+            assert (server.restarts, server.pid) == (0, pid)
+
+        yield check
+
+
+def processes_of(server: EmbeddedServer) -> Callable[[], list[int]]:
+    return lambda: [server.pid or 0, *server.python_models()]
+
+
+#: gRPC's codes that say what is wrong with a request. UNKNOWN: text that is no UTF-8.
+REFUSALS = {"INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
+REFUSALS |= {"PERMISSION_DENIED", "OUT_OF_RANGE", "FAILED_PRECONDITION"}
+
+
+@needs_server
+@needs_nginx
+def test_grpc(server: EmbeddedServer, proxy: Proxy, still_works: Callable[[], None]) -> None:
+    texts = [one.message().SerializeToString() for one in REQUESTS]
+    with grpc.insecure_channel(proxy.grpc_url.removeprefix("grpc://")) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def ask(dice: random.Random) -> str:
+            text = damaged_message(dice, dice.choice(texts))
+            error = infer.future(text, timeout=HANGS_S).exception()
+            if error is None:
+                return "OK"
+            code, details = error.code().name, error.details() or ""
+            assert code in REFUSALS, f"{code} {details} to {text!r:.2000}"
+            is_clean(details, text)
+            return str(code)
+
+        fuzz("grpc", 300, ask, still_works, processes_of(server))
+
+
+HEADERS: dict[str, tuple[str, ...]] = {
+    "Content-Type": ("application/json", "application/octet-stream", "text/plain", "", "a" * 3000),
+    "Content-Encoding": ("gzip", "deflate", "identity", "br"),
+    "Inference-Header-Content-Length": ("0", "1", "9999", "-1", "many", "99999999999999999999"),
+    "Expect": ("100-continue", "x"),
+    "ois-image-digest": ("", "a" * 5000, "\xff"),
+    "authorization": ("x",),
+    "Connection": ("close", "upgrade"),
+    "Accept-Encoding": ("gzip",),
+}
+PATHS = (
+    f"/v2/models/{MODEL}/infer",
+    f"/v2/models/{ONESHOT_MODEL}/infer",
+    f"/v2/models/{MODEL}/versions/1/infer",
+    *("/v2", "/v2/health/live", f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/config"),
+    *("/v2/models/ois_encoder/infer", "/v2/repository/index", "/", "/%00", "/v2//models/../x"),
+)
+
+
+@needs_server
+@needs_nginx
+def test_http(server: EmbeddedServer, proxy: Proxy, still_works: Callable[[], None]) -> None:
+    def ask(dice: random.Random) -> str:
+        path, body, headers = damaged_http(dice)
+        method = "POST" if dice.random() < 0.9 else dice.choice(("GET", "PUT", "HEAD", "OPTIONS"))
+        status, text = sent(proxy.http_url, method, path, body, headers)
+        given = (method, path, headers, body)
+        assert status in (200, 400, 403, 404, 405, 411, 413, 415, 417, 500), (
+            f"{status} {given!r:.2000}"
+        )
+        if status == 500:  # Triton's status for some JSON that it cannot read
+            assert len(json.loads(text)["error"]) > 10, f"{text!r} to {given!r:.2000}"
+        if status != 200:
+            is_clean(text, given)
+        return str(status)
+
+    fuzz("http", 300, ask, still_works, processes_of(server))
+
+
+def damaged_http(dice: random.Random) -> tuple[str, bytes, dict[str, str]]:
+    """Path, body and headers: usually one of them is damaged."""
+    path, body, headers = dice.choice(REQUESTS).http()
+    length = int(headers["Inference-Header-Content-Length"])
+    text, rest = body[:length], body[length:]
+    if dice.random() < 0.8:
+        text = damaged_json(dice, json.loads(text))
+        headers["Inference-Header-Content-Length"] = str(len(text))
+    if dice.random() < 0.3:
+        rest = damaged_bytes(dice, rest)
+    if dice.random() < 0.2:
+        name = dice.choice(sorted(HEADERS))
+        headers[name] = dice.choice(HEADERS[name])
+    if dice.random() < 0.1:
+        del headers["Inference-Header-Content-Length"]
+        rest = b""
+    if dice.random() < 0.1:
+        path = dice.choice(PATHS)
+    return path, text + rest, headers
+
+
+def sent(url: str, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=HANGS_S)
+    try:
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode("utf-8", "replace")
+    except ConnectionError:  # refused after the head, before the body was read
+        return 400, ""
+    finally:
+        connection.close()
+
+
+# -- the demo -------------------------------------------------------------------------------------
+
+
+def test_gateway(engines: Path) -> None:
+    picture = FILES[0]
+    mask = b"".join(FILES[:1])
+    with Gateway(f"local:{engines}", where="here", port=0) as gateway:
+        url = gateway.url
+
+        def works() -> None:
+            status, _ = sent(url, "POST", "/api/images", picture, {})
+            assert status == 200
+
+        def opened() -> dict[str, Any]:
+            place = urlsplit(url)
+            connection = http.client.HTTPConnection(place.hostname or "", place.port)
+            connection.request("POST", "/api/images?picture=no", picture)
+            data = connection.getresponse().read()
+            connection.close()
+            head: dict[str, Any] = json.loads(data[4 : 4 + int.from_bytes(data[:4], "big")])
+            return head
+
+        image = opened()
+        click = {
+            **{name: image[name] for name in ("digest", "width", "height")},
+            "model": "",
+            "clicks": [[9, 8, True], [3, 4, False]],
+            "want": ["mask", "depth"],
+        }
+        result = {"kind": "cutout", "name": "a.jpg", "objects": ["1"]}
+
+        def framed(dice: random.Random, head: dict[str, Any], parts: dict[str, bytes]) -> bytes:
+            if dice.random() < 0.2:
+                return damaged_bytes(dice, write_frame(head, parts))
+            listed = {**head, "parts": [[name, len(part)] for name, part in parts.items()]}
+            text = damaged_json(dice, listed)
+            return b"".join([len(text).to_bytes(4, "big"), text, *parts.values()])
+
+        def ask(dice: random.Random) -> str:
+            kind = dice.choice(("images", "clicks", "results"))
+            if kind == "images":
+                body = damaged_file(dice, FILES)
+            elif kind == "clicks":
+                body = framed(dice, click, {})
+            else:
+                body = framed(dice, result, {"mask0": mask, "image": picture})
+            status, text = sent(url, "POST", f"/api/{kind}", body, {})
+            if status == 200:
+                return f"{kind} 200"
+            error = json.loads(text)["error"]
+            assert status in (400, 404), f"{status} {error} to {body!r:.2000}"
+            assert error["code"] != "INTERNAL"
+            is_clean(error["message"], body)
+            return f"{kind} {error['code']}"
+
+        fuzz("gateway", 400, ask, works)
+
+
+# -- the annotation tools -------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    config = uvicorn.Config(app, port=0, log_level="critical", ws="none", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_label_studio(engines: Path) -> None:
+    good = json.loads((GOLDEN / "label_studio_predict.json").read_text())["request"]
+    good["tasks"][0]["data"]["photo"] = "/data/upload/1/0.jpg"
+    setup = {"project": "1.17", "schema": good["label_config"], "hostname": "x"}
+    host = Host()
+    with Client(f"local:{engines}") as client:
+        backend = Backend(client, ImageFetcher(host.url(host.studio), LEGACY_TOKEN))
+        with serving(make_app(backend)) as url:
+
+            def works() -> None:
+                assert sent(url, "GET", "/health", b"", {})[0] == 200
+                assert sent(url, "POST", "/setup", json.dumps(setup).encode(), {})[0] == 200
+
+            def ask(dice: random.Random) -> str:
+                path, document = dice.choice(
+                    (("/predict", good), ("/predict", good), ("/setup", setup))
+                )
+                body = damaged_json(dice, document)
+                status, text = sent(url, "POST", path, body, {})
+                assert status in (200, 400, 503), f"{status} {text!r} to {body!r:.2000}"
+                answer = json.loads(text)
+                if status != 200:
+                    assert answer["code"], text
+                    is_clean(answer["detail"].replace(str(good), ""), "")
+                return f"{path} {answer.get('code', status)}"
+
+            try:
+                fuzz("label studio", 300, ask, works)
+            finally:
+                host.close()
+
+
+class Silent:
+    def write(self, text: str) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def test_cvat(engines: Path) -> None:
+    logger = nuclio_sdk.Logger(10)
+    logger.set_handler("test", Silent(), nuclio_sdk.logger.HumanReadableFormatter())
+    context = nuclio_sdk.Context(logger)
+    good = {
+        "image": base64.b64encode(FILES[0]).decode(),
+        "pos_points": [[9.5, 8.5], [4, 4]],
+        "neg_points": [[20, 3]],
+        "obj_bbox": None,
+    }
+    with Client(f"local:{engines}") as client:
+        context.user_data.recent = RecentSessions(client)
+
+        def answer(body: bytes) -> tuple[int, dict[str, Any]]:
+            response = interactor.handler(context, nuclio_sdk.Event(body=body))
+            return response.status_code, json.loads(response.body)
+
+        def works() -> None:
+            status, reply = answer(json.dumps(good).encode())
+            assert status == 200
+            assert len(reply["mask"]) == 21
+
+        def ask(dice: random.Random) -> str:
+            document = dict(good)
+            if dice.random() < 0.3:
+                document["image"] = base64.b64encode(damaged_file(dice, FILES)).decode()
+            body = (
+                damaged_json(dice, document)
+                if dice.random() < 0.8
+                else json.dumps(document).encode()
+            )
+            status, reply = answer(body)
+            assert status in (200, 400), f"{status} {reply} to {body!r:.2000}"
+            if status == 400:
+                is_clean(reply["error"], body)
+            return str(status)
+
+        fuzz("cvat", 300, ask, works)

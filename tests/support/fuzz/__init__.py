@@ -1,0 +1,1 @@
+"""Seeded damage to what strangers send: bytes, JSON, protobuf messages, image files."""
