@@ -92,6 +92,16 @@ def test_extreme_shapes_agree(
         ),
         ({"fused_levels": (4,), "order": False, "object": False, "dense": False}, True),
         ({"order_attention": False}, True),
+        (
+            {
+                "patch": 16,
+                "output_stride": 2,
+                "previous_mask": True,
+                "fine_prompts": True,
+                "keep_clicks": True,
+            },
+            True,
+        ),
         ({"object_attention": False}, True),
         ({"sparse": False}, False),
         ({"dense": False}, True),
