@@ -27,6 +27,7 @@ COMMANDS = [(block, words) for block in BLOCKS for words in block.commands()]
 #: Programs that only blocks with a `needs` line may use: none of them is ours.
 FOREIGN = {
     "docker",
+    "kubectl",
     "curl",
     "cvat-cli",
     "nuctl",
