@@ -38,6 +38,7 @@ COPY export export
 COPY benchmarks benchmarks
 COPY cli cli
 COPY triton_models triton_models
+COPY models models
 RUN pip wheel --no-deps --wheel-dir /dist .
 
 # -- the engines: torch stays in this stage ------------------------------------------------

@@ -33,7 +33,8 @@ def register(parent: typer.Typer) -> None:
 @app.command()
 def inspect(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="A checkpoint.", show_default=False)
+        Path | None,
+        typer.Argument(help="A checkpoint, or ois-photo, the shipped one.", show_default=False),
     ] = None,
     network: Annotated[
         str | None,
@@ -45,7 +46,7 @@ def inspect(
 
     Every tensor's name, shape and values are checked, as every other command does on loading.
 
-    Example: [b]ois checkpoint inspect models/ois-tiny.safetensors[/b]
+    Example: [b]ois checkpoint inspect ois-photo[/b], which is the shipped one.
     """
     if (checkpoint is None) == (network is None):
         raise InvalidInput(
@@ -58,7 +59,9 @@ def inspect(
     described: dict[str, Any] = {}
     if checkpoint is not None:
         from ois_network.checkpoints.checkpoint import load_checkpoint
+        from ois_runtime.shipped import named_checkpoint
 
+        checkpoint = named_checkpoint(checkpoint)
         with progress(f"reading {checkpoint}"):
             loaded = load_checkpoint(checkpoint)
         config = loaded.config

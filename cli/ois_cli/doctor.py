@@ -15,12 +15,11 @@ import typer
 
 from ois_cli import packages
 from ois_cli.output import print_json, progress, say
-from ois_client.contract.errors import EngineError
+from ois_client.contract.errors import CheckpointError, EngineError
 
 _GIB = 2**30
 _LOW_DISK_GIB = 2
 _LOW_MEMORY_GIB = 2
-_REPOSITORY = Path(__file__).resolve().parents[2]
 _PYTHONS = ((3, 11), (3, 13))
 _SERVER_PYTHONS = ((3, 11), (3, 12))  # of the embedded server, as in `ois_runtime.embedded.checks`
 _ORT, _ORT_GPU = "onnxruntime", "onnxruntime-gpu"
@@ -244,12 +243,14 @@ def _engines() -> Iterator[Finding]:
 
 
 def _checkpoint() -> Finding:
-    for folder in (Path("models"), _REPOSITORY / "models"):
-        for path in sorted(folder.glob("*.safetensors")):
-            detail = f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
-            return Finding("engines", "checkpoint", Status.OK, detail)
-    fix = "run ois in the repository, or give `ois export` a checkpoint"
-    return Finding("engines", "checkpoint", Status.ABSENT, "no models/*.safetensors", fix)
+    from ois_runtime.shipped import shipped_checkpoint
+
+    try:
+        path = shipped_checkpoint()
+    except CheckpointError as error:
+        return Finding("engines", "checkpoint", Status.ABSENT, "none is shipped", str(error))
+    detail = f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+    return Finding("engines", "checkpoint", Status.OK, detail)
 
 
 def _print_table(findings: list[Finding]) -> None:

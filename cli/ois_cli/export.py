@@ -17,8 +17,12 @@ def register(app: typer.Typer) -> None:
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="An OIS checkpoint, .safetensors or .pth.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(
+            help="An OIS checkpoint, .safetensors or .pth. Default: the shipped ois-photo.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         str,
         typer.Option(help="Where the engines run: cpu or cuda (ONNX Runtime), or tensorrt."),
@@ -55,11 +59,13 @@ def export(
     folder stays unchanged. For tensorrt, [b]ois build[/b] then builds the engines on the machine
     with the GPU and compares them again.
 
-    Example: [b]ois export models/ois-tiny.safetensors --target cuda --precision fp16[/b]
+    Example: [b]ois export ois-vitb.safetensors --target cuda --precision fp16[/b]
     """
     from ois_export.targets import Target
     from ois_runtime.engines.backends import Precision
+    from ois_runtime.shipped import named_checkpoint
 
+    checkpoint = named_checkpoint(checkpoint)
     chosen = Target.parse(target)
     chosen_precision = Precision.parse(precision)
     chosen.check(chosen_precision)

@@ -25,6 +25,7 @@ from ois_cli import (
 from ois_cli.annotating import command as annotate
 from ois_cli.bench import app as bench
 from ois_cli.demo import command as demo
+from ois_cli.extras import missing_extra
 from ois_cli.output import as_ois_error, print_error, say
 from ois_cli.show import app as show
 
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _report(error, as_json=as_json)
+        return _report(missing_extra(error, args) or error, as_json=as_json)
     if result == EXIT_INTERRUPTED:  # recent Typer returns this instead of raising
         return _interrupted()
     return result if isinstance(result, int) else 0

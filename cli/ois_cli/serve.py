@@ -69,7 +69,7 @@ def serve(
         Path | None,
         typer.Option(
             help="With --device: the network's weights. Default: the checkpoint that the engines "
-            "were exported from, in $OIS_CHECKPOINT, next to the engines or in models/."
+            "were exported from, in $OIS_CHECKPOINT, next to the engines, in models/ or shipped."
         ),
     ] = None,
     cache_bytes: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 
 import pytest
 from packaging.requirements import Requirement
@@ -11,25 +10,9 @@ from packaging.requirements import Requirement
 from ois_cli.packages import PACKAGES
 from ois_runtime.engines.backends import EngineBackend
 from support.documents import DOCUMENTS, ROOT
+from support.extras import EXTRAS, PROJECT, requirements
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = ("3.11", "3.12", "3.13")
-
-
-def requirements(extra: str, python: str = "3.11") -> dict[str, Requirement]:
-    """What the extra installs on Linux, extras within extras included."""
-    found: dict[str, Requirement] = {}
-    for text in EXTRAS[extra]:
-        need = Requirement(text)
-        if need.name == "ois-deploy":
-            for inner in need.extras:
-                found |= requirements(inner, python)
-        elif need.marker is None or need.marker.evaluate(
-            {"python_version": python, "sys_platform": "linux"}
-        ):
-            found[need.name] = need
-    return found
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -55,7 +55,7 @@ def engines(
     """Compare the CPU engines of one network: time per image and per click, memory, masks.
 
     Runs PyTorch, ONNX Runtime and OpenVINO one after another, each in its own process.
-    Example: [b]ois bench engines --checkpoint models/ois-tiny.safetensors[/b]
+    Example: [b]ois bench engines --checkpoint mine.safetensors[/b]
     """
     from ois_benchmarks import machine
     from ois_benchmarks.latency.engines import CONTESTANTS, run, table_of

@@ -93,7 +93,7 @@ def quality(
 
     The robot clicks 20 times on every object, on the image at its own size. 95 % intervals draw
     images. Failed clicks are counted and listed. Examples: [b]ois bench quality[/b] and
-    [b]ois bench quality torch:models/ois-tiny.safetensors --data davis:DAVIS[/b]
+    [b]ois bench quality torch:mine.safetensors --data davis:DAVIS[/b]
     """
     if output is not None:
         check_place(output, _LOG_FORMATS, default=False)

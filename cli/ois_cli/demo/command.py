@@ -74,7 +74,8 @@ def demo(
 
     Without --url, this starts a Triton server as [b]ois serve[/b] does, with a random token. If
     that is not possible, the engines run in this process. The page shows the masks and what the
-    network sees: the depth, the order maps, and the patches that clicks attend to.
+    network sees: the depth, the order maps, and the patches that clicks attend to. If no engines
+    are named and there are none in engines/ois-photo-cpu, they are made there first.
 
     Example: [b]ois demo --engines engines/ois-photo-cpu[/b]
 
@@ -87,10 +88,13 @@ def demo(
             raise InvalidInput(
                 "got --sheet with --url; expected one of them, because sheets use engines here"
             )
+        _make_engines(engines)
         _write_sheets(sheet, engines, in_process)
         return
     _check_packages()
     source = _engine_source(url, engines, in_process, token)
+    if url in (None, "local:"):
+        _make_engines(engines)
     stack = ExitStack()
     with until_signalled(stack.close):
         source = source or _own_server(engines, stack)
@@ -112,6 +116,25 @@ class EngineSource:
     server: EmbeddedServer | None = None
 
 
+def _make_engines(engines: Path | None) -> None:
+    """Export the shipped network if no engines are named and the default folder is missing.
+
+    So `ois demo` is all that somebody needs who has just installed the package.
+    """
+    from ois_runtime.engines.local import DEFAULT_ENGINES, ENGINES_VARIABLE
+
+    if engines is not None or os.environ.get(ENGINES_VARIABLE) or DEFAULT_ENGINES.exists():
+        return
+    from ois_runtime.shipped import shipped_checkpoint
+
+    checkpoint = shipped_checkpoint()
+    say(f"no engines in {DEFAULT_ENGINES} yet; making them, which takes a minute, once")
+    from ois_export.export import export_engines
+    from ois_export.targets import Target
+
+    export_engines(checkpoint, DEFAULT_ENGINES, target=Target.CPU, progress=say)
+
+
 def _write_sheets(folder: Path, engines: Path | None, in_process: Mapping[str, Any]) -> None:
     from ois_cli.demo.samples import write_sheets
 
@@ -125,8 +148,8 @@ def _check_packages() -> None:
     missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineError(
-            f"the page needs {' and '.join(missing)}; run pip install 'ois-deploy[demo]', or use "
-            "`ois demo --sheet FOLDER`, which has no page"
+            f"the page needs {' and '.join(missing)}; run pip install 'ois-deploy[cpu,demo]', or "
+            "use `ois demo --sheet FOLDER`, which has no page"
         )
 
 

@@ -82,7 +82,7 @@ def attention(
     out: Out,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="OIS checkpoint. Default: models/ois-tiny.safetensors."),
+        typer.Option(help="OIS checkpoint. Default: the shipped ois-photo."),
     ] = None,
     panel_width: PanelWidth = 240,
     as_json: AsJson = False,
@@ -99,13 +99,13 @@ def attention(
     check_figure(out, image, checkpoint)
     from ois_client.contract.images import load_image
     from ois_network.checkpoints.checkpoint import load_checkpoint
-    from ois_runtime.torch.checkpoint import DEFAULT_CHECKPOINT
+    from ois_runtime.shipped import named_checkpoint
 
     clicks = [Click.parse(text) for text in point]
     picture = load_image(image)
     check_clicks([ObjectClick(1, click) for click in clicks], picture)
     with progress("loading the network"):
-        loaded = load_checkpoint(checkpoint or DEFAULT_CHECKPOINT)
+        loaded = load_checkpoint(named_checkpoint(checkpoint))
     if not loaded.trained:
         warn("the weights are random, and so is the attention")
     pixels = picture.pixels()

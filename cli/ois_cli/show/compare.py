@@ -70,7 +70,7 @@ def compare(
 
     Example: [b]ois show compare local: peer:grabcut --image photo.jpg --mask true.png -p 300,200
     -o compare.png[/b]
-    From a data set: [b]ois show compare OIS=torch:models/ois-tiny.safetensors --data scenes
+    From a data set: [b]ois show compare OIS=torch:mine.safetensors --data scenes
     --object scene-00003 --object scene-00007 -o compare.png[/b]
     """
     check_figure(out, image, mask)

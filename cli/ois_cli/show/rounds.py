@@ -79,7 +79,7 @@ def rounds(
 
     Example: [b]ois show rounds local: peer:grabcut --image photo.jpg --mask true.png -o
     rounds.png[/b]
-    From a data set: [b]ois show rounds OIS=torch:models/ois-tiny.safetensors --data scenes --object
+    From a data set: [b]ois show rounds OIS=torch:mine.safetensors --data scenes --object
     scene-00003 --clicks 4 -o rounds.png[/b]
     """
     check_figure(out, image, mask)

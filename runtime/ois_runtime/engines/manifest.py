@@ -25,7 +25,8 @@ from ois_client.contract.transport import ModelInfo
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = 1
-EXPORT_COMMAND = "ois export models/ois-photo.safetensors --target cpu"
+#: Without a checkpoint: the shipped one.
+EXPORT_COMMAND = "ois export"
 
 
 @dataclass(frozen=True, slots=True)

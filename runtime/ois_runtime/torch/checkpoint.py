@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.errors import CheckpointError, EngineError, InvalidInput
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, sha256_of
+from ois_runtime.shipped import shipped_checkpoint
 
 CHECKPOINT_VARIABLE = "OIS_CHECKPOINT"
-DEFAULT_CHECKPOINT = Path("models/ois-photo.safetensors")
+_MODELS = Path("models")
 SUFFIX = ".safetensors"
 
 
@@ -39,8 +41,9 @@ def find_checkpoint(path: Path, named: Path | None = None) -> Path:
 def checkpoint_of(manifest: Manifest, folder: Path, named: Path | None = None) -> Path:
     """The checkpoint that the engines of a manifest were made from.
 
-    Without `named`, searches `$OIS_CHECKPOINT`, the engines' `folder` and `models/` for a file with
-    the recorded digest. Raises `EngineError` if there is none, or `named` has another digest.
+    Without `named`, searches `$OIS_CHECKPOINT`, the engines' `folder`, `models/` and the shipped
+    checkpoint for a file with the recorded digest. Raises `EngineError` if there is none, or
+    `named` has another digest.
     """
     if named is not None and not named.is_file():
         raise EngineError(f"no checkpoint at {named}; expected a {SUFFIX} file")
@@ -58,18 +61,20 @@ def checkpoint_of(manifest: Manifest, folder: Path, named: Path | None = None) -
 
 
 def default_checkpoint(folder: Path) -> Path:
-    """The checkpoint that `local:cuda` runs, which may not exist.
+    """The checkpoint that `local:cuda` runs.
 
     `$OIS_CHECKPOINT`, otherwise the checkpoint of the default engine `folder` if that exists,
     otherwise the one that is shipped.
     """
     if named := os.environ.get(CHECKPOINT_VARIABLE):
         return Path(named)
-    return find_checkpoint(folder) if folder.is_dir() else DEFAULT_CHECKPOINT
+    return find_checkpoint(folder) if folder.is_dir() else shipped_checkpoint()
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
     if named := os.environ.get(CHECKPOINT_VARIABLE):
         yield Path(named)
-    for place in (folder, DEFAULT_CHECKPOINT.parent):
+    for place in (folder, _MODELS):
         yield from sorted(place.glob(f"*{SUFFIX}"))
+    with suppress(CheckpointError):
+        yield shipped_checkpoint()
