@@ -41,8 +41,7 @@ def build(
     objects: Annotated[
         list[str] | None,
         typer.Option(
-            help="Objects per call: a number or min:opt:max. May be repeated. "
-            "Default: 1 and 2:8:32."
+            help="Objects per call: a number or min:opt:max. May be repeated. Default: 1 and 2:8:8."
         ),
     ] = None,
     workspace: Annotated[

@@ -72,6 +72,7 @@ def build_plan(
             f"TensorRT {trt.__version__} cannot parse {graph.name}:\n  "
             + "\n  ".join(f"{e.node_operator()} {e.node_name()}: {e.desc()}" for e in errors[:10])
         )
+    allow_decomposition(trt, network)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     # Without it the inspector reports no types, and `check_precision` could not check them.
@@ -94,6 +95,24 @@ def build_plan(
     if options.timing_cache is not None:
         _save_timing_cache(config, options.timing_cache)
     return bytes(memoryview(plan))
+
+
+def allow_decomposition(trt: Any, network: Any) -> int:
+    """Let TensorRT compute attentions with several kernels where it has no fused one.
+
+    By default the build then fails. Returns how many attentions there are; none before TensorRT
+    10.14, which parses them into other layers.
+    """
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    count = 0
+    for index in range(network.num_layers if kind is not None else 0):
+        layer = network.get_layer(index)
+        if layer.type == kind:
+            # The documented way to a layer's own members: the bindings return the base class.
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
+            count += 1
+    return count
 
 
 def _add_profile(builder: Any, config: Any, profile: Profile, graph: Path) -> None:

@@ -24,7 +24,7 @@ SMALLEST_SIDE = 3
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """A range of N, the objects refined in one call: `"1"` or `"2:8:32"` (min:opt:max)."""
+    """A range of N, the objects refined in one call: `"1"` or `"2:8:8"` (min:opt:max)."""
 
     lowest: int
     best: int
@@ -82,7 +82,9 @@ class Shapes:
 
 
 DEFAULT_SHAPES = ("landscape", "portrait")
-DEFAULT_OBJECTS = ("1", "2:8:32")
+#: A server decodes at most 8 objects at once (`ServingOptions.decode_objects`), and in process more
+#: run in parts. Memory grows with the largest number.
+DEFAULT_OBJECTS = ("1", "2:8:8")
 
 
 @dataclass(frozen=True, slots=True)

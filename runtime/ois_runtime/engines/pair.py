@@ -99,6 +99,14 @@ class Graph(Names, Protocol):
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]: ...
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """A decoder that was built for a limited number of objects per run."""
+
+    @property
+    def most_objects(self) -> int: ...
+
+
 def check_halves(manifest: Manifest, encoder: Names, decoder: Names) -> None:
     """Raise `EngineError` unless the two graphs can be the two halves of one network."""
     for role, graph, offered, wanted in (
@@ -146,9 +154,19 @@ class GraphPair:
 def run_decoder(
     decoder: Graph, manifest: Manifest, state: ImageState, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """`EnginePair.decode`, computed by one graph."""
+    """`EnginePair.decode`, computed by one graph; in parts if it is `Limited`."""
     geometry = state.geometry
     check_prompts(prompts, geometry)
+    total = len(prompts.labels)
+    most = decoder.most_objects if isinstance(decoder, Limited) else total
+    if total > most:
+
+        def part(start: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+            few = prompts.map(lambda array: array[start : start + most])
+            return run_decoder(decoder, manifest, state, few)
+
+        parts = [part(start) for start in range(0, total, most)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
     grid = geometry.coverage_shape
     size = (geometry.network_height, geometry.network_width)
     count = len(prompts.labels)

@@ -79,7 +79,10 @@ class PlanGraph:
                 f"TensorRT {library_version(library)} cannot load {path}: it was built by another "
                 "version or for another GPU. Build it here: ois build"
             )
-        self._context = self._engine.create_execution_context()
+        # Memory for the profile that is used, not for the largest: see `docs/tensorrt.md`.
+        self._context = self._engine.create_execution_context(
+            library.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+        )
         if self._context is None:
             raise EngineError(f"{path.name} does not fit into the GPU's free memory")
         names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
@@ -94,6 +97,11 @@ class PlanGraph:
             for number in range(self._engine.num_optimization_profiles)
         ]
         self._active = -1
+
+    @property
+    def most_objects(self) -> int:
+        """The most objects that a run can have, in any profile. Raises `KeyError` in an encoder."""
+        return max(profile["labels"][2][0] for profile in self.profiles)
 
     def describe_layers(self) -> str:
         """The engine inspector's JSON, for the optimal shapes of the first profile.

@@ -146,6 +146,11 @@ def test_the_precision_of_a_half_build_is_inspected(
     assert layers["decoder"]["fp16"] > 50
     assert (trt.seen.level, trt.seen.workspace) == (5, 2**30)
     assert cache.read_bytes() == b"2"
+    # Where no fused kernel exists, an attention may be decomposed: otherwise the build fails.
+    known = hasattr(trt.LayerType, "ATTENTION_INPUT")
+    assert bool(trt.seen.attentions) is known
+    assert all(attention.decomposable for attention in trt.seen.attentions)
+    assert trt.seen.strategy == "ON_PROFILE_CHANGE"  # memory of one profile, not of the largest
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,19 @@ def test_a_failed_copy_keeps_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.uploads == 1
 
 
+def test_more_objects_than_a_plan_was_built_for_run_in_parts(plans: Path) -> None:
+    engines, _ = open_plans(plans)
+    case = Case(SQUARE, ((1, 1, True),) * 9)
+    geometry = Geometry.fit(112, 112, longest=MICRO.longest)
+    state = engines.encode(np.full((112, 112, 3), 80, dtype=np.uint8), geometry)
+    prompts = make_prompts(case, geometry, 1)
+    logits, coverage = engines.decode(state, prompts)
+    assert len(prompts.labels) == len(logits) == len(coverage) == 9
+    for row in (0, 4, 8):  # of the three parts
+        alone, _ = engines.decode(state, prompts.map(lambda array, r=row: array[r : r + 1]))
+        np.testing.assert_allclose(logits[row], alone[0], atol=0.02 * np.abs(alone).max())
+
+
 def test_requests_that_a_plan_was_not_built_for_are_refused(plans: Path, tmp_path: Path) -> None:
     engines, _ = open_plans(plans)
     wide = Geometry.fit(112, 14, longest=MICRO.longest)

@@ -33,9 +33,17 @@ CLASSES = (
     *("IHostMemory", "OnnxParser", "ParserError", "Runtime", "ICudaEngine", "IExecutionContext"),
     *("EngineInspector", "IProgressMonitor", "ILogger"),
 )
+#: Of large classes, the members that we use. Older bindings lack some of the classes.
+PARTS = {
+    "INetworkDefinition": ("get_layer", "num_layers"),
+    "ILayer": ("type",),
+    "IAttentionInputLayer": ("attention", "type"),
+    "IAttention": ("decomposable",),
+}
 ENUMS = (
     *("NetworkDefinitionCreationFlag", "BuilderFlag", "MemoryPoolType", "ProfilingVerbosity"),
     *("LayerInformationFormat", "TensorIOMode", "DataType"),
+    *("ExecutionContextAllocationStrategy", "LayerType"),
 )
 
 
@@ -56,6 +64,9 @@ def describe() -> dict[str, object]:
         kind = getattr(trt, name)
         members = [m for m in dir(kind) if m == "__init__" or not m.startswith("_")]
         classes[name] = {m: signatures(getattr(kind, m), m) for m in members}
+    for name, members in PARTS.items():
+        if (kind := getattr(trt, name, None)) is not None:
+            classes[name] = {m: signatures(getattr(kind, m), m) for m in members}
     return {
         "version": trt.__version__,
         "classes": classes,

@@ -102,6 +102,15 @@ class FakeTensorRT:
             "Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0
         )
 
+        if "IAttentionInputLayer" in api["classes"]:
+
+            class IAttentionInputLayer(_Layer):
+                @property
+                def attention(self) -> Any:
+                    return self.inside
+
+            self.IAttentionInputLayer = IAttentionInputLayer
+
         class ILogger:
             Severity = severity
 
@@ -167,7 +176,7 @@ class _Builder:
 
     def create_network(self, flags: int = 0) -> Any:
         self.trt.seen.flags = flags
-        return SimpleNamespace(model=None)
+        return _Network(self.trt)
 
     def create_builder_config(self) -> _Checked:
         return _Checked(self.trt, "IBuilderConfig", _Config(self.trt))
@@ -300,6 +309,45 @@ class _Runtime:
         return _Checked(self.trt, "ICudaEngine", _Engine(self.trt, plan))
 
 
+class _Layer:
+    """A layer of a network. Its class is assigned, as with pybind11, to reach its own members."""
+
+    type: IntEnum
+    inside: Any
+
+
+class _Network:
+    """The attentions of the parsed graph as layers, in versions that have such layers."""
+
+    def __init__(self, trt: FakeTensorRT) -> None:
+        self.trt, self.model = trt, None
+        self._layers: list[_Layer] | None = None
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._all())
+
+    def get_layer(self, index: int) -> _Layer:
+        check_call(self.trt.api, "INetworkDefinition", "get_layer", index)
+        return self._all()[index]
+
+    def _all(self) -> list[_Layer]:
+        if self._layers is None:
+            nodes = [] if self.model is None else self.model.graph.node
+            has_attention = "IAttention" in self.trt.api["classes"]
+            self._layers = []
+            for node in nodes:
+                layer = _Layer()
+                attends = node.op_type == "Attention" and has_attention
+                layer.type = self.trt.LayerType["ATTENTION_INPUT" if attends else "SHUFFLE"]
+                layer.inside = SimpleNamespace(decomposable=False)
+                self._layers.append(layer)
+            self.trt.seen.attentions = [
+                layer.inside for layer in self._layers if layer.type.name == "ATTENTION_INPUT"
+            ]
+        return self._layers
+
+
 class _Engine:
     def __init__(self, trt: FakeTensorRT, plan: dict[str, Any]) -> None:
         self.trt, self.plan = trt, plan
@@ -329,7 +377,8 @@ class _Engine:
         fixed = tuple(dim.dim_value for dim in self.tensors[name].shape.dim)
         return list(self.plan["profiles"][profile_index].get(name, (fixed,) * 3))
 
-    def create_execution_context(self) -> _Checked:
+    def create_execution_context(self, strategy: IntEnum) -> _Checked:
+        self.trt.seen.strategy = strategy.name
         return _Checked(self.trt, "IExecutionContext", _Context(self))
 
     def create_engine_inspector(self) -> _Checked:
