@@ -8,6 +8,7 @@
                      serve the graphs with ONNX Runtime on CUDA, which is slower
     OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
     OIS_CACHE_BYTES  memory of the feature store; default: what shared memory (--shm-size) allows
+    OIS_FEATURE_DEVICE  "cuda:0" etc. keeps features in that GPU's memory
     OIS_CACHE_SALT   "token" keeps the features of every token apart
 
 The first start on a type of GPU builds the engines, which takes minutes, shows its progress in the
@@ -39,6 +40,9 @@ from ois_runtime.engines.manifest import Manifest
 
 #: Limit of an HTTP request. Triton's default is below the 64 MiB that an image may have.
 HTTP_MAX_BYTES = 128 * 2**20
+
+#: GPU memory for the tensors of clicks in progress.
+CLICK_BYTES = 512 * 2**20
 
 BUILD = (sys.executable, "-m", "ois_cli.main", "build")
 WITHOUT_PLANS = ("stop", "onnx")
@@ -115,9 +119,23 @@ def command(
         *(f"--grpc-restricted-protocol={group}" for group in groups),
         *(f"--http-restricted-api={group}" for group in groups),
         *(FORWARD_TOKEN if os.environ.get("OIS_CACHE_SALT") else ()),
+        *memory_pool(os.environ.get("OIS_FEATURE_DEVICE", ""), cache_bytes),
         *more,
     ]
     return words, {"OIS_CACHE_BYTES": str(cache_bytes)}
+
+
+def memory_pool(feature_device: str, cache_bytes: int) -> list[str]:
+    """The option of tritonserver that sizes its pool of GPU memory, if features are kept there.
+
+    feature_device: OIS_FEATURE_DEVICE. The pool must hold the features and the tensors of clicks.
+    Triton's default is 64 MiB, about one image; beyond it, every tensor of every click is allocated
+    and freed by CUDA.
+    """
+    kind, _, index = feature_device.partition(":")
+    if kind != "cuda":
+        return []
+    return [f"--cuda-memory-pool-byte-size={int(index or 0)}:{cache_bytes + CLICK_BYTES}"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ Engines = Annotated[
 Backend = Annotated[str, typer.Option(help="onnxruntime, openvino or torch.")]
 Device = Annotated[
     str,
-    typer.Option(help="cpu, or a GPU with --backend torch: cuda, cuda:1. On a GPU, try fp16."),
+    typer.Option(help="cpu, or a GPU with --backend torch or onnxruntime: cuda, cuda:1."),
 ]
 Precision = Annotated[
     str,

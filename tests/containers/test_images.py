@@ -285,6 +285,24 @@ def test_the_gpu_entrypoint_passes_the_token_on_only_for_a_salt(
     assert sum("header-forward-pattern" in word for word in words) == 2
 
 
+def test_the_gpu_entrypoint_makes_room_for_features_on_the_gpu(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond Triton's pool, every tensor of every click would be allocated and freed by CUDA."""
+    entry, chosen = gpu_entrypoint(), served / "repository"
+    monkeypatch.setenv("OIS_CACHE_BYTES", str(2**20))
+    option = "--cuda-memory-pool-byte-size"
+    for device, wanted in (
+        ("", []),
+        ("cpu", []),
+        ("cuda", [f"{option}=0:{2**20 + 2**29}"]),
+        ("cuda:1", [f"{option}=1:{2**20 + 2**29}"]),
+    ):
+        monkeypatch.setenv("OIS_FEATURE_DEVICE", device)
+        words, _ = entry.command(chosen, "s3cret", None, [])
+        assert [word for word in words if word.startswith(option)] == wanted
+
+
 def apis(rule: str) -> set[str]:
     return set(rule.split("=", 1)[1].split(":")[0].split(","))
 

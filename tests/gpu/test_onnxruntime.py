@@ -1,7 +1,7 @@
 """Graphs for the target cuda in ONNX Runtime's CUDA provider, against its CPU provider.
 
-In process, ois runs these graphs on the CPU; on a GPU, Triton runs them. So this test opens them
-with ONNX Runtime directly. It needs a GPU and onnxruntime-gpu.
+Both alone, as Triton runs them, and as the backend onnxruntime of `Client`. Needs a GPU and
+onnxruntime-gpu.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from ois_client.sessions.client import Client
 from ois_export.export import write_engines
 from ois_export.parity.network_gate import CASES, make_prompts
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import load_checkpoint
+from ois_runtime.engines import onnx_device
+from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.pixels import preprocess
 
 PROVIDER = "CUDAExecutionProvider"
@@ -47,6 +50,37 @@ def test_the_cuda_provider_computes_what_the_cpu_provider_does(
         assert np.abs(got - want).max() <= error * np.abs(want).max()
         both, either = ((got > 0) & (want > 0)).sum(), ((got > 0) | (want > 0)).sum()
         assert both / either >= iou
+
+
+@pytest.mark.parametrize(("precision", "iou"), [("fp32", 0.999), ("fp16", 0.985)])
+@pytest.mark.parametrize("packs", [True, False], ids=["masks on the GPU", "masks on the CPU"])
+def test_a_client_on_the_gpu_sees_the_cpus_masks(
+    tmp_path: Path, precision: str, iou: float, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load_checkpoint(TINY)
+    write_engines(checkpoint, tmp_path, name="tiny", target=Target.CUDA, precision=precision)
+    if not packs:
+        monkeypatch.setattr(onnx_device, "_torch_has", lambda _place: False)
+    picture = CASES[0].sample.pixels()
+    masks = {}
+    for url, device in ((f"local:{TINY}", "cpu"), (f"local:{tmp_path}", "cuda")):
+        backend = "torch" if device == "cpu" else "onnxruntime"
+        with Client(url, backend=backend, device=device) as client:
+            session = client.open(picture)
+            masks[device] = [session.click(x, y) for x, y in ((300, 200), (120, 80), (450, 300))]
+    for got, want in zip(masks["cuda"], masks["cpu"], strict=True):
+        assert (got & want).sum() / (got | want).sum() >= iou
+
+
+def test_features_stay_on_the_gpu(tmp_path: Path) -> None:
+    write_engines(
+        load_checkpoint(TINY), tmp_path, name="tiny", target=Target.CUDA, precision="fp16"
+    )
+    pair = onnx_device.open_pair(tmp_path, EngineOptions(device="cuda"))
+    config = load_checkpoint(TINY).config
+    pixels, geometry = preprocess(CASES[0].sample.pixels(), longest=config.longest)
+    state = pair.encode(pixels, geometry)
+    assert {value.device_name() for value in state.tensors.values()} == {"cuda"}
 
 
 def answer(folder: Path, feeds: dict[str, np.ndarray], provider: str) -> np.ndarray:

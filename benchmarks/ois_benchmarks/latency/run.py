@@ -91,7 +91,7 @@ def run(plan: LatencyPlan, output: Path, *, resume: bool, say: Say) -> LatencyRe
                 if (name, work.width, work.height) in done:
                     continue
                 say(f"{name} on {work.width}x{work.height}")
-                row = measure(plan, name, work, engines)
+                row = measure(plan, name, work, engines, say)
                 others = (each for each in result.rows if each.key != row.key)
                 result = replace(result, rows=(*others, row))
                 write_result(output, result.to_dict())
@@ -126,18 +126,22 @@ def _begin(plan: LatencyPlan, output: Path, *, resume: bool, say: Say) -> Latenc
     return old
 
 
-def measure(plan: LatencyPlan, name: str, work: Work, engines: OisEngines) -> LatencyRow:
-    """Measure one contestant on one picture, in its own process."""
+def measure(
+    plan: LatencyPlan, name: str, work: Work, engines: OisEngines, say: Say = lambda _: None
+) -> LatencyRow:
+    """Measure one contestant on one picture, in its own process.
+
+    If too little memory is free, `say` warns: a virtual machine may get more when it asks.
+    """
     failed = LatencyRow(contestant=name, width=work.width, height=work.height)
     entry = CONTESTANTS.get(name)
     memory = machine.memory()
     if entry and memory and memory.available_bytes < entry.memory_gib * 2**30:
         free_gib = memory.available_bytes / 2**30
-        reason = (
-            f"needs about {entry.memory_gib} GiB of memory and {free_gib:.1f} GiB are free; "
-            "close other programs, then run again with --resume"
+        say(
+            f"  warning: it needs about {entry.memory_gib} GiB of memory and {free_gib:.1f} GiB "
+            "are free; if it fails, close other programs and run again with --resume"
         )
-        return replace(failed, failed=reason)
     peer = peer_of(name)
     with tempfile.TemporaryDirectory(prefix="ois-bench-") as scratch:
         place = Place(

@@ -20,16 +20,18 @@ _LARGEST_TILE = 64
 
 
 def default_blocks(
-    objects: int, heads: int, queries: int, keys: int, multiprocessors: int
+    objects: int, heads: int, queries: int, keys: int, multiprocessors: int, own_share: bool = False
 ) -> Blocks:
     """Blocks that divide the keys into enough shares to fill the GPU.
 
-    A rule of thumb: `ois bench kernels` measures which blocks are fastest.
+    own_share: the share of the touched patches is launched, too. Then there is one share less, so
+    that all programs run at once. A rule of thumb: `ois bench kernels` measures which blocks are
+    fastest.
     """
     rows = min(_LARGEST_TILE, max(16, 1 << (queries - 1).bit_length()))
     columns = 64  # 128 would spill registers
     programs = objects * heads * -(-queries // rows)
-    wanted = -(-_PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs)
+    wanted = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs - own_share
     return Blocks(rows, columns, max(1, min(wanted, -(-keys // columns))))
 
 
@@ -51,10 +53,10 @@ def masked_attention(
     n, queries, channels = query.shape
     keys = key.base.shape[1]
     _check(query, key, value, heads, bias)
+    parts = 0 if touched is None or key.part is None else touched.index.shape[1]
     if blocks is None:
         count = _multiprocessors(query.device)
-        blocks = default_blocks(n, heads, queries, keys, count)
-    parts = 0 if touched is None or key.part is None else touched.index.shape[1]
+        blocks = default_blocks(n, heads, queries, keys, count, parts > 0)
     order, shares = bias.sigma is not None, blocks.splits + (parts > 0)
     dim = channels // heads
     out = torch.empty_like(query)

@@ -177,7 +177,7 @@ def test_a_click_is_measured_by_both_ways_until_the_time_is_up() -> None:
         assert ([row.call.objects for row in short], taken) == ([1], 2)
         rows, taken = pool.submit(cases.measure_here, 1e9).result(timeout=240)
     assert [row.call.objects for row in rows] == [1, 2]
-    assert taken > 4
+    assert taken == 4  # PyTorch and one tile, twice
     assert all(row.kernels_us < row.torch_us for row in rows)
     call = rows[0].call
     assert knows(rows, call)

@@ -267,7 +267,9 @@ def test_default_blocks_fill_a_gpu_with_one_object_and_do_not_cut_many() -> None
     launch = pytest.importorskip("ois_network.kernels.launch", exc_type=ImportError)
     one = launch.default_blocks(1, 8, 48, 5329, multiprocessors=132)
     assert (one.queries, one.keys) == (64, 64)
-    assert one.splits * 8 >= 2 * 132
+    assert one.splits * 8 == 2 * 132
+    own = launch.default_blocks(1, 8, 48, 5329, multiprocessors=132, own_share=True)
+    assert (own.splits + 1) * 8 == 2 * 132  # no second wave for the share of the disks
     assert launch.default_blocks(64, 8, 48, 5329, multiprocessors=132).splits == 1
     assert launch.default_blocks(1, 8, 48, 7, multiprocessors=132).splits == 1
     assert launch.default_blocks(1, 8, 5, 64, multiprocessors=132).queries == 16

@@ -230,8 +230,8 @@ def test_wrong_options_are_refused(folder: Path) -> None:
         ({"thread": 4}, "unknown option thread"),
         ({"backend": "tensorflow"}, "backend 'tensorflow'"),
         (
-            {"device": "cuda", "backend": "onnxruntime"},
-            r"onnxruntime runs on cpu\. .* torch runs on cpu, cuda",
+            {"device": "cuda", "backend": "openvino"},
+            r"openvino runs on cpu\. .* torch runs on cpu, cuda",
         ),
         ({"threads": 0}, "0 threads"),
         ({"cache_bytes": -1}, "-1 bytes"),
