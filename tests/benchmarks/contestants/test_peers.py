@@ -402,6 +402,13 @@ PUBLISHED = {
     "simpleclick-672-flip": (98_778_153, 0.0, 748.1),
     "simpleclick-1024": (100_569_129, 0.0, 934.7),
     "simpleclick-1024-flip": (100_569_129, 0.0, 1869.5),
+    # Parameters beside the READMEs: RITM's and FocalClick's checkpoints have 38.8, 119, 14.38 and
+    # 174.56 MiB, which are these numbers in fp32; SAM 2.1 has 38.9 M. FLOPs are counted here.
+    "ritm-hrnet18": (10_032_019, 0.0, 78.29),
+    "ritm-hrnet32": (30_951_363, 0.0, 211.21),
+    "focalclick-b0": (3_740_773, 0.0, 3.84),
+    "focalclick-b3": (45_687_941, 0.0, 25.79),
+    "sam2.1-tiny": (38_962_498, 292.39, 3.64),
 }
 CLONES = {
     "mobilesam": "MobileSAM",
