@@ -4,6 +4,8 @@
 #   make sheets   no browser: click on sample photographs, write one sheet for each to demo-output/
 #   make test     ruff, mypy and the tests
 #   make lint     ruff and mypy alone
+#   make test-gpu-image   the tests of the GPU path, on a CPU, with the versions of a current CUDA image:
+#                 Python 3.12 (GPU_PYTHON), torch 2.11, triton 3.6, NumPy 2; downloads 3 GB, once
 #   make bench    measure the engines on this machine
 #   make docs     write the API reference, from docstrings, to site/
 #   make clean    remove what these targets made, but keep the environment
@@ -16,6 +18,14 @@ PYTHON ?=
 VENV ?= .venv
 # A file stays on one worker, so that what its tests share is made once.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
+GPU_PYTHON ?= python3.12
+GPU_VENV ?= .venv-gpu-image
+GPU_TESTS := tests/runtime/torch/test_cuda.py tests/runtime/torch/test_gpu_thread.py \
+  tests/runtime/torch/test_graph_pool.py tests/runtime/torch/test_graphs.py \
+  tests/runtime/torch/test_most_objects.py tests/runtime/torch/test_masks.py \
+  tests/runtime/engines/test_onnx_device.py tests/network/kernels/test_slots.py \
+  tests/network/kernels/test_measured.py tests/network/kernels/test_here.py \
+  tests/network/kernels/test_parity.py tests/benchmarks/gpu/test_engine.py
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -26,7 +36,7 @@ ENGINES := engines/ois-photo-cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo sheets test lint bench docs clean distclean
+.PHONY: help demo sheets test test-gpu-image lint bench docs clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +49,17 @@ sheets: $(ENGINES)/manifest.json
 
 test: lint
 	$(PY) -m pytest $(PYTEST_FLAGS)
+
+# NumPy below 2.4, because Triton 3.6's interpreter fails with later ones. -W default: other versions of
+# libraries may raise warnings, which do not concern the GPU.
+test-gpu-image: $(GPU_VENV)/.installed
+	PYTHONPATH=tests $(GPU_VENV)/bin/python -m pytest -q -p no:cacheprovider -W default $(GPU_TESTS)
+
+$(GPU_VENV)/.installed: pyproject.toml
+	$(GPU_PYTHON) -m venv --clear $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --editable ".[cpu,export,kernels]" \
+	  "torch==2.11.*" "triton==3.6.*" "numpy>=2,<2.4" "pytest>=8.3,<10" "hypothesis>=6.100,<7"
+	@touch $@
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .

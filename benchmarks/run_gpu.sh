@@ -1,24 +1,34 @@
 #!/usr/bin/env bash
-# Run every check and measurement that needs a GPU: parity, kernels, engines, peers, serving, TensorRT.
-# Each step has a time limit; no step takes more than five minutes, and all of them together take less
-# than 25. Nothing is downloaded. *Not run on a GPU yet*; tests/benchmarks/gpu/test_run_gpu.py parses
-# every command with its real parser.
+# Run every check and measurement that needs a GPU, the most telling first: a smoke test, ceilings, the
+# engine, a profile, kernels, compiled halves, OIS and peers (SPC, SAT), then parity, serving, TensorRT.
+# Each step has a time limit; no step takes more than five minutes. The steps up to `sat` fit into one
+# command of ten minutes. Nothing is downloaded. *Not run on a GPU yet*;
+# tests/benchmarks/gpu/test_run_gpu.py parses every command with its real parser and rehearses the
+# script on a CPU.
 #
 #   benchmarks/run_gpu.sh [--dry-run] [RESULTS [STEP...]]     default: benchmarks/results/gpu, all steps
 #
-# With step names, only those steps run; the others are listed at the end. This makes it possible to use
-# a machine that is available for ten minutes at a time. --dry-run prints the name, time limit and
-# command of every step.
+# With step names, only those steps run; the others are listed at the end. `first` stands for the steps
+# up to `sat`. This makes it possible to use a machine that is available for fifteen minutes:
 #
-# PEERS=FOLDER benchmarks/run_gpu.sh measures peers from their clones in FOLDER, which must be named
-# segnext, sam, hqsam and simpleclick (docs/benchmarks.md lists the repositories). Without PEERS,
-# installed peers are measured.
+#   benchmarks/run_gpu.sh RESULTS first && benchmarks/run_gpu.sh RESULTS gpu parity
 #
-# Needs Python 3.11 to 3.13 with `pip install -e '.[gpu,bench,kernels]' pytest hypothesis`, and a PyTorch
-# with CUDA. TensorRT, trtexec, the embedded server and onnxruntime-gpu are used if they are installed. `session`
-# and `serving` need NumPy 1.26 (`pip install -e '.[serve]'`), because the embedded server does not run
-# under NumPy 2; otherwise they are skipped. If a step fails or takes too long, the next one runs. Read
-# RESULTS/summary.txt first.
+# --dry-run prints the name, time limit and command of every step. After each step RESULTS/results.tar.gz
+# has everything so far, so that a run that is cut short loses one step.
+#
+# CARRIED=FOLDER (default: artefacts/gpu, which git ignores) has what benchmarks/prepare_gpu.sh put there
+# for a machine without a network: wheels, which are installed into $SCRATCH, and clones of peers.
+# PEERS=FOLDER are clones elsewhere; they must be named segnext, sam, hqsam and simpleclick
+# (docs/benchmarks.md lists the repositories). Without clones, installed peers are measured.
+#
+# Needs Python 3.11 to 3.13 and a PyTorch with CUDA, and either an installed `pip install -e
+# '.[gpu,bench,kernels]' pytest hypothesis` or $CARRIED. TensorRT, trtexec, the embedded server and
+# onnxruntime-gpu are used if they are installed. `session` and `serving` need NumPy 1.26 (`pip install -e
+# '.[serve]'`), because the embedded server does not run under NumPy 2; otherwise they are skipped. If a
+# step fails or takes too long, the next one runs. Read RESULTS/summary.txt first.
+#
+# DEVICE, NETWORK or CHECKPOINT, SIZE, OBJECTS, PICTURE and WRITE change what is measured; the rehearsal sets them. PATIENCE
+# multiplies all time limits, for slow machines.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -28,7 +38,13 @@ RESULTS="${1:-benchmarks/results/gpu}"
 [ $# -gt 0 ] && shift
 chosen=" $* "
 PYTHON="${PYTHON:-python3}"
+CARRIED="${CARRIED:-$PWD/artefacts/gpu}"
 PEERS="${PEERS:-}"
+[ -n "$PEERS" ] || { [ -d "$CARRIED/peers" ] && PEERS="$CARRIED/peers"; }
+DEVICE="${DEVICE:-cuda}" NETWORK="${NETWORK:-vitb}" CHECKPOINT="${CHECKPOINT:-}" SIZE="${SIZE:-1022x1022}" # network pixels
+PICTURE="${PICTURE:-1024x1024}"
+PATIENCE="${PATIENCE:-1}" OBJECTS="${OBJECTS:-1 8 32}"
+WRITE="${WRITE---write}" # whether the kernels' times decide what the engine runs
 [ -n "$dry" ] || RESULTS="$(mkdir -p "$RESULTS" && cd "$RESULTS" && pwd)" || exit 2
 SCRATCH="${SCRATCH:-${TMPDIR:-/tmp}/ois-run-gpu}" # networks and engines: large, only for later steps
 SUMMARY="$RESULTS/summary.txt"
@@ -38,6 +54,9 @@ OIS=("$PYTHON" -m ois_cli.main)
 # Library versions other than CI's may raise warnings, which do not concern the GPU.
 TESTS=("$PYTHON" -m pytest -q -p no:cacheprovider -W default)
 
+# What a first command of ten minutes runs.
+FIRST=(gpu ceilings engine profile kernels engine-kernels compiled spc sat)
+
 names=" "
 remaining=""
 # wanted NAME: whether the step was requested. Called once per step.
@@ -46,7 +65,13 @@ wanted() {
   [ "$chosen" = "  " ] || [[ "$chosen" == *" $1 "* ]]
 }
 
-note() { printf '%-12s %s\n' "$1" "$2" | tee -a "$SUMMARY"; }
+note() { printf '%-14s %s\n' "$1" "$2" | tee -a "$SUMMARY"; }
+
+# One file with all results so far, replaced at once.
+pack() {
+  tar -C "$RESULTS" --exclude='./results.tar.gz*' -czf "$RESULTS/results.tar.gz.part" . &&
+    mv "$RESULTS/results.tar.gz.part" "$RESULTS/results.tar.gz"
+}
 
 # step NAME SECONDS COMMAND...   the output goes to RESULTS/NAME.log
 step() {
@@ -57,7 +82,7 @@ step() {
   elif [ -n "$dry" ]; then
     printf '%s\t%s\t%s\n' "$name" "$limit" "$(printf '%q ' "$@")"
   elif [ "$mode" = run ]; then
-    timeout --kill-after=20 "$limit" "$@" > "$RESULTS/$name.log" 2>&1
+    timeout --kill-after=20 $((limit * PATIENCE)) "$@" > "$RESULTS/$name.log" 2>&1
     state=$?
     case $state in
       0) state=ok ;;
@@ -65,6 +90,7 @@ step() {
       *) state="failed ($state): $(tail -n 1 "$RESULTS/$name.log")" ;;
     esac
     note "$name" "$(printf '%4d s  %s' $((SECONDS - begin)) "$state")"
+    pack
     [ "$state" = ok ]
   fi
 }
@@ -106,39 +132,50 @@ contestants() { for name in "$@"; do printf '%s\n' -c "$name"; done; }
 steps() {
   # 1. A GPU that PyTorch can use is required for everything below. The first `import torch` from a
   # cold disk takes most of a minute.
-  if ! step gpu 120 "$PYTHON" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name(), torch.cuda.get_device_capability()); torch.ones(8, device="cuda").sum().item()'; then
+  if ! step gpu 120 "$PYTHON" -c "import torch; device = torch.device('$DEVICE'); print(torch.__version__, device, torch.cuda.is_available() and torch.cuda.get_device_name()); torch.ones(8, device=device).sum().item()"; then
     echo "no usable GPU; see $RESULTS/gpu.log" >&2
     exit 2
   fi
-  step doctor 20 "${OIS[@]}" doctor
 
-  # 2. Parity before speed. The kernels' result decides what the engine runs in later steps.
-  step parity 190 "${TESTS[@]}" tests/gpu/test_engine.py tests/gpu/test_kernels.py
-  step kernels 140 "${OIS[@]}" bench kernels --output "$RESULTS/kernels.json" --write
-  [ "$mode" = run ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
-
-  # 3. The engine: the GPU's ceilings, CUDA graphs, a user's call, and a cold start.
+  # 2. The engine: the GPU's ceilings, CUDA graphs, and what a click consists of. Opening the engine
+  # measures the kernels for itself; `kernels` measures them thoroughly and decides what runs later.
   step ceilings 45 "${OIS[@]}" bench ceilings --output "$RESULTS/gpu-ceilings.json"
-  step engine 100 "${OIS[@]}" bench gpu-engine --network vitb --size 1022x1022 \
-    --precision fp16 --output "$RESULTS/gpu-engine-vitb.json"
-  step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
-    --backend torch --device cuda --precision fp16 --repeat 20 --json
-  step cold-start 75 "${OIS[@]}" bench cold-start local:cuda --repeats 2 \
-    --output "$RESULTS/cold-start.json"
+  local network=(--network "$NETWORK")
+  [ -z "$CHECKPOINT" ] || network=(--checkpoint "$CHECKPOINT")
+  local half=("${network[@]}" --size "$SIZE" --precision fp16)
+  local engine=(bench gpu-engine "${half[@]}")
+  local count
+  for count in $OBJECTS; do engine+=(--objects "$count"); done
+  step engine 80 "${OIS[@]}" "${engine[@]}" --output "$RESULTS/gpu-engine-vitb.json"
+  step profile 40 "${OIS[@]}" bench gpu-profile "${half[@]}" --output "$RESULTS/profile.json"
+  step kernels 80 "${OIS[@]}" bench kernels --objects 1 --objects 8 --objects 32 \
+    --output "$RESULTS/kernels.json" ${WRITE:+"$WRITE"}
+  [ "$mode" = run ] && [ -n "$WRITE" ] && wanted kernels && cp "$MEASURED" "$RESULTS/measured.json"
+  step engine-kernels 40 "${OIS[@]}" "${engine[@]}" --output "$RESULTS/gpu-engine-kernels.json"
+  step compiled 120 "${OIS[@]}" bench gpu-compiled "${half[@]}" --output "$RESULTS/compiled.json"
 
-  # 4. SPC and SAT: OIS and its peers on the same GPU, the peers in eager fp32. Only the square picture,
-  # for which the targets are set.
-  local peers=(ois-torch-cuda segnext-sax2 sam-vitb hqsam-vitb hqsam-vitb-hoisted simpleclick-448-flip)
+  # 3. SPC and SAT: OIS and its peers on the same GPU, the peers in fp32 as they ship and in their
+  # fastest form. Only the square picture, for which the targets are set.
+  local peers=(ois-torch-cuda segnext-sax2 segnext-sax2-fp16 hqsam-vitb-hoisted hqsam-vitb-hoisted-fp16)
+  peers+=(hqsam-vitb sam-vitb sam-vitb-fp16 simpleclick-448-flip simpleclick-448-flip-fp16)
   local checkouts=() peer
   for peer in "${CLONES[@]}"; do
     [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
   done
-  local given
+  local given picture=("${network[@]}" --device "$DEVICE" --size "$PICTURE")
   mapfile -t given < <(contestants "${peers[@]}")
-  step spc 95 "${OIS[@]}" bench spc --device cuda --size 1024x1024 "${given[@]}" "${checkouts[@]}" \
+  step spc 110 "${OIS[@]}" bench spc "${picture[@]}" "${given[@]}" "${checkouts[@]}" \
     --output "$RESULTS/spc-vitb-gpu.json"
-  step sat 100 "${OIS[@]}" bench sat --device cuda --size 1024x1024 --batch 16 --full-below 20 \
+  step sat 80 "${OIS[@]}" bench sat "${picture[@]}" --batch 16 --full-below 20 \
     "${given[@]}" "${checkouts[@]}" --output "$RESULTS/sat-vitb-gpu.json"
+
+  # 4. Parity, and what is installed.
+  step parity 190 "${TESTS[@]}" tests/gpu/test_engine.py tests/gpu/test_kernels.py
+  step doctor 20 "${OIS[@]}" doctor
+  step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
+    --backend torch --device "$DEVICE" --precision fp16 --repeat 20 --json
+  step cold-start 75 "${OIS[@]}" bench cold-start local:cuda --repeats 2 \
+    --output "$RESULTS/cold-start.json"
 
   # 5. Through a server, and with many users.
   if available "usable embedded server" embedded_server -- session serving; then
@@ -182,10 +219,12 @@ PYTHONPATH="$(printf "$PWD/%s:" client runtime network export benchmarks cli)${P
 export PYTHONUNBUFFERED=1 OIS_GPU_REQUIRED=1 PYTHONPATH
 
 mode=names
+[ -n "$dry" ] && [[ "$chosen" == *" first "* ]] && chosen="${chosen/ first / ${FIRST[*]} }"
 if [ -n "$dry" ]; then
   steps
   exit
 fi
+[[ "$chosen" == *" first "* ]] && chosen="${chosen/ first / ${FIRST[*]} }"
 all="$chosen"
 chosen=" - " # collects the names of all steps and runs none
 steps
@@ -196,6 +235,13 @@ chosen="$all" names=" " remaining="" mode=run
 
 mkdir -p "$SCRATCH"
 note "" "$(date -u +%FT%TZ) steps:${chosen/#  /all}"
+# What was carried to a machine without a network, unless it is installed there.
+if [ -d "$CARRIED/wheels" ]; then
+  "$PYTHON" -m pip install --quiet --no-index --no-deps --upgrade --target "$SCRATCH/carried" \
+    "$CARRIED"/wheels/*.whl > "$RESULTS/carried.log" 2>&1 || note "" "not installed: $CARRIED/wheels"
+  # Last, so that the machine's own packages win.
+  export PYTHONPATH="$PYTHONPATH:$SCRATCH/carried"
+fi
 # In a checkout that is not installed, register what pip would: the name, and the address `local:`.
 if ! "$PYTHON" -c 'from importlib.metadata import version; version("ois-deploy")' 2> /dev/null; then
   site="$SCRATCH/site"
@@ -219,4 +265,5 @@ fi
 nvidia-smi > "$RESULTS/nvidia-smi.txt" 2>&1 || true
 steps
 [ -z "$remaining" ] || note "" "not requested:$remaining"
+pack
 echo "done in $SECONDS s: $SUMMARY"

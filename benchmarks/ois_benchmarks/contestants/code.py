@@ -98,7 +98,13 @@ def _clone(source: Source, checkout: Path) -> tuple[str, str, list[str]]:
 
 
 def _version(checkout: Path) -> tuple[str | None, bool]:
-    """The commit, or None if it is not a git clone, and whether its Python files are changed."""
+    """The commit, or None if it is not a git clone, and whether its Python files are changed.
+
+    `benchmarks/prepare_gpu.sh` notes the commit in a file of its copies, which have no history.
+    """
+    note = checkout / "COMMIT"
+    if note.is_file():
+        return note.read_text(encoding="utf-8").strip(), False
     try:
         commit = _git(checkout, "rev-parse", "HEAD")
         changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", "*.py")

@@ -22,6 +22,7 @@ Opener = Callable[[Place], Contestant]
 class Entry:
     """How to open a contestant: `module.function(place, module.VARIANTS[name])`.
 
+    module: relative to this package, `.gpu.autocast` to the one above.
     peer: the name that `--checkout` and `--weights` use; "" for OIS. memory_gib: what it needs for
     ViT-B at 1024 pixels, including export and counting, with a margin; checked before it starts.
     exported: needs OIS's exported graphs, which take minutes to make, not only the checkpoint.
@@ -93,6 +94,17 @@ CONTESTANTS: dict[str, Entry] = {
     "inter2former": _unsupported("inter2former"),
     "dynamite": _unsupported("dynamite"),
 }
+#: Peers on a GPU in fp16, beside what they ship. They are measured only if they are named.
+FAST: dict[str, Entry] = {
+    f"{name}-fp16": Entry(
+        CONTESTANTS[name].peer, CONTESTANTS[name].memory_gib, ".gpu.autocast", "open_autocast"
+    )
+    for name in (
+        *("sam-vitb", "hqsam-vitb", "hqsam-vitb-hoisted"),
+        *("segnext-sax2", "simpleclick-448-flip"),
+    )
+}
+_KNOWN = CONTESTANTS | FAST
 PEERS = tuple(dict.fromkeys(entry.peer for entry in CONTESTANTS.values() if entry.peer))
 
 
@@ -105,12 +117,12 @@ def choose(names: list[str]) -> list[str]:
     chosen: list[str] = []
     for name in map(present_name, names or CONTESTANTS):
         of_kind = [each for each, entry in CONTESTANTS.items() if (entry.peer or "ois") == name]
-        if name not in CONTESTANTS and not of_kind and ":" not in name:
+        if name not in _KNOWN and not of_kind and ":" not in name:
             raise InvalidInput(
                 f"got the contestant {name!r}; expected ois, one of {', '.join(PEERS)}, one of "
                 f"{', '.join(CONTESTANTS)}, or module:function"
             )
-        chosen += [name] if name in CONTESTANTS or ":" in name else of_kind
+        chosen += [name] if name in _KNOWN or ":" in name else of_kind
     return list(dict.fromkeys(chosen))
 
 
@@ -123,27 +135,27 @@ def peer_of(name: str) -> str:
     """The name that `--checkout` and `--weights` use for the contestant; "" for OIS and servers."""
     if is_server(name):
         return ""
-    return CONTESTANTS[name].peer if name in CONTESTANTS else name
+    return _KNOWN[name].peer if name in _KNOWN else name
 
 
 def open_contestant(name: str, place: Place) -> Contestant:
     """Open a contestant. Raises `NotHere` if something it needs is missing, and what its adapter
     raises.
     """
-    if name not in CONTESTANTS:
+    if is_server(name):
+        from ois_benchmarks.contestants.session import open_server
+
+        return open_server(place, name)
+    if name not in _KNOWN:
         return _foreign(name)(place)
-    entry = CONTESTANTS[name]
+    entry = _KNOWN[name]
     try:
-        module = importlib.import_module(f"ois_benchmarks.contestants.{entry.module}")
+        module = importlib.import_module(f".{entry.module}", "ois_benchmarks.contestants")
     except ImportError as error:
         raise NotHere(f"a package is missing: {error}; pip install 'ois-deploy[bench]'") from error
     contestant: Contestant = getattr(module, entry.function)(place, module.VARIANTS[name])
     return contestant
 
-    if is_server(name):
-        from ois_benchmarks.contestants.session import open_server
-
-        return open_server(place, name)
 
 def _foreign(name: str) -> Opener:
     module, _, function = name.partition(":")

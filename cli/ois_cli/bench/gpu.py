@@ -1,4 +1,5 @@
-"""`ois bench gpu-engine`, `kernels`, `ceilings`, `layers` and `plugin`: measurements on a GPU."""
+"""Measurements on a GPU: `ois bench gpu-engine`, `gpu-profile`, `gpu-compiled`, `kernels`,
+`ceilings`, `layers` and `plugin`."""
 
 from __future__ import annotations
 
@@ -23,19 +24,23 @@ from ois_client.contract.errors import EngineError
 
 def register(parent: typer.Typer) -> None:
     parent.command("gpu-engine")(gpu_engine)
+    parent.command("gpu-profile")(gpu_profile)
+    parent.command("gpu-compiled")(gpu_compiled)
     parent.command()(kernels)
     parent.command()(ceilings)
     parent.command()(layers)
     parent.command()(plugin)
 
 
+NetworkSize = Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Network pixels.")]
+HalfOrFull = Annotated[str, typer.Option(help="fp32, fp16 or bf16.")]
+
+
 def gpu_engine(
     network: Network = "vitb",
     checkpoint: Checkpoint = None,
-    size: Annotated[
-        str, typer.Option(metavar="WIDTHxHEIGHT", help="Network pixels.")
-    ] = "1022x1022",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp16",
+    size: NetworkSize = "1022x1022",
+    precision: HalfOrFull = "fp16",
     objects: Annotated[
         list[int] | None,
         typer.Option(
@@ -71,6 +76,61 @@ def gpu_engine(
     print_result(result.to_dict(), text, output, as_json=as_json)
     if result.stopped:
         raise EngineError(f"stopped after {len(result.rows)} rows: {result.stopped}")
+
+
+def gpu_profile(
+    network: Network = "vitb",
+    checkpoint: Checkpoint = None,
+    size: NetworkSize = "1022x1022",
+    precision: HalfOrFull = "fp16",
+    output: Output = None,
+) -> None:
+    """List the kernels of one encode and one click on a GPU, the longest first.
+
+    Example: [b]ois bench gpu-profile --output profile.json[/b]  Not run on a GPU yet.
+    """
+    network_size = parse_size(size)
+    if output is not None:
+        check_place(output, RESULT_FORMATS, default=False)
+    from ois_benchmarks.gpu.profile import run, tables_of
+
+    found = run(
+        network=network,
+        checkpoint=checkpoint,
+        size=network_size,
+        precision=precision,
+        output=output,
+    )
+    print("\n".join(table.markdown() for table in tables_of(found)), end="")
+
+
+def gpu_compiled(
+    network: Network = "vitb",
+    checkpoint: Checkpoint = None,
+    size: NetworkSize = "1022x1022",
+    precision: HalfOrFull = "fp16",
+    repeats: Annotated[int, typer.Option(min=1, help="Replays of each CUDA graph.")] = 50,
+    output: Output = None,
+) -> None:
+    """Compare both halves of the network with the same halves compiled by torch.compile, on a GPU.
+
+    Example: [b]ois bench gpu-compiled --output compiled.json[/b]  Not run on a GPU yet.
+    """
+    network_size = parse_size(size)
+    if output is not None:
+        check_place(output, RESULT_FORMATS, default=False)
+    from ois_benchmarks.gpu.compiled import run, table_of
+
+    rows = run(
+        network=network,
+        checkpoint=checkpoint,
+        size=network_size,
+        precision=precision,
+        repeats=repeats,
+        output=output,
+        say=say,
+    )
+    print(table_of(rows).markdown(), end="")
 
 
 def kernels(
