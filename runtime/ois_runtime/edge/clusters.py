@@ -44,6 +44,7 @@ def _cluster(name: str, targets: list[tuple[Replica, int]], settings: EdgeSettin
         "name": name,
         # Names are looked up again every 5 s, so a replica may get a new address.
         "type": "STRICT_DNS" if any(_is_name(one.host) for one, _ in targets) else "STATIC",
+        "dns_lookup_family": "V4_PREFERRED",
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [_endpoint(one, port) for one, port in targets]}],

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,9 @@ import numpy as np
 import pytest
 
 from ois_client import Client
-from ois_client.contract.errors import DeadlineExceeded, OISError
-from ois_client.transports.settings import Timeouts
+from ois_client.contract.errors import DeadlineExceeded, OISError, ServerOverloaded
+from ois_client.transports.settings import Retries, Timeouts
+from ois_runtime.edge.settings import Replica
 from ois_runtime.embedded.probe import probe_info
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import eventually, triton_statistics
@@ -223,6 +225,36 @@ def test_clicks_on_a_hot_image_spread_over_the_replicas() -> None:
         # Of 12 in progress a replica has a share of 4. It gets one more while it has no more than
         # that, and perhaps another by Envoy's second thread at the same moment.
         assert max(arrived) <= 6
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_requests_above_the_limit_are_refused_as_overload(protocol: str) -> None:
+    once = Retries(attempts=1)
+    with fakes(1) as servers, envoy_before(servers, max_requests=1, **PATIENT) as front:
+        url = getattr(front, f"{protocol}_url")
+        with Client(url, retries=once) as client, ThreadPoolExecutor(1) as pool:
+            one, other = client.open(pixels(7960)), client.open(pixels(7961))
+            release = threading.Event()
+            before = clicks_at(servers[0])
+            servers[0].fake.sleep = lambda _active: release.wait(60)
+            click = pool.submit(one.click, 40, 40)
+            try:
+                assert eventually(lambda: clicks_at(servers[0]) > before, bool, 60)
+                with pytest.raises(ServerOverloaded, match="too many requests"):
+                    other.click(40, 40)
+            finally:
+                release.set()
+            assert click.result(timeout=60).any()
+
+
+def test_a_replica_may_be_a_name_and_names_that_do_not_exist_are_skipped() -> None:
+    with fakes(1) as servers:
+        found = replica(servers[0])
+        named = [replace(found, host="localhost"), Replica("ois-1.invalid")]
+        with envoy_before(servers, **PATIENT) as front, Client(front.grpc_url) as client:
+            front.edge.set_replicas(named)
+            session = client.open(pixels(7970))
+            assert session.click(40, 40).any()
 
 
 def test_no_replica_left_is_a_typed_error_and_the_session_stays() -> None:
