@@ -2,7 +2,7 @@
 
 Images are spread with Maglev, a consistent hash. Envoy's ring hash would not do: the number of a
 replica's points on it depends on how many replicas there are, so when one of three is lost, 9 % of
-the images of the others change their place too. With Maglev it is 0.02 %.
+all images change their place without need. With Maglev it is 0.02 %.
 
 Both clusters hash the same names, so both protocols find an image's features at the same replica.
 """

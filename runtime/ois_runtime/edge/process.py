@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -106,7 +107,7 @@ class Edge:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches this process alone, which drains Envoy
-            preexec_fn=_end_with_parent,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         self._reader = threading.Thread(target=self._read_log, name="ois-envoy-log", daemon=True)
         self._reader.start()
