@@ -21,7 +21,8 @@ _ROUNDING_PX = 1e-2
 
 NO_BOXES = (
     "got a box; expected clicks, the only prompts of this network. Click on the middle of the "
-    "object, and negatively on other objects in the box"
+    "object, and negatively on other objects in the box, or let a box stand for such clicks: "
+    'OISPredictor(..., boxes="clicks")'
 )
 
 NO_RESIZING = (
@@ -34,8 +35,10 @@ NO_RESIZING = (
 class ClickTransform:
     """Replaces SAM's `ResizeLongestSide`: converts image pixels to input pixels."""
 
-    def __init__(self, info: ModelInfo) -> None:
+    def __init__(self, info: ModelInfo, *, boxes: bool = False) -> None:
+        """boxes: whether the predictor takes boxes."""
         self._longest, self._patch = info.longest, info.patch
+        self._boxes = boxes
 
     @property
     def target_length(self) -> int:
@@ -63,15 +66,23 @@ class ClickTransform:
         """`apply_coords` for a tensor -> a float32 tensor on the same device."""
         return tensor_like(coords, self.apply_coords(array_of(coords), original_size))
 
-    def apply_boxes(
-        self,
-        boxes: object,  # noqa: ARG002 - SAM's names
-        original_size: object,  # noqa: ARG002
-    ) -> NoReturn:
-        """Always raises `InvalidInput`."""
-        raise InvalidInput(NO_BOXES)
+    def apply_boxes(self, boxes: ArrayLike, original_size: tuple[int, ...]) -> NDArray[np.float32]:
+        """(B, 4), (x1, y1, x2, y2) in image pixels -> float32 in input pixels.
 
-    apply_boxes_torch = apply_boxes
+        Raises `InvalidInput` unless the predictor takes boxes.
+        """
+        self._check_boxes()
+        corners = np.asarray(boxes).reshape(-1, 2, 2)
+        return self.apply_coords(corners, original_size).reshape(-1, 4)
+
+    def apply_boxes_torch(self, boxes: Any, original_size: tuple[int, ...]) -> Any:
+        """`apply_boxes` for a tensor -> a float32 tensor on the same device."""
+        self._check_boxes()
+        return tensor_like(boxes, self.apply_boxes(array_of(boxes), original_size))
+
+    def _check_boxes(self) -> None:
+        if not self._boxes:
+            raise InvalidInput(NO_BOXES)
 
 
 def points_of_input(coords: NDArray[np.generic], geometry: Geometry) -> NDArray[np.float32]:

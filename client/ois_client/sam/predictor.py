@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from ois_client.contract.errors import InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import load_image
 from ois_client.contract.transport import ClickRequest
+from ois_client.sam.boxes import clicks_of_box
 from ois_client.sam.frame import (
     NO_BOXES,
     NO_RESIZING,
@@ -45,8 +46,9 @@ class OISPredictor:
     The network differs from SAM, and so does this class:
 
     - C, the number of masks, is always 1. `multimask_output` has no effect.
-    - Boxes are not supported: `box` raises `InvalidInput`. Clicks are required, because a mask
-      alone is not a prompt.
+    - Boxes are not prompts of the network: `box` raises `InvalidInput`, unless `boxes="clicks"`,
+      with which a box stands for clicks (`ois_client/sam/boxes.py`). Clicks are required, because
+      a mask alone is not a prompt.
     - `scores` is the mean probability of the mask's pixels, 0 for an empty mask. It can compare
       masks of one object, but it is not an estimate of the IoU.
     - `low_res_logits` cover the whole image stretched to 256 x 256; SAM's cover the image padded
@@ -60,12 +62,19 @@ class OISPredictor:
     #: Results are computed here. `predict_torch` returns tensors on the device of its arguments.
     device = OISModel.device
 
-    def __init__(self, sam_model: Client | OISModel) -> None:
+    def __init__(
+        self, sam_model: Client | OISModel, *, boxes: Literal["refuse", "clicks"] = "refuse"
+    ) -> None:
+        """boxes: "clicks" takes a box as a click on its centre and negative clicks outside its
+        corners, before the clicks that are given. Raises `InvalidInput` for another value."""
+        if boxes not in ("refuse", "clicks"):
+            raise InvalidInput(f"got boxes={boxes!r}; expected 'refuse' or 'clicks'")
+        self._boxes = boxes == "clicks"
         self._client = client_of(sam_model)
         self._session: Session | None = None
         #: What code around SAM's predictor reads of its network.
         self.model = OISModel(self._client)
-        self.transform = ClickTransform(self._client.info)
+        self.transform = ClickTransform(self._client.info, boxes=self._boxes)
 
     # -- image -----------------------------------------------------------------------------
 
@@ -134,7 +143,7 @@ class OISPredictor:
 
         point_coords: (P, 2), (x, y) in image pixels. point_labels: (P), 1 adds, 0 removes, -1
         is no click. mask_input: (1, 256, 256) or (256, 256), the `low_res_logits` of the previous
-        call. box: must be None.
+        call. box: None, or with `boxes="clicks"` (4) or (1, 4), (x1, y1, x2, y2) in image pixels.
 
         masks: (1, H, W) bool, True = object; with `return_logits` float32 logits, > 0 = object.
         scores: (1) float32. low_res_logits: (1, 256, 256) float32.
@@ -142,10 +151,16 @@ class OISPredictor:
         Raises `InvalidInput` or a subclass for wrong arguments or before `set_image`, and the
         errors of the client's transport.
         """
-        if box is not None:
-            raise InvalidInput(NO_BOXES)
         session = self._open()
-        points, labels = _points(point_coords, point_labels)
+        self._check_boxes(box)
+        if box is not None and point_coords is None and point_labels is None:
+            points, labels = np.zeros((0, 2)), np.zeros(0, dtype=np.int32)
+        else:
+            points, labels = _points(point_coords, point_labels)
+        if box is not None:
+            fit = session.geometry
+            of_box = clicks_of_box(box, fit.width, fit.height)
+            points, labels = np.vstack([of_box[0], points]), np.append(of_box[1], labels)
         masks, scores, low_res = self._predict(
             session,
             points[None],
@@ -159,7 +174,7 @@ class OISPredictor:
         self,
         point_coords: Any,
         point_labels: Any,
-        boxes: object = None,
+        boxes: Any = None,
         mask_input: Any = None,
         multimask_output: bool = True,  # noqa: ARG002 - SAM's name; there is only one mask
         return_logits: bool = False,
@@ -168,23 +183,30 @@ class OISPredictor:
 
         point_coords: (B, P, 2), (x, y) in input pixels, as returned by
         `transform.apply_coords_torch`. point_labels: (B, P). mask_input: (B, 1, 256, 256) or None.
+        boxes: None, or with `boxes="clicks"` (B, 4) in input pixels, as of
+        `transform.apply_boxes_torch`; then the clicks may be None.
 
         masks: (B, 1, H, W) bool, or float32 logits. scores: (B, 1) float32. low_res_logits:
         (B, 1, 256, 256) float32. All are on the device of `point_coords`. The client itself does
         not need torch. Raises what `predict` raises.
         """
-        if boxes is not None:
-            raise InvalidInput(NO_BOXES)
         session = self._open()
-        if point_coords is None or point_labels is None:
+        self._check_boxes(boxes)
+        alike = boxes if point_coords is None else point_coords
+        if boxes is not None and point_coords is None and point_labels is None:
+            coords, labels = np.zeros((len(boxes), 0, 2)), np.zeros((len(boxes), 0), np.int32)
+        elif point_coords is None or point_labels is None:
             raise InvalidInput(NO_CLICKS)
-        coords, labels = array_of(point_coords), array_of(point_labels)
+        else:
+            coords, labels = array_of(point_coords), array_of(point_labels)
         if coords.ndim != 3 or coords.shape[-1] != 2 or coords.dtype.kind not in "iuf":
             raise InvalidClick(
                 f"got point_coords of shape {coords.shape} and type {coords.dtype}; expected "
                 "(B, P, 2) numbers"
             )
         points = points_of_input(coords, session.geometry)
+        if boxes is not None:
+            points, labels = _with_boxes(points, labels, array_of(boxes), session.geometry)
         low_res = None
         if mask_input is not None:
             given = array_of(mask_input)
@@ -205,7 +227,7 @@ class OISPredictor:
             for start in range(0, max(len(points), 1), OBJECTS_PER_REQUEST)
         ]
         masks, scores, logits = (
-            tensor_like(point_coords, np.concatenate(arrays)[:, None])
+            tensor_like(alike, np.concatenate(arrays)[:, None])
             for arrays in zip(*parts, strict=True)
         )
         return masks, scores, logits
@@ -243,6 +265,10 @@ class OISPredictor:
             masks = np.stack([enlarge(one, fit.height, fit.width) for one in logits])
         return masks, mean_probability(logits), np.stack([_shrink(one) for one in logits])
 
+    def _check_boxes(self, boxes: object) -> None:
+        if boxes is not None and not self._boxes:
+            raise InvalidInput(NO_BOXES)
+
     def _open(self) -> Session:
         if self._session is None:
             raise InvalidInput("no image is set; call set_image(...) first")
@@ -271,6 +297,20 @@ def _points(
             "expected (P, 2) and (P)"
         )
     return points, signs.astype(np.int32) if signs.dtype == bool else signs
+
+
+def _with_boxes(
+    points: NDArray[Any], labels: NDArray[Any], boxes: NDArray[Any], geometry: Geometry
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Put the clicks of boxes (B, 4) in input pixels before points (B, P, 2), labels (B, P)."""
+    if boxes.shape != (len(points), 4):
+        raise InvalidInput(
+            f"got boxes of shape {boxes.shape}; expected (B, 4) with B = {len(points)}"
+        )
+    corners = points_of_input(boxes.reshape(-1, 2, 2), geometry).reshape(-1, 4)
+    found = [clicks_of_box(box, geometry.width, geometry.height) for box in corners]
+    firsts, signs = np.stack([one[0] for one in found]), np.stack([one[1] for one in found])
+    return np.concatenate([firsts, points], axis=1), np.concatenate([signs, labels], axis=1)
 
 
 def _low_res_logits(mask_input: ArrayLike) -> NDArray[np.float32]:

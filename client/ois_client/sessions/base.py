@@ -161,5 +161,12 @@ class SessionBase:
         """
         return self._last_encode
 
+    def _repr_png_(self) -> bytes:
+        """What notebooks show: the image with the masks and clicks of all objects."""
+        from ois_client.sessions.picture import draw
+
+        objects = self.objects
+        return draw(self._picture, self.masks, {obj: self.clicks(obj) for obj in objects})
+
     def _obj(self, obj: int | None) -> int:
         return self._state.objects[-1] if obj is None else obj

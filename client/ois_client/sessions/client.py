@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from types import TracebackType
 from typing import Any
 
@@ -136,6 +137,15 @@ class Client:
         gRPC calls in progress raise `Cancelled`. Calls of other transports may still complete.
         """
         self._transport.close()
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the network, where it runs, and whether it is trained."""
+        info = self._info
+        trained = "trained" if info.trained else "<b>untrained: masks mean nothing</b>"
+        return (
+            f"<b>{escape(info.network)}</b>, {info.longest} px, {escape(info.engine)}, {trained} "
+            f"<code>{escape(info.model_sha256[:12])}</code>"
+        )
 
     def _ask(self) -> ModelInfo:
         info = self._transport.info()

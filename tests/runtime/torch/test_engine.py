@@ -206,7 +206,7 @@ def test_an_engine_folder_leads_to_its_checkpoint(
     monkeypatch.chdir(tmp_path)
     engine_folder, file = micro / "engines", micro / "micro.safetensors"
     url = f"local:{engine_folder}?backend=torch"
-    with pytest.raises(EngineError, match=r"not among nothing: .*checkpoint=FILE"):
+    with pytest.raises(EngineError, match=r"not among .*ois-photo.*checkpoint=FILE"):
         open_transport(url.removeprefix("local:"))
     with pytest.raises(EngineError, match=rf"not among {TINY}"):
         open_transport(url.removeprefix("local:"), checkpoint=TINY)
