@@ -65,7 +65,7 @@ def read_controls(label_config: object) -> Controls:
         raise InvalidInput(f"got the label_config {str(label_config)[:80]}; expected its XML")
     try:
         root = ElementTree.fromstring(label_config)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: a lone surrogate
         raise InvalidInput(f"got a label_config that is not XML: {error}") from error
     images = {tag.get("name"): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")}
     for tag_name in ("BrushLabels", "PolygonLabels"):

@@ -83,7 +83,7 @@ def decode_mask(data: bytes, form: MaskFormat, width: int, height: int) -> Mask:
         return mask_of_png(data, expected=(width, height))
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"got a COCO RLE that is not JSON: {error}") from error
     return mask_of_coco(value, expected=(width, height))
 

@@ -104,6 +104,10 @@ def _json_headers(token: str | None) -> dict[str, str]:
     return {**_headers(token), "content-type": "application/json"}
 
 
+#: What reading a damaged answer raises; `RecursionError` for JSON that is nested too deeply.
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
 def tensors_of(body: bytes, json_length: str | None) -> Tensors:
     """Return the outputs of an answer with status 200.
 
@@ -122,7 +126,7 @@ def tensors_of(body: bytes, json_length: str | None) -> Tensors:
             else:
                 tensors[name] = from_bytes(name, datatype, shape, body[end : end + size])
                 end += size
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGED as error:
         raise IncompatibleServer(
             f"the server's answer is not Triton's ({type(error).__name__}: {error}). Is this the "
             "HTTP address of a Triton server?"
@@ -134,7 +138,7 @@ def error_of(status: int, reason: str, body: bytes, *, url: str, timeout_s: floa
     """Return the typed error of an answer whose status is not 200."""
     try:
         text = str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except _DAMAGED:
         text = f"HTTP {status} {reason}"  # a proxy's page has nothing more to show
     return error_for(status_of_http(status), text, url=url, timeout_s=timeout_s)
 

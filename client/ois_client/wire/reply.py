@@ -66,7 +66,7 @@ class ReplyInfo:
         try:
             data = {"coverage_scale": 1, **json.loads(text)}  # a server before it has only 1
             contract = data["contract"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IncompatibleServer(
                 f"the server's INFO is not what ois-deploy sends ({type(error).__name__}: "
                 f"{error}). Is this an OIS server?"

@@ -137,6 +137,12 @@ def same(left, right):
         (b"<html>", None),
         (b"[]", None),
         (b'{"outputs": 3}', None),
+        (b"[" * 100_000, None),
+        (
+            b'{"outputs":[{"name":"MASK_SIZES","datatype":"INT64","shape":[1],"data":[%d]}]}'
+            % (2**90),
+            None,
+        ),
         (b'{"outputs": [{"name": "X"}]}', None),
         (b'{"outputs": [{"name":"X","datatype":"FP32","shape":[1],"data":[1]}]}', None),
         (b'{"outputs": []}', "many"),

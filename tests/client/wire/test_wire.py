@@ -352,6 +352,7 @@ REPLY = wire.write_reply(info_for(), reply_for(REQUEST))
         ({"INFO": text(b'{"contract": 1}')}, "network = None; expected str"),
         ({"INFO": text(b"\xff\xfe")}, "Is this an OIS server"),
         ({"INFO": text(b"")}, "Is this an OIS server"),
+        ({"INFO": text(b"[" * 100_000)}, "Is this an OIS server"),
         ({"INFO": array([b"{}"], object)}, "INFO of shape"),
         ({"MASKS": REPLY["MASKS"][:-1]}, "bytes of masks"),
         ({"MASK_SIZES": REPLY["MASK_SIZES"] - 1}, "bytes of masks"),
