@@ -181,7 +181,10 @@ def _ceilings(found: Inputs, source: Source) -> None:
 
 
 #: Results that have their own table and are not part of the report.
-_ELSEWHERE = ("chaos", "cold-start", "depth", "serving-paths", "switched-off")
+_ELSEWHERE = (
+    *("chaos", "cold-start", "depth", "gpu-compiled", "gpu-profile"),
+    *("serving-paths", "switched-off"),
+)
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
     "spc": _latency,
