@@ -31,7 +31,7 @@ def cluster(
     addresses: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ADDRESS]...",
+            metavar="ADDRESS",
             help="Replicas: HOST, or HOST:HTTP_PORT:GRPC_PORT if the ports are not 8000 and 8001.",
         ),
     ] = None,
