@@ -6,6 +6,7 @@ import typer
 
 from ois_cli.bench import (
     ablation,
+    boxes,
     chaos,
     depth,
     engines,
@@ -23,6 +24,18 @@ app = typer.Typer(
 
 
 def register(parent: typer.Typer) -> None:
-    for group in (latency, load, chaos, quality, depth, report, engines, flops, ablation, gpu):
+    for group in (
+        latency,
+        load,
+        chaos,
+        quality,
+        boxes,
+        depth,
+        report,
+        engines,
+        flops,
+        ablation,
+        gpu,
+    ):
         group.register(app)
     parent.add_typer(app, name="bench")
