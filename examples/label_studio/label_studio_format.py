@@ -191,7 +191,7 @@ def prediction_of_mask(
 
 def _size(region: Mapping[str, Any]) -> tuple[int, int]:
     width, height = region.get("original_width"), region.get("original_height")
-    if not all(isinstance(side, int) and side > 0 for side in (width, height)):
+    if not all(isinstance(side, int) and 0 < side < 2**31 for side in (width, height)):
         raise InvalidInput(
             f"got a region with original_width {width!r} and original_height {height!r}; expected "
             "the image's size in pixels"
@@ -233,7 +233,11 @@ def _click(region: object, signs: Mapping[str, bool]) -> tuple[Click, tuple[int,
     x, y = value.get("x"), value.get("y")
     if not isinstance(x, int | float) or not isinstance(y, int | float):
         raise InvalidClick(f"got a key point at x {x!r}, y {y!r}; expected percent of the image")
-    click = Click.on_canvas(x * width / 100, y * height / 100, positive, width=width, height=height)
+    try:
+        at = float(x) * width / 100, float(y) * height / 100
+    except OverflowError:  # JSON's integers have no limit
+        raise InvalidClick("got a key point far outside; expected percent of the image") from None
+    click = Click.on_canvas(*at, positive, width=width, height=height)
     return click, (width, height), label
 
 

@@ -118,9 +118,11 @@ def test_interfaces_without_a_control_for_masks_are_refused(config: Any, message
         ({"value": None}, "expected only clicks"),
         ({"image_rotation": 90}, "rotated by 90 degrees"),
         ({"original_width": 0}, "expected the image's size"),
+        ({"original_width": 10**400}, "expected the image's size"),
         ({"original_height": None}, "expected the image's size"),
         ({"value": {"x": "1", "y": 2, "keypointlabels": ["object"]}}, "percent of the image"),
         ({"value": {"x": 101, "y": 2, "keypointlabels": ["object"]}}, "canvas of a 8x4 image"),
+        ({"value": {"x": 10**400, "y": 2, "keypointlabels": ["object"]}}, "far outside"),
         ({"value": {"x": 1, "y": 2, "keypointlabels": []}}, "Choose a label"),
         (
             {"value": {"x": 1, "y": 2, "keypointlabels": ["dog"]}},
