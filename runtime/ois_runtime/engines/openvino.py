@@ -3,15 +3,18 @@
 bfloat16 has eight significant bits. That is enough for the ViT and the DPT decoder, but not for
 the arithmetic of clicks: a pixel coordinate of 443 becomes 444, a Fourier phase of a few hundred
 radians becomes noise, and the masks of a trained network fall to an IoU of 0.3. So a bf16 engine
-is cut into two parts. Everything before the first convolution (clicks, order maps, both
-attentions, positions) runs in fp32, the rest in bf16:
+is cut into parts. Everything before the first convolution (clicks, order maps, both attentions,
+positions) runs in fp32, and so does what follows the last one if it uses clicks again
+(`keep_clicks`); the rest runs in bf16:
 
     front, fp32    the outputs that depend on no convolution, and the tensors that enter one
-    back, bf16     the other outputs, with those tensors as inputs
+    back, bf16     the other outputs, or the tensors that the tail needs
+    tail, fp32     the outputs behind the last convolution, if they need the clicks as well
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +69,17 @@ class OpenVinoGraph:
 
     def _load(self, path: Path, options: EngineOptions) -> None:
         core = openvino.Core()
-        model = core.read_model(str(path))
+
+        def read() -> Model:
+            return core.read_model(str(path))
+
+        model = read()
         self.inputs = tuple(port.get_any_name() for port in model.inputs)
         self.outputs = tuple(result_name(result) for result in model.get_results())
         if options.precision is Precision.BF16:
-            front, back = split(model, core.read_model(str(path)))
+            front, back, *tail = split(read)
             halves = [(front, Precision.FP32), (back, Precision.BF16)]
+            halves += [(part, Precision.FP32) for part in tail]
         else:
             halves = [(model, options.precision)]
         self._parts = [
@@ -127,33 +135,56 @@ class _Part:
         return {name: answer[port] for name, port in zip(self._results, ports, strict=True)}
 
 
-def split(front: Model, back: Model) -> tuple[Model, Model]:
-    """Cut a model into its fp32 part and its bf16 part. front and back: the same file, read twice.
+def split(read: Callable[[], Model]) -> list[Model]:
+    """Cut a model into its fp32 part, its bf16 part and, if it needs one, a second fp32 part.
 
-    The outputs of the fp32 part have the graph's names, or `cut0`, `cut1` and so on, which are
-    inputs of the bf16 part. Both arguments are modified and must not be used again.
+    read: reads the model; every call gives a new copy. The results that one part makes for the next
+    are called `cut0`, `cut1` and so on.
     """
+    front = read()
     late = _after_convolution(front)
     results = [r for r in front.get_results() if _source(r, 0).get_node() not in late]
     names = [result_name(r) for r in results]
-    crossing = [tensor for tensor, _ in _entering(front, late)]
-    for number, tensor in enumerate(crossing):
+    entering = _entering(front, late)
+    results += _as_results([tensor for tensor, _ in entering], 0)
+    parts = [Model(results, _parameters(results), "front")]
+
+    back = read()
+    _feed(_entering(back, _after_convolution(back)), 0)
+    kept = [r for r in back.get_results() if result_name(r) not in names]
+    tail = read()
+    after = _behind_convolution(tail)
+    if not _uses_inputs(after):
+        return [*parts, Model(kept, _parameters(kept), "back")]
+    first = len(entering)
+    behind = _behind_convolution(back)
+    left = [r for r in kept if _source(r, 0).get_node() not in behind]
+    left += _as_results([tensor for tensor, _ in _crossing(back, behind)], first)
+    parts.append(Model(left, _parameters(left), "back"))
+    ends = [r for r in tail.get_results() if _source(r, 0).get_node() in after]
+    _feed(_crossing(tail, after), first)
+    return [*parts, Model(ends, _parameters(ends), "tail")]
+
+
+def _as_results(tensors: list[Output], first: int) -> list[Node]:
+    """Results for tensors, called `cut` and a number from `first` on."""
+    results = []
+    for number, tensor in enumerate(tensors, first):
         result = opset13.result(tensor)
         result.set_friendly_name(f"cut{number}")
         results.append(result)
-    small = Model(results, _parameters(results), "front")
+    return results
 
-    kept = [r for r in back.get_results() if result_name(r) not in names]
-    inputs = []
-    for number, (tensor, consumers) in enumerate(_entering(back, _after_convolution(back))):
+
+def _feed(tensors: list[tuple[Output, list[Any]]], first: int) -> None:
+    """Replace tensors by inputs, called `cut` and a number from `first` on."""
+    for number, (tensor, consumers) in enumerate(tensors, first):
         given = opset13.parameter(
             tensor.get_partial_shape(), tensor.get_element_type(), name=f"cut{number}"
         )
         given.output(0).set_names({f"cut{number}"})
         for consumer in consumers:
             consumer.replace_source_output(given.output(0))
-        inputs.append(given)
-    return small, Model(kept, _parameters(kept), "back")
 
 
 def result_name(result: Node) -> str:
@@ -185,6 +216,63 @@ def _entering(model: Model, late: set[Node]) -> list[tuple[Output, list[Any]]]:
             continue
         key = (above.get_friendly_name(), tensor.get_index())
         found.setdefault(key, (tensor, []))[1].append(node.input(0))
+    return list(found.values())
+
+
+def _behind_convolution(model: Model) -> set[Node]:
+    """The nodes that depend on the values of a convolution, and no convolution on theirs."""
+    late = _after_convolution(model)
+    early: set[Node] = set()  # a convolution depends on them, or they are one
+    for node in reversed(model.get_ordered_ops()):
+        below = [c.get_node() for out in node.outputs() for c in out.get_target_inputs()]
+        if node.get_type_name() in _CONVOLUTIONS or any(each in early for each in below):
+            early.add(node)
+    return {node for node in late - early if node.get_type_name() != "Result"}
+
+
+def _uses_inputs(nodes: set[Node]) -> bool:
+    """Whether the nodes need the model's inputs other than through each other, shapes aside."""
+    waiting = [
+        source
+        for node in nodes
+        for n in range(node.get_input_size())
+        if (source := _source(node, n).get_node()) not in nodes
+        and source.get_type_name() not in _CONVOLUTIONS
+    ]
+    seen: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node.get_type_name() in ("ShapeOf", *_CONVOLUTIONS):
+            continue
+        seen.add(node)
+        if node.get_type_name() == "Parameter":
+            return True
+        waiting += [_source(node, n).get_node() for n in range(node.get_input_size())]
+    return False
+
+
+def _crossing(model: Model, after: set[Node]) -> list[tuple[Output, list[Any]]]:
+    """The tensors that `after` takes from behind a convolution, with the inputs that read them.
+
+    Shapes of such tensors are among them: they would need the convolutions again.
+    """
+    late = _after_convolution(model)
+    needed = set(after)
+    for node in reversed(model.get_ordered_ops()):
+        below = (c.get_node() for out in node.outputs() for c in out.get_target_inputs())
+        if node not in late and any(each in needed for each in below):
+            needed.add(node)
+    found: dict[tuple[str, int], tuple[Output, list[Any]]] = {}
+    for node in model.get_ordered_ops():
+        for n in range(node.get_input_size()):
+            tensor = _source(node, n)
+            above = tensor.get_node()
+            shape = above.get_type_name() == "ShapeOf"
+            origin = _source(above, 0).get_node() if shape else above
+            behind = origin in late and origin not in after and above not in after
+            if behind and (node in after or (shape and node in needed)):
+                key = (above.get_friendly_name(), tensor.get_index())
+                found.setdefault(key, (tensor, []))[1].append(node.input(n))
     return list(found.values())
 
 

@@ -17,7 +17,7 @@ from ois_export.parity.network_gate import CASES, Case, Limits, make_prompts, me
 from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import OISNetwork
-from ois_runtime.engines.backends import EngineBackend, load_engines
+from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
 from ois_runtime.engines.pair import EnginePair
 from support.network_scenes import MICRO, micro
 
@@ -136,17 +136,41 @@ def test_openvino_runs_the_same_files(network: OISNetwork, folder: Path) -> None
 def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
     """Coordinates and Fourier phases need more than eight bits, so they stay in fp32."""
     openvino = pytest.importorskip("openvino")
-    from ois_runtime.engines.openvino import result_name, split
+    from ois_runtime.engines.openvino import split
 
     core = openvino.Core()
     path = str(folder / "decoder.onnx")
-    front, back = split(core.read_model(path), core.read_model(path))
+    front, back = split(lambda: core.read_model(path))
     names = {port.get_any_name() for port in back.inputs}
     assert {"cut0", "lateral1", "lateral2", "image3", "image4"} <= names
     assert not names & {"points", "labels", "depth", "grid_depth", "has_previous", "features"}
     kinds = {node.get_type_name() for node in back.get_ordered_ops()}
     assert not kinds & {"Sin", "Cos", "Softmax", "ScaledDotProductAttention"}
     assert {"points", "labels", "depth"} <= {port.get_any_name() for port in front.inputs}
+
+
+def test_in_bf16_clicks_behind_the_last_convolution_stay_fp32(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    from ois_runtime.engines.openvino import native_bf16, result_name, split
+
+    network = micro(patch=16, fine_prompts=True, keep_clicks=True)
+    write_engines(as_checkpoint(network), tmp_path, name="micro")
+    core, path = openvino.Core(), str(tmp_path / "decoder.onnx")
+    front, back, tail = split(lambda: core.read_model(path))
+    names = [{port.get_any_name() for port in part.inputs} for part in (front, back, tail)]
+    assert {"points", "labels", "coverage"} <= names[0]
+    assert not names[1] & {"points", "labels", "has_previous"}
+    assert {"points", "labels"} <= names[2]
+    assert not names[2] & {"lateral1", "lateral2", "has_previous"}
+    assert not {"Convolution"} & {node.get_type_name() for node in tail.get_ordered_ops()}
+    assert {result_name(result) for result in tail.get_results()} == {"logits", "new_coverage"}
+    if not native_bf16():
+        pytest.skip("this CPU has no native bfloat16; the parts were checked, but not run")
+    engines = load_engines(
+        tmp_path, EngineBackend.OPENVINO, EngineOptions(precision=Precision.BF16)
+    )
+    result = measure(network, engines, Case(LANDSCAPE, ((2, 1, True), (1, 0, False))), seed=0)
+    assert result.mask_iou > 0.95
 
     encoder = str(folder / "encoder.onnx")
     early, late = split(core.read_model(encoder), core.read_model(encoder))
