@@ -18,7 +18,7 @@ TESTS = sorted(set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", TEXT)))
 #: Options that say what a server does, and limit nothing.
 NO_LIMITS = {
     field.name for field in dataclasses.fields(ServingOptions) if str(field.type) == "str"
-} | {"cache_bytes"}
+} | {"cache_bytes", "longest"}
 
 
 def rows(title: str) -> list[list[str]]:

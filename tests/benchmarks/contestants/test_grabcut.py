@@ -10,7 +10,7 @@ import pytest
 
 from ois_benchmarks.contestants.base import NotHere, Place
 from ois_benchmarks.contestants.client import PeerClient
-from ois_benchmarks.contestants.grabcut import (
+from ois_benchmarks.contestants.peers.grabcut import (
     BACKGROUND,
     CERTAIN,
     MAYBE_BACKGROUND,

@@ -11,7 +11,7 @@ import pytest
 
 from ois_benchmarks.contestants.base import NotHere, Place
 from ois_benchmarks.contestants.client import PeerClient
-from ois_benchmarks.contestants.onnx_pair import find_pair
+from ois_benchmarks.contestants.peers.onnx_pair import find_pair
 from ois_benchmarks.contestants.registry import open_contestant
 from ois_cli.main import main
 from ois_client.contract.clicks import Click

@@ -25,6 +25,7 @@ from torch import nn
 from ois_benchmarks.contestants import standins
 from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
 from ois_benchmarks.contestants.code import Source, open_code
+from ois_benchmarks.contestants.peers.unsupported import VARIANTS
 from ois_benchmarks.contestants.registry import (
     CONTESTANTS,
     PEERS,
@@ -33,7 +34,6 @@ from ois_benchmarks.contestants.registry import (
     peer_of,
 )
 from ois_benchmarks.contestants.torch_peer import load_weights, read_weights
-from ois_benchmarks.contestants.unsupported import VARIANTS
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint

@@ -22,8 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
-from ois_benchmarks.contestants.sam import SIDE, SamContestant, SamVariant, open_sam, padded_points
-from ois_benchmarks.contestants.sam import VARIANTS as EAGER
+from ois_benchmarks.contestants.peers.sam import (
+    SIDE,
+    SamContestant,
+    SamVariant,
+    open_sam,
+    padded_points,
+)
+from ois_benchmarks.contestants.peers.sam import VARIANTS as EAGER
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.clicks import Click
 

@@ -12,7 +12,12 @@ import torch
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import Source, open_code
-from ois_benchmarks.contestants.ritm_family import THRESHOLD, clicker_of, model_file, state_dict
+from ois_benchmarks.contestants.peers.ritm_family import (
+    THRESHOLD,
+    clicker_of,
+    model_file,
+    state_dict,
+)
 from ois_benchmarks.contestants.torch_peer import (
     TorchContestant,
     identity_of,

@@ -15,7 +15,7 @@ from typing import Any
 
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.code import Source, open_code
-from ois_benchmarks.contestants.ritm_family import (
+from ois_benchmarks.contestants.peers.ritm_family import (
     THRESHOLD,
     PredictorContestant,
     model_file,

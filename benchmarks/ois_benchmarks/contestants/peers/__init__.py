@@ -1,0 +1,1 @@
+"""Other systems, each by its own code: clones, packages and ONNX files, never copies."""
