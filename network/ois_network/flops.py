@@ -137,7 +137,7 @@ def click_flops(config: NetworkConfig, height: int, width: int) -> list[Row]:
     rows, columns = _grid(config, height, width)
     network = _network(config)
     image = _image(config, rows, columns)
-    prompts = _prompts(rows, columns)
+    prompts = _prompts(config, rows, columns)
     encode = count(partial(network.encode, image[0].unsqueeze(0), *image[1:]))
     click = count(partial(network.click, encode.result, prompts))
     table = [
@@ -197,11 +197,12 @@ def _image(config: NetworkConfig, rows: int, columns: int) -> tuple[Tensor, Tens
         )
 
 
-def _prompts(rows: int, columns: int) -> Prompts[Tensor]:
+def _prompts(config: NetworkConfig, rows: int, columns: int) -> Prompts[Tensor]:
+    scale = config.coverage_scale
     with torch.device("meta"):
         return Prompts(
             points=torch.empty(1, SLOTS, 2),
             labels=torch.empty(1, SLOTS, dtype=torch.int32),
-            coverage=torch.empty(1, rows, columns, dtype=torch.uint8),
+            coverage=torch.empty(1, scale * rows, scale * columns, dtype=torch.uint8),
             has_previous=torch.empty(1, dtype=torch.bool),
         )

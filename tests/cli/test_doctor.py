@@ -53,7 +53,7 @@ def test_report_as_json_names_every_area(capsys: pytest.CaptureFixture[str]) -> 
     assert by_name["numpy"]["status"] == "ok"
     assert by_name["no-such"]["status"] == "absent"
     assert by_name["no-such"]["fix"] == "pip install 'ois-deploy[cpu]'"
-    assert by_name["engines"]["fix"].startswith("ois export ")
+    assert by_name["engines"]["fix"].startswith("ois export")
 
 
 @pytest.mark.usefixtures("_quick")

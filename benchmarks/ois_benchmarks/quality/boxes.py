@@ -65,6 +65,7 @@ def document(client: Client, dataset: Dataset, found: list[BoxIoU]) -> dict[str,
     box, click = bootstrap_means(values, [one.picture for one in found])
     off = [one.box for one in found if not one.centred]
     return {
+        "benchmark": "boxes",
         "dataset": dataset.describe(),
         "network": client.info.network,
         "model_sha256": client.info.model_sha256,

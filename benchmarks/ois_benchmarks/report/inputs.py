@@ -182,7 +182,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
 
 #: Results that have their own table and are not part of the report.
 _ELSEWHERE = (
-    *("chaos", "cold-start", "depth", "gpu-compiled", "gpu-profile"),
+    *("boxes", "chaos", "cold-start", "depth", "gpu-compiled", "gpu-profile"),
     *("serving-paths", "switched-off"),
 )
 

@@ -92,6 +92,9 @@ def demo(
         _write_sheets(sheet, engines, in_process)
         return
     _check_packages()
+    from ois_cli.demo.gateway.server import check_host
+
+    check_host(host, port)  # before engines are made, which takes a minute
     source = _engine_source(url, engines, in_process, token)
     if url in (None, "local:"):
         _make_engines(engines)

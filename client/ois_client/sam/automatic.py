@@ -187,7 +187,7 @@ class OISAutomaticMaskGenerator:
                 session.picture.digest,
                 points[:, None],
                 np.full((count, 1), POSITIVE, dtype=np.int32),
-                np.zeros((count, fit.grid_height, fit.grid_width), dtype=np.uint8),
+                np.zeros((count, *fit.coverage_shape), dtype=np.uint8),
                 np.zeros(count, dtype=bool),
                 want_logits=True,
                 session=session.id,

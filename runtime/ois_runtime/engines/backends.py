@@ -49,6 +49,10 @@ class Precision(StrEnum):
         raise InvalidInput(f"got the precision {name!r}; expected one of {', '.join(cls)}")
 
 
+#: ONNX Runtime on a GPU.
+_ON_A_DEVICE = "ois_runtime.engines.onnx_device"
+
+
 class EngineBackend(StrEnum):
     """A library that runs engines.
 
@@ -208,9 +212,8 @@ def load_engines(
         pair: EnginePair = library.open_engines(folder, options)
         return pair
     if backend is EngineBackend.ONNXRUNTIME and options.device != "cpu":
-        from ois_runtime.engines.onnx_device import open_pair
-
-        return open_pair(folder, options)
+        opened: EnginePair = importlib.import_module(_ON_A_DEVICE).open_pair(folder, options)
+        return opened
     return _graph_pair(folder, library, options)
 
 

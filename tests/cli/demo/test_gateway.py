@@ -249,7 +249,7 @@ def test_coverage_of_another_model_is_refused(url: str) -> None:
     head, _ = open_image(url, encoded(noise(50, 50)))
     reply = click(url, head, [[1, 1, True]], b"\x01" * 7)
     assert reply.error[0] == "INVALID_INPUT"
-    assert "expected (gh, gw) = (4, 4)" in reply.error[1]
+    assert "expected (rows, columns) = (4, 4)" in reply.error[1]
 
 
 @pytest.mark.parametrize(

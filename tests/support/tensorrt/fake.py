@@ -95,7 +95,9 @@ class FakeTensorRT:
         self.__version__ = api["version"]
         self.calls: set[str] = set()
         self.wrong = wrong
-        self.seen = SimpleNamespace(flags=0, cleared=[], monitored=[], level=None, workspace=None)
+        self.seen = SimpleNamespace(
+            flags=0, cleared=[], monitored=[], level=None, workspace=None, attentions=[]
+        )
         for name, members in api["enums"].items():
             setattr(self, name, IntEnum(name, members, start=0))
         severity = IntEnum(
@@ -342,7 +344,7 @@ class _Network:
                 layer.type = self.trt.LayerType["ATTENTION_INPUT" if attends else "SHUFFLE"]
                 layer.inside = SimpleNamespace(decomposable=False)
                 self._layers.append(layer)
-            self.trt.seen.attentions = [
+            self.trt.seen.attentions += [
                 layer.inside for layer in self._layers if layer.type.name == "ATTENTION_INPUT"
             ]
         return self._layers

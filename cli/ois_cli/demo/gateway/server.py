@@ -150,7 +150,8 @@ class _Server(uvicorn.Server):
         self._listening.set()
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
+def check_host(host: str, port: int | None = None) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of this machine that the page may have. Raises `InvalidInput` for another."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -163,6 +164,11 @@ def _listen(host: str, port: int | None) -> socket.socket:
             "has no password. To use it from another machine, forward the port: "
             f"ssh -L {port or USUAL_PORT}:127.0.0.1:{port or USUAL_PORT} HOST"
         )
+    return address
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    address = check_host(host, port)
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     for wanted in (USUAL_PORT, 0) if port is None else (port,):
         listener = socket.socket(family, socket.SOCK_STREAM)
