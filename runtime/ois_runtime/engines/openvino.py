@@ -30,6 +30,7 @@ from ois_runtime.engines.signal_stack import signal_stack_kept
 
 _CONVOLUTIONS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution"}
 _SOURCES = {"Constant", "Parameter"}
+_CLICKS = ("points", "labels")
 #: OpenVINO's names for the precisions.
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
@@ -154,7 +155,7 @@ def split(read: Callable[[], Model]) -> list[Model]:
     kept = [r for r in back.get_results() if result_name(r) not in names]
     tail = read()
     after = _behind_convolution(tail)
-    if not _uses_inputs(after):
+    if not _uses_clicks(after):
         return [*parts, Model(kept, _parameters(kept), "back")]
     first = len(entering)
     behind = _behind_convolution(back)
@@ -230,8 +231,8 @@ def _behind_convolution(model: Model) -> set[Node]:
     return {node for node in late - early if node.get_type_name() != "Result"}
 
 
-def _uses_inputs(nodes: set[Node]) -> bool:
-    """Whether the nodes need the model's inputs other than through each other, shapes aside."""
+def _uses_clicks(nodes: set[Node]) -> bool:
+    """Whether the nodes need where the clicks are other than through a convolution."""
     waiting = [
         source
         for node in nodes
@@ -245,7 +246,7 @@ def _uses_inputs(nodes: set[Node]) -> bool:
         if node in seen or node.get_type_name() in ("ShapeOf", *_CONVOLUTIONS):
             continue
         seen.add(node)
-        if node.get_type_name() == "Parameter":
+        if node.get_type_name() == "Parameter" and node.get_friendly_name() in _CLICKS:
             return True
         waiting += [_source(node, n).get_node() for n in range(node.get_input_size())]
     return False

@@ -29,7 +29,13 @@ from ois_export.parity.comparison import Limits
 from ois_export.parity.network_gate import run_gate
 from ois_export.parity.reference import open_reference
 from ois_export.tensorrt.build import trtexec_commands
-from ois_export.tensorrt.plan import BuildOptions, built_types, check_precision
+from ois_export.tensorrt.plan import (
+    BuildOptions,
+    _logger,
+    allow_decomposition,
+    built_types,
+    check_precision,
+)
 from ois_network.network import OISNetwork
 from ois_runtime import gpu_driver as driver
 from ois_runtime.engines.backends import Precision
@@ -146,11 +152,21 @@ def test_the_precision_of_a_half_build_is_inspected(
     assert layers["decoder"]["fp16"] > 50
     assert (trt.seen.level, trt.seen.workspace) == (5, 2**30)
     assert cache.read_bytes() == b"2"
-    # Where no fused kernel exists, an attention may be decomposed: otherwise the build fails.
-    known = hasattr(trt.LayerType, "ATTENTION_INPUT")
-    assert bool(trt.seen.attentions) is known
-    assert all(attention.decomposable for attention in trt.seen.attentions)
     assert trt.seen.strategy == "ON_PROFILE_CHANGE"  # memory of one profile, not of the largest
+
+
+@pytest.mark.parametrize("api", APIS, ids=VERSIONS)
+def test_an_attention_without_a_fused_kernel_may_be_decomposed(api: dict[str, object]) -> None:
+    """Otherwise the build would fail. TensorRT 10.12 has no layer for it and needs nothing."""
+    trt = FakeTensorRT(api)
+    network = trt.Builder(_logger(trt)).create_network(
+        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    )
+    node = onnx.helper.make_node("Attention", ["q", "k", "v"], ["y"])
+    network.model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], []))
+    known = hasattr(trt.LayerType, "ATTENTION_INPUT")
+    assert allow_decomposition(trt, network) == int(known)
+    assert [attention.decomposable for attention in trt.seen.attentions] == [True] * known
 
 
 @pytest.mark.parametrize(
