@@ -125,10 +125,11 @@ class ServerProcess:
         Raises `EngineError` if another program listens on one of them: gRPC shares a port without
         an error, and a probe cannot tell who answered it.
         """
+        listening = {port: _listeners(port) for port in ports}
+        # Read last: a socket that the server opens in between must not look like somebody else's.
         own = _sockets_of(self.pid)
         all_there = True
-        for port in ports:
-            sockets = _listeners(port)
+        for port, sockets in listening.items():
             if sockets - own:
                 raise EngineError(
                     f"another program listens on the port {port}; stop it, or choose other ports"
