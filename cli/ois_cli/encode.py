@@ -250,7 +250,7 @@ class FeatureFiles:
         if picture.digest in self._features:
             return True
         manifest = self._engines.manifest
-        image, fit = preprocess(picture, longest=manifest.longest, patch=manifest.patch)
+        image, fit = preprocess(picture, manifest.fit)
         data = pack_features(self._engines.encode(image, fit), picture, self._features_of)
         write_files({self._features.path(picture.digest): data})
         self._bytes += len(data)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ois_client.contract.clicks import SLOTS_PER_SIGN
 from ois_client.contract.errors import CheckpointError
+from ois_client.contract.geometry import Geometry
 
 
 class FusionOrder(StrEnum):
@@ -195,6 +196,24 @@ class NetworkConfig:
     def coverage_scale(self) -> int:
         """Cells of the coverage along each side of a patch."""
         return FINE_SCALE if self.fine_prompts else 1
+
+    @property
+    def coverage_stride(self) -> int:
+        """Side of a cell of the coverage in network pixels."""
+        return self.patch // self.coverage_scale
+
+    def fit(self, width: int, height: int, longest: int | None = None) -> Geometry:
+        """The geometry of a `width` x `height` image. longest: default the network's own.
+
+        Raises as `Geometry.fit`.
+        """
+        return Geometry.fit(
+            width,
+            height,
+            longest=longest or self.longest,
+            patch=self.patch,
+            coverage_scale=self.coverage_scale,
+        )
 
     @property
     def slots_per_sign(self) -> int:

@@ -236,7 +236,7 @@ class ClickDecoder(nn.Module):
         logits = head.predict(path, rows * patch, columns * patch)
         if config.keep_clicks:
             logits = keep_clicks(logits, points, labels)
-        return logits, coverage_of_logits(logits, patch // config.coverage_scale)
+        return logits, coverage_of_logits(logits, config.coverage_stride)
 
     def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:
         """Level 4 after `reassemble`; other levels also after their first residual unit."""

@@ -270,7 +270,7 @@ def test_images_are_found_once_and_in_order(photos: Path) -> None:
 def test_arrays_are_stored_as_fp16_if_their_range_allows(engines: Path, photos: Path) -> None:
     pair = load_engines(engines)
     picture = load_image(photos / "a.png")
-    image, fit = preprocess(picture, longest=pair.manifest.longest, patch=pair.manifest.patch)
+    image, fit = preprocess(picture, pair.manifest.fit)
     state = pair.encode(image, fit)
     features_of = FeaturesOf.engines(engines)
     large = state.arrays["position"] * np.float32(1e6)

@@ -95,7 +95,7 @@ def network() -> OISNetwork:
 def reference(number: int) -> Reference:
     """The reference for CASES[number]: the unrewritten network on the CPU, for every precision."""
     case, config = CASES[number], network().config
-    pixels, geometry = preprocess(case.sample.pixels(), longest=config.longest, patch=config.patch)
+    pixels, geometry = preprocess(case.sample.pixels(), config.fit)
     given = make_prompts(case, geometry, number).map(torch.from_numpy)
     with torch.no_grad(), all_cores():
         matrices = map(torch.from_numpy, geometry.position_matrices(config.position_table))
@@ -128,7 +128,7 @@ def tiny(request: pytest.FixtureRequest) -> Iterator[tuple[TorchEngines, str]]:
 def test_plain_runs_and_graphs_are_the_network(tiny: tuple[TorchEngines, str], number: int) -> None:
     engines, precision = tiny
     case = CASES[number]
-    pixels, geometry = preprocess(case.sample.pixels(), longest=network().config.longest)
+    pixels, geometry = preprocess(case.sample.pixels(), network().config.fit)
     given = make_prompts(case, geometry, number)
     limits = LIMITS[precision]
     for use in range(CAPTURE_AT + 1):  # without a graph, at the capture, and as a replay
@@ -412,7 +412,7 @@ def test_kernels_for_what_was_measured_and_pytorch_for_the_rest() -> None:
     from ois_runtime.torch.cuda import CudaDevice
 
     config = network().config
-    pixels, geometry = preprocess(LANDSCAPE.pixels(), longest=config.longest, patch=config.patch)
+    pixels, geometry = preprocess(LANDSCAPE.pixels(), config.fit)
     rows, columns = geometry.position_matrices(config.position_table)
     given = {"image": pixels, "pos_rows": rows, "pos_cols": columns}
     table = measured_rows(geometry.grid_height * geometry.grid_width, (2, 8))

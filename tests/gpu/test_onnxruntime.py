@@ -40,9 +40,7 @@ def test_the_cuda_provider_computes_what_the_cpu_provider_does(
     write_engines(checkpoint, tmp_path, name="tiny", target=Target.CUDA, precision=precision)
     config = checkpoint.config
     for number, case in enumerate(CASES):
-        pixels, geometry = preprocess(
-            case.sample.pixels(), longest=config.longest, patch=config.patch
-        )
+        pixels, geometry = preprocess(case.sample.pixels(), config.fit)
         rows, columns = geometry.position_matrices(config.position_table)
         feeds = {"image": pixels, "pos_rows": rows, "pos_cols": columns}
         feeds |= make_prompts(case, geometry, number).named()
@@ -78,7 +76,7 @@ def test_features_stay_on_the_gpu(tmp_path: Path) -> None:
     )
     pair = onnx_device.open_pair(tmp_path, EngineOptions(device="cuda"))
     config = load_checkpoint(TINY).config
-    pixels, geometry = preprocess(CASES[0].sample.pixels(), longest=config.longest)
+    pixels, geometry = preprocess(CASES[0].sample.pixels(), config.fit)
     state = pair.encode(pixels, geometry)
     assert {value.device_name() for value in state.tensors.values()} == {"cuda"}
 

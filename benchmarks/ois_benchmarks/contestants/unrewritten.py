@@ -65,7 +65,7 @@ class UnrewrittenEngines:
         check_prompts(prompts, state.geometry)
         levels = [tensor_of(state.arrays[name]) for name in _LEVELS]
         features = ImageFeatures(levels, tensor_of(state.arrays["depth"]))
-        cell = self.manifest.patch // self.manifest.coverage_scale
+        cell = self._network.config.coverage_stride
         with torch.inference_mode():
             logits = self._network.click(features, prompts.map(tensor_of))
             return logits.numpy(), coverage_of_logits(logits, cell).numpy()

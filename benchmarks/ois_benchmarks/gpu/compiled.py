@@ -114,7 +114,7 @@ def measure(
     Raises what `torch.compile` raises if a half cannot be compiled whole.
     """
     config = encoder.network.config
-    geometry, image, prompts = engine_worker.inputs(config.longest, *size)
+    geometry, image, prompts = engine_worker.inputs(config.fit, *size)
     tables = geometry.position_matrices(config.position_table)
     given = [torch.tensor(array).to(device) for array in (image, *tables)]
     clicks = [torch.tensor(array).to(device) for array in prompts]

@@ -106,7 +106,7 @@ class Bench:
         self._engines, self._runner, self._timer = engines, engines.runner, timer
         self._rates = rates
         self._geometry, self._image, self._prompts = engine_worker.inputs(
-            engines.manifest.longest, width, height
+            engines.manifest.fit, width, height
         )
 
     def replays(self, objects: Sequence[int], cost: Row) -> Iterator[Replayed]:
@@ -137,9 +137,10 @@ class Bench:
 
     def new_shapes(self) -> Iterator[NewShape]:
         """Encodes and clicks on images of shapes that the engine has not seen."""
-        longest, patch = self._engines.manifest.longest, self._engines.manifest.patch
+        manifest = self._engines.manifest
+        longest, patch = manifest.longest, manifest.patch
         for height in sorted({round(share * longest / patch) * patch for share in _SHAPES}):
-            geometry, image, prompts = engine_worker.inputs(longest, longest, height)
+            geometry, image, prompts = engine_worker.inputs(manifest.fit, longest, height)
             uses = range(CAPTURE_AT + 1)
             encodes, clicks = [], []
             for _ in uses:

@@ -78,7 +78,7 @@ def profiles(
     engines: TorchEngines, size: tuple[int, int], device: torch.device
 ) -> dict[str, list[Kernel]]:
     """The kernels of an encode and of a click. On a CPU: the operations."""
-    geometry, image, prompts = engine_worker.inputs(engines.manifest.longest, *size)
+    geometry, image, prompts = engine_worker.inputs(engines.manifest.fit, *size)
     state = engines.encode(image, geometry)
     return {
         "encode": kernels_of(lambda: engines.encode(image, geometry), device),

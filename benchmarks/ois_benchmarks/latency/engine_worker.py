@@ -28,24 +28,23 @@ from ois_runtime.engines.pair import HostPrompts
 
 
 def inputs(
-    longest: int, width: int, height: int, *, patch: int = 14, coverage_scale: int = 1
+    fit: Callable[[int, int], Geometry], width: int, height: int
 ) -> tuple[Geometry, NDArray[np.uint8], HostPrompts]:
     """A photograph, stretched to the network size, and three clicks on one object.
 
-    longest, patch: of the network, in pixels. Raises `InvalidInput` if the network cannot run at
-    this size.
+    fit: of the network, such as `Manifest.fit`. width, height: network pixels. Raises
+    `InvalidInput` if the network cannot run at this size.
     """
     from PIL import Image
 
     from ois_export.parity.cases import SQUARE
 
-    geometry = Geometry.fit(
-        width, height, longest=longest, patch=patch, coverage_scale=coverage_scale
-    )
-    if (geometry.network_width, geometry.network_height) != (width, height):
+    geometry = fit(width, height)
+    size = geometry.network_width, geometry.network_height
+    if size != (width, height):
         raise InvalidInput(
-            f"got the size {width}x{height}; expected the longer side {longest} and both "
-            f"multiples of {patch}"
+            f"got the size {width}x{height}; expected the longer side {max(size)} and both "
+            f"multiples of {geometry.patch}"
         )
     image = np.array(Image.fromarray(SQUARE.pixels()).resize((width, height)))
     clicks = [
@@ -156,9 +155,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     folder, checkpoint, name = Path(job["folder"]), Path(job["checkpoint"]), job["contestant"]
     width, height, threads = job["width"], job["height"], job["threads"]
     config = load_checkpoint(checkpoint).config
-    geometry, image, prompts = inputs(
-        config.longest, width, height, patch=config.patch, coverage_scale=config.coverage_scale
-    )
+    geometry, image, prompts = inputs(config.fit, width, height)
     if name.startswith("torch"):
         calls = torch_calls(
             checkpoint, geometry, image, prompts, rewritten=name == "torch", threads=threads

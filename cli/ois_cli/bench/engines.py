@@ -216,7 +216,6 @@ def prepare(
 
 def _sizes(network: str, checkpoint: Path | None) -> list[tuple[int, int]]:
     """The square of the network's own size, and the nearest size to 16:9."""
-    from ois_client.contract.geometry import Geometry
 
     if checkpoint is None:
         from ois_network.config import preset
@@ -226,5 +225,5 @@ def _sizes(network: str, checkpoint: Path | None) -> list[tuple[int, int]]:
         from ois_network.checkpoints.checkpoint import load_checkpoint
 
         config = load_checkpoint(checkpoint).config
-    wide = Geometry.fit(16, 9, longest=config.longest, patch=config.patch)
+    wide = config.fit(16, 9)
     return [(config.longest, config.longest), (wide.network_width, wide.network_height)]

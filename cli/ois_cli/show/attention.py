@@ -145,12 +145,7 @@ def attention_of(
             f"got the network {config.name}, which has no order maps (sparse, order_attention or "
             "order is false); expected one whose attention uses them"
         )
-    resized, geometry = preprocess(
-        pixels,
-        longest=config.longest,
-        patch=config.patch,
-        coverage_scale=config.coverage_scale,
-    )
+    resized, geometry = preprocess(pixels, config.fit)
     matrices = geometry.position_matrices(config.position_table)
     with torch.inference_mode():
         features = network.encode(
@@ -201,7 +196,7 @@ def apply_clicks(
             torch.tensor([count > 1]),
         )
         logits = network.click(features, prompts)
-        coverage = coverage_of_logits(logits, network.config.patch // network.config.coverage_scale)
+        coverage = coverage_of_logits(logits, network.config.coverage_stride)
     return prompts, logits
 
 

@@ -60,12 +60,7 @@ def run_gate(
 def measure(network: OISNetwork, engines: EnginePair, case: Case, *, seed: int) -> Measurement:
     """Run one case on the engines and the network, and return the differences."""
     config = network.config
-    image, geometry = preprocess(
-        case.sample.pixels(),
-        longest=config.longest,
-        patch=config.patch,
-        coverage_scale=config.coverage_scale,
-    )
+    image, geometry = preprocess(case.sample.pixels(), config.fit)
     prompts = make_prompts(case, geometry, seed)
 
     def reference() -> Reference:
@@ -82,10 +77,9 @@ def _reference(
     network: OISNetwork, features: ImageFeatures, prompts: HostPrompts
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Logits and coverage from the network, one object at a time to save memory."""
-    cell = network.config.patch // network.config.coverage_scale
     logits, coverage = [], []
     for row in range(len(prompts.labels)):
         one = network.click(features, one_object(prompts, row).map(torch.from_numpy))
         logits.append(one.numpy())
-        coverage.append(coverage_of_logits(one, cell).numpy())
+        coverage.append(coverage_of_logits(one, network.config.coverage_stride).numpy())
     return np.concatenate(logits), np.concatenate(coverage)

@@ -13,7 +13,6 @@ from PIL import Image
 
 from ois_client.contract.clicks import Click, Prompts, fill_slots
 from ois_client.contract.coverage import coverage_of_mask
-from ois_client.contract.geometry import Geometry
 from ois_network.network import OISNetwork
 from ois_network.training.clicks.robot import (
     clicks_to_reach,
@@ -89,9 +88,7 @@ def torch_predictor(
     """
     height, width = image.shape[:2]
     config = network.config
-    geometry = Geometry.fit(
-        width, height, longest=longest, patch=config.patch, coverage_scale=config.coverage_scale
-    )
+    geometry = config.fit(width, height, longest)
     size = geometry.network_width, geometry.network_height
     resized = np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     rows, columns = geometry.position_matrices(config.position_table)

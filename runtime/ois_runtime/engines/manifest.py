@@ -144,7 +144,13 @@ class Manifest:
 
     def fit(self, width: int, height: int) -> Geometry:
         """The geometry of a `width` x `height` image. Raises as `Geometry.fit`."""
-        return self.model_info("").fit(width, height)
+        return Geometry.fit(
+            width,
+            height,
+            longest=self.longest,
+            patch=self.patch,
+            coverage_scale=self.coverage_scale,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)

@@ -12,6 +12,8 @@ The result is exact, and 2 to 12 times faster than Pillow's resize.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,12 +24,11 @@ from ois_client.contract.images import Picture
 
 
 def preprocess(
-    image: Picture | NDArray[np.uint8], *, longest: int, patch: int = 14, coverage_scale: int = 1
+    image: Picture | NDArray[np.uint8], fit: Callable[[int, int], Geometry]
 ) -> tuple[NDArray[np.uint8], Geometry]:
     """Resize a `Picture`, or pixels (H, W, 3) uint8 RGB, to network size: (h, w, 3) uint8 RGB.
 
-    longest: longest side at network size in pixels; patch: side of a ViT patch; coverage_scale: see
-    `Geometry`.
+    fit: width and height of the image -> its geometry, such as `Manifest.fit`.
     Raises `InvalidImage` if the picture cannot be decoded, or the pixels have another shape or
     dtype.
     """
@@ -38,9 +39,7 @@ def preprocess(
             "uint8, RGB"
         )
     height, width = pixels.shape[:2]
-    geometry = Geometry.fit(
-        width, height, longest=longest, patch=patch, coverage_scale=coverage_scale
-    )
+    geometry = fit(width, height)
     size = (geometry.network_width, geometry.network_height)
     if (width, height) == size:
         return np.ascontiguousarray(pixels), geometry

@@ -132,12 +132,7 @@ class Segmenter:
                 with timed(timings_ms, "load"):
                     return self._features.load(picture.digest)
             with timed(timings_ms, "preprocess"):
-                image, geometry = preprocess(
-                    picture,
-                    longest=self._manifest.longest,
-                    patch=self._manifest.patch,
-                    coverage_scale=self._manifest.coverage_scale,
-                )
+                image, geometry = preprocess(picture, self._manifest.fit)
             with timed(timings_ms, "encode"):
                 return engines.encode(image, geometry)
 

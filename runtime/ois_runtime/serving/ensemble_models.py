@@ -103,12 +103,7 @@ class PreprocessModel(EnsembleModel):
                 "coverage only. Ask ois_segment"
             )
         with timed(record.timings_ms, "preprocess"):
-            image, geometry = preprocess(
-                call.picture,
-                longest=manifest.longest,
-                patch=manifest.patch,
-                coverage_scale=manifest.coverage_scale,
-            )
+            image, geometry = preprocess(call.picture, manifest.fit)
         rows, columns = geometry.position_matrices(manifest.position_table)
         info = ReplyInfo(
             manifest.model_info(f"tritonserver {manifest.target} {manifest.precision}, stateless"),

@@ -16,7 +16,8 @@ from ois_cli.main import main
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_runtime.engines.backends import Precision
-from support.network_scenes import micro
+from ois_runtime.engines.manifest import Manifest
+from support.network_scenes import MICRO, micro
 from support.tiny_engines import disk_logits, write_engines
 
 SIZE = (28, 14)
@@ -80,14 +81,14 @@ def test_the_table_has_a_row_per_engine_and_names_failures() -> None:
 
 
 def test_the_image_and_clicks_have_the_requested_size() -> None:
-    geometry, image, prompts = inputs(112, 112, 70)
+    geometry, image, prompts = inputs(MICRO.fit, 112, 70)
     assert image.shape == (70, 112, 3)
     assert prompts.coverage.shape == (1, geometry.grid_height, geometry.grid_width) == (1, 5, 8)
     assert prompts.coverage.min() == 0 < prompts.coverage.max()
     assert (prompts.labels == 1).sum() == 2
     assert (prompts.labels == 0).sum() == 1
     with pytest.raises(InvalidInput, match="multiples of 14"):
-        inputs(112, 112, 69)
+        inputs(MICRO.fit, 112, 69)
 
 
 def test_a_network_that_cannot_be_prepared_is_an_error(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def torch_as_it_was() -> Iterator[None]:
 def test_the_rewritten_network_gives_the_logits_of_the_unrewritten_one(tmp_path: Path) -> None:
     path = tmp_path / "micro.safetensors"
     save_checkpoint(micro(), path, trained=False)
-    given = inputs(112, 112, 70)
+    given = inputs(MICRO.fit, 112, 70)
     logits, sizes = [], []
     for rewritten in (False, True):
         calls = torch_calls(path, *given, rewritten=rewritten, threads=1)
@@ -135,7 +136,7 @@ def test_the_rewritten_network_gives_the_logits_of_the_unrewritten_one(tmp_path:
 
 def test_engine_files_are_run_as_they_are(tmp_path: Path) -> None:
     folder = write_engines(tmp_path)
-    geometry, image, prompts = inputs(56, 56, 42)
+    geometry, image, prompts = inputs(Manifest.load(folder).fit, 56, 42)
     calls = engine_calls(
         folder, geometry, image, prompts, backend="onnxruntime", precision=Precision.FP32, threads=1
     )

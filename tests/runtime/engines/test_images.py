@@ -26,8 +26,8 @@ def geometry_of(width: int, height: int) -> Geometry:
 
 def test_a_picture_and_its_pixels_give_the_same_image() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (31, 97, 3), dtype=np.uint8)
-    image, geometry = preprocess(load_image(pixels), longest=56)
-    again, _ = preprocess(pixels, longest=56)
+    image, geometry = preprocess(load_image(pixels), geometry_of)
+    again, _ = preprocess(pixels, geometry_of)
     expected = Image.fromarray(pixels).resize((56, 14), Image.Resampling.BICUBIC)
     assert geometry == geometry_of(97, 31)
     np.testing.assert_array_equal(image, np.asarray(expected))
@@ -36,14 +36,14 @@ def test_a_picture_and_its_pixels_give_the_same_image() -> None:
 
 def test_an_image_of_the_network_size_is_not_touched() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (42, 56, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(preprocess(pixels, longest=56)[0], pixels)
+    np.testing.assert_array_equal(preprocess(pixels, geometry_of)[0], pixels)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2)])
 def test_extreme_shapes_fit_the_patch_grid(size: tuple[int, int]) -> None:
     width, height = size
     pixels = np.full((height, width, 3), 77, dtype=np.uint8)
-    image, geometry = preprocess(pixels, longest=56)
+    image, geometry = preprocess(pixels, geometry_of)
     assert image.shape == (geometry.network_height, geometry.network_width, 3)
     assert (image == 77).all()
 
@@ -53,7 +53,7 @@ def test_extreme_shapes_fit_the_patch_grid(size: tuple[int, int]) -> None:
 )
 def test_other_pixels_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(InvalidImage, match="expected"):
-        preprocess(pixels, longest=56)
+        preprocess(pixels, geometry_of)
 
 
 # -- postprocess ---------------------------------------------------------------------------

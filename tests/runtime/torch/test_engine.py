@@ -84,7 +84,7 @@ def test_half_precision_keeps_the_masks_of_a_trained_network(
 def test_whole_graph_bfloat16_would_not_keep_them(network: OISNetwork) -> None:
     """Without the fp32 islands the same clicks give other masks."""
     case, config = CASES[3], network.config
-    image, geometry = preprocess(case.sample.pixels(), longest=config.longest)
+    image, geometry = preprocess(case.sample.pixels(), config.fit)
     matrices = [torch.from_numpy(m) for m in geometry.position_matrices(config.position_table)]
     points, *others = (torch.from_numpy(array) for array in make_prompts(case, geometry, 4))
     masks = []
@@ -106,7 +106,7 @@ def test_packed_masks_agree_with_the_logits(micro: Path) -> None:
         session = client.open(picture)
         mask = session.click(100, 100)
     geometry = session.geometry
-    image, _ = preprocess(picture, longest=MICRO.longest)
+    image, _ = preprocess(picture, MICRO.fit)
     points, labels = fill_slots([[Click(100, 100)]], geometry)
     grid = np.zeros((1, geometry.grid_height, geometry.grid_width), dtype=np.uint8)
     state = pair.encode(image, geometry)

@@ -30,7 +30,6 @@ from support.server.calls import (
     statistics,
     triton_statistics,
 )
-from support.tiny_engines import LONGEST, PATCH
 
 CLICKS = [[Click(40, 40), Click(2, 2, positive=False)], [Click(90, 30)]]
 MORE = [[*CLICKS[0], Click(60, 50)], [*CLICKS[1], Click(80, 20)]]
@@ -124,8 +123,9 @@ def test_encode_gives_the_encoders_outputs(server: EmbeddedServer, engines: Path
     tensors = {name: message(image).tensors[name] for name in ("IMAGE", "IMAGE_SHAPE")}
     names = ("depth", "depth_min", "depth_max", "position")
     reply = infer(server, Message(tensors, {}, (*names, "SIZE")), model="ois_encode")
-    pixels, geometry = preprocess(image, longest=LONGEST, patch=PATCH)
-    expected = load_engines(engines).encode(pixels, geometry).arrays
+    pair = load_engines(engines)
+    pixels, geometry = preprocess(image, pair.manifest.fit)
+    expected = pair.encode(pixels, geometry).arrays
     for name in names:
         np.testing.assert_array_equal(reply[name], expected[name])
     assert reply["SIZE"].tolist() == [112, 84]
