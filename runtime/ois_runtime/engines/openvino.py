@@ -71,14 +71,11 @@ class OpenVinoGraph:
     def _load(self, path: Path, options: EngineOptions) -> None:
         core = openvino.Core()
 
-        def read() -> Model:
-            return core.read_model(str(path))
-
-        model = read()
+        model = core.read_model(str(path))
         self.inputs = tuple(port.get_any_name() for port in model.inputs)
         self.outputs = tuple(result_name(result) for result in model.get_results())
         if options.precision is Precision.BF16:
-            front, back, *tail = split(read)
+            front, back, *tail = split(model, lambda: core.read_model(str(path)))
             halves = [(front, Precision.FP32), (back, Precision.BF16)]
             halves += [(part, Precision.FP32) for part in tail]
         else:
@@ -136,13 +133,12 @@ class _Part:
         return {name: answer[port] for name, port in zip(self._results, ports, strict=True)}
 
 
-def split(read: Callable[[], Model]) -> list[Model]:
+def split(front: Model, read: Callable[[], Model]) -> list[Model]:
     """Cut a model into its fp32 part, its bf16 part and, if it needs one, a second fp32 part.
 
-    read: reads the model; every call gives a new copy. The results that one part makes for the next
-    are called `cut0`, `cut1` and so on.
+    front: the model, which must not be used again. read: gives another copy of it at every call.
+    The results that one part makes for the next are called `cut0`, `cut1` and so on.
     """
-    front = read()
     late = _after_convolution(front)
     results = [r for r in front.get_results() if _source(r, 0).get_node() not in late]
     names = [result_name(r) for r in results]
@@ -153,10 +149,10 @@ def split(read: Callable[[], Model]) -> list[Model]:
     back = read()
     _feed(_entering(back, _after_convolution(back)), 0)
     kept = [r for r in back.get_results() if result_name(r) not in names]
+    if not _uses_clicks(_behind_convolution(front)):
+        return [*parts, Model(kept, _parameters(kept), "back")]
     tail = read()
     after = _behind_convolution(tail)
-    if not _uses_clicks(after):
-        return [*parts, Model(kept, _parameters(kept), "back")]
     first = len(entering)
     behind = _behind_convolution(back)
     left = [r for r in kept if _source(r, 0).get_node() not in behind]

@@ -140,7 +140,7 @@ def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
 
     core = openvino.Core()
     path = str(folder / "decoder.onnx")
-    front, back = split(lambda: core.read_model(path))
+    front, back = split(core.read_model(path), lambda: core.read_model(path))
     names = {port.get_any_name() for port in back.inputs}
     assert {"cut0", "lateral1", "lateral2", "image3", "image4"} <= names
     assert not names & {"points", "labels", "depth", "grid_depth", "has_previous", "features"}
@@ -149,7 +149,7 @@ def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
     assert {"points", "labels", "depth"} <= {port.get_any_name() for port in front.inputs}
 
     encoder = str(folder / "encoder.onnx")
-    early, late = split(lambda: core.read_model(encoder))
+    early, late = split(core.read_model(encoder), lambda: core.read_model(encoder))
     assert {result_name(result) for result in early.get_results()} == {"position", "cut0"}
     assert "Sin" not in {node.get_type_name() for node in late.get_ordered_ops()}
 
@@ -161,7 +161,7 @@ def test_in_bf16_clicks_behind_the_last_convolution_stay_fp32(tmp_path: Path) ->
     network = micro(patch=16, fine_prompts=True, keep_clicks=True)
     write_engines(as_checkpoint(network), tmp_path, name="micro")
     core, path = openvino.Core(), str(tmp_path / "decoder.onnx")
-    front, back, tail = split(lambda: core.read_model(path))
+    front, back, tail = split(core.read_model(path), lambda: core.read_model(path))
     names = [{port.get_any_name() for port in part.inputs} for part in (front, back, tail)]
     assert {"points", "labels", "coverage"} <= names[0]
     assert not names[1] & {"points", "labels", "has_previous"}
@@ -191,7 +191,7 @@ def test_the_two_parts_compute_the_whole_graph(engines: EnginePair, folder: Path
     known = {**state.arrays, **prompts.named()}
     core = openvino.Core()
     path = str(folder / "decoder.onnx")
-    for part in split(lambda: core.read_model(path)):
+    for part in split(core.read_model(path), lambda: core.read_model(path)):
         compiled = core.compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         answer = compiled({port.get_any_name(): known[port.get_any_name()] for port in part.inputs})
         for result, port in zip(part.get_results(), compiled.outputs, strict=True):
