@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ois_client.contract.clicks import POSITIVE
 from ois_network.order import sample_bilinear
+from ois_network.prompt_encoders import gaussians
 
 #: Standard deviation of the Gaussians, network pixels.
 _DEVIATION = 2.0
@@ -33,12 +34,6 @@ def keep_clicks(logits: Tensor, points: Tensor, labels: Tensor) -> Tensor:
     sign = torch.where(labels == POSITIVE, 1.0, -1.0).to(logits.dtype)
     missing = F.relu(_MARGIN - sign * sample_bilinear(logits, points))
     amplitude = _GAIN * sign * missing * (labels >= 0).to(logits.dtype)  # (N, 48)
-    along_x = _gaussians(points[..., 0], width)
-    along_y = _gaussians(points[..., 1], height) * amplitude.unsqueeze(2)
+    along_x = gaussians(points[..., 0], width, _DEVIATION)
+    along_y = gaussians(points[..., 1], height, _DEVIATION) * amplitude.unsqueeze(2)
     return logits + along_y.transpose(1, 2) @ along_x
-
-
-def _gaussians(centres: Tensor, count: int) -> Tensor:
-    """(N, 48) -> (N, 48, count): the height at each pixel."""
-    pixels = torch.arange(count, device=centres.device, dtype=centres.dtype)
-    return torch.exp((pixels - centres.unsqueeze(2)) ** 2 * (-0.5 / _DEVIATION**2))

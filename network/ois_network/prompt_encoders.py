@@ -100,6 +100,16 @@ class PreviousMask(nn.Module):
         return (shares * known) @ embedding
 
 
+def gaussians(centres: Tensor, count: int, deviation: float, stride: int = 1) -> Tensor:
+    """A Gaussian of height 1 around each centre, along one axis: (N, 48) -> (N, 48, count).
+
+    centres, deviation: in network pixels. count: of cells, each of `stride` pixels.
+    """
+    cells = torch.arange(count, device=centres.device, dtype=centres.dtype)
+    apart = centres.unsqueeze(2) - (cells * stride + (stride - 1) / 2)
+    return torch.exp(apart**2 * (-0.5 / deviation**2))
+
+
 class FinePrompts(nn.Module):
     """Clicks and previous mask for the two fine levels of the mask head (*ours*).
 
@@ -149,23 +159,15 @@ class FinePrompts(nn.Module):
     ) -> Tensor:
         """(N, 4, rows, columns) at `stride`: positive and negative, narrow; the same, wide."""
         filled = (labels >= 0).to(points.dtype).unsqueeze(2)
-        squares = [
-            (points[..., axis : axis + 1] - self._centres(points, count, stride)) ** 2
-            for axis, count in ((0, columns), (1, rows))
-        ]  # (N, 48, columns), (N, 48, rows)
         maps = []
         for width in self.WIDTHS:
             deviation = width * self.patch / FINE_SCALE
-            along_x, along_y = (torch.exp(each * (-0.5 / deviation**2)) for each in squares)
+            along_x = gaussians(points[..., 0], columns, deviation, stride)
+            along_y = gaussians(points[..., 1], rows, deviation, stride)
             along_y = (along_y * filled).unflatten(1, (2, SLOTS_PER_SIGN))
             along_x = along_x.unflatten(1, (2, SLOTS_PER_SIGN))
             maps.append(along_y.transpose(2, 3) @ along_x)  # (N, 2, rows, columns)
         return torch.cat(maps, dim=1)
-
-    @staticmethod
-    def _centres(points: Tensor, count: int, stride: int) -> Tensor:
-        cells = torch.arange(count, device=points.device, dtype=points.dtype)
-        return cells * stride + (stride - 1) / 2
 
 
 class DensePrompts(nn.Module):

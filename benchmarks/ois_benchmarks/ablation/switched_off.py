@@ -18,6 +18,7 @@ from ois_benchmarks.ablation.run import VARIANTS, NetworkVariant, row_of
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import InvalidInput
 from ois_network.checkpoints.checkpoint import load_checkpoint
+from ois_network.initialise import altered
 from ois_network.network import OISNetwork
 
 #: Variants that only switch parts off. No other variant can load these weights.
@@ -33,10 +34,7 @@ PARTS = (
 
 def without(network: OISNetwork, variant: NetworkVariant) -> OISNetwork:
     """The network with the parts of `variant` switched off; all other weights stay."""
-    changed = OISNetwork(network.config.replace(**variant.changes))
-    left = changed.state_dict().keys()
-    changed.load_state_dict({k: v for k, v in network.state_dict().items() if k in left})
-    return changed.eval()
+    return altered(network, variant.changes).network
 
 
 def run(

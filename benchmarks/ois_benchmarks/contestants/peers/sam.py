@@ -131,7 +131,7 @@ class SamContestant(TorchContestant):
             mask_input=None if len(clicks) == 1 else self._logits,
             multimask_output=False,
         )
-        mask: Mask = masks[0]
+        mask: Mask = masks[0] > 0  # SAM's are bool, SAM 2's float
         return mask
 
     def click_each(self, points: Sequence[Click]) -> Mask:

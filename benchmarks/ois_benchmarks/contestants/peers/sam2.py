@@ -10,19 +10,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import Source, open_code
+from ois_benchmarks.contestants.peers.sam import SamContestant
 from ois_benchmarks.contestants.torch_peer import (
-    TorchContestant,
     arrays_of,
     identity_of,
     load_weights,
     prepare_torch,
     read_weights,
 )
-from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import CheckpointError
 
@@ -81,30 +79,11 @@ def open_sam2(place: Place, variant: Sam2Variant) -> Sam2Contestant:
         load_weights(network, state["model"], place.weights)
     predictor = importlib.import_module("sam2.sam2_image_predictor").SAM2ImagePredictor(network)
     identity = identity_of(place, code, label=variant.label, family="sam2", input_size=(SIDE, SIDE))
-    return Sam2Contestant(predictor, identity)
+    return Sam2Contestant(predictor, identity, code)
 
 
-class Sam2Contestant(TorchContestant):
+class Sam2Contestant(SamContestant):
     """A `SAM2ImagePredictor` as a contestant."""
-
-    def __init__(self, predictor: Any, identity: Identity) -> None:
-        super().__init__(predictor.model, identity)
-        self.predictor = predictor
-        self._logits: Any = None
-
-    def _encode(self, image: Image) -> None:
-        self.predictor.set_image(image)
-
-    def click(self, clicks: Sequence[Click]) -> Mask:
-        points, labels = arrays_of(clicks)
-        masks, _, self._logits = self.predictor.predict(
-            points,
-            labels,
-            mask_input=None if len(clicks) == 1 else self._logits,
-            multimask_output=False,
-        )
-        mask: Mask = masks[0] > 0
-        return mask
 
     def click_each(self, points: Sequence[Click]) -> Mask:
         predictor = self.predictor
