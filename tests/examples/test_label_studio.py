@@ -5,18 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import re
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from hypothesis import given, settings
 
 from backend import Backend, make_app
@@ -31,6 +27,7 @@ from ois_client import Client, InvalidInput
 from ois_client.formats.brush import mask_of_brush
 from ois_client.formats.polygons import Ring, mask_of_rings
 from ois_runtime.engines.local import LocalTransport, open_transport
+from support.asgi import serving
 from support.containers.lint import lint_dockerfile
 from support.json_damage import damaged
 from support.label_studio_host import HEIGHT, LEGACY_TOKEN, WIDTH, Host
@@ -199,24 +196,6 @@ def transport(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTranspo
     transport = open_transport(str(write_engines(tmp_path_factory.mktemp("engines"))))
     yield transport
     transport.close()
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve the app with uvicorn on a free port."""
-    config = uvicorn.Config(app, port=0, log_level="warning", ws="none", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture

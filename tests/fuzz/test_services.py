@@ -15,11 +15,9 @@ import base64
 import http.client
 import json
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +26,6 @@ import grpc
 import nuclio_sdk
 import numpy as np
 import pytest
-import uvicorn
 
 import interactor
 from backend import Backend, make_app
@@ -41,6 +38,7 @@ from ois_export.repository import write_repository
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest
+from support.asgi import serving
 from support.fuzz.damage import damaged_bytes, damaged_json
 from support.fuzz.files import damaged_file, good_files
 from support.fuzz.messages import damaged_message
@@ -314,22 +312,6 @@ def test_gateway(engines: Path) -> None:
 # -- the annotation tools -------------------------------------------------------------------------
 
 
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    config = uvicorn.Config(app, port=0, log_level="critical", ws="none", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def test_label_studio(engines: Path) -> None:
     good = json.loads((GOLDEN / "label_studio_predict.json").read_text())["request"]
     good["tasks"][0]["data"]["photo"] = "/data/upload/1/0.jpg"
@@ -337,7 +319,7 @@ def test_label_studio(engines: Path) -> None:
     host = Host()
     with Client(f"local:{engines}") as client:
         backend = Backend(client, ImageFetcher(host.url(host.studio), LEGACY_TOKEN))
-        with serving(make_app(backend)) as url:
+        with serving(make_app(backend), "critical") as url:
 
             def works() -> None:
                 assert sent(url, "GET", "/health", b"", {})[0] == 200

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_client.formats import colours
+
 GREEN = (46, 204, 64)
 RED = (255, 65, 54)
 WHITE = (255, 255, 255)
@@ -17,19 +19,7 @@ _VIRIDIS = (
     "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725"
 )
 
-#: Colours of the objects 1, 2, ... (Okabe-Ito), which colour-blind people can tell apart.
-_OBJECTS = np.array(
-    [
-        (0, 158, 255),
-        (230, 159, 0),
-        (204, 121, 167),
-        (240, 228, 66),
-        (0, 158, 115),
-        (213, 94, 0),
-        (86, 180, 233),
-    ],
-    dtype=np.uint8,
-)
+_OBJECTS = np.array(colours.OBJECT_COLOURS, dtype=np.uint8)
 OBJECT_COLOURS = len(_OBJECTS)
 
 

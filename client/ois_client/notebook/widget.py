@@ -18,20 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ois_client.contract.errors import InvalidInput, OISError
+from ois_client.formats.colours import OBJECT_COLOURS
 from ois_client.sessions.session import Session
 
 #: The image is shown at most this large, in pixels. Clicks are in pixels of the original.
 SHOWN = 1280
-#: Colours of the objects (Okabe-Ito), which colour-blind people can tell apart. They repeat.
-COLOURS = (
-    (0, 158, 255),
-    (230, 159, 0),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 158, 115),
-    (213, 94, 0),
-    (86, 180, 233),
-)
 _OPACITY = 115  # of 255
 
 _HERE = Path(__file__).parent
@@ -100,7 +91,7 @@ class ClickWidget(anywidget.AnyWidget):
         overlay = np.zeros((self._shown[1], self._shown[0], 4), dtype=np.uint8)
         objects = []
         for number, obj in enumerate(ids):
-            colour = COLOURS[number % len(COLOURS)]
+            colour = OBJECT_COLOURS[number % len(OBJECT_COLOURS)]
             clicks = session.clicks(obj)
             mask = session.mask(obj)
             overlay[_reduced(mask, self._shown)] = (*colour, _OPACITY)

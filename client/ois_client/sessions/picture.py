@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 
 from ois_client.contract.clicks import Click
 from ois_client.contract.images import Picture
+from ois_client.formats.colours import OBJECT_COLOURS
 
 LONGEST = 800
-#: RGB of the objects in turn, which colour-blind people can tell apart (Okabe and Ito).
-_COLOURS = ((0, 158, 255), (230, 159, 0), (204, 121, 167), (240, 228, 66), (0, 158, 115))
+_COLOURS = OBJECT_COLOURS[:5]
 _POSITIVE, _NEGATIVE, _EDGE = (46, 204, 64), (255, 65, 54), (255, 255, 255)
 _OPACITY = 0.45
 _RADIUS = 5

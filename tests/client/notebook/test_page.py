@@ -16,7 +16,6 @@ import pytest
 
 import ois_client.notebook
 from ois_client.sessions.client import Client
-from support.tiny_engines import write_engines
 
 pytest.importorskip("anywidget", reason="anywidget is not installed")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -97,13 +96,6 @@ class Joined:
     def expect(self, text: str) -> None:
         """Wait until the status line contains the text."""
         expect(self.status).to_contain_text(text)
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = write_engines(tmp_path_factory.mktemp("engines"))
-    with Client(f"local:{folder}", threads=1) as client:
-        yield client
 
 
 @pytest.fixture

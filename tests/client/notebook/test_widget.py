@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,11 @@ import pytest
 from PIL import Image
 
 from ois_client.sessions.client import Client
-from support.tiny_engines import write_engines
 
 pytest.importorskip("anywidget", reason="anywidget is not installed")
 
-from ois_client.notebook.widget import COLOURS, SHOWN, ClickWidget
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    folder = write_engines(tmp_path_factory.mktemp("engines"))
-    with Client(f"local:{folder}", threads=1) as client:
-        yield client
+from ois_client.formats.colours import OBJECT_COLOURS
+from ois_client.notebook.widget import SHOWN, ClickWidget
 
 
 @pytest.fixture
@@ -58,7 +50,7 @@ def test_clicks_refine_the_chosen_object(widget: ClickWidget) -> None:
     assert mask.any()
     shown = overlay(widget)
     np.testing.assert_array_equal(shown[..., 3] > 0, mask > 0)
-    assert tuple(shown[mask > 0][0][:3]) == COLOURS[0]
+    assert tuple(shown[mask > 0][0][:3]) == OBJECT_COLOURS[0]
     assert widget.objects[0]["clicks"] == [[40.5, 40.5, True]]
     assert widget.status.endswith("of the image after 1 click")
     click(widget, 5, 5, positive=False)
