@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from ois_cli import files, options
-from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
+from ois_cli.batch.progress import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
 from ois_cli.output import print_json, progress, say, warn
 from ois_client.contract.errors import InvalidInput, UnknownImage
 from ois_client.contract.files import write_files

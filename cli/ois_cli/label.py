@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ois_cli.annotating.journal import file_stamp
-from ois_cli.batch import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
+from ois_cli.batch.progress import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
 from ois_cli.encode import find_images
 from ois_cli.output import print_json, say
 from ois_client.contract.errors import InvalidInput, OutputError

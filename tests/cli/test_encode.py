@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from ois_cli.batch import Counter
+from ois_cli.batch.progress import Counter
 from ois_cli.encode import SUFFIXES, find_images
 from ois_cli.main import main
 from ois_client import Client

@@ -15,7 +15,7 @@ from ois_cli import files, options
 from ois_cli.annotating.coco import document
 from ois_cli.annotating.input import Input, Line, Target, read_input
 from ois_cli.annotating.journal import FinishedLine, Journal, MaskRecord, file_stamp
-from ois_cli.batch import (
+from ois_cli.batch.progress import (
     EXIT_INCOMPLETE,
     Counter,
     Failure,

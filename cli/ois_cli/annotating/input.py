@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ois_cli.batch import Failure
+from ois_cli.batch.progress import Failure
 from ois_client.contract.clicks import Click, check_count
 from ois_client.contract.errors import InvalidClick, InvalidInput, OISError
 

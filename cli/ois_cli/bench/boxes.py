@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ois_cli.batch import counted
+from ois_cli.batch.progress import counted
 from ois_cli.options import AsJson
 from ois_cli.output import print_json
 

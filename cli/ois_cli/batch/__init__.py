@@ -1,0 +1,1 @@
+"""Commands that work on many images: progress, failed items, where items come from, workers."""
