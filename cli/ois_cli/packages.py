@@ -63,6 +63,7 @@ PACKAGES = (
     ),
     Package("scipy", "scipy", "train", "training and quality"),
     Package("matplotlib", "matplotlib", "bench", "charts of results"),
+    Package("psutil", "psutil", "bench", "what processes hold, in `ois bench soak`"),
     Package("tritonclient", "tritonclient.grpc", "", "talking to a server over gRPC"),
     Package("urllib3", "urllib3", "", "talking to a server over HTTP"),
     Package("aiohttp", "aiohttp", "", "the same, asynchronously"),

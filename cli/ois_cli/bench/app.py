@@ -16,6 +16,7 @@ from ois_cli.bench import (
     load,
     quality,
     report,
+    soak,
 )
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ def register(parent: typer.Typer) -> None:
         latency,
         load,
         chaos,
+        soak,
         quality,
         boxes,
         depth,

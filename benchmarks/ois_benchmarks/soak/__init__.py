@@ -1,0 +1,1 @@
+"""`ois bench soak`: hours of sessions on one server that is restarted now and then."""
