@@ -1,25 +1,15 @@
-"""The kernels compiled ahead of time, for programs without Python such as a TensorRT plugin.
+"""Compiles the kernels for GPUs that this machine lacks, and reads what the compiler made of them.
 
-    python -m ois_network.kernels.cubins FOLDER [--sm 90] [--dtype fp16]
-
-It needs no GPU. It writes one file per architecture and variant, and `manifest.json`, which says
-how each is launched: grid, threads, shared memory and the parameters in order. Triton adds two
-parameters at the end, pointers to scratch memory; these kernels use none, so pass null.
-
-From sm_90 on a file runs on exactly one architecture (`sm_90a`, `sm_100a`, ...): choose it at run
-time by the compute capability of the device.
+It needs no GPU. A cubin, the machine code of one kernel for one architecture, says how many
+registers and how much shared memory it takes. From these follows its occupancy: how many programs
+one multiprocessor runs at once, which the launcher relies on. CI checks both.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import io
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import triton
@@ -28,23 +18,34 @@ from elftools.elf.elffile import ELFFile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ois_client.contract.errors import ExportError, OISError, OutputError
-from ois_client.contract.files import write_file
+from ois_client.contract.errors import ExportError
 from ois_network.kernels import language
 from ois_network.kernels.choice import Blocks
+from ois_network.kernels.launch import sum_tile
 
-#: Of the manifest. Schema 1 spelled the precisions float16 and bfloat16.
-SCHEMA = 2
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-#: The precisions that are written. The kernels also compile for fp32, but spill registers.
+#: The precisions that engines use. The kernels also compile for fp32, but spill registers.
 DTYPES = ("fp16", "bf16")
+#: Pointers that Triton adds to the declared parameters.
 HIDDEN = ("global_scratch", "profile_scratch")
 #: Of ViT-S, B and L: 256 channels in 8 heads. There are 48 slots.
 HEADS, DIM = 8, 32
 BLOCKS = Blocks(queries=64, keys=64, splits=1)  # splits is a launch parameter
+#: Shares of one object's keys on a GPU of 132 multiprocessors.
+SHARES = 34
 
-#: Spellings of earlier versions, which `--dtype` still accepts.
-_FORMER_DTYPES = {"float16": "fp16", "bfloat16": "bf16"}
+#: Of one multiprocessor: threads, blocks, bytes of shared memory.
+_MULTIPROCESSORS = {
+    80: (2048, 32, 164 * 1024),
+    86: (1536, 16, 100 * 1024),
+    89: (1536, 24, 100 * 1024),
+    90: (2048, 32, 228 * 1024),
+    100: (2048, 32, 228 * 1024),
+    120: (1536, 24, 100 * 1024),
+}
+_REGISTERS_OF_ALL = 65536  # per multiprocessor, of every architecture
+_REGISTERS_AT_ONCE = 256  # allocated for each warp in multiples of this
+_SHARED_RESERVED = 1024  # bytes of shared memory per block that CUDA takes
 _INPUTS = ("query", "key", "value", "key_part", "value_part", "out")
 _TYPES = {
     **dict.fromkeys(("centre", "depth", "sigma", "sums", "stats"), "*fp32"),
@@ -66,7 +67,7 @@ _FIRST_NEW_ABI = 8  # from this ABI on the architecture is in bits 8-15 of the f
 
 @dataclass(frozen=True, slots=True)
 class KernelVariant:
-    """A kernel and what is compiled into it. name: the beginning of its file's name."""
+    """A kernel and what is compiled into it."""
 
     name: str
     kernel: str
@@ -100,8 +101,9 @@ def variants(dtypes: Sequence[str] = DTYPES) -> list[KernelVariant]:
                 f"{name}-{dtype}", "masked_attention", dtype, constants, BLOCKS.warps, BLOCKS.stages
             )
             found.append(variant)
+        tile, warps = sum_tile(SHARES)
         found.append(
-            KernelVariant(f"sum-{dtype}", "add_shares", dtype, heads | {"BLOCK_Q": 16}, 1, 1)
+            KernelVariant(f"sum-{dtype}", "add_shares", dtype, heads | {"BLOCK_S": tile}, warps, 1)
         )
     return found
 
@@ -115,6 +117,11 @@ class Compiled:
     facts: Cubin
     shared_bytes: int
     parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def occupancy(self) -> int:
+        """How many programs of this kernel one multiprocessor runs at once."""
+        return occupancy(self.facts, self.variant.warps, self.shared_bytes)
 
 
 def compile_kernel(variant: KernelVariant, architecture: int) -> Compiled:
@@ -162,56 +169,21 @@ def compile_kernel(variant: KernelVariant, architecture: int) -> Compiled:
     return Compiled(variant, data, facts, kernel.metadata.shared, parameters)
 
 
-def write_cubins(
-    folder: Path,
-    architectures: Sequence[int] = ARCHITECTURES,
-    dtypes: Sequence[str] = DTYPES,
-) -> Path:
-    """Compile every variant for every architecture, write the manifest last and return its path.
+def occupancy(facts: Cubin, warps: int, shared_bytes: int) -> int:
+    """How many blocks of `warps` warps one multiprocessor of the cubin's architecture holds.
 
-    Raises `ExportError` as `compile_kernel`, and `OutputError` if the folder cannot be written.
+    By NVIDIA's rules: registers are allocated per warp, and each block of threads takes 1 KiB of
+    shared memory besides its own. Raises `KeyError` for an architecture that is not in
+    `ARCHITECTURES`.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror or error}; choose another folder"
-        ) from error
-    entries = []
-    for architecture in architectures:
-        for variant in variants(dtypes):
-            compiled = compile_kernel(variant, architecture)
-            file = f"{variant.name}-sm{architecture}.cubin"
-            write_file(folder / file, compiled.data)
-            entries.append(_entry(file, compiled))
-    manifest = folder / "manifest.json"
-    document = {"schema": SCHEMA, "triton": triton.__version__, "kernels": entries}
-    write_file(manifest, json.dumps(document, indent=1).encode())
-    return manifest
-
-
-def _entry(file: str, compiled: Compiled) -> dict[str, Any]:
-    variant = compiled.variant
-    tile = f"ceil(queries / {variant.constants['BLOCK_Q']})"
-    grids = {
-        "masked_attention": ["splits + 1", f"{HEADS} * {tile}", "objects"],
-        "add_shares": [tile, str(HEADS), "objects"],
-    }
-    return {
-        "file": file,
-        "bytes": len(compiled.data),
-        "sha256": hashlib.sha256(compiled.data).hexdigest(),
-        "architecture": compiled.facts.architecture,
-        "entry": compiled.facts.entry,
-        "registers": compiled.facts.registers,
-        "stack_bytes": compiled.facts.stack_bytes,
-        "dtype": variant.dtype,
-        "grid": grids[variant.kernel],
-        "threads": 32 * variant.warps,
-        "shared_bytes": compiled.shared_bytes,
-        "parameters": [list(parameter) for parameter in compiled.parameters],
-        "constants": variant.constants,
-    }
+    threads, blocks, shared = _MULTIPROCESSORS[facts.architecture]
+    per_warp = -(-32 * facts.registers // _REGISTERS_AT_ONCE) * _REGISTERS_AT_ONCE
+    return min(
+        blocks,
+        threads // (32 * warps),
+        _REGISTERS_OF_ALL // (per_warp * warps),
+        shared // (shared_bytes + _SHARED_RESERVED),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,44 +242,3 @@ def _of_symbol(records: list[tuple[int, bytes]], attribute: int, number: int) ->
         if found == attribute and int.from_bytes(data[:4], "little") == number:
             return int.from_bytes(data[4:8], "little")
     raise ExportError(f"the cubin has no record {attribute:#x} for its kernel; compile it again")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ois_network.kernels.cubins",
-        description="Compile the masked cross-attention for GPUs; this needs no GPU.",
-    )
-    parser.add_argument("folder", type=Path, help="folder for the cubins and manifest.json")
-    parser.add_argument(
-        "--sm",
-        type=int,
-        action="append",
-        choices=ARCHITECTURES,
-        help="architecture, may be repeated (default: all)",
-    )
-    parser.add_argument(
-        "--dtype",
-        type=lambda text: _FORMER_DTYPES.get(text, text),
-        action="append",
-        choices=DTYPES,
-        help="precision, may be repeated (default: all)",
-    )
-    options = parser.parse_args(argv)
-    try:
-        manifest = write_cubins(
-            options.folder, options.sm or ARCHITECTURES, options.dtype or DTYPES
-        )
-    except OISError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for entry in json.loads(manifest.read_text())["kernels"]:
-        print(
-            f"{entry['file']:34} {entry['bytes']:>7} bytes  {entry['registers']:>3} registers  "
-            f"{entry['stack_bytes']:>3} bytes of stack  {entry['shared_bytes']:>6} shared"
-        )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import torch
 from ois_client.contract.clicks import SLOTS
 from ois_client.contract.errors import OISError, ParityError
 from ois_network.config import NetworkConfig
+from ois_network.kernels.cached import cache_folder, gpu_name
 from ois_network.kernels.choice import (
     Blocks,
     Measurement,
@@ -119,15 +119,6 @@ def candidates(call: Call, multiprocessors: int) -> list[Blocks]:
     return found
 
 
-def cache_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/ois-deploy` or `~/.cache/ois-deploy`; None if there is no home folder."""
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(chosen) if chosen else Path.home() / ".cache") / "ois-deploy"
-    except RuntimeError:
-        return None
-
-
 def _measure(
     call: Call,
     objects: int,
@@ -166,17 +157,13 @@ def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def _gpu(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
 def _versions() -> dict[str, str]:
     return {"torch": torch.__version__, "triton": version("triton")}
 
 
 def _digest(device: torch.device) -> str:
     """Changes with everything that a measurement depends on."""
-    parts = [_gpu(device), *_versions().values()]
+    parts = [gpu_name(device), *_versions().values()]
     sources = [Path(__file__).with_name(name) for name in ("language.py", "launch.py")]
     text = "\n".join([*parts, *(source.read_text(encoding="utf-8") for source in sources)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -199,7 +186,7 @@ def _keep(
     if file is None:
         return
     about = {
-        "gpu": _gpu(device),
+        "gpu": gpu_name(device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
     }

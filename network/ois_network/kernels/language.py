@@ -1,4 +1,7 @@
-"""The masked cross-attention in the Triton language: one pass over the keys, then a sum.
+"""Our kernels in the Triton language.
+
+`dot_channels` is a head's last convolution. The others are the masked cross-attention: one pass
+over the keys, then a sum.
 
 A program of the first kernel computes one object, one head, one tile of slots and one share of the
 keys. The keys are divided because 8 heads of one object cannot fill a GPU. It keeps a running
@@ -11,7 +14,7 @@ softmax in base 2, always in fp32:
 All shares but the last hold patches of the image, with K and V that all objects share. The last
 one holds the patches that the object's disks touch, with what the disks add to K and V; it exists
 only with dense prompts. Those patches are left out of the other shares, so each patch counts once.
-The second kernel adds the shares.
+The second kernel adds the shares, all of them in one tile.
 
 The output for a slot that may attend to no key is 0, not NaN. `slots.visible_bits` makes no such
 slot.
@@ -231,29 +234,44 @@ def add_shares(
     shares,
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
+    BLOCK_S: tl.constexpr,  # at least `shares`
 ):
+    # One slot of one head, and all shares in one tile: every load is under way at the same time. A
+    # loop over the shares would wait for the L2 cache once per share.
     CHANNELS: tl.constexpr = HEADS * DIM
-    slot = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    slot = tl.program_id(0)
     head = tl.program_id(1)
     item = tl.program_id(2).to(tl.int64)
-    real = slot < queries
+    share = tl.arange(0, BLOCK_S)
+    there = share < shares
     dims = tl.arange(0, DIM)
-    top = tl.full([BLOCK_Q], _NOTHING, tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    gathered = tl.zeros([BLOCK_Q, DIM], tl.float32)
-    for share in range(shares):
-        place = ((item * HEADS + head) * shares + share) * queries + slot
-        share_top = tl.load(stats + place * 2, mask=real, other=_NOTHING)
-        share_total = tl.load(stats + place * 2 + 1, mask=real, other=0.0)
-        new_top = tl.maximum(top, share_top)
-        fade = tl.exp2(top - new_top)
-        weight = tl.exp2(share_top - new_top)
-        rows = place[:, None] * DIM + dims[None, :]
-        partial = tl.load(sums + rows, mask=real[:, None], other=0.0)
-        total = total * fade + share_total * weight
-        gathered = gathered * fade[:, None] + partial * weight[:, None]
-        top = new_top
-    result = gathered / tl.where(total > 0, total, 1.0)[:, None]
-    places = (item * queries + slot)[:, None] * CHANNELS + head * DIM + dims[None, :]
-    tl.store(out + places, result.to(out.dtype.element_ty), mask=real[:, None])
+    place = ((item * HEADS + head) * shares + share) * queries + slot
+    tops = tl.load(stats + place * 2, mask=there, other=_NOTHING)
+    totals = tl.load(stats + place * 2 + 1, mask=there, other=0.0)
+    rows = place[:, None] * DIM + dims[None, :]
+    partial = tl.load(sums + rows, mask=there[:, None], other=0.0)
+    weight = tl.exp2(tops - tl.max(tops, 0))
+    total = tl.sum(totals * weight, 0)
+    gathered = tl.sum(partial * weight[:, None], 0)
+    result = gathered / tl.where(total > 0, total, 1.0)
+    places = (item * queries + slot) * CHANNELS + head * DIM + dims
+    tl.store(out + places, result.to(out.dtype.element_ty))
+
+
+@triton.jit
+def dot_channels(
+    x,  # (pixels, CHANNELS)
+    weight,  # (CHANNELS) fp32
+    bias,  # (1) fp32
+    out,  # (pixels) fp32
+    pixels,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The last convolution of a head, to one channel: a dot product per pixel, in one pass."""
+    pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = pixel < pixels
+    channel = tl.arange(0, CHANNELS)
+    values = tl.load(x + pixel[:, None] * CHANNELS + channel[None, :], mask=there[:, None], other=0)
+    products = values.to(tl.float32) * tl.load(weight + channel)[None, :]
+    tl.store(out + pixel, tl.sum(products, 1) + tl.load(bias), mask=there)

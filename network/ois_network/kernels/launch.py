@@ -14,8 +14,9 @@ from ois_network.kernels.choice import Blocks
 from ois_network.kernels.slots import Rows, SlotBias
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-#: The keys are divided until every multiprocessor has this many programs.
-_PROGRAMS_PER_MULTIPROCESSOR = 2
+#: The keys are divided until every multiprocessor has this many programs. As many run at once on
+#: every architecture, which `tests/network/kernels/test_cubins.py` checks.
+PROGRAMS_PER_MULTIPROCESSOR = 2
 _LARGEST_TILE = 64
 
 
@@ -31,8 +32,14 @@ def default_blocks(
     rows = min(_LARGEST_TILE, max(16, 1 << (queries - 1).bit_length()))
     columns = 64  # 128 would spill registers
     programs = objects * heads * -(-queries // rows)
-    wanted = _PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs - own_share
+    wanted = PROGRAMS_PER_MULTIPROCESSOR * multiprocessors // programs - own_share
     return Blocks(rows, columns, max(1, min(wanted, -(-keys // columns))))
+
+
+def sum_tile(shares: int) -> tuple[int, int]:
+    """The shares in a tile of `language.add_shares`, and its warps: 64 numbers per thread."""
+    tile = max(16, 1 << (shares - 1).bit_length())
+    return tile, min(16, max(1, tile // 64))
 
 
 def masked_attention(
@@ -107,8 +114,9 @@ def masked_attention(
         num_stages=blocks.stages,
     )
     if not direct:
-        language.add_shares[(-(-queries // 16), heads, n)](
-            sums, stats, out, queries, shares, HEADS=heads, DIM=dim, BLOCK_Q=16, num_warps=1
+        tile, warps = sum_tile(shares)
+        language.add_shares[(queries, heads, n)](
+            sums, stats, out, queries, shares, HEADS=heads, DIM=dim, BLOCK_S=tile, num_warps=warps
         )
     return out
 

@@ -50,7 +50,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
     for module in (here, operations):
         monkeypatch.setattr(module, "capability_of", lambda _device: "9.9")
-    monkeypatch.setattr(here, "_gpu", lambda _device: "NVIDIA X1")
+    monkeypatch.setattr(here, "gpu_name", lambda _device: "NVIDIA X1")
     monkeypatch.setattr(here, "measure", measure)
     return calls
 
@@ -74,7 +74,7 @@ def test_another_gpu_version_or_network_is_measured_again(
     here.measurements_here(VITB, HALF, GPU, never, tmp_path)
     here.measurements_here(VITB.replace(longest=518), HALF, GPU, never, tmp_path)
     assert [call.keys for call in measured] == [5329, 1369]
-    monkeypatch.setattr(here, "_gpu", lambda _device: "NVIDIA X2")
+    monkeypatch.setattr(here, "gpu_name", lambda _device: "NVIDIA X2")
     here.measurements_here(VITB, HALF, GPU, never, tmp_path)
     monkeypatch.setattr(here, "_versions", lambda: {"torch": "9", "triton": "9"})
     here.measurements_here(VITB, HALF, GPU, never, tmp_path)

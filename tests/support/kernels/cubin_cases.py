@@ -1,4 +1,4 @@
-"""Variants of the kernels that the launcher uses, to be compiled for one architecture.
+"""Variants of the kernels that the launcher uses, to be compiled.
 
 Only `compiled` imports the compiler, so that a test can set the environment before.
 """
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ois_network.kernels.cubins import Compiled
 
+#: On which every variant is compiled.
 ARCHITECTURE = 90
+#: On which only the three kernels of an fp16 engine are.
+OTHERS = (80, 86, 89, 100, 120)
 _NO_DISKS = ("PARTS", False)
 #: One share of the keys. Triton compiles in an argument that is 1, as in the launcher.
 _ONE_SHARE = (("DIRECT", True), _NO_DISKS, ("splits", 1))
@@ -24,14 +27,22 @@ class CubinCase:
     kernel: str
     dtype: str
     changes: tuple[tuple[str, object], ...] = ()
+    architecture: int = ARCHITECTURE
 
 
-CASES = {
+#: What an fp16 engine launches for most clicks.
+USUAL = {
+    f"{kernel} fp16, sm_{architecture}": CubinCase(kernel, "fp16", (), architecture)
+    for architecture in (ARCHITECTURE, *OTHERS)
+    for kernel in ("order", "object", "sum")
+}
+CASES = USUAL | {
     "order bf16": CubinCase("order", "bf16"),
     "object bf16": CubinCase("object", "bf16"),
     "sum bf16": CubinCase("sum", "bf16"),
     "order fp32": CubinCase("order", "fp32"),
     "sum fp32": CubinCase("sum", "fp32"),
+    "sum of few": CubinCase("sum", "fp16", (("BLOCK_S", 16),)),
     "order, skipping": CubinCase("order", "fp16", (("SKIP", True),)),
     "object, skipping": CubinCase("object", "fp16", (("SKIP", True),)),
     "order, no disks": CubinCase("order", "fp16", (_NO_DISKS,)),
@@ -53,4 +64,4 @@ def compiled(case: CubinCase) -> Compiled:
     name = f"{case.kernel}-{case.dtype}"
     variant = next(one for one in cubins.variants([case.dtype]) if one.name == name)
     constants = variant.constants | dict(case.changes)
-    return cubins.compile_kernel(replace(variant, constants=constants), ARCHITECTURE)
+    return cubins.compile_kernel(replace(variant, constants=constants), case.architecture)
