@@ -72,6 +72,15 @@ class NetworkConfig:
     # The heads' last convolutions run at 1 / `output_stride` of the network size; the result is
     # enlarged. The paper's is 1. With 2 (*ours*) a click costs half as much.
     output_stride: int = 1
+    # How the heads enlarge their maps. True, as in DPT: the outer samples of both maps lie on each
+    # other. Then a map of stride s is stretched by s pixels over the whole image, so that its
+    # features fit the pixels at the left and not at the right, and convolutions, which are the same
+    # everywhere, cannot correct this. False (*ours*): pixel centres correspond ("half pixel").
+    aligned_corners: bool = True
+    # Channels of a map of details at `output_stride`, taken from the pixels by three convolutions
+    # and shown to the mask head before its last ones; 0: none (*ours*). The encoder's finest level
+    # has stride 4 or coarser.
+    detail_channels: int = 0
     # prompts and fusion --------------------------------------------------------------------
     prompt_dim: int = 256
     fusion_heads: int = 8
@@ -115,7 +124,7 @@ class NetworkConfig:
             for key, value in dataclasses.asdict(self).items()
             if isinstance(value, int)
             and not isinstance(value, bool)
-            and value < (0 if key == "depth_blocks" else 1)
+            and value < (0 if key in ("depth_blocks", "detail_channels") else 1)
         }
         if sizes:
             raise CheckpointError(f"impossible network config: {sizes} must be at least 1")
@@ -287,6 +296,8 @@ PRESETS: dict[str, NetworkConfig] = {
         head_features=48,
         head_channels=(48, 64, 128, 256),
         output_stride=2,
+        aligned_corners=False,
+        detail_channels=8,
         prompt_dim=128,
         fusion_ffn=512,
         previous_mask=True,

@@ -8,10 +8,13 @@ Depth-Anything-V2 below `depth_head.`.
     refinenet4 <- level 4; refinenet3 <- its output + level 3; ... up to refinenet1
     output_conv1 -> bilinear to (h, w) -> output_conv2
 
-With `output_stride` 2, `output_conv2` runs at half of (h, w), and its result is enlarged.
+With `output_stride` 2, `output_conv2` runs at half of (h, w), and its result is enlarged. With
+`detail_channels`, the mask head's `output_conv2` reads a map that `detail.py` has refined.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,9 +22,9 @@ from torch import Tensor, nn
 from ois_network.config import NetworkConfig
 
 
-def upsample(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize with aligned corners, as everywhere in DPT."""
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
+def upsample(x: Tensor, height: int, width: int, *, aligned: bool) -> Tensor:
+    """Bilinear resize. aligned: see `NetworkConfig.aligned_corners`."""
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=aligned)
 
 
 class ResidualConvUnit(nn.Module):
@@ -39,8 +42,9 @@ class ResidualConvUnit(nn.Module):
 class FeatureFusion(nn.Module):
     """A refinenet: adds a level to the coarser path, refines and upsamples."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, aligned: bool) -> None:
         super().__init__()
+        self.aligned = aligned
         self.out_conv = nn.Conv2d(features, features, 1)
         self.resConfUnit1 = ResidualConvUnit(features)
         self.resConfUnit2 = ResidualConvUnit(features)
@@ -57,8 +61,8 @@ class FeatureFusion(nn.Module):
         """
         x = self.resConfUnit2(x)
         if project_first:
-            return upsample(self.out_conv(x), height, width)
-        return self.out_conv(upsample(x, height, width))
+            return upsample(self.out_conv(x), height, width, aligned=self.aligned)
+        return self.out_conv(upsample(x, height, width, aligned=self.aligned))
 
 
 class Scratch(nn.Module):
@@ -70,7 +74,9 @@ class Scratch(nn.Module):
         for level, channels in enumerate(config.head_channels, start=1):
             layer = nn.Conv2d(channels, features, 3, padding=1, bias=False)
             self.add_module(f"layer{level}_rn", layer)
-            self.add_module(f"refinenet{level}", FeatureFusion(features))
+            self.add_module(
+                f"refinenet{level}", FeatureFusion(features, aligned=config.aligned_corners)
+            )
         self.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
             nn.Conv2d(features // 2, 32, 3, padding=1),
@@ -92,6 +98,7 @@ class DPTHead(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.patch, self.output_stride = config.patch, config.output_stride
+        self.aligned = config.aligned_corners
         channels = config.head_channels
         self.projects = nn.ModuleList(
             nn.Conv2d(given, c, 1) for given, c in zip(config.level_channels, channels, strict=True)
@@ -119,35 +126,52 @@ class DPTHead(nn.Module):
 
         reassembled: level 4 after `reassemble`. laterals: levels 1 to 3, also after `lateral`.
         """
+        path = self.trunk(reassembled, laterals, project_first=project_first)
+        return self.last_refinenet(path, project_first=project_first)
+
+    def trunk(
+        self, reassembled: Tensor, laterals: dict[int, Tensor], *, project_first: bool = False
+    ) -> Tensor:
+        """The path through refinenets 4 to 2, with level 1 added: (B, f, ..), at level 1's size."""
         path = reassembled
-        for level in (4, 3, 2, 1):
-            if level < 4:
-                path = path + laterals[level]
-            if level > 1:
-                height, width = laterals[level - 1].shape[-2:]
-            else:
-                height, width = 2 * path.shape[-2], 2 * path.shape[-1]
+        for level in (4, 3, 2):
+            height, width = laterals[level - 1].shape[-2:]
             path = self.refinenet(level).merge(path, height, width, project_first=project_first)
+            path = path + laterals[level - 1]
+        return path
+
+    def last_refinenet(self, path: Tensor, *, project_first: bool = False) -> Tensor:
+        """The result of `trunk` -> (B, f/2, ..), at twice the size."""
+        height, width = 2 * path.shape[-2], 2 * path.shape[-1]
+        path = self.refinenet(1).merge(path, height, width, project_first=project_first)
         return self.scratch.output_conv1(path)
 
-    def predict(self, path: Tensor, height: int, width: int) -> Tensor:
-        """The result of `refine` -> (B, height, width)."""
+    def at_output_stride(self, path: Tensor, height: int, width: int) -> Tensor:
+        """The result of `refine` -> (B, f/2, height / output_stride, width / output_stride)."""
         stride = self.output_stride
-        if self.patch != 8 * stride:  # else the path, at 8 times the grid, has the size already
-            path = upsample(path, height // stride, width // stride)
+        if self.patch == 8 * stride:
+            return path  # at 8 times the grid, it has the size already
+        return upsample(path, height // stride, width // stride, aligned=self.aligned)
+
+    def predict(self, path: Tensor, height: int, width: int) -> Tensor:
+        """The result of `at_output_stride` -> (B, height, width)."""
         logits = self.scratch.output_conv2(path)
-        return (logits if stride == 1 else upsample(logits, height, width))[:, 0]
+        if self.output_stride > 1:
+            logits = upsample(logits, height, width, aligned=self.aligned)
+        return logits[:, 0]
 
     def forward(
         self,
         levels: list[Tensor],
         fine: dict[int, Tensor] | None = None,
+        detail: Callable[[Tensor], Tensor] | None = None,
         *,
         project_first: bool = False,
     ) -> Tensor:
         """levels: four (B, D, gh, gw) -> (B, gh*patch, gw*patch).
 
-        fine: of `FinePrompts`; added to levels after their residual unit.
+        fine: of `FinePrompts`; added to levels after their residual unit. detail: changes the map
+        that the last convolutions read, see `detail.py`.
         """
         maps = {n: self.reassemble(n, tokens) for n, tokens in enumerate(levels, start=1)}
         laterals = {n: self.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
@@ -155,7 +179,9 @@ class DPTHead(nn.Module):
             laterals[level] = laterals[level] + added
         path = self.refine(maps[4], laterals, project_first=project_first)
         rows, columns = levels[3].shape[-2:]
-        return self.predict(path, rows * self.patch, columns * self.patch)
+        height, width = rows * self.patch, columns * self.patch
+        path = self.at_output_stride(path, height, width)
+        return self.predict(path if detail is None else detail(path), height, width)
 
     def layer_rn(self, level: int) -> nn.Conv2d:
         layer: nn.Conv2d = getattr(self.scratch, f"layer{level}_rn")

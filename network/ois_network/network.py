@@ -6,7 +6,9 @@ and every kernel are compared with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from ois_client.contract.clicks import Prompts
 from ois_network.config import NetworkConfig
 from ois_network.depth_encoder import DepthEncoder
+from ois_network.detail import Detail
 from ois_network.dpt import DPTHead
 from ois_network.encoders import build_encoder
 from ois_network.fusion import Fusion
@@ -49,11 +52,12 @@ class ImageFeatures:
     """What is computed once per image, for a batch of images.
 
     levels: four tensors, the last (B, D, gh, gw) on the patch grid, the others on it or finer.
-    depth: (B, h, w), raw inverse depth, larger = nearer.
+    depth: (B, h, w), raw inverse depth, larger = nearer. detail: of `Detail`, if there is one.
     """
 
     levels: list[Tensor]
     depth: Tensor
+    detail: Tensor | None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -78,6 +82,7 @@ class OISNetwork(nn.Module):
         self.dense = DensePrompts(config) if config.dense else None
         self.previous_mask = PreviousMask(config) if config.previous_mask else None
         self.fine_prompts = FinePrompts(config) if config.fine_prompts else None
+        self.detail = Detail(config) if config.detail_channels else None
         self.fusion = Fusion(config) if config.sparse else None
         self.depth_encoder = DepthEncoder(config) if config.depth_encoder else None
         # How the fused features enter the mask head. No bias, and zero at first: before training
@@ -96,7 +101,20 @@ class OISNetwork(nn.Module):
         `Geometry.position_matrices`.
         """
         levels = self.encoder(image, pos_rows, pos_cols)
-        return ImageFeatures(levels, F.relu(self.depth_head(levels)))
+        depth = F.relu(self.depth_head(levels))
+        return ImageFeatures(levels, depth, self.details(image))
+
+    def details(self, image: Tensor) -> Tensor | None:
+        """The map of details of images (B, h, w, 3) uint8 RGB, or None."""
+        return None if self.detail is None else self.detail(self.encoder.normalised(image))
+
+    def merger(self, details: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """What shows the mask head the map of `details`; None for a network without it."""
+        if self.detail is None:
+            return None
+        if details is None:
+            raise TypeError("a network with details needs their map; see `OISNetwork.encode`")
+        return partial(self.detail.merge, detail=details)
 
     def click(self, features: ImageFeatures, prompts: Prompts[Tensor]) -> Tensor:
         """Mask logits (N, h, w) at network size; positive = object.
@@ -113,7 +131,7 @@ class OISNetwork(nn.Module):
             for n, level in enumerate(features.levels, start=1)
         ]
         fine = self.fine_prompts(*prompts) if self.fine_prompts is not None else None
-        logits = self.mask_head(levels, fine)
+        logits = self.mask_head(levels, fine, self.merger(features.detail))
         if self.config.keep_clicks:
             logits = keep_clicks(logits, prompts.points, prompts.labels)
         return logits

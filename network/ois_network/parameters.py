@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "dense prompts": ("dense.",),
     "previous mask": ("previous_mask.",),
     "fine prompts": ("fine_prompts.",),
+    "details": ("detail.",),
     "fusion": ("fusion.",),
     "depth encoder": ("depth_encoder.",),
     "injection": ("inject.",),

@@ -21,6 +21,7 @@ N objects:
     features (1, K, C), position (1, K, C)          F and the positions of its patches
     keys_values (blocks, 4, K, C)                   R4: [K, V] of both attentions of each block;
                                                     2 instead of 4 if one of them is removed
+    detail<s> (1, d, h/s, w/s)                      of `Detail`, s = `output_stride`
     tokens<l> | image<l> | lateral<l>               level l: encoder output | R3's image part |
                                                     after R1
 """
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ois_client.contract.clicks import Prompts
-from ois_network.config import ImageUpdate, NetworkConfig
+from ois_network.config import FINE_SCALE, ImageUpdate, NetworkConfig
 from ois_network.keep_clicks import keep_clicks
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
 from ois_network.network import OISNetwork, on_grid
@@ -89,6 +90,11 @@ class LevelForm(Enum):
     LATERAL = "lateral"
 
 
+def detail_name(config: NetworkConfig) -> str:
+    """The name of the map of details in the image state; it says the map's stride."""
+    return f"detail{config.output_stride}"
+
+
 def level_forms(config: NetworkConfig, rewrites: Rewrites) -> dict[int, LevelForm]:
     """The form of each level, 1 to 4."""
     forms: dict[int, LevelForm] = {}
@@ -139,6 +145,9 @@ class ImageEncoder(nn.Module):
                         for block in network.fusion.block_list()
                     ]
                 )  # (blocks, 4 or 2, K, C)
+        details = network.details(image.unsqueeze(0))
+        if details is not None:
+            state[detail_name(config)] = details
         for level, form in self.forms.items():
             state[f"{form.value}{level}"] = self._level(level, form, levels[level - 1])
         return state
@@ -221,22 +230,44 @@ class ClickDecoder(nn.Module):
 
         The four tensors are those of `Prompts`: exported graphs need single inputs.
         """
+        config = self.network.config
+        path = self.path(state, points, labels, coverage, has_previous)
+        logits = self.predict(path, state)
+        if config.keep_clicks:
+            logits = keep_clicks(logits, points, labels)
+        return logits, coverage_of_logits(logits, config.coverage_stride)
+
+    def path(
+        self,
+        state: dict[str, Tensor],
+        points: Tensor,
+        labels: Tensor,
+        coverage: Tensor,
+        has_previous: Tensor,
+    ) -> Tensor:
+        """What the last refinenet of the mask head reads: (N, f, 4 gh, 4 gw)."""
         network, config = self.network, self.network.config
-        patch = config.patch
         rows, columns = (cells // config.coverage_scale for cells in coverage.shape[1:])
         prompts = Prompts(points, labels, coverage, has_previous)
         fused = self._fuse(state, on_grid(prompts, config))  # (N, K, C)
         grid = fused.transpose(1, 2).unflatten(2, (rows, columns))
-        head = network.mask_head
         maps = {level: self._level(level, form, state, grid) for level, form in self.forms.items()}
         if network.fine_prompts is not None:
             for level, added in network.fine_prompts(*prompts).items():
                 maps[level] = added + maps[level]  # N rows first, see `_level`
-        path = head.refine(maps.pop(4), maps, project_first=self.rewrites.project_first)
-        logits = head.predict(path, rows * patch, columns * patch)
-        if config.keep_clicks:
-            logits = keep_clicks(logits, points, labels)
-        return logits, coverage_of_logits(logits, config.coverage_stride)
+        head = network.mask_head
+        return head.trunk(maps.pop(4), maps, project_first=self.rewrites.project_first)
+
+    def predict(self, path: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """path (N, f, 4 gh, 4 gw) -> logits (N, h, w)."""
+        network, config = self.network, self.network.config
+        head = network.mask_head
+        height, width = (side // FINE_SCALE * config.patch for side in path.shape[-2:])
+        path = head.last_refinenet(path, project_first=self.rewrites.project_first)
+        path = head.at_output_stride(path, height, width)
+        if network.detail is not None:
+            path = network.detail.merge(path, state[detail_name(config)])
+        return head.predict(path, height, width)
 
     def _level(self, level: int, form: LevelForm, state: dict[str, Tensor], grid: Tensor) -> Tensor:
         """Level 4 after `reassemble`; other levels also after their first residual unit."""

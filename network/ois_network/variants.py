@@ -18,6 +18,7 @@ SWITCHES = (
     "order_attention", "object_attention", "sparse", "dense", "order", "object",
     "previous_mask", "fine_prompts", "keep_clicks", "depth_encoder", "depth_blocks",
     "fused_levels", "fusion_order", "image_update", "mask_empty_slots",
+    "aligned_corners", "detail_channels",
 )  # fmt: skip
 
 #: What a network can be without -> the field that is then false. "order" and "object" mean the
@@ -32,6 +33,7 @@ REMOVABLE = {
     "previous-mask": "previous_mask",
     "fine-prompts": "fine_prompts",
     "kept-clicks": "keep_clicks",
+    "details": "detail_channels",
 }
 
 

@@ -46,6 +46,9 @@ CONFIGS: dict[str, NetworkConfig] = {
     "previous mask": SMALL.replace(previous_mask=True),
     "previous mask, no dense": SMALL.replace(previous_mask=True, dense=False),
     "half size": SMALL.replace(output_stride=2),
+    "half pixel": SMALL.replace(aligned_corners=False),
+    "details": SMALL.replace(detail_channels=4),
+    "details, half size": SMALL.replace(detail_channels=4, output_stride=2, aligned_corners=False),
     "fine prompts": SMALL.replace(patch=12, longest=120, fine_prompts=True, previous_mask=True),
     "keep clicks": SMALL.replace(keep_clicks=True),
     "fine prompts, no sparse": SMALL.replace(

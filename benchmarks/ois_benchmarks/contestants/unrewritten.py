@@ -54,6 +54,8 @@ class UnrewrittenEngines:
             )
             arrays = dict(zip(_LEVELS, features.levels, strict=True))
             arrays["depth"] = features.depth
+            if features.detail is not None:
+                arrays["detail"] = features.detail
             arrays["depth_min"] = features.depth.amin((1, 2))
             arrays["depth_max"] = features.depth.amax((1, 2))
         return ImageState({name: value.numpy() for name, value in arrays.items()}, geometry)
@@ -64,7 +66,8 @@ class UnrewrittenEngines:
         """As `EnginePair.decode`."""
         check_prompts(prompts, state.geometry)
         levels = [tensor_of(state.arrays[name]) for name in _LEVELS]
-        features = ImageFeatures(levels, tensor_of(state.arrays["depth"]))
+        detail = tensor_of(state.arrays["detail"]) if "detail" in state.arrays else None
+        features = ImageFeatures(levels, tensor_of(state.arrays["depth"]), detail)
         cell = self._network.config.coverage_stride
         with torch.inference_mode():
             logits = self._network.click(features, prompts.map(tensor_of))

@@ -185,7 +185,7 @@ def input_shape(
     }
     values = free.get(spec.name)
     if values is None:
-        values = _level_shape(spec.name, grid)
+        values = _map_shape(spec.name, grid, patch)
     sides = iter(values)
     shape = tuple(side if isinstance(side, int) else next(sides, 0) for side in spec.shape)
     if spec.name in ("points", "labels") and SLOTS not in shape:
@@ -195,11 +195,13 @@ def input_shape(
     return shape
 
 
-def _level_shape(name: str, grid: Grid) -> Shape:
-    """A level of the mask head: tokens<l>, image<l> or lateral<l>."""
+def _map_shape(name: str, grid: Grid, patch: int) -> Shape:
+    """A level of the mask head, tokens<l>, image<l> or lateral<l>, or details of a stride."""
     form, level = name[:-1], name[-1:]
     if name in ("depth_min", "depth_max"):
         return ()
+    if form == "detail" and level.isdecimal() and int(level):
+        return tuple(side * patch // int(level) for side in grid)
     if form == "tokens" and level.isdecimal():
         return grid
     if form not in ("image", "lateral") or level not in ("1", "2", "3", "4"):

@@ -26,7 +26,7 @@ _ONLY_REPORTS = ("log_every", "checkpoint_minutes", "evaluate_every", "evaluate_
 
 #: The parts of `OISNetwork` that can be frozen.
 PARTS = ("encoder", "depth_head", "mask_head", "project", "sparse", "dense", "fusion",
-         "depth_encoder", "inject", "previous_mask", "fine_prompts")  # fmt: skip
+         "depth_encoder", "inject", "previous_mask", "fine_prompts", "detail")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ share what they can (rewrites R1, R2, R5 and R6 of `split.py`, here with gradien
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +34,13 @@ class EncodedBatch:
 
     levels: four (B, D, gh, gw). depth: (B, h, w) raw inverse depth. laterals: level number ->
     (B, f, .., ..), for the levels of the mask head that no click reaches; level 4 after
-    `reassemble`, levels 1 to 3 also after their residual unit.
+    `reassemble`, levels 1 to 3 also after their residual unit. detail: of `Detail`, or None.
     """
 
     levels: list[Tensor]
     depth: Tensor
     laterals: dict[int, Tensor]
+    detail: Tensor | None
 
     def detach(self) -> EncodedBatch:
         """The same values without gradients."""
@@ -46,6 +48,7 @@ class EncodedBatch:
             [level.detach() for level in self.levels],
             self.depth.detach(),
             {n: lateral.detach() for n, lateral in self.laterals.items()},
+            None if self.detail is None else self.detail.detach(),
         )
 
 
@@ -56,12 +59,13 @@ def encode_batch(
 
     coarse: see `click_batch`.
     """
-    return encode_levels(network, network.encoder(image, pos_rows, pos_cols), coarse=coarse)
+    return encode_levels(network, network.encoder(image, pos_rows, pos_cols), image, coarse=coarse)
 
 
 def encode_levels(
     network: OISNetwork,
     levels: list[Tensor],
+    image: Tensor,
     depth: Tensor | None = None,
     *,
     coarse: bool = False,
@@ -72,7 +76,7 @@ def encode_levels(
         maps = {n: channels_last(head.reassemble(n, levels[n - 1])) for n in (1, 2, 3, 4)}
         laterals = {n: head.refinenet(n).lateral(maps[n]) for n in (1, 2, 3)}
         path = head.refine(maps[4], laterals, project_first=True)
-        depth = F.relu(_predict(head, path, levels, network.config.patch, coarse)).float()
+        depth = F.relu(_predict(head, path, levels, coarse)).float()
     head = network.mask_head
     laterals = {}
     for number in {1, 2, 3, 4} - set(network.config.fused_levels):
@@ -80,7 +84,7 @@ def encode_levels(
         laterals[number] = (
             reassembled if number == 4 else head.refinenet(number).lateral(reassembled)
         )
-    return EncodedBatch(levels, depth, laterals)
+    return EncodedBatch(levels, depth, laterals, network.details(image))
 
 
 def click_batch(
@@ -116,18 +120,24 @@ def click_batch(
         for level, added in network.fine_prompts(*prompts).items():
             maps[level] = maps[level] + channels_last(added)
     path = head.refine(maps.pop(4), maps, project_first=True)
-    logits = _predict(head, path, encoded.levels, config.patch, coarse)
+    details = None if encoded.detail is None else encoded.detail[owner]
+    logits = _predict(head, path, encoded.levels, coarse, network.merger(details))
     if kept and config.keep_clicks:
         logits = keep_clicks(logits.float(), prompts.points, prompts.labels)
     return logits
 
 
-def _predict(head: DPTHead, path: Tensor, levels: list[Tensor], patch: int, coarse: bool) -> Tensor:
+def _predict(
+    head: DPTHead, path: Tensor, levels: list[Tensor], coarse: bool,
+    merge: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     rows, columns = levels[3].shape[-2:]
+    height, width = rows * head.patch, columns * head.patch
     if coarse and head.output_stride == 1:
         small = head.scratch.output_conv2(path)  # (N, 1, ..)
-        return upsample(small, rows * patch, columns * patch)[:, 0]
-    return head.predict(path, rows * patch, columns * patch)
+        return upsample(small, height, width, aligned=head.aligned)[:, 0]
+    path = head.at_output_stride(path, height, width)
+    return head.predict(path if merge is None else merge(path), height, width)
 
 
 def _fuse(

@@ -96,6 +96,8 @@ def test_extreme_shapes_agree(
             {
                 "patch": 16,
                 "output_stride": 2,
+                "aligned_corners": False,
+                "detail_channels": 4,
                 "previous_mask": True,
                 "fine_prompts": True,
                 "keep_clicks": True,

@@ -17,7 +17,7 @@ from ois_export.parity.reference import open_reference
 from ois_export.repository import write_repository
 from ois_export.tensorrt.build import plan_profiles
 from ois_export.tensorrt.profiles import Objects, Shapes, input_shape
-from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.manifest import Manifest, TensorSpec
 from support.tensorrt.builds import RANGES, build
 from support.tensorrt.fake import APIS, FakeTensorRT
 
@@ -84,3 +84,9 @@ def test_triton_warms_every_profile_at_the_shapes_it_is_tuned_for(
         config = text_format.Parse((graph / "config.pbtxt").read_text(), ModelConfig())
         assert config.input
         assert not config.model_warmup
+
+
+@pytest.mark.parametrize(("name", "sides"), [("detail1", (80, 128)), ("detail2", (40, 64))])
+def test_a_map_of_details_has_the_stride_in_its_name(name: str, sides: tuple[int, int]) -> None:
+    spec = TensorSpec(name, "FP32", (1, 8, "rows", "columns"))
+    assert input_shape(spec, (5, 8), 1, 16) == (1, 8, *sides)

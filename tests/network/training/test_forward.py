@@ -45,7 +45,11 @@ def inputs(
 def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
     picture, prompts = inputs(network.config)
     features = network.encode(*picture)
-    repeated = ImageFeatures([level[OWNER] for level in features.levels], features.depth[OWNER])
+    repeated = ImageFeatures(
+        [level[OWNER] for level in features.levels],
+        features.depth[OWNER],
+        None if features.detail is None else features.detail[OWNER],
+    )
     return features.depth, network.click(repeated, prompts)
 
 
@@ -65,6 +69,7 @@ def reference(network: OISNetwork) -> tuple[Tensor, Tensor]:
         {"depth_encoder": True},
         {"depth_encoder": True, "depth_blocks": 2, "order_attention": False},
         {"patch": 16, "fine_prompts": True, "previous_mask": True, "keep_clicks": True},
+        {"output_stride": 2, "aligned_corners": False, "detail_channels": 4},
         {"fusion_order": FusionOrder.OBJECT_FIRST},
         {"image_update": ImageUpdate.EACH_BLOCK},
     ],

@@ -67,7 +67,7 @@ class FeatureCache:
             for n in (1, 2, 3, 4)
         ]
         depth = torch.cat([item["depth"] for item in stored]).to(device)
-        return encode_levels(network, levels, depth)
+        return encode_levels(network, levels, batch.image, depth)
 
     def _image(self, network: OISNetwork, batch: Batch, number: int) -> dict[str, Tensor]:
         from safetensors.torch import load_file, save
