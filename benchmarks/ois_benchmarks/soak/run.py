@@ -124,6 +124,8 @@ class SoakRun:
         try:
             with Twin(self._engines, self._plan) as twin:
                 asyncio.run(self._run(host, twin, save, tell))
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
         finally:
             host.server.stop()
             self.document["left"] = {
@@ -250,6 +252,13 @@ class SoakRun:
         document["histograms"] = {name: one.to_dict() for name, one in histograms.items()}
         ends = [one["at_s"] for one in document["events"]]
         document["growth"] = growth(document["windows"], ends)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group of errors, which task groups raise."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _event(at_s: float, kind: str) -> dict[str, Any]:
