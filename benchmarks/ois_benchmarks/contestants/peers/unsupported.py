@@ -63,5 +63,5 @@ def open_unsupported(place: Place, variant: Unsupported) -> NoReturn:
     del place
     raise NotHere(
         f"{variant.label} ({variant.repository}) is not measured here: {variant.reason}. "
-        "docs/benchmarks.md says how to add an adapter of your own"
+        "docs/benchmarks.md of the repository says how to add an adapter of your own"
     )
