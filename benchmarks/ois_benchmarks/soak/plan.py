@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from ois_benchmarks.chaos.faults import Fault
 from ois_benchmarks.load.pacing import ThinkTime
 from ois_client.contract.errors import InvalidInput
 from ois_client.transports.settings import Timeouts
 
+#: How the server is restarted. Orderly: stopped, then started again at once.
+ORDERLY = "orderly"
+FAULTS = {str(fault): fault for fault in (Fault.KILL_SERVER, Fault.KILL_SEGMENT)}
 #: Clicks of the longest visit. Visits are shorter: their lengths are geometric.
 LONGEST_VISIT = 8
 _LEAVE = 0.25  # the chance to leave after a click
@@ -40,15 +44,16 @@ class SoakPlan:
     """What to run. Raises `InvalidInput` for values out of range.
 
     hours: in which the visits arrive. clicks, images: of all visits together. restarts: of the
-    server, evenly over the run. every_s: between two measurements. longest: longest side of the
-    network's images; None as exported. cache_bytes: of the server's store of features. seed: of
-    visits, images, click positions and pauses.
+    server, evenly over the run. kinds: of restarts, in turns. every_s: between two measurements.
+    longest: longest side of the network's images; None as exported. cache_bytes: of the server's
+    store of features. seed: of visits, images, click positions and pauses.
     """
 
     hours: float = 2.0
     clicks: int = 100_000
     images: int = 5_000
     restarts: int = 5
+    kinds: tuple[str, ...] = (ORDERLY, *FAULTS)
     every_s: float = 30.0
     think: ThinkTime = field(default_factory=ThinkTime)
     longest: int | None = None
@@ -69,6 +74,11 @@ class SoakPlan:
         ):
             if not low <= value <= high:
                 raise InvalidInput(f"got {value:g} for {name}; expected {low:g} to {high:g}")
+        if not self.kinds or set(self.kinds) - {ORDERLY, *FAULTS}:
+            raise InvalidInput(
+                f"got the restarts {', '.join(self.kinds) or 'none'}; expected some of {ORDERLY}, "
+                f"{', '.join(FAULTS)}"
+            )
         most = self.clicks // LONGEST_VISIT or 1
         if self.images > most:
             raise InvalidInput(
@@ -81,7 +91,7 @@ class SoakPlan:
         return 3600 * self.hours
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "kinds": list(self.kinds)}
 
     def restart_times(self) -> list[float]:
         """Seconds since the start of the run."""

@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 
 from ois_benchmarks import machine
-from ois_benchmarks.chaos.faults import Fault, Scene, inflict
+from ois_benchmarks.chaos.faults import Scene, inflict
 from ois_benchmarks.chaos.result import add_up
-from ois_benchmarks.soak.plan import SoakPlan, Visit
+from ois_benchmarks.soak.plan import FAULTS, ORDERLY, SoakPlan, Visit
 from ois_benchmarks.soak.result import SCHEMA, Histogram, growth, window_json
 from ois_benchmarks.soak.scripts import Scripts, Twin
 from ois_benchmarks.soak.visitors import Visitors
@@ -34,10 +34,6 @@ from ois_client.sessions.async_client import AsyncClient
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 
-#: How the server is restarted, in turns. Orderly: stopped, then started again at once.
-ORDERLY = "orderly"
-_KILLS = {str(fault): fault for fault in (Fault.KILL_SERVER, Fault.KILL_SEGMENT)}
-RESTARTS = (ORDERLY, *_KILLS)
 _RECOVER_WITHIN_S = 300.0
 #: HTTP connections that go on asking keep a stopping server alive for so long.
 _EXIT_S = 10
@@ -187,7 +183,7 @@ class SoakRun:
         times = self._plan.restart_times()
         for number in range(self._restarts_done, len(times)):
             await asyncio.sleep(max(0.0, began + times[number] - time.monotonic()))
-            kind = RESTARTS[number % len(RESTARTS)]
+            kind = self._plan.kinds[number % len(self._plan.kinds)]
             since = time.monotonic()
             event = _event(since - began, kind)
             self.document["events"].append(event)
@@ -289,7 +285,7 @@ class _Host:
         process to be killed does not run."""
         if kind != ORDERLY:
             scene = Scene(self.server, ())
-            await asyncio.to_thread(inflict, _KILLS[kind], scene, 0.0, random.Random(0))
+            await asyncio.to_thread(inflict, FAULTS[kind], scene, 0.0, random.Random(0))
             return
         await asyncio.to_thread(self.server.stop)
         self.server = EmbeddedServer(self._repository, self._options)

@@ -55,7 +55,14 @@ def test_visits_follow_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"hours": 0}, {"clicks": 0}, {"images": 100, "clicks": 799}, {"every_s": 0}]
+    "changes",
+    [
+        {"hours": 0},
+        {"clicks": 0},
+        {"images": 100, "clicks": 799},
+        {"every_s": 0},
+        {"kinds": ("reboot",)},
+    ],
 )
 def test_a_plan_out_of_range_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="expected"):

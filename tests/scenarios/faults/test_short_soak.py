@@ -15,14 +15,16 @@ import pytest
 from ois_benchmarks.load.pacing import ThinkTime
 from ois_benchmarks.soak.plan import SoakPlan
 from ois_benchmarks.soak.result import defects, table
-from ois_benchmarks.soak.run import ORDERLY, SoakRun
+from ois_benchmarks.soak.run import SoakRun
 from ois_client.contract.errors import OutputError
 
+KILL = "kill-segment"  # clicks then wait for the next server
 PLAN = SoakPlan(
     hours=6 / 3600,
     clicks=240,
     images=24,
     restarts=1,
+    kinds=(KILL,),
     every_s=1,
     think=ThinkTime(median_s=0.2),
     cache_bytes=2**16,  # four of the images
@@ -57,8 +59,8 @@ def test_a_soak_loses_nothing_by_a_restart_and_an_interruption(engines: Path) ->
     assert document["images"] == PLAN.images
     assert document["parts"] == 2
     assert [one["kind"] for one in document["events"]] in (
-        ["resumed", ORDERLY],
-        [ORDERLY, "resumed"],
+        ["resumed", KILL],
+        [KILL, "resumed"],
     )
     for window in document["windows"]:
         assert window["client"]["memory_bytes"] > 2**20
