@@ -36,6 +36,8 @@ def result(plan: AblationPlan, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "benchmark": "ablation",
         "checkpoint": plan.trunk.stem,
+        "start": str(plan.start),
+        "train_data": list(plan.train_data),
         "recipe": plan.recipe.to_dict(),
         **compared(
             rows, plan.variants, plan.seeds,

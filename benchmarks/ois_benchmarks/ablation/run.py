@@ -1,10 +1,11 @@
 """`ois bench ablation`: how much each part of the network contributes.
 
 Every variant is trained with the same short recipe from the same encoder and depth head, which
-stay frozen; prompts, fusion and mask head are initialised anew. The seed decides initial weights,
-scenes and clicks. Variants with the same seed share them, so that differences are paired. Then the
-robot user clicks on the objects of a data set, by default of the validation scenes. Defaults are
-chosen by these results, so the test scenes on which quality is reported are not used here.
+stay frozen; prompts, fusion and mask head are initialised anew, or (`Start.TRAINED`) come from the
+checkpoint as well, as far as the variant has them. The seed decides initial weights, training data
+and clicks. Variants with the same seed share them, so that differences are paired. Then the robot
+user clicks on the objects of a data set, by default of the validation scenes. Defaults are chosen
+by these results, so the test scenes on which quality is reported are not used here.
 
 The paper's Table 4 removes the order-aware attention, the object-aware attention, the sparse and
 the dense prompts. Its Table 5 uses depth as features, by an extra encoder, instead of order-aware
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,10 @@ from ois_client.contract.errors import CheckpointError, InvalidInput
 from ois_client.contract.files import write_file
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
-from ois_network.initialise import build, start_mask_head
+from ois_network.initialise import altered, build, start_mask_head
 from ois_network.network import OISNetwork
 from ois_network.training.config import TrainConfig
-from ois_network.training.data.sources import SceneSource
+from ois_network.training.data.texts import open_training_data
 from ois_network.training.processes import keep_freed_memory
 from ois_network.training.trainer import RunOptions, train
 
@@ -83,11 +85,19 @@ VARIANTS = (
 )
 
 
+class Start(StrEnum):
+    """Where prompts, fusion and mask head of a variant come from."""
+
+    UNTRAINED = "untrained"  # initial values
+    TRAINED = "trained"  # the checkpoint, as far as the variant has them
+
+
 @dataclass(frozen=True, slots=True)
 class AblationPlan:
     """What an ablation runs.
 
-    trunk: checkpoint whose encoder and depth head are used. folder: of the runs. data: what to
+    trunk: checkpoint whose encoder and depth head are used. folder: of the runs. start: what else
+    comes from it. train_data: what to train on, texts as in `open_training_data`. data: what to
     click on, see `evaluation`. objects: at most this many; None for 60 scenes, or for all of
     another data set. clicks: robot clicks per object. longest: longest side in network pixels when
     clicking. threads: per run; 0 for PyTorch's default.
@@ -98,6 +108,8 @@ class AblationPlan:
     recipe: TrainConfig
     seeds: tuple[int, ...] = (0, 1, 2)
     variants: tuple[NetworkVariant, ...] = VARIANTS
+    start: Start = Start.UNTRAINED
+    train_data: tuple[str, ...] = (SCENES,)
     data: str = SCENES
     objects: int | None = None
     clicks: int = 20
@@ -191,7 +203,7 @@ def _run_one(
     recipe = plan.recipe.replace(seed=seed)
     identity = _identity(plan, trunk.sha256, variant, seed)
     _note_identity(place, identity)
-    network = with_trunk(trunk.network, variant, seed)
+    network = started(trunk.network, variant, seed, plan.start)
     options = RunOptions(
         place,
         resume=(place / "state.pt").is_file(),
@@ -199,7 +211,8 @@ def _run_one(
         threads=plan.threads,
         say=lambda text: say(f"  {text}"),
     )
-    path = train(recipe, SceneSource(network.config, recipe), options, start=network)
+    source = open_training_data(plan.train_data, network.config, recipe, say=options.say).source
+    path = train(recipe, source, options, start=network)
     trained = load_checkpoint(path).network
     chosen = evaluation(plan.data, plan.objects)
     ious = chosen.ious(trained, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16)
@@ -232,6 +245,15 @@ def _note_identity(place: Path, identity: dict[str, Any]) -> None:
         return
     place.mkdir(parents=True, exist_ok=True)
     _write(path, identity)
+
+
+def started(
+    trunk: OISNetwork, variant: NetworkVariant, seed: int, start: Start = Start.UNTRAINED
+) -> OISNetwork:
+    """The variant before its training. Raises as `with_trunk`."""
+    if start is Start.UNTRAINED:
+        return with_trunk(trunk, variant, seed)
+    return altered(trunk, variant.changes, seed=seed).network
 
 
 def with_trunk(trunk: OISNetwork, variant: NetworkVariant, seed: int) -> OISNetwork:
@@ -267,5 +289,9 @@ def _identity(plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int
         "clicks": plan.clicks,
         "longest": plan.longest,
     }
+    if plan.start is not Start.UNTRAINED:
+        described["start"] = plan.start
+    if plan.train_data != (SCENES,):
+        described["train_data"] = plan.train_data
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain

@@ -17,8 +17,10 @@ from ois_benchmarks.ablation.run import (
     VARIANTS,
     AblationPlan,
     NetworkVariant,
+    Start,
     pick,
     run,
+    started,
     with_trunk,
 )
 from ois_benchmarks.published.paper import paper
@@ -51,6 +53,16 @@ def test_every_variant_can_use_the_trunk(variant: object) -> None:
             assert torch.equal(value, expected[name])
     for name, value in network.mask_head.state_dict().items():
         assert torch.equal(value, trunk.depth_head.state_dict()[name])
+
+
+def test_a_short_retraining_starts_from_the_checkpoint_without_the_part() -> None:
+    trunk = build(MICRO, seed=5)
+    (variant,) = pick(["no-order"])[1:]
+    network = started(trunk, variant, seed=1, start=Start.TRAINED)
+    given, own = trunk.state_dict(), network.state_dict()
+    assert set(own) < set(given)
+    for name, value in own.items():
+        assert torch.equal(value, given[name]), name
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)

@@ -72,6 +72,14 @@ def test_a_click_through_the_kernels_is_a_click_through_pytorch(
     assert run.result(timeout=120) < CLICK_LIMIT[dtype]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_last_convolution_is_a_dot_product(
+    interpreter: ProcessPoolExecutor, dtype: torch.dtype
+) -> None:
+    """It reads what it is given, and computes in fp32."""
+    assert interpreter.submit(kernel_cases.run_dot, dtype).result(timeout=120) < 1e-6
+
+
 def test_both_ways_of_the_gpu_benchmark_give_the_same_result(
     interpreter: ProcessPoolExecutor,
 ) -> None:
