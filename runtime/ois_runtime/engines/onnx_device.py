@@ -4,7 +4,8 @@
     click    `OrtState` + prompts ─► logits in GPU memory ─► masks, one bit per pixel ─► CPU
 
 Masks are packed on the GPU by PyTorch, if it is installed: logits and masks are passed to it by
-DLPack, without a copy. Otherwise the logits are copied and the masks are made on the CPU.
+DLPack, without a copy. Otherwise the logits are copied and the masks are made on the CPU. With
+PyTorch, clicks are also replayed as CUDA graphs (`onnx_graphs`).
 
 The same code runs on ONNX Runtime's CPU provider, where tests compare it with `onnx_runtime`.
 **It was not run on a GPU yet.**
@@ -12,12 +13,14 @@ The same code runs on ONNX Runtime's CPU provider, where tests compare it with `
 
 from __future__ import annotations
 
+import itertools
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -28,6 +31,7 @@ from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.image_state import ImageState, check_depth
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.onnx_graphs import OrtGraphs
 from ois_runtime.engines.pair import (
     DECODER_OUTPUTS,
     DecodedMasks,
@@ -45,7 +49,12 @@ _INSTALL = (
     "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'ois-deploy[gpu]'; `ois doctor` "
     "shows what is installed"
 )
+_LOG = logging.getLogger(__name__)
+_serials = itertools.count()
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC(ATION)?_FAILED", re.IGNORECASE)
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,10 @@ class Place:
         kind, _, index = device.partition(":")
         return cls(kind, int(index or 0))
 
-    def providers(self) -> list[str | tuple[str, dict[str, str]]]:
+    def providers(self, *, graphs: bool = False) -> list[str | tuple[str, dict[str, str]]]:
         """The providers for a session, the first for all operations that it supports.
 
-        The options, all of them strings:
+        graphs: runs can be captured as CUDA graphs. The other options, all of them strings:
             cudnn_conv_algo_search   guessed, because a search takes seconds for each new shape, and
                                      photographs have many
             use_tf32                 off: ten bits are too few for coordinates
@@ -78,6 +87,8 @@ class Place:
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
         }
+        if graphs:
+            options["enable_cuda_graph"] = "1"
         return [(CUDA_PROVIDER, options), CPU_PROVIDER]
 
 
@@ -92,9 +103,17 @@ def open_pair(folder: Path, options: EngineOptions) -> OrtPair:
     if place.kind == "cuda":
         _load_libraries()
     encoder = OrtSession(folder / manifest.encoder.file, place, options.threads)
-    decoder = OrtSession(folder / manifest.decoder.file, place, options.threads)
+    file = folder / manifest.decoder.file
+    most = options.cuda_graphs if _torch_has(place) else 0  # which copies the features
+    try:
+        decoder = OrtSession(file, place, options.threads, graphs=most > 0)
+    except EngineError as error:
+        if most == 0:
+            raise
+        _LOG.warning("clicks run without CUDA graphs: %s", error)
+        decoder, most = OrtSession(file, place, options.threads), 0
     description = f"onnxruntime {onnxruntime.__version__} {options.device} {manifest.precision}"
-    return OrtPair(manifest, description, encoder, decoder, place)
+    return OrtPair(manifest, description, encoder, decoder, place, most_graphs=most)
 
 
 def _load_libraries() -> None:
@@ -114,14 +133,22 @@ def _load_libraries() -> None:
 class OrtSession:
     """One ONNX file. Its results stay on the device. Thread-safe."""
 
-    def __init__(self, path: Path, place: Place, threads: int | None = None) -> None:
-        """Raises `EngineError` if this ONNX Runtime cannot run the file on this device."""
+    def __init__(
+        self, path: Path, place: Place, threads: int | None = None, *, graphs: bool = False
+    ) -> None:
+        """graphs: `run_bound` can capture CUDA graphs.
+
+        Raises `EngineError` if this ONNX Runtime cannot run the file on this device, or so.
+        """
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = _ERRORS_ONLY
         if threads is not None:
             settings.intra_op_num_threads = threads
         self._path, self._place = path, place
-        providers = place.providers()
+        providers = place.providers(graphs=graphs)
+        self._plain = onnxruntime.RunOptions()
+        if graphs:
+            self._plain.add_run_config_entry("gpu_graph_id", "-1")  # no capture
         try:
             self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
         except Exception as error:  # the bindings have no common base class for their errors
@@ -138,6 +165,17 @@ class OrtSession:
             )
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
+        #: Name of an output -> its type, such as `"tensor(float)"`.
+        self.types = {value.name: str(value.type) for value in self._session.get_outputs()}
+
+    def binding(self, given: Mapping[str, Any], results: Mapping[str, Any]) -> Any:
+        """A binding of all inputs and outputs to `OrtValue`s that stay where they are."""
+        binding = self._session.io_binding()
+        for name in self.inputs:
+            binding.bind_ortvalue_input(name, given[name])
+        for name in self.outputs:
+            binding.bind_ortvalue_output(name, results[name])
+        return binding
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph. feeds: NumPy arrays, which are copied to the device, or `OrtValue`s.
@@ -155,8 +193,16 @@ class OrtSession:
             binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
             binding.bind_output(name, kind, index)
+        self.run_bound(binding, self._plain)
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
+
+    def run_bound(self, binding: Any, options: Any) -> None:
+        """Run with bound inputs and outputs, and wait. options: ONNX Runtime's `RunOptions`.
+
+        Raises the errors of `run`.
+        """
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
         except Exception as error:
             said = str(error)
@@ -166,7 +212,6 @@ class OrtSession:
                     "fewer images (lower cache_bytes)"
                 ) from error
             raise EngineError(f"{self._path.name} failed: {said}") from error
-        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
 
 class OrtArrays(Mapping[str, NDArray[np.generic]]):
@@ -193,14 +238,18 @@ class OrtArrays(Mapping[str, NDArray[np.generic]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OrtState(ImageState):
-    """An `ImageState` on a device. tensors: `OrtValue`s; `arrays` copies them when accessed."""
+    """An `ImageState` on a device. tensors: `OrtValue`s; `arrays` copies them when accessed.
+
+    serial: a number that no other state of the process has, so that buffers know whose they hold.
+    """
 
     tensors: Mapping[str, Any]
+    serial: int
 
     @classmethod
     def of(cls, tensors: Mapping[str, Any], geometry: Geometry) -> OrtState:
         """Raises `EngineError` if the depth is missing, has a wrong shape or is not finite."""
-        return cls(OrtArrays(tensors), geometry, tensors)
+        return cls(OrtArrays(tensors), geometry, tensors, next(_serials))
 
     def __post_init__(self) -> None:
         check_depth(_Shapes(self.tensors), self.geometry)
@@ -243,14 +292,20 @@ class OrtPair:
         encoder: OrtSession,
         decoder: OrtSession,
         place: Place,
+        *,
+        most_graphs: int = 0,
     ) -> None:
-        """Raises `EngineError` if the two files do not belong together."""
+        """most_graphs: how many CUDA graphs of clicks are captured.
+
+        Raises `EngineError` if the two files do not belong together.
+        """
         check_halves(manifest, encoder, decoder)
         self.manifest = manifest
         self.description = description
         self._encoder, self._decoder, self._place = encoder, decoder, place
         #: Whether masks are packed on the device.
-        self.packs = find_spec("torch") is not None and _torch_has(place)
+        self.packs = _torch_has(place)
+        self.graphs = OrtGraphs(decoder, place, most_graphs) if most_graphs else None
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> OrtState:
         check_array("image", image, (geometry.network_height, geometry.network_width, 3), np.uint8)
@@ -261,25 +316,42 @@ class OrtPair:
     def decode(
         self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        logits, new_coverage = self._run(state, prompts)
-        return _logits(logits), new_coverage.numpy()
+        count = len(prompts.labels)
+        return self._run(
+            state, prompts, lambda logits, new: (_logits(logits, count), new.numpy()[:count])
+        )
 
     def decode_masks(
         self, state: ImageState, prompts: HostPrompts, *, want_logits: bool
     ) -> DecodedMasks:
-        logits, new_coverage = self._run(state, prompts)
-        host = _logits(logits) if want_logits or not self.packs else None
-        if self.packs:
-            packed = _pack(logits, state.geometry)
-        else:
-            masks = postprocess(_logits(logits) if host is None else host, state.geometry)
-            packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
-        return DecodedMasks(packed, new_coverage.numpy(), host if want_logits else None)
+        count = len(prompts.labels)
 
-    def _run(self, state: ImageState, prompts: HostPrompts) -> Sequence[Any]:
-        """Logits and coverage as `OrtValue`s. A state of another backend is copied each time."""
+        def use(logits: Any, new_coverage: Any) -> DecodedMasks:
+            host = _logits(logits, count) if want_logits or not self.packs else None
+            if self.packs:
+                packed = _pack(logits, count, state.geometry)
+            else:
+                scores = _logits(logits, count) if host is None else host
+                masks = postprocess(scores, state.geometry)
+                packed = np.packbits(masks.reshape(len(masks), -1), axis=1)
+            coverage = new_coverage.numpy()[:count]
+            return DecodedMasks(packed, coverage, host if want_logits else None)
+
+        return self._run(state, prompts, use)
+
+    def _run(
+        self, state: ImageState, prompts: HostPrompts, use: Callable[[Any, Any], Result]
+    ) -> Result:
+        """Call `use` with logits and coverage as `OrtValue`s of at least N rows.
+
+        A state of another backend is copied each time.
+        """
         geometry = state.geometry
         check_prompts(prompts, geometry)
+        if self.graphs is not None and isinstance(state, OrtState):
+            replayed = self.graphs.run(state, prompts, lambda results: (use(*results),))
+            if replayed is not None:
+                return replayed[0]
         features = state.tensors if isinstance(state, OrtState) else state.arrays
         outputs = self._decoder.run({**features, **prompts.named()})
         count = len(prompts.labels)
@@ -287,22 +359,24 @@ class OrtPair:
             (count, geometry.network_height, geometry.network_width),
             (count, *geometry.coverage_shape),
         )
-        results = [outputs[name] for name in DECODER_OUTPUTS]
-        got = tuple(tuple(value.shape()) for value in results)
+        logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
+        got = tuple(tuple(value.shape()) for value in (logits, new_coverage))
         if got != expected:
             raise EngineError(
                 f"{self.manifest.name}: the decoder returned logits {got[0]} and coverage "
                 f"{got[1]}; expected {expected[0]} and {expected[1]}"
             )
-        return results
+        return use(logits, new_coverage)
 
 
-def _logits(value: Any) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = value.numpy().astype(np.float32, copy=False)
+def _logits(value: Any, count: int) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = value.numpy()[:count].astype(np.float32, copy=False)
     return logits
 
 
 def _torch_has(place: Place) -> bool:
+    if find_spec("torch") is None:
+        return False
     import torch
 
     return place.kind == "cpu" or (
@@ -310,12 +384,12 @@ def _torch_has(place: Place) -> bool:
     )
 
 
-def _pack(logits: Any, geometry: Geometry) -> NDArray[np.uint8]:
+def _pack(logits: Any, count: int, geometry: Geometry) -> NDArray[np.uint8]:
     """Packed masks, made on the device that holds the logits."""
     import torch
 
     from ois_runtime.torch.masks import pack_masks
 
     with torch.inference_mode():
-        packed = pack_masks(torch.from_dlpack(logits).float(), geometry)
+        packed = pack_masks(torch.from_dlpack(logits)[:count].float(), geometry)
         return np.asarray(packed.cpu().numpy())

@@ -21,7 +21,9 @@ from ois_runtime.engines import onnx_device
 from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.onnx_device import OrtPair, OrtSession, OrtState, Place, open_pair
+from ois_runtime.engines.onnx_graphs import OrtGraphs
 from ois_runtime.engines.pair import HostPrompts, MaskEngines
+from ois_runtime.engines.pixels import postprocess
 from support.tiny_engines import LONGEST, PATCH, write_engines
 
 #: A mask is three times as large as the network's image.
@@ -67,8 +69,6 @@ def test_it_computes_what_the_backend_on_the_cpu_does(
     masks = pair.decode_masks(state, prompts(), want_logits=True)
     np.testing.assert_array_equal(masks.logits, want[0])
     np.testing.assert_array_equal(masks.coverage, want[1])
-    from ois_runtime.engines.pixels import postprocess
-
     expected = np.packbits(postprocess(want[0], GEOMETRY).reshape(2, -1), axis=1)
     assert expected.any()
     np.testing.assert_array_equal(masks.packed, expected)
@@ -93,6 +93,54 @@ def test_a_click_uses_the_features_where_they_are(
     (feeds,) = given
     assert all(feeds[name] is value for name, value in state.tensors.items())
     assert all(isinstance(value, onnxruntime.OrtValue) for value in state.tensors.values())
+
+
+def test_a_shape_that_comes_back_runs_in_fixed_buffers(folder: Path) -> None:
+    """As CUDA graphs need them: one set for each grid and bucket, filled for every click."""
+    pair = open_pair(folder, EngineOptions(threads=1, cuda_graphs=2))
+    plain = load_engines(folder, EngineBackend.ONNXRUNTIME, EngineOptions(threads=1))
+    assert pair.graphs is not None
+    states = [
+        (pair.encode(picture(n), GEOMETRY), plain.encode(picture(n), GEOMETRY)) for n in (1, 2)
+    ]
+    for number, (which, count) in enumerate(
+        [(0, 2), (0, 2), (1, 1), (1, 2), (0, 1), (0, 3), (0, 4)]
+    ):
+        state, other = states[which]
+        want, want_coverage = plain.decode(other, prompts(count))
+        got = pair.decode_masks(state, prompts(count), want_logits=True)
+        np.testing.assert_array_equal(got.logits, want, err_msg=str(number))
+        np.testing.assert_array_equal(got.coverage, want_coverage)
+        masks = postprocess(want, GEOMETRY).reshape(count, -1)
+        np.testing.assert_array_equal(got.packed, np.packbits(masks, axis=1))
+        np.testing.assert_array_equal(pair.decode(state, prompts(count))[0], want)
+    # Buckets 2 and 1; bucket 4 is one more than allowed, because ONNX Runtime keeps every graph.
+    assert (pair.graphs.pool.captures, len(pair.graphs.pool)) == (2, 2)
+    assert pair.graphs.pool.replays > 4
+
+
+def test_a_shape_that_cannot_be_captured_runs_without_a_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = open_pair(folder, EngineOptions(threads=1))
+    assert pair.graphs is not None
+
+    def fails(*_given: object) -> None:
+        raise EngineError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(OrtGraphs, "_capture", fails)
+    state = pair.encode(picture(), GEOMETRY)
+    for _ in range(4):
+        assert pair.decode(state, prompts(1))[0].shape == (1, 42, 56)
+    assert caplog.text.count("cannot capture a CUDA graph for a grid of 3x4 and 1 objects") == 1
+
+
+def test_the_options_of_cuda_are_those_of_its_graphs() -> None:
+    (_, options), _ = Place("cuda", 1).providers(graphs=True)
+    assert options["enable_cuda_graph"] == "1"
+    assert options["device_id"] == "1"
+    (_, options), _ = Place("cuda").providers()
+    assert "enable_cuda_graph" not in options
 
 
 def test_features_that_were_stored_as_arrays_are_sent_again(pair: OrtPair) -> None:
@@ -177,7 +225,7 @@ def test_full_memory_and_other_failures_differ(
         def io_binding(self) -> Any:
             return self._session.io_binding()
 
-        def run_with_iobinding(self, _binding: Any) -> None:
+        def run_with_iobinding(self, _binding: Any, _options: Any) -> None:
             raise RuntimeError(self._text)
 
     real = pair._decoder._session
