@@ -5,7 +5,7 @@
 
 Masks are packed on the GPU by PyTorch, if it is installed: logits and masks are passed to it by
 DLPack, without a copy. Otherwise the logits are copied and the masks are made on the CPU. With
-PyTorch, clicks are also replayed as CUDA graphs (`onnx_graphs`).
+PyTorch, clicks are also replayed as CUDA graphs (`cuda_graphs`).
 
 The same code runs on ONNX Runtime's CPU provider, where tests compare it with `onnx_runtime`.
 **It was not run on a GPU yet.**
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from ois_client.contract.errors import EngineError, ServerOverloaded
 from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.backends import EngineOptions
+from ois_runtime.engines.cuda_graphs import OrtGraphs
 from ois_runtime.engines.image_state import ImageState, check_depth
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.engines.onnx_graphs import OrtGraphs
 from ois_runtime.engines.pair import (
     DECODER_OUTPUTS,
     DecodedMasks,

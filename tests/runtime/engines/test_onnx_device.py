@@ -19,9 +19,9 @@ from ois_client.contract.geometry import Geometry
 from ois_client.sessions.client import Client
 from ois_runtime.engines import onnx_device
 from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines
+from ois_runtime.engines.cuda_graphs import OrtGraphs
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.onnx_device import OrtPair, OrtSession, OrtState, Place, open_pair
-from ois_runtime.engines.onnx_graphs import OrtGraphs
 from ois_runtime.engines.pair import HostPrompts, MaskEngines
 from ois_runtime.engines.pixels import postprocess
 from support.tiny_engines import LONGEST, PATCH, write_engines
