@@ -47,7 +47,8 @@ def read_marks(request: Mapping[str, Any]) -> tuple[Click, ...]:
             raise InvalidInput(
                 f"got the mark {str(kind)[:40]!r}; expected points, +Point or -Point"
             )
-        at, label = mark.get("data"), mark.get("label")
+        at: Any = mark.get("data")
+        label = mark.get("label")
         numbers = isinstance(at, list) and len(at) == 2 and all(map(_is_number, at))
         if not numbers or label not in (0, 1):
             raise InvalidClick(

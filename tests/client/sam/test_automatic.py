@@ -239,16 +239,3 @@ def test_an_image_of_one_pixel_works_and_a_missing_file_is_refused(client: Clien
     assert record["bbox"] == [0, 0, 1, 1]
     with pytest.raises(InvalidImage):
         OISAutomaticMaskGenerator(client).generate(b"text")
-
-
-def test_supervision_takes_the_records(client: Client) -> None:
-    supervision = pytest.importorskip("supervision")
-    records = generate(client, points_per_side=4)
-    detections = supervision.Detections.from_sam(sam_result=records)
-    largest_first = sorted(records, key=lambda record: record["area"], reverse=True)
-    np.testing.assert_array_equal(
-        detections.mask, np.stack([record["segmentation"] for record in largest_first])
-    )
-    boxes = np.array([record["bbox"] for record in largest_first])
-    np.testing.assert_array_equal(detections.xyxy[:, :2], boxes[:, :2])
-    np.testing.assert_array_equal(detections.xyxy[:, 2:], boxes[:, :2] + boxes[:, 2:])
