@@ -22,6 +22,9 @@ EXTRAS = {
     "train": "train",
 }
 
+#: Extras that an option of a command needs, and not the command.
+_OF_OPTIONS = ("ray",)
+
 
 def missing_extra(error: BaseException, arguments: Sequence[str]) -> EngineError | None:
     """The error for a user whose installation lacks a package; None if `error` is something else.
@@ -35,7 +38,9 @@ def missing_extra(error: BaseException, arguments: Sequence[str]) -> EngineError
     if not needed:
         return None
     command = next((word for word in arguments if not word.startswith("-")), "")
-    extra = EXTRAS.get(command, needed[0].extra)
+    extra = needed[0].extra
+    if extra not in _OF_OPTIONS:
+        extra = EXTRAS.get(command, extra)
     wanted = f"ois-deploy[{extra}]" if extra else "ois-deploy"
     return EngineError(
         f"ois {command} needs the package {needed[0].distribution}, which is not installed in "

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ois_cli.annotating.journal import file_stamp
+from ois_cli.batch.places import find_images
 from ois_cli.batch.progress import EXIT_INCOMPLETE, Failure, counted, error_of_item, say_failures
-from ois_cli.encode import find_images
 from ois_cli.output import print_json, say
 from ois_client.contract.errors import InvalidInput, OutputError
 from ois_client.contract.files import LineFile, write_files
@@ -104,7 +104,8 @@ def label(
     journal = output.with_name(output.name + ".journal")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists; name another file, or give --overwrite")
-    images = find_images(photographs, recursive=recursive)
+    found = find_images([str(path) for path in photographs], recursive=recursive)
+    images = [Path(path) for path in found]
     pair = SamPair(*teacher, threads=threads)
     failures: list[Failure] = []
     with _Journal(journal, pair, options, overwrite=overwrite) as kept:
@@ -177,14 +178,14 @@ class _Journal:
     def find(self, image: Path) -> Entry | None:
         """The labels of a photograph, if it has not changed since."""
         entry = self._done.get(str(image.resolve()))
-        unchanged = entry is not None and tuple(entry["stamp"]) == file_stamp(image)
+        unchanged = entry is not None and tuple(entry["stamp"]) == file_stamp(str(image))
         return entry if unchanged else None
 
     def add(self, image: Path, pixels: Any, labels: list[Label]) -> None:
         path = str(image.resolve())
         entry: Entry = {
             "path": path,
-            "stamp": file_stamp(image) or (0, 0),
+            "stamp": file_stamp(str(image)) or (0, 0),
             "width": int(pixels.shape[1]),
             "height": int(pixels.shape[0]),
             "labels": [

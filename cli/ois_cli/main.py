@@ -14,7 +14,6 @@ from ois_cli import (
     checkpoint,
     cluster,
     doctor,
-    encode,
     export,
     label,
     lint,
@@ -23,8 +22,10 @@ from ois_cli import (
     train,
 )
 from ois_cli.annotating import command as annotate
+from ois_cli.batch.on_ray import LOCAL
 from ois_cli.bench import app as bench
 from ois_cli.demo import command as demo
+from ois_cli.encoding import command as encode
 from ois_cli.extras import missing_extra
 from ois_cli.output import as_ois_error, print_error, say
 from ois_cli.show import app as show
@@ -88,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     options = args[: args.index("--")] if "--" in args else args
     debug, as_json = "--debug" in options, "--json" in options
-    args = [arg for arg in options if arg != "--debug"] + args[len(options) :]
+    words = _with_ray_address([arg for arg in options if arg != "--debug"])
+    args = words + args[len(options) :]
     try:
         result = app(args, prog_name="ois", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -103,6 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if result == EXIT_INTERRUPTED:  # recent Typer returns this instead of raising
         return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _with_ray_address(words: list[str]) -> list[str]:
+    """Give `--ray` its value where it stands without one: Typer has no optional values."""
+    following = [*words[1:], "-"]
+    return [
+        f"--ray={LOCAL}" if word == "--ray" and after.startswith("-") else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def _interrupted() -> int:

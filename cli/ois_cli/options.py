@@ -28,6 +28,24 @@ Token = Annotated[
     str | None,
     typer.Option(envvar="OIS_TOKEN", help="Token for a server that requires one."),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Share the work among workers of Ray: on this machine, or with [b]auto[/b] or "
+        "[b]HOST:PORT[/b] on a cluster.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="With --ray, the number of workers. Default: one per GPU, or one per core.",
+        show_default=False,
+    ),
+]
 Features = Annotated[
     Path | None,
     typer.Option(
@@ -71,3 +89,11 @@ def network_changes(without: list[str] | None, changes: list[str] | None) -> dic
             f"got --without and --change for {', '.join(both)}; expected one of them"
         )
     return left_out | others
+
+
+def check_workers(ray: str | None, workers: int | None) -> None:
+    """Raise `InvalidInput` if there are workers without Ray."""
+    if ray is None and workers is not None:
+        from ois_client.contract.errors import InvalidInput
+
+        raise InvalidInput(f"got --workers {workers} without --ray; add --ray")

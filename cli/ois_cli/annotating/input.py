@@ -1,10 +1,12 @@
 """The input of `ois annotate`: one JSON object per line, with an image and clicks on objects.
 
+A file can also be Parquet: the keys are its columns, and a row is a line.
+
     {"image": "cat.jpg", "points": [[245, 150], [60, 200]], "labels": [1, 1], "category": "cat"}
     {"image": "dog.jpg", "id": "b-17", "objects": [{"points": [[80, 40]], "category": "dog"},
                                                    {"points": [[9, 9], [5, 5]], "labels": [1, 0]}]}
 
-image     path; a relative path starts at the folder of the file, or at --root
+image     path or address; a relative path starts at the folder of the file, or at --root
 points    clicks on one object in order, [x, y] in pixels of the upright image
 labels    one per point, 1 adds and 0 removes; by default, all add
 category  of the object; "object" by default
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ois_cli.batch.places import is_address, join, parent, records
 from ois_cli.batch.progress import Failure
 from ois_client.contract.clicks import Click, check_count
 from ois_client.contract.errors import InvalidClick, InvalidInput, OISError
@@ -46,13 +49,13 @@ class Target:
 class Line:
     """One valid line.
 
-    number: from 1. name: the image's path as written. image: its absolute path. key: a hash of
-    the content; lines with equal keys have equal results.
+    number: from 1. name: the image's path as written. image: its absolute path or its address.
+    key: a hash of the content; lines with equal keys have equal results.
     """
 
     number: int
     name: str
-    image: Path
+    image: str
     id: Id
     targets: tuple[Target, ...]
     key: str
@@ -68,34 +71,27 @@ class Input:
     lines: tuple[Line, ...]
     failures: tuple[Failure, ...]
 
-    def by_image(self) -> dict[Path, list[Line]]:
+    def by_image(self) -> dict[str, list[Line]]:
         """Group the lines by image, in order of first appearance, so that each is encoded once."""
-        found: dict[Path, list[Line]] = {}
+        found: dict[str, list[Line]] = {}
         for line in self.lines:
             found.setdefault(line.image, []).append(line)
         return found
 
 
-def read_input(path: Path, root: Path | None) -> Input:
+def read_input(place: str, root: str | None) -> Input:
     """Read a file of clicks. root: the folder of relative images; None: the folder of the file.
 
-    Raises `InvalidInput` if the file cannot be read or has no valid line.
+    Both are paths or addresses. Raises `InvalidInput` if the file cannot be read or has no valid
+    line.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read: {error.strerror or error}; check the path"
-        ) from error
     lines: list[Line] = []
     failures: list[Failure] = []
-    for number, raw in enumerate(data.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        record: Any = None
+    for number, raw in records(place):
+        record: Any = raw
         try:
-            record = _parse(raw)
-            lines.append(_line(number, record, root or path.parent))
+            record = _parse(raw) if isinstance(raw, bytes) else raw
+            lines.append(_line(number, record, root or parent(place)))
         except OISError as error:
             known = record if isinstance(record, dict) else {}
             named = {key: known.get(key) for key in ("id", "image")}
@@ -103,7 +99,7 @@ def read_input(path: Path, root: Path | None) -> Input:
     if not lines:
         first = f", the first: {failures[0].error}" if failures else ""
         raise InvalidInput(
-            f"{path} has no valid line ({len(failures)} invalid{first}); expected one JSON object "
+            f"{place} has no valid line ({len(failures)} invalid{first}); expected one JSON object "
             'per line, such as {"image": "cat.jpg", "points": [[245, 150]]}'
         )
     return Input(tuple(lines), tuple(failures))
@@ -121,16 +117,18 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return record
 
 
-def _line(number: int, record: Mapping[str, Any], root: Path) -> Line:
+def _line(number: int, record: Mapping[str, Any], root: str) -> Line:
     _check_keys(record, _LINE_KEYS)
     name = record.get("image")
     if not isinstance(name, str) or not name or "\0" in name:
         raise InvalidInput(f"got image = {name!r}; expected the path of an image")
-    try:
-        image = (root / name).resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # invalid characters, a loop of links
-        raise InvalidInput(f"got image = {name!r}, which is not a path: {error}") from error
-    canonical = json.dumps([str(image), record], sort_keys=True)
+    image = join(root, name)
+    if not is_address(image):
+        try:
+            image = str(Path(image).resolve())
+        except (OSError, ValueError, RuntimeError) as error:  # invalid characters, a loop of links
+            raise InvalidInput(f"got image = {name!r}, which is not a path: {error}") from error
+    canonical = json.dumps([image, record], sort_keys=True)
     key = hashlib.sha256(canonical.encode()).hexdigest()
     return Line(number, name, image, _id(record), tuple(_targets(record)), key)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ois_cli.batch.places import is_address
 from ois_client.contract.errors import InvalidInput
 from ois_client.contract.files import LineFile
 from ois_client.contract.transport import ModelInfo
@@ -52,10 +53,16 @@ class FinishedLine:
         return cls(str(data["key"]), (size, changed), *sides, str(data["digest"]), found)
 
 
-def file_stamp(image: Path) -> tuple[int, int] | None:
-    """Return the file's size in bytes and its time of change in ns; None if there is no file."""
+def file_stamp(image: str) -> tuple[int, int] | None:
+    """Return the file's size in bytes and its time of change in ns; None if there is no file.
+
+    An image at an address always has the same stamp: to ask an object store for every image of
+    every run would take longer than to read the journal.
+    """
+    if is_address(image):
+        return 0, 0
     try:
-        found = image.stat()
+        found = Path(image).stat()
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns

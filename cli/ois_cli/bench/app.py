@@ -6,6 +6,7 @@ import typer
 
 from ois_cli.bench import (
     ablation,
+    batch,
     boxes,
     chaos,
     depth,
@@ -28,6 +29,7 @@ def register(parent: typer.Typer) -> None:
     for group in (
         latency,
         load,
+        batch,
         chaos,
         soak,
         quality,

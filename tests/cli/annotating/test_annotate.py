@@ -247,7 +247,7 @@ def test_kill_9_loses_at_most_one_line() -> None:
         file.write(b'{"done": {"key": "cut o')
     write(lines[:kept])
     with Client("local:") as client, Journal(journal, client.info) as again:
-        given = read_input(Path("clicks.jsonl"), None)
+        given = read_input("clicks.jsonl", None)
         assert all(again.find(line.key, file_stamp(line.image)) for line in given.lines)
     assert b"cut o" not in journal.read_bytes()
     assert annotate() == 0
@@ -400,7 +400,7 @@ def test_a_full_disk_ends_the_run_and_keeps_finished_lines(
 )
 def test_an_invalid_line_fails_alone(line: Any) -> None:
     write([LINES[0], line])
-    given = read_input(Path("clicks.jsonl"), None)
+    given = read_input("clicks.jsonl", None)
     assert [good.number for good in given.lines] == [1]
     (failure,) = given.failures
     assert failure.item["line"] == 2
@@ -412,10 +412,10 @@ def test_relative_images_start_at_the_file_or_at_root(tmp_path: Path) -> None:
     folder = tmp_path / "lists"
     folder.mkdir()
     write([{"image": "a.png", "points": [[1, 1]]}], str(folder / "clicks.jsonl"))
-    (beside,) = read_input(folder / "clicks.jsonl", None).lines
-    (below,) = read_input(folder / "clicks.jsonl", tmp_path).lines
+    (beside,) = read_input(str(folder / "clicks.jsonl"), None).lines
+    (below,) = read_input(str(folder / "clicks.jsonl"), str(tmp_path)).lines
     assert isinstance(below, Line)
-    assert (beside.image, below.image) == (folder / "a.png", tmp_path / "a.png")
+    assert (beside.image, below.image) == (str(folder / "a.png"), str(tmp_path / "a.png"))
     assert beside.key != below.key
 
 

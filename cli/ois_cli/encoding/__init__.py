@@ -1,0 +1,1 @@
+"""`ois encode`: encodes many images before their first click."""
