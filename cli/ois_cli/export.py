@@ -50,6 +50,16 @@ def export(
             "needs about twice the memory."
         ),
     ] = False,
+    region: Annotated[
+        bool | None,
+        typer.Option(
+            "--region/--no-region",
+            help="Also write the decoder in parts, so that a click decodes only where its mask can "
+            "change, and compare these masks with whole ones. If they differ, clicks decode the "
+            "whole image. Default: for a trained network on cpu in fp32.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Export a checkpoint to an encoder engine and a decoder engine.
@@ -80,22 +90,28 @@ def export(
 
     progress("importing torch and the exporter")
     from ois_export.export import export_engines
+    from ois_export.region.parts import summary
 
+    if region is None:
+        region = chosen is Target.CPU and chosen_precision is Precision.FP32
     manifest = export_engines(
         checkpoint,
         folder,
         target=chosen,
         precision=chosen_precision,
         cached_kv=cached_kv,
+        region=region,
         progress=progress,
     )
     if as_json:
         print_json(manifest.to_dict())
         return
     worst = max(case["logit_error"] for case in manifest.parity["cases"])  # type: ignore[call-overload]
-    for engine in (manifest.encoder, manifest.decoder):
+    for engine in manifest.files:
         print(f"{folder / engine.file}: {engine.bytes / 2**20:.1f} MiB")
     print(f"parity: largest logit error {worst:.1e} of the largest logit")
+    if manifest.region is not None:
+        print(f"regions: {summary(manifest)}")
     if chosen is Target.TENSORRT:
         say(f"next, on the machine with the GPU: ois build {folder}")
     if not manifest.trained:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import onnx
 
+from ois_client.contract.errors import InvalidInput
 from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_export.graphs.lint import check
 from ois_export.graphs.precision import typed
@@ -22,9 +23,11 @@ from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.network_gate import run_gate
 from ois_export.parity.reference import open_reference, require_onnx_runtime
 from ois_export.publish import check_output, publish, staging
+from ois_export.region.parts import fitted_coarse, gated, region_parts
 from ois_export.repository import write_repository
 from ois_export.targets import Target
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_network.region import CoarseHead
 from ois_network.split import Rewrites
 from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
@@ -41,6 +44,7 @@ def export_engines(
     target: Target = Target.CPU,
     precision: str = "fp32",
     cached_kv: bool = False,
+    region: bool = False,
     limits: Limits | None = None,
     progress: Progress = lambda _: None,
 ) -> Manifest:
@@ -51,6 +55,9 @@ def export_engines(
 
     cached_kv: keep the projected keys and values in the image state. A click then computes less,
     and an image takes about twice the memory.
+    region: also write the decoder in parts, so that clicks can decode a region, and run the gate
+    that decides whether they do (`ois_export.region`). Only for the target cpu in fp32, and only if
+    the network is trained: otherwise there are no masks to compare.
     limits: how far the engines may differ from the network; default `Limits.of(precision)`.
 
     Raises `CheckpointError` if the file is not a checkpoint, `InvalidInput` if the target does
@@ -61,12 +68,21 @@ def export_engines(
     require_onnx_runtime()
     chosen = Precision.parse(precision)
     target.check(chosen)
+    if region and (target is not Target.CPU or chosen is not Precision.FP32):
+        raise InvalidInput(
+            f"got regions for the target {target} in {chosen}; they are decoded by engines of cpu, "
+            "which are exported in fp32"
+        )
     check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
+    if region and not checkpoint.trained:
+        progress("clicks will decode the whole image, because the network is untrained")
+        region = False
     with staging(output) as folder:
+        coarse = fitted_coarse(checkpoint, progress) if region else None
         manifest = _write_graphs(
-            checkpoint, folder, output.name, target, chosen, cached_kv, progress
+            checkpoint, folder, output.name, target, chosen, cached_kv, progress, coarse
         )
         with open_reference(folder, manifest) as engines:
             parity = run_gate(
@@ -76,6 +92,8 @@ def export_engines(
                 progress=progress,
             )
         manifest = dataclasses.replace(manifest, parity=parity)
+        if manifest.region is not None:
+            manifest = gated(manifest, folder, progress)
         manifest.save(folder)
         if chosen is not Precision.BF16:  # ONNX Runtime, which would serve these files, lacks bf16
             write_repository(folder, manifest)
@@ -92,15 +110,19 @@ def write_engines(
     target: Target = Target.CPU,
     precision: str = "fp32",
     cached_kv: bool = False,
+    region: bool = False,
     progress: Progress = lambda _: None,
 ) -> Manifest:
     """Write linted graphs and a manifest into an existing `folder`, *without* the parity gate.
 
     For benchmarks of random weights and for tests of the gate itself. Users call
-    `export_engines`.
+    `export_engines`. region: also the decoder in parts, with a coarse map of zeros.
     """
     chosen = Precision.parse(precision)
-    manifest = _write_graphs(checkpoint, folder, name, target, chosen, cached_kv, progress)
+    coarse = None
+    if region:
+        coarse = CoarseHead(checkpoint.config.head_features), 0.0
+    manifest = _write_graphs(checkpoint, folder, name, target, chosen, cached_kv, progress, coarse)
     manifest.save(folder)
     return manifest
 
@@ -113,14 +135,23 @@ def _write_graphs(
     precision: Precision,
     cached_kv: bool,
     progress: Progress,
+    coarse: tuple[CoarseHead, float] | None,
 ) -> Manifest:
-    """Write and lint both graphs. Returns the manifest that describes them, not yet written."""
+    """Write and lint the graphs. Returns the manifest that describes them, not yet written.
+
+    coarse: the coarse map and its threshold, to decode regions.
+    """
     rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
     attention = target.attention(precision)
     form = target.form(precision)
     progress("exporting graphs")
     paths = export_graphs(
-        checkpoint.network, folder, attention=attention, rewrites=rewrites, form=form
+        checkpoint.network,
+        folder,
+        attention=attention,
+        rewrites=rewrites,
+        form=form,
+        coarse=None if coarse is None else coarse[0],
     )
     if target is not Target.CPU:
         progress(f"typing graphs for {target} in {precision}")
@@ -145,6 +176,7 @@ def _write_graphs(
         versions=_versions(),
         encoder=engines["encoder"],
         decoder=engines["decoder"],
+        region=None if coarse is None else region_parts(checkpoint.config, engines, *coarse),
         options={
             "cached_kv": rewrites.cached_kv,
             "masked_logit": attention.masked_logit,

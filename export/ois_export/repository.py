@@ -3,6 +3,7 @@
     <engines>/repository/
         ois_encoder/config.pbtxt  1/model.onnx
         ois_segment/config.pbtxt  1/model.py  1/manifest.json
+                                  1/trunk.onnx  1/tail.onnx  1/crop.onnx   if regions are decoded
         ...
 
 The configs come from `triton_models/`. What depends on the network (the tensors between the
@@ -27,6 +28,7 @@ from string import Template
 from typing import Any
 
 from ois_client.contract.errors import EngineError
+from ois_client.wire import MODEL
 from ois_export.publish import publish, staging
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest, TensorSpec
 
@@ -68,6 +70,8 @@ def write_repository(folder: Path, manifest: Manifest, parent: Path | None = Non
         for model, engine in (("ois_encoder", manifest.encoder), ("ois_decoder", manifest.decoder)):
             name = _platform(engine)[2]
             _link(folder / engine.file, staged / model / VERSION / name)
+        for engine in manifest.region.files if manifest.region else ():
+            _link(folder / engine.file, staged / MODEL / VERSION / engine.file)
         publish(staged, output)
     return output
 

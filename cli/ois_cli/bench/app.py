@@ -16,6 +16,7 @@ from ois_cli.bench import (
     latency,
     load,
     quality,
+    region,
     report,
     soak,
 )
@@ -37,6 +38,7 @@ def register(parent: typer.Typer) -> None:
         depth,
         report,
         engines,
+        region,
         flops,
         ablation,
         gpu,

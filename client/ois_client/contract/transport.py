@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ois_client.contract.errors import Cancelled, IncompatibleServer
+from ois_client.contract.errors import Cancelled, IncompatibleServer, InvalidInput
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
 
@@ -68,6 +69,24 @@ def check_compatible(model: ModelInfo) -> None:
         )
 
 
+class Region(StrEnum):
+    """Which part of the image a click decodes.
+
+    AUTO decodes where the mask can change; masks are the same except for rare specks elsewhere.
+    """
+
+    FULL = "full"
+    AUTO = "auto"
+
+    @classmethod
+    def parse(cls, name: str) -> Region:
+        """The value called `name`. Raises `InvalidInput`, naming the known ones, for another."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise InvalidInput(f"got region = {name!r}; expected one of {', '.join(cls)}") from None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClickRequest:
     """All clicks so far on N objects of one image. P is the largest number of clicks on one.
@@ -79,6 +98,7 @@ class ClickRequest:
     has_previous: (N) bool; False where there is no previous mask; coverage is ignored there.
     want_depth, want_logits, want_order: optional parts of the reply, see `ClickReply`.
     session: an opaque id for the server's log.
+    region: None leaves it to the engines: `full` if logits are wanted, else as they were opened.
     """
 
     digest: str
@@ -90,6 +110,7 @@ class ClickRequest:
     want_logits: bool = field(default=False, kw_only=True)
     want_order: bool = field(default=False, kw_only=True)
     session: str = field(default="", kw_only=True)
+    region: Region | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,11 +59,12 @@ class AsyncSession(SessionBase):
         want_depth: bool = False,
         want_logits: bool = False,
         want_order: bool = False,
+        region: str | None = None,
         supersede: bool = False,
     ) -> NDArray[np.uint8]:
         """As `Session.click`. Cancelling the task cancels the click, on a gRPC server too."""
         new = {self._obj(obj): Click(x, y, positive)}
-        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        wants = Wants(want_depth, want_logits, want_order, region)
         return (await self._click(new, wants, supersede)).masks[0]
 
     async def click_many(
@@ -73,11 +74,12 @@ class AsyncSession(SessionBase):
         want_depth: bool = False,
         want_logits: bool = False,
         want_order: bool = False,
+        region: str | None = None,
         supersede: bool = False,
     ) -> dict[int, NDArray[np.uint8]]:
         """As `Session.click_many`."""
         new = dict(clicks)
-        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        wants = Wants(want_depth, want_logits, want_order, region)
         reply = await self._click(new, wants, supersede)
         return dict(zip(new, reply.masks, strict=True))
 

@@ -21,7 +21,7 @@ from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import check_mask, pack_mask, unpack_mask
-from ois_client.contract.transport import ClickReply, ClickRequest
+from ois_client.contract.transport import ClickReply, ClickRequest, Region
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +66,12 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """The optional parts of a reply to request, see `ClickReply`."""
+    """The optional parts of a reply to request, see `ClickReply`, and `ClickRequest.region`."""
 
     depth: bool = False
     logits: bool = False
     order: bool = False
+    region: str | None = None
 
 
 MASKS_ONLY = Wants()
@@ -171,6 +172,7 @@ class SessionState:
             want_logits=wants.logits,
             want_order=wants.order,
             session=self.id,
+            region=None if wants.region is None else Region.parse(wants.region),
         )
         return PendingClick(request, tuple(new), clicks, before)
 

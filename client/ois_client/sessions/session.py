@@ -62,6 +62,7 @@ class Session(SessionBase):
         want_depth: bool = False,
         want_logits: bool = False,
         want_order: bool = False,
+        region: str | None = None,
         supersede: bool = False,
     ) -> NDArray[np.uint8]:
         """Click at (x, y) in pixels of the original image -> the object's mask.
@@ -70,6 +71,8 @@ class Session(SessionBase):
 
         positive: True adds to the object, False removes from it.
         want_depth, want_logits, want_order: request these arrays; they are in `last_reply`.
+        region: `full`, or `auto` to allow decoding only where the mask can change; default: `full`
+        if logits are requested, else what the engines were opened with.
         supersede: cancel all clicks of this session that are in progress in other threads; they
         raise `Cancelled` there. With gRPC the server cancels them too. Otherwise their replies
         are awaited and dropped.
@@ -79,7 +82,7 @@ class Session(SessionBase):
         is sent again together with the image.
         """
         new = {self._obj(obj): Click(x, y, positive)}
-        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        wants = Wants(want_depth, want_logits, want_order, region)
         return self._click(new, wants, supersede).masks[0]
 
     def click_many(
@@ -89,6 +92,7 @@ class Session(SessionBase):
         want_depth: bool = False,
         want_logits: bool = False,
         want_order: bool = False,
+        region: str | None = None,
         supersede: bool = False,
     ) -> dict[int, NDArray[np.uint8]]:
         """Click once on each of several objects in one request -> their masks by object id.
@@ -96,7 +100,7 @@ class Session(SessionBase):
         Options and errors are those of `click`. An error leaves all objects unchanged.
         """
         new = dict(clicks)
-        wants = Wants(depth=want_depth, logits=want_logits, order=want_order)
+        wants = Wants(want_depth, want_logits, want_order, region)
         return dict(zip(new, self._click(new, wants, supersede).masks, strict=True))
 
     def send(self, request: ClickRequest) -> ClickReply:

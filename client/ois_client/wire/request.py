@@ -26,7 +26,7 @@ from ois_client.contract.errors import (
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, Picture, load_image
 from ois_client.contract.masks import MaskFormat
-from ois_client.contract.transport import ClickRequest
+from ois_client.contract.transport import ClickRequest, Region
 from ois_client.wire.schema import (
     CONTRACT,
     INPUTS,
@@ -90,6 +90,8 @@ def click_message(
         parameters["ois_mask_format"] = mask_format_name(mask_format)
     if want:
         parameters["ois_want"] = ",".join(want)
+    if request.region is not None:
+        parameters["ois_region"] = request.region.value
     tensors = {
         "DIGEST": bytes_tensor(request.digest),
         "POINTS": np.ascontiguousarray(request.points, dtype=np.float32),
@@ -167,6 +169,7 @@ class Call:
     mask_format: MaskFormat = MaskFormat.PACKED
     want: frozenset[str] = frozenset()
     session: str = ""
+    region: Region | None = None
 
     @property
     def objects(self) -> int:
@@ -196,6 +199,7 @@ class Call:
             want_logits="logits" in self.want,
             want_order="order" in self.want,
             session=self.session,
+            region=self.region,
         )
 
 
@@ -211,7 +215,7 @@ def read_call(
     Raises `InvalidInput` or one of its subclasses if anything differs from the table in
     `schema.py`, and `IncompatibleServer` if the client uses another contract.
     """
-    mask_format, want, session = _read_parameters(parameters or {})
+    options = _read_parameters(parameters or {})
     for name, array in tensors.items():
         check_tensor(INPUTS, name, array)
     digest = _read_digest(tensors)
@@ -226,11 +230,11 @@ def read_call(
     clicks = _read_clicks(tensors, max_objects)
     if clicks and digest is None:
         raise InvalidInput("got clicks without DIGEST or IMAGE; expected the image they are for")
-    return Call(digest, picture, **clicks, mask_format=mask_format, want=want, session=session)
+    return Call(digest, picture, **clicks, **options)
 
 
-def _read_parameters(parameters: Mapping[str, Any]) -> tuple[MaskFormat, frozenset[str], str]:
-    """Other keys are Triton's and are ignored. An unknown key with `ois_` is a typo."""
+def _read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `Call`. Other keys are Triton's; an unknown key with `ois_` is a typo."""
     ours = {key: str(value) for key, value in parameters.items() if key.startswith("ois_")}
     unknown = sorted(ours.keys() - set(PARAMETERS))
     if unknown:
@@ -254,7 +258,8 @@ def _read_parameters(parameters: Mapping[str, Any]) -> tuple[MaskFormat, frozens
         raise InvalidInput(f"got ois_want {ours['ois_want'][:80]!r}; expected some of {WANTS}")
     session = ours.get("ois_session", "")
     _parameters(session)
-    return form, want, session
+    region = Region.parse(ours["ois_region"][:80]) if "ois_region" in ours else None
+    return {"mask_format": form, "want": want, "session": session, "region": region}
 
 
 def _read_digest(tensors: Mapping[str, NDArray[Any]]) -> str | None:

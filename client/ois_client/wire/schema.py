@@ -23,6 +23,8 @@ request:
     ois_mask_format  packed (default), png, coco_rle, coco_counts
     ois_want         comma-separated list of depth, logits, order
     ois_session      an opaque id for the server's log
+    ois_region       auto or full: whether only where the mask can change may be decoded. Without it
+                     the server decides, and decodes everything if the logits are wanted
 
 Two headers accompany a request: `ois-image-digest`, by which a load balancer can send an image's
 clicks to the replica that holds its features, and `authorization` with the token, if the server
@@ -103,7 +105,7 @@ DIGEST_HEADER = "ois-image-digest"
 #: HTTP header or gRPC metadata key with the token, without a prefix.
 TOKEN_HEADER = "authorization"
 
-PARAMETERS = ("ois_contract", "ois_mask_format", "ois_want", "ois_session")
+PARAMETERS = ("ois_contract", "ois_mask_format", "ois_want", "ois_session", "ois_region")
 
 
 def mask_format_name(form: MaskFormat) -> str:

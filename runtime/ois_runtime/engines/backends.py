@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.transport import Region
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, Graph, GraphPair
+from ois_runtime.engines.region.pair import RegionPair, open_region_decoder
 
 #: Spellings of earlier versions.
 _FORMER_NAMES = {"f32": "fp32", "f16": "fp16"}
@@ -140,6 +142,8 @@ class EngineOptions:
     checkpoint: the network's file, for the backend torch; None searches for it
     (`ois_runtime.torch.checkpoint`).
     cuda_graphs: the most CUDA graphs that are kept (`ois_runtime.torch.graph_pool`); 0 uses none.
+    region: `auto` lets clicks decode only where their mask can change, if the engines were exported
+    for it and passed its gate; `full` never does.
     Raises `InvalidInput` if a value is not possible.
     """
 
@@ -149,6 +153,7 @@ class EngineOptions:
     device: str = "cpu"
     checkpoint: Path | None = None
     cuda_graphs: int = 32
+    region: Region = Region.AUTO
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -158,6 +163,7 @@ class EngineOptions:
         if self.cuda_graphs < 0:
             raise InvalidInput(f"got cuda_graphs = {self.cuda_graphs}; expected 0 or more")
         object.__setattr__(self, "precision", Precision.parse(self.precision))
+        object.__setattr__(self, "region", Region.parse(self.region))
 
     def check(self, backend: EngineBackend) -> None:
         """Raise `InvalidInput` if the backend does not support this device or precision."""
@@ -217,14 +223,48 @@ def load_engines(
     return _graph_pair(folder, library, options)
 
 
-def _graph_pair(folder: Path, library: GraphBackend, options: EngineOptions) -> GraphPair:
+def load_region_engines(
+    folder: str | Path, backend: EngineBackend, options: EngineOptions | None = None
+) -> RegionPair:
+    """Load engines whose decoder is in parts, whether or not they passed the gate of regions.
+
+    For measurements. Raises `EngineError` and `InvalidInput` as `load_engines`, and if the decoder
+    was exported whole only.
+    """
+    options = options or EngineOptions()
+    options.check(backend)
+    folder = Path(folder)
+    library: GraphBackend = _backend_module(backend)  # type: ignore[assignment]
     manifest = Manifest.load(folder)
+    return _region_pair(folder, manifest, library, options, library.describe(options))
+
+
+def _graph_pair(folder: Path, library: GraphBackend, options: EngineOptions) -> EnginePair:
+    manifest = Manifest.load(folder)
+    parts = manifest.region
+    if options.region is Region.AUTO and parts is not None and parts.accepted:
+        return _region_pair(folder, manifest, library, options, library.describe(options))
     return GraphPair(
         manifest,
         library.describe(options),
         library.open_graph(folder / manifest.encoder.file, options),
         library.open_graph(folder / manifest.decoder.file, options),
     )
+
+
+def _region_pair(
+    folder: Path,
+    manifest: Manifest,
+    library: GraphBackend,
+    options: EngineOptions,
+    description: str,
+) -> RegionPair:
+    def opened(path: Path) -> Graph:
+        return library.open_graph(path, options)
+
+    encoder = opened(folder / manifest.encoder.file)
+    decoder = open_region_decoder(manifest, folder, opened)
+    return RegionPair(manifest, description, encoder, decoder)
 
 
 def _backend_module(backend: EngineBackend) -> ModuleType:

@@ -27,7 +27,13 @@ import numpy as np
 
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.images import Picture
-from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.contract.transport import (
+    ClickReply,
+    ClickRequest,
+    EncodeReply,
+    ModelInfo,
+    Region,
+)
 from ois_runtime.engines.backends import (
     EngineBackend,
     EngineOptions,
@@ -54,7 +60,7 @@ class LocalOptions:
 
     backend: see `EngineBackend`. Default: torch if `device` is a GPU or the path is a checkpoint
     file, otherwise onnxruntime.
-    device, threads, compiled_cache, checkpoint, cuda_graphs: see `EngineOptions`.
+    device, threads, compiled_cache, checkpoint, cuda_graphs, region: see `EngineOptions`.
     precision: see `EngineOptions`; default fp16 on a GPU, fp32 on the CPU.
     cache_bytes: memory of the feature store, on the device that the engines run on.
     ttl_s: seconds without a click after which an image's features are dropped.
@@ -70,6 +76,7 @@ class LocalOptions:
     compiled_cache: Path | None = None
     checkpoint: Path | None = None
     cuda_graphs: int | None = None
+    region: Region = Region.AUTO
     cache_bytes: int = 2 * 2**30
     ttl_s: float = math.inf
     features: Path | None = None
@@ -110,6 +117,7 @@ class LocalOptions:
             compiled_cache=self.compiled_cache,
             device=self.device,
             checkpoint=self.checkpoint,
+            region=self.region,
         )
         if self.cuda_graphs is not None:
             options = dataclasses.replace(options, cuda_graphs=self.cuda_graphs)
@@ -229,4 +237,6 @@ def _parse_value(name: str, value: Any, kind: str) -> Any:
         raise InvalidInput(f"got {name} = {value!r}; expected a number") from None
     if kind.startswith("Precision"):
         return Precision.parse(value)
+    if kind.startswith("Region"):
+        return Region.parse(value)
     return Path(value).expanduser() if kind.startswith("Path") else value

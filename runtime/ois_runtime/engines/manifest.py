@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ois_client.contract.errors import EngineError, InvalidInput, OutputError
@@ -56,6 +57,43 @@ class EngineFile:
         return cls(path.name, sha256_of(path), path.stat().st_size, tuple(inputs), tuple(outputs))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionParts:
+    """The decoder in three parts that can decode a region (`ois_runtime.engines.region`).
+
+    trunk, tail, crop: the graphs. stride, aligned, detail: of `TailForm`. keep_clicks, threshold:
+    of `RegionForm`. coarse: the weights of the coarse map and, last, its bias.
+    accepted: whether the gate found that regions are good enough to be the default; gate: what it
+    measured, empty if it was not run.
+    """
+
+    trunk: EngineFile
+    tail: EngineFile
+    crop: EngineFile
+    stride: int
+    aligned: bool
+    detail: str | None
+    keep_clicks: bool
+    threshold: float
+    coarse: tuple[float, ...]
+    accepted: bool
+    gate: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[EngineFile, EngineFile, EngineFile]:
+        return self.trunk, self.tail, self.crop
+
+    @classmethod
+    def from_dict(cls, data: Any, source: str) -> RegionParts:
+        """Raises `EngineError` if it is not a record of this kind."""
+        fields = _checked(data, _REGION_TYPES, source)
+        for role in ("trunk", "tail", "crop"):
+            fields[role] = _engine_file(fields[role], f"{source}.{role}")
+        fields["threshold"] = float(fields["threshold"])
+        fields["coarse"] = tuple(map(float, fields["coarse"]))
+        return cls(**fields)
+
+
 #: The option that `Manifest.at` sets.
 _EXPORTED_LONGEST = "exported_longest"
 #: Fewest and most patches along the longest side.
@@ -70,6 +108,7 @@ class Manifest:
     longest, patch, position_table, coverage_scale: the arguments of `Geometry`.
     parity: differences from the PyTorch network, measured by the export.
     options: the exporter's choices, such as cached keys and values.
+    region: the decoder in parts; None if it was exported whole only.
     """
 
     name: str
@@ -90,6 +129,7 @@ class Manifest:
     parity: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     coverage_scale: int = 1
+    region: RegionParts | None = None
     schema: int = SCHEMA
 
     @property
@@ -102,6 +142,11 @@ class Manifest:
         if _EXPORTED_LONGEST in self.options:
             parts += f" longest={self.longest}"
         return hashlib.sha256(parts.encode()).hexdigest()
+
+    @property
+    def files(self) -> tuple[EngineFile, ...]:
+        """All engine files of the folder."""
+        return self.encoder, self.decoder, *(self.region.files if self.region else ())
 
     def at(self, longest: int) -> Manifest:
         """The same engines for images of another longest side: smaller is faster and coarser.
@@ -161,7 +206,8 @@ class Manifest:
     def from_dict(cls, data: Any, *, source: str = MANIFEST_FILE) -> Manifest:
         """Check and convert JSON data. Raises `EngineError` if it is no manifest of this schema."""
         if isinstance(data, dict):
-            data = {"coverage_scale": 1, **data}  # exports before it lack the field
+            # Exports of earlier versions lack these fields.
+            data = {"coverage_scale": 1, "region": None, **data}
         fields = _checked(data, _MANIFEST_TYPES, source)
         if fields["schema"] != SCHEMA:
             raise EngineError(
@@ -181,11 +227,13 @@ class Manifest:
             if role not in engines:
                 raise _lacks(source, f"engines.{role}")
             fields[role] = _engine_file(engines[role], f"{source}: engines.{role}")
+        if fields["region"] is not None:
+            fields["region"] = RegionParts.from_dict(fields["region"], f"{source}: region")
         return cls(**fields)
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read and check the manifest in `folder`, and the sizes of both engine files.
+        """Read and check the manifest in `folder`, and the sizes of the engine files.
 
         Raises `EngineError` if the folder, the manifest or an engine is missing or damaged.
         """
@@ -203,7 +251,7 @@ class Manifest:
                 f"{path} is not readable JSON ({error}). Export the engines again: {EXPORT_COMMAND}"
             ) from error
         manifest = cls.from_dict(data, source=str(path))
-        for engine in (manifest.encoder, manifest.decoder):
+        for engine in manifest.files:
             _check_size(folder / engine.file, engine)
         return manifest
 
@@ -220,8 +268,8 @@ class Manifest:
         return path
 
     def verify(self, folder: str | Path) -> None:
-        """Read both engine files. Raises `EngineError` if a digest is not the recorded one."""
-        for engine in (self.encoder, self.decoder):
+        """Read all engine files. Raises `EngineError` if a digest is not the recorded one."""
+        for engine in self.files:
             path = Path(folder) / engine.file
             _check_size(path, engine)
             got = sha256_of(path)
@@ -260,6 +308,20 @@ _MANIFEST_TYPES: dict[str, tuple[type, ...]] = {
     "engines": (dict,),
     "parity": (dict, list),
     "options": (dict,),
+    "region": (dict, NoneType),
+}
+_REGION_TYPES: dict[str, tuple[type, ...]] = {
+    "trunk": (dict,),
+    "tail": (dict,),
+    "crop": (dict,),
+    "stride": (int,),
+    "aligned": (bool,),
+    "detail": (str, NoneType),
+    "keep_clicks": (bool,),
+    "threshold": (float, int),
+    "coarse": (list, tuple),
+    "accepted": (bool,),
+    "gate": (dict,),
 }
 _ENGINE_TYPES: dict[str, tuple[type, ...]] = {
     "file": (str,),

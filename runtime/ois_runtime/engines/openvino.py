@@ -10,6 +10,8 @@ positions) runs in fp32, and so does what follows the last one if it uses clicks
     front, fp32    the outputs that depend on no convolution, and the tensors that enter one
     back, bf16     the other outputs, or the tensors that the tail needs
     tail, fp32     the outputs behind the last convolution, if they need the clicks as well
+
+The parts of a decoder that never see the clicks (`region`) are not cut.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from ois_runtime.engines.signal_stack import signal_stack_kept
 _CONVOLUTIONS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution"}
 _SOURCES = {"Constant", "Parameter"}
 _CLICKS = ("points", "labels")
+#: Inputs of which a graph makes coordinates. Without any, the whole graph runs in bf16.
+_PLACES = {"points", "pos_rows"}
 #: OpenVINO's names for the precisions.
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
@@ -74,7 +78,7 @@ class OpenVinoGraph:
         model = core.read_model(str(path))
         self.inputs = tuple(port.get_any_name() for port in model.inputs)
         self.outputs = tuple(result_name(result) for result in model.get_results())
-        if options.precision is Precision.BF16:
+        if options.precision is Precision.BF16 and _PLACES.intersection(self.inputs):
             front, back, *tail = split(model, lambda: core.read_model(str(path)))
             halves = [(front, Precision.FP32), (back, Precision.BF16)]
             halves += [(part, Precision.FP32) for part in tail]

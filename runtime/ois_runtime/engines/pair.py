@@ -139,16 +139,23 @@ class GraphPair:
         check_halves(manifest, encoder, decoder)
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
-        check_array("image", image, (geometry.network_height, geometry.network_width, 3), np.uint8)
-        rows, columns = geometry.position_matrices(self.manifest.position_table)
-        feeds: Arrays = {"image": image, "pos_rows": rows, "pos_cols": columns}
-        arrays = self._encoder.run({name: feeds[name] for name in self._encoder.inputs})
-        return ImageState(arrays, geometry)
+        return run_encoder(self._encoder, self.manifest, image, geometry)
 
     def decode(
         self, state: ImageState, prompts: HostPrompts
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         return run_decoder(self._decoder, self.manifest, state, prompts)
+
+
+def run_encoder(
+    encoder: Graph, manifest: Manifest, image: NDArray[np.uint8], geometry: Geometry
+) -> ImageState:
+    """`EnginePair.encode`, computed by one graph."""
+    check_array("image", image, (geometry.network_height, geometry.network_width, 3), np.uint8)
+    rows, columns = geometry.position_matrices(manifest.position_table)
+    feeds: Arrays = {"image": image, "pos_rows": rows, "pos_cols": columns}
+    arrays = encoder.run({name: feeds[name] for name in encoder.inputs})
+    return ImageState(arrays, geometry)
 
 
 def run_decoder(

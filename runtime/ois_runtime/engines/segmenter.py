@@ -21,12 +21,13 @@ from ois_client.contract.clicks import Click, Prompts, place_clicks, unpack_clic
 from ois_client.contract.errors import EngineError, UnknownImage
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
-from ois_client.contract.transport import ClickRequest, ModelInfo
+from ois_client.contract.transport import ClickRequest, ModelInfo, Region
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps
 from ois_runtime.engines.manifest import EXPORT_COMMAND, Manifest
 from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines
 from ois_runtime.engines.pixels import postprocess, preprocess
+from ois_runtime.engines.region.pair import RegionEngines
 from ois_runtime.engines.store import FeatureStore, StoreStats
 
 #: Patches on the short side of the smallest image in the profiles "landscape" and "portrait".
@@ -178,6 +179,9 @@ class Segmenter:
             if isinstance(engines, MaskEngines):
                 decoded = engines.decode_masks(state, prompts, want_logits=request.want_logits)
                 logits, packed, new_coverage = decoded.logits, decoded.packed, decoded.coverage
+            elif isinstance(engines, RegionEngines) and _may_be_region(request):
+                found = engines.decode_region(state, prompts)
+                logits, new_coverage = found.logits, found.coverage
             else:
                 logits, new_coverage = engines.decode(state, prompts)
         depth = order_depth(state) if request.want_depth or request.want_order else None
@@ -213,6 +217,13 @@ class Segmenter:
 
     def _key(self, digest: str, salt: str) -> StoreKey:
         return digest, salt, self._manifest.model_sha256, PREPROCESS_VERSION
+
+
+def _may_be_region(request: ClickRequest) -> bool:
+    """Whether the logits may be those of a region."""
+    if request.region is None:
+        return not request.want_logits
+    return request.region is Region.AUTO
 
 
 def _order_maps_of(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import PROMPT_NAMES
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.images import ImageLimits
+from ois_client.contract.transport import Region
 from ois_client.wire import MODEL, check_objects
 from ois_runtime.engines.backends import is_device
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
@@ -30,6 +31,7 @@ from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest, TensorSpec
 ENVIRONMENT_PREFIX = "OIS_"
 
 DECODERS = ("auto", "process", "triton")
+REGIONS = tuple(Region)
 CACHE_SALTS = ("", "token")
 
 _KINDS: dict[str, Callable[[str], Any]] = {
@@ -54,9 +56,12 @@ class ServingOptions:
     queue_bytes: of the requests that wait or are worked on, in each of the two queues.
     torch_device, torch_precision, checkpoint: run the network of this checkpoint with PyTorch on
     this device, in the model's own process; "" uses Triton's engine models.
+    torch_compile: see `EngineOptions.compile`.
     decoder: where clicks are decoded when neither device is set. `triton` uses the model
     `ois_decoder`; `process` uses ONNX Runtime on the CPU in this model's process; `auto` is
     `process` if the engines were exported for a CPU and ONNX Runtime is installed.
+    region: `auto` lets clicks decode only where their mask can change, if the decoder runs in this
+    model's process and its export passed the gate of regions; `full` never does.
     feature_device: `cuda:0` and so on keeps the encoder's outputs in that GPU's memory and makes
     masks there with PyTorch; "" keeps them in shared memory.
     """
@@ -76,9 +81,11 @@ class ServingOptions:
     queue_bytes: int = 2**28
     torch_device: str = ""
     torch_precision: str = "fp32"
+    torch_compile: str = "off"
     checkpoint: str = ""
     feature_device: str = ""
     decoder: str = "auto"
+    region: str = "auto"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -89,6 +96,8 @@ class ServingOptions:
             raise InvalidInput("got torch_device and feature_device; expected one of them")
         if self.decoder not in DECODERS:
             raise InvalidInput(f"got decoder = {self.decoder!r}; expected {', '.join(DECODERS)}")
+        if self.region not in REGIONS:
+            raise InvalidInput(f"got region = {self.region!r}; expected {', '.join(REGIONS)}")
         if self.cache_salt not in CACHE_SALTS:
             raise InvalidInput(f"got cache_salt = {self.cache_salt!r}; expected token or nothing")
         for name in filter(None, (self.torch_device, self.feature_device)):

@@ -18,6 +18,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 from ois_client.contract.errors import EngineError, OISError
+from ois_client.contract.transport import Region
 from ois_client.wire import ONESHOT_MODEL, Tensors
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair
@@ -62,11 +63,14 @@ def serves_oneshot(arguments: Mapping[str, str], options: ServingOptions) -> boo
         return False
 
 
-def choose_engines(manifest: Manifest, options: ServingOptions, decoder: Path) -> EnginePair:
+def choose_engines(
+    manifest: Manifest, options: ServingOptions, decoder: Path, own: Path | None = None
+) -> EnginePair:
     """The engines that `options` select.
 
-    decoder: the ONNX file of `ois_decoder`, which may be missing. Raises `EngineError` if the
-    engines cannot run here.
+    decoder: the ONNX file of `ois_decoder`, which may be missing. own: the folder of this model's
+    version, with the decoder's parts if there are any. Raises `EngineError` if the engines cannot
+    run here.
     """
     if not (options.torch_device or options.feature_device):
         in_process = options.decoder == "process" or (
@@ -76,7 +80,8 @@ def choose_engines(manifest: Manifest, options: ServingOptions, decoder: Path) -
             and find_spec("onnxruntime") is not None
         )
         if in_process:
-            return local_decoder_engines(manifest, decoder)
+            parts = options.region == Region.AUTO
+            return local_decoder_engines(manifest, decoder, own if parts else None)
         return TritonEngines(manifest)
     try:
         from ois_runtime.serving.device_engines import DeviceEngines, torch_engines
@@ -121,7 +126,8 @@ class SegmentModel:
         make_shared_memory_private()
         options = read_options(args)
         try:
-            engines = choose_engines(load_manifest(args), options, decoder_file(args))
+            own = Path(args["model_repository"]) / args["model_version"]
+            engines = choose_engines(load_manifest(args), options, decoder_file(args), own)
         except OISError as error:
             raise initialization_error(error) from None
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)

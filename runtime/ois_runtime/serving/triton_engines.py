@@ -29,6 +29,9 @@ from ois_runtime.engines.pair import (
     check_prompts,
     run_decoder,
 )
+from ois_runtime.engines.region.boxes import Box
+from ois_runtime.engines.region.decoder import Decoded, RegionDecoder
+from ois_runtime.engines.region.pair import open_region_decoder
 
 ENCODER = "ois_encoder"
 DECODER = "ois_decoder"
@@ -110,8 +113,36 @@ class LocalDecoderEngines(TritonEngines):
         return run_decoder(self._decoder, self.manifest, state, prompts)
 
 
-def local_decoder_engines(manifest: Manifest, decoder: Path) -> LocalDecoderEngines:
-    """decoder: the ONNX file of `ois_decoder`. Raises `EngineError` if it cannot run here."""
+class LocalRegionEngines(TritonEngines):
+    """As `LocalDecoderEngines`, with a decoder that can decode a region."""
+
+    def __init__(self, manifest: Manifest, decoder: RegionDecoder) -> None:
+        super().__init__(manifest)
+        self.description += ", clicks in the session model's process, on regions"
+        self._decoder = decoder
+
+    def decode(
+        self, state: ImageState, prompts: HostPrompts
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        decoded = self._decoder.decode(state, prompts, whole=True)
+        return decoded.logits, decoded.coverage
+
+    def decode_region(
+        self,
+        state: ImageState,
+        prompts: HostPrompts,
+        *,
+        boxes: Sequence[Sequence[Box]] | None = None,
+    ) -> Decoded:
+        return self._decoder.decode(state, prompts, boxes=boxes)
+
+
+def local_decoder_engines(
+    manifest: Manifest, decoder: Path, parts: Path | None = None
+) -> LocalDecoderEngines | LocalRegionEngines:
+    """decoder: the ONNX file of `ois_decoder`. parts: the folder of the decoder's parts, if regions
+    may be decoded. Raises `EngineError` if it cannot run here.
+    """
     try:
         from ois_runtime.engines.onnx_runtime import open_graph
     except ImportError as error:
@@ -119,7 +150,12 @@ def local_decoder_engines(manifest: Manifest, decoder: Path) -> LocalDecoderEngi
             f"decoder = process needs ONNX Runtime where Triton's Python models run ({error}); "
             "install 'ois-deploy[cpu]' there, or set decoder = triton"
         ) from error
-    return LocalDecoderEngines(manifest, open_graph(decoder, EngineOptions()))
+    options = EngineOptions()
+    files = manifest.region.files if manifest.region and manifest.region.accepted else ()
+    if parts is not None and files and all((parts / each.file).is_file() for each in files):
+        opened = open_region_decoder(manifest, parts, lambda path: open_graph(path, options))
+        return LocalRegionEngines(manifest, opened)
+    return LocalDecoderEngines(manifest, open_graph(decoder, options))
 
 
 def _infer(

@@ -39,12 +39,14 @@ from ois_runtime.torch.checkpoint import find_checkpoint
 from ois_runtime.torch.device import dtype_of, find_device
 from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.image_state import TorchState
+from ois_runtime.torch.region import TorchRegionEngines, with_regions
 from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
 
 
-def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
+def open_engines(path: Path, options: EngineOptions) -> TorchEngines | TorchRegionEngines:
     """Load the network of a checkpoint, or of the checkpoint that an engine folder was made from.
 
+    With an engine folder, clicks in fp32 on the CPU decode regions as its engines do.
     Raises `EngineError` if there is no checkpoint or no suitable GPU, and `CheckpointError` if the
     file is not an OIS checkpoint.
     """
@@ -54,13 +56,15 @@ def open_engines(path: Path, options: EngineOptions) -> TorchEngines:
         torch.set_num_threads(
             options.threads
         )  # for the whole process; PyTorch has no other setting
-    return TorchEngines(file, load_checkpoint(file), device, options)
+    engines = TorchEngines(file, load_checkpoint(file), device, options)
+    return with_regions(engines, engines.decoder, path, options)
 
 
 class TorchEngines:
     """An `EnginePair` and `MaskEngines` made of `ImageEncoder` and `ClickDecoder`.
 
-    runner: runs the two halves. rewrites: which rewrites of the network are used.
+    runner: runs the two halves, of which `decoder` is the second. rewrites: which rewrites of the
+    network are used.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class TorchEngines:
         rewrites = Rewrites(cached_kv=measured_for(loaded.config, dtype, device, rows))
         encoder, decoder = ImageEncoder(network, rewrites), ClickDecoder(network, rewrites)
         self.rewrites = encoder.rewrites
+        self.decoder = decoder
         if precision is not Precision.FP32:
             lower_precision(encoder, decoder, dtype)
         for half in (encoder, decoder):

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from ois_client.contract.errors import EngineError, InvalidInput, OutputError
-from ois_runtime.engines.manifest import EXPORT_COMMAND, MANIFEST_FILE, Manifest, TensorSpec
+from ois_runtime.engines.manifest import (
+    EXPORT_COMMAND,
+    MANIFEST_FILE,
+    EngineFile,
+    Manifest,
+    RegionParts,
+    TensorSpec,
+)
 from support.tiny_engines import write_engines
 
 
@@ -31,6 +38,31 @@ def test_what_was_saved_is_loaded(folder: Path) -> None:
     assert manifest.encoder.inputs[0] == TensorSpec("image", "uint8", ("h", "w", 3))
     assert manifest.decoder.outputs[1].name == "new_coverage"
     manifest.verify(folder)
+
+
+def test_the_parts_that_decode_a_region_are_files_of_the_folder(folder: Path) -> None:
+    files = {}
+    for role in ("trunk", "tail", "crop"):
+        path = folder / f"{role}.onnx"
+        path.write_bytes(role.encode())
+        files[role] = EngineFile.of(path)
+    parts = RegionParts(
+        **files,
+        stride=2,
+        aligned=False,
+        detail=None,
+        keep_clicks=True,
+        threshold=-1.5,
+        coarse=(0.25, -1.0),
+        accepted=True,
+        gate={"mean_iou": 0.9995},
+    )
+    replace(Manifest.load(folder), region=parts).save(folder)
+    manifest = Manifest.load(folder)
+    assert manifest.region == parts
+    (folder / "crop.onnx").write_bytes(b"damaged")
+    with pytest.raises(EngineError, match=r"crop\.onnx"):
+        Manifest.load(folder)
 
 
 def test_saving_leaves_no_temporary_file(folder: Path) -> None:

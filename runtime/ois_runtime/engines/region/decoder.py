@@ -90,8 +90,9 @@ class RegionDecoder:
         """
         geometry = state.geometry
         check_prompts(prompts, geometry)
-        feeds = {**state.arrays, **prompts.named()}
-        found = self._trunk.run({name: feeds[name] for name in self._trunk.inputs})
+        feeds = {**self._maps(state), **prompts.named()}
+        names = self._trunk.inputs or feeds
+        found = self._trunk.run({name: feeds[name] for name in names})
         path, coarse = found["path"], np.asarray(found["coarse"], dtype=np.float32)
         size = (geometry.network_height, geometry.network_width)
         count = len(prompts.labels)
@@ -135,8 +136,13 @@ class RegionDecoder:
         )
 
     def _whole(self, state: ImageState, path: NDArray[Any]) -> Logits:
-        feeds = {**state.arrays, "path": path}
-        return np.asarray(self._tail.run({n: feeds[n] for n in self._tail.inputs})["logits"])
+        maps = state.arrays
+        feeds = {n: path if n == "path" else maps[n] for n in self._tail.inputs}
+        return np.asarray(self._tail.run(feeds)["logits"])
+
+    def _maps(self, state: ImageState) -> Mapping[str, Any]:
+        """The image state as the trunk takes it."""
+        return state.arrays
 
     def _regions(
         self, state: ImageState, path: NDArray[Any], boxes: list[Box], logits: Logits, grow: bool

@@ -1,0 +1,90 @@
+"""An `EnginePair` whose decoder can decode a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ois_client.contract.errors import EngineError
+from ois_client.contract.geometry import Geometry
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.manifest import Manifest, RegionParts
+from ois_runtime.engines.pair import Graph, HostPrompts, run_encoder
+from ois_runtime.engines.region.boxes import Box
+from ois_runtime.engines.region.decoder import Decoded, RegionDecoder, RegionForm
+from ois_runtime.engines.region.windows import TailForm
+
+
+@runtime_checkable
+class RegionEngines(Protocol):
+    """An `EnginePair` that can decode a click only where its mask can change."""
+
+    def decode_region(
+        self,
+        state: ImageState,
+        prompts: HostPrompts,
+        *,
+        boxes: Sequence[Sequence[Box]] | None = None,
+    ) -> Decoded:
+        """Like `EnginePair.decode`; logits outside the regions are `decoder.OUTSIDE`.
+
+        boxes: decode these patches of each object instead of those that the engine chooses.
+        """
+        ...
+
+
+class RegionPair:
+    """An encoder and a decoder in three parts. Thread-safe if the graphs are."""
+
+    def __init__(
+        self, manifest: Manifest, description: str, encoder: Graph, decoder: RegionDecoder
+    ) -> None:
+        self.manifest = manifest
+        self.description = description
+        self._encoder = encoder
+        self._decoder = decoder
+
+    def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
+        return run_encoder(self._encoder, self.manifest, image, geometry)
+
+    def decode(
+        self, state: ImageState, prompts: HostPrompts
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        decoded = self._decoder.decode(state, prompts, whole=True)
+        return decoded.logits, decoded.coverage
+
+    def decode_region(
+        self,
+        state: ImageState,
+        prompts: HostPrompts,
+        *,
+        boxes: Sequence[Sequence[Box]] | None = None,
+    ) -> Decoded:
+        return self._decoder.decode(state, prompts, boxes=boxes)
+
+
+def open_region_decoder(
+    manifest: Manifest, folder: Path, open_graph: Callable[[Path], Graph]
+) -> RegionDecoder:
+    """Open the three graphs in `folder`. Raises `EngineError` if the manifest has none."""
+    parts = manifest.region
+    if parts is None:
+        raise EngineError(
+            f"{manifest.name} was exported without the parts that decode a region; export it again"
+        )
+    graphs = [open_graph(folder / engine.file) for engine in parts.files]
+    return RegionDecoder(region_form(manifest, parts), *graphs)
+
+
+def region_form(manifest: Manifest, parts: RegionParts) -> RegionForm:
+    tail = TailForm(manifest.patch, parts.stride, parts.aligned, parts.detail)
+    return RegionForm(
+        tail=tail,
+        cell=manifest.patch // manifest.coverage_scale,
+        keep_clicks=parts.keep_clicks,
+        threshold=parts.threshold,
+    )
