@@ -38,8 +38,8 @@ def serve(
         typer.Option(
             min=1,
             max=65535,
-            help="Port of metrics. Default: 8002, or none with a token, because metrics have no "
-            "access control.",
+            help="Port of metrics. Default: 8002, or none with a token, because metrics need no "
+            "token.",
         ),
     ] = None,
     token: Annotated[
@@ -112,13 +112,17 @@ def serve(
         typer.Option(
             "--allow-client-shm",
             help="Accept images through this machine's shared memory, from clients with "
-            "shared_memory=True. Whoever may click can then read and overwrite this user's shared "
-            "memory through the server.",
+            "shared_memory=True. Whoever may click can then read what Python programs of this user "
+            "have in shared memory.",
         ),
     ] = False,
     print_command: Annotated[
         bool,
-        typer.Option("--print-command", help="Print the command of the server and do not run it."),
+        typer.Option(
+            "--print-command",
+            help="Print a command that runs the same Triton by hand, and do not run it. It has no "
+            "front that checks requests (docs/security.md).",
+        ),
     ] = False,
     verbose: Annotated[bool, typer.Option(help="Show all of Triton's log.")] = False,
 ) -> None:
@@ -126,7 +130,8 @@ def serve(
 
     The server is ready when it has answered a click. It is restarted if it crashes. When it
     stops, it finishes the clicks in progress and removes its temporary files. It listens on
-    loopback only; for other machines, use a proxy or NVIDIA's container.
+    loopback only, and refuses requests of web pages; for other machines, use a proxy or NVIDIA's
+    container.
 
     Example: [b]ois serve --engines engines/ois-photo-cpu --grpc-port 8001[/b]
     """

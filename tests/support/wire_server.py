@@ -261,7 +261,7 @@ def _handler(server: WireServer) -> type[BaseHTTPRequestHandler]:
                 }
                 for (name, array), data in zip(made.items(), contents, strict=True)
             ]
-            text = json.dumps({"outputs": outputs}).encode()
+            text = json.dumps({"id": described.get("id", ""), "outputs": outputs}).encode()
             self._send(200, b"".join([text, *contents]), len(text))
 
         def _send(self, status: int, body: bytes, json_length: int | None = None) -> None:

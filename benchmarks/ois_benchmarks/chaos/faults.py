@@ -21,14 +21,16 @@ from ois_benchmarks.chaos.relay import Relay
 from ois_client.contract.errors import InvalidInput
 from ois_runtime.embedded.server import EmbeddedServer
 
-#: All processes of a server: Triton, and one per model.
+#: All processes of a server: Triton, what listens on its ports, and one per model.
 PROCESSES = (
-    *("tritonserver", "ois_segment"),
+    *("tritonserver", "front", "ois_segment"),
     *("ois_encoder", "ois_decoder", "ois_preprocess", "ois_postprocess"),
 )
 _CONNECTIONS = 40
-#: Free file descriptors that the server keeps when it runs short of them.
+#: Free file descriptors of a process that runs short of them.
 _DESCRIPTORS = 2
+#: What a process may still take when it runs short of memory.
+_MEMORY_BYTES = 2**20
 #: Begins a gRPC connection, so that the server waits for more.
 _HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HTTP = (
@@ -46,16 +48,20 @@ class Fault(StrEnum):
     needs_root: bool
 
     KILL_SERVER = ("kill-server", True, False)
+    KILL_FRONT = ("kill-front", True, False)
     KILL_SEGMENT = ("kill-segment", True, False)
     KILL_MODEL = ("kill-model", True, False)
     STOP_SERVER = ("stop-server", False, False)
+    STOP_FRONT = ("stop-front", False, False)
     STOP_SEGMENT = ("stop-segment", False, False)
     DROP = ("drop", False, False)
     DELAY = ("delay", False, False)
     TRUNCATE = ("truncate", False, False)
+    DUPLICATE = ("duplicate", False, False)
     SLOW = ("slow", False, False)
     HALF_OPEN = ("half-open", False, False)
     DESCRIPTORS = ("descriptors", False, False)
+    MEMORY = ("memory", False, False)
     FULL_SHM = ("full-shm", False, True)
     FULL_DISK = ("full-disk", True, True)
 
@@ -86,12 +92,14 @@ def inflict(fault: Fault, scene: Scene, hold_s: float, dice: random.Random) -> N
 
 
 def process_of(server: EmbeddedServer, name: str) -> int:
-    """The process id of the server (`tritonserver`) or of a model.
+    """The process id of the server (`tritonserver`), of its `front` or of a model.
 
     Raises `InvalidInput` if it does not run.
     """
     if name == "tritonserver":
         found = server.pid
+    elif name == "front":
+        found = server.front_pid
     else:
         models = server.python_models().items()
         found = next((pid for pid, line in models if name in line), None)
@@ -108,7 +116,7 @@ def _kill(name: str) -> Callable[[Scene, float, random.Random], None]:
 
 
 def _kill_model(scene: Scene, _: float, dice: random.Random) -> None:
-    name = dice.choice(PROCESSES[2:])
+    name = dice.choice(PROCESSES[3:])
     os.kill(process_of(scene.server, name), signal.SIGKILL)
 
 
@@ -186,20 +194,36 @@ def _connections(server: EmbeddedServer, count: int) -> Iterator[list[tuple[sock
 
 
 def _few_descriptors(scene: Scene, hold_s: float, _: random.Random) -> None:
-    """The server may open hardly any file, and its clients must connect again."""
-    pid = process_of(scene.server, "tritonserver")
-    used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + _DESCRIPTORS, before[1]))
-    try:
+    """The server and its front may open hardly any file, and clients must connect again."""
+    with ExitStack() as limits:
+        for name in ("tritonserver", "front"):
+            pid = process_of(scene.server, name)
+            used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            limits.enter_context(_limited(pid, resource.RLIMIT_NOFILE, used + _DESCRIPTORS))
         for relay in scene.relays:
             relay.drop()
             relay.restore()
         with _connections(scene.server, _CONNECTIONS):
             time.sleep(hold_s)
+
+
+def _little_memory(scene: Scene, hold_s: float, dice: random.Random) -> None:
+    """One process of the server may take hardly any more memory."""
+    pid = process_of(scene.server, dice.choice(("tritonserver", "front", "ois_segment")))
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    with _limited(pid, resource.RLIMIT_AS, used + _MEMORY_BYTES):
+        time.sleep(hold_s)
+
+
+@contextmanager
+def _limited(pid: int, limit: int, value: int) -> Iterator[None]:
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (value, before[1]))
+    try:
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):  # it did not survive
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            resource.prlimit(pid, limit, before)
 
 
 def _full_shm(_: Scene, hold_s: float, __: random.Random) -> None:
@@ -227,16 +251,20 @@ def _filled(folder: Path) -> Iterator[None]:
 
 _ACTIONS: dict[Fault, Callable[[Scene, float, random.Random], None]] = {
     Fault.KILL_SERVER: _kill("tritonserver"),
+    Fault.KILL_FRONT: _kill("front"),
     Fault.KILL_SEGMENT: _kill("ois_segment"),
     Fault.KILL_MODEL: _kill_model,
     Fault.STOP_SERVER: _stop("tritonserver"),
+    Fault.STOP_FRONT: _stop("front"),
     Fault.STOP_SEGMENT: _stop("ois_segment"),
     Fault.DROP: _relays(lambda relay, _: relay.drop()),
     Fault.DELAY: _relays(lambda relay, seconds: relay.delay(seconds)),
     Fault.TRUNCATE: _relays(lambda relay, _: relay.truncate()),
+    Fault.DUPLICATE: _relays(lambda relay, _: relay.duplicate()),
     Fault.SLOW: _slow,
     Fault.HALF_OPEN: _half_open,
     Fault.DESCRIPTORS: _few_descriptors,
+    Fault.MEMORY: _little_memory,
     Fault.FULL_SHM: _full_shm,
     Fault.FULL_DISK: _full_disk,
 }

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that drops, delays or truncates what passes through it, on command."""
+"""A TCP proxy on loopback that drops, delays, truncates or duplicates what passes through it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Relay:
         self._refuse = False
         self._delay_s = 0.0
         self._truncate = False
+        self._duplicate = False
         self._closing = False
         self.port = 0
 
@@ -48,9 +49,13 @@ class Relay:
         """Pass on half of the next chunk of each reply, then reset its connection."""
         self._truncate = True
 
+    def duplicate(self) -> None:
+        """Send every chunk twice, in both directions, until `restore`, as TCP itself never does."""
+        self._duplicate = True
+
     def restore(self) -> None:
         """Do no more harm. Connections that were reset stay so."""
-        self._refuse = self._truncate = False
+        self._refuse = self._truncate = self._duplicate = False
         self._delay_s = 0.0
 
     # -- the proxy -------------------------------------------------------------------------------
@@ -120,6 +125,8 @@ class Relay:
                 await asyncio.sleep(self._delay_s)
             cut = replies and self._truncate
             writer.write(data[: len(data) // 2] if cut else data)
+            if self._duplicate:
+                writer.write(data)
             await writer.drain()
             if cut:
                 raise ConnectionResetError("a reply was truncated")

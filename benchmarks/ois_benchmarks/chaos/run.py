@@ -142,8 +142,16 @@ class ChaosRun:
             ]
             clients = [held.enter_context(Client(url, timeouts=plan.timeouts)) for url in urls]
             over, give_up = threading.Event(), threading.Event()
+            damaged = Fault.DUPLICATE in plan.faults
             users = [
-                User(clients[n % 2], _turned(scripts, n), plan.timeouts, over, give_up)
+                User(
+                    clients[n % 2],
+                    _turned(scripts, n),
+                    plan.timeouts,
+                    over,
+                    give_up,
+                    damaged=damaged,
+                )
                 for n in range(plan.users)
             ]
             for user in users:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from ois_client import Client
 from ois_client.contract.errors import (
     DeadlineExceeded,
+    IncompatibleServer,
+    InvalidInput,
     OISError,
     ServerOverloaded,
     ServerUnavailable,
@@ -31,6 +33,8 @@ from ois_client.transports.settings import Timeouts
 
 #: The errors that a broken server may cause. Any other error is a defect.
 TEMPORARY = (ServerUnavailable, ServerOverloaded, DeadlineExceeded)
+#: Further errors that damaged bytes may cause: what arrives is not what was sent.
+DAMAGED = (InvalidInput, IncompatibleServer)
 #: A call may end so much later than its deadline: the time to get the core back.
 SLACK_S = 1.0
 _PAUSE_S = 0.05  # after an error, before the click is repeated
@@ -95,13 +99,17 @@ class User(threading.Thread):
         timeouts: Timeouts,
         over: threading.Event,
         give_up: threading.Event,
+        *,
+        damaged: bool = False,
     ) -> None:
+        """damaged: bytes may be damaged on their way."""
         super().__init__(name="chaos-user", daemon=True)
         self.counts = Counts()
         #: When the last answered click began, in seconds of `time.monotonic`.
         self.last_answered = 0.0
         self._client, self._scripts = client, list(scripts)
         self._over, self._give_up = over, give_up
+        self._expected: tuple[type[OISError], ...] = (*TEMPORARY, *(DAMAGED if damaged else ()))
         # A click on an image that the server has lost is sent again with it, in the time of both.
         self._click_s = 2 * timeouts.click_s + timeouts.encode_s
         self._open_s = timeouts.encode_s
@@ -145,7 +153,7 @@ class User(threading.Thread):
             began = time.monotonic()
             try:
                 return call()
-            except TEMPORARY as error:
+            except self._expected as error:
                 self.counts.failed[error.code] += 1
             except Exception as error:
                 self._untyped(error)

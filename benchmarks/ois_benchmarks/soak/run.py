@@ -229,7 +229,7 @@ class SoakRun:
         window = visitors.turn()
         self._clicks_ms.add(window.clicks_ms)
         self._opens_ms.add(window.opens_ms)
-        for pid in (host.server.pid, *host.server.python_models()):
+        for pid in (host.server.pid, host.server.front_pid, *host.server.python_models()):
             if pid is not None and pid not in self._processes:
                 with contextlib.suppress(psutil.Error):
                     self._processes[pid] = psutil.Process(pid)

@@ -31,7 +31,8 @@ def measure(server: EmbeddedServer) -> dict[str, Any]:
     that run now, since each began. machine_busy: share of all cores, since the last call.
     """
     pid = server.pid
-    pids = [] if pid is None else [pid, *server.python_models()]
+    front = server.front_pid
+    pids = [] if pid is None or front is None else [pid, front, *server.python_models()]
     regions = shared_memory()
     return {
         "machine_busy": round(psutil.cpu_percent() / 100, 3),

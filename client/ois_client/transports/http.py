@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ import urllib3
 from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ois_client.contract.errors import IncompatibleServer, OISError
+from ois_client.contract.errors import IncompatibleServer, OISError, ServerUnavailable
 from ois_client.contract.transport import Cancellation
 from ois_client.transports.address import Address
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
@@ -45,7 +46,13 @@ class HttpRequest:
     body: bytes
 
 
-def infer_request(infer: Infer, token: str | None) -> HttpRequest:
+def new_id() -> str:
+    """An id for a request, which the answer repeats."""
+    return secrets.token_hex(8)
+
+
+def infer_request(infer: Infer, token: str | None, request_id: str = "") -> HttpRequest:
+    """request_id: see `tensors_of`; "" sends none."""
     message = infer.message
     inputs, contents = [], []
     for name, array in message.tensors.items():
@@ -67,7 +74,13 @@ def infer_request(infer: Infer, token: str | None) -> HttpRequest:
             }
         )
     outputs = [{"name": name, "parameters": {"binary_data": True}} for name in message.outputs]
-    described = {"inputs": inputs, "outputs": outputs, "parameters": dict(message.parameters)}
+    described: dict[str, Any] = {
+        "inputs": inputs,
+        "outputs": outputs,
+        "parameters": dict(message.parameters),
+    }
+    if request_id:
+        described["id"] = request_id
     text = json.dumps(described).encode()
     headers = {
         **_headers(token),
@@ -108,15 +121,23 @@ def _json_headers(token: str | None) -> dict[str, str]:
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
-def tensors_of(body: bytes, json_length: str | None) -> Tensors:
+def tensors_of(body: bytes, json_length: str | None, request_id: str = "") -> Tensors:
     """Return the outputs of an answer with status 200.
 
     json_length: the value of the header `JSON_LENGTH`; None if all of the body is JSON. Raises
-    `IncompatibleServer` if the body is not an answer of Triton.
+    `IncompatibleServer` if the body is not an answer of Triton, and `ServerUnavailable` if it
+    answers another request than `request_id`: over HTTP/1.1 an answer belongs to a request only by
+    its turn, so what a connection delivers twice would be taken for the next answer.
     """
     try:
         end = len(body) if json_length is None else int(json_length)
-        outputs = json.loads(body[:end])["outputs"]
+        answer = json.loads(body[:end])
+        if request_id and answer.get("id", request_id) != request_id:
+            raise ServerUnavailable(
+                "the answer is that of another request; something between the client and the "
+                "server mixes up connections. Nothing was changed"
+            )
+        outputs = answer["outputs"]
         tensors: Tensors = {}
         for output in outputs:
             name, datatype, shape = output["name"], output["datatype"], output["shape"]
@@ -178,9 +199,10 @@ class BlockingHttp:
             self._pool.ConnectionCls = _PlainConnection
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:  # noqa: ARG002
-        request = infer_request(infer, self._options.token)
+        request_id = new_id()
+        request = infer_request(infer, self._options.token, request_id)
         answer = self._post(request, infer.timeout_s, infer.within_s)
-        return tensors_of(answer.data, answer.headers.get(JSON_LENGTH))
+        return tensors_of(answer.data, answer.headers.get(JSON_LENGTH), request_id)
 
     def share(self, share: Share) -> None:
         request = share_request(share, self._options.token)

@@ -30,9 +30,10 @@ class AsyncHttp:
         self._base = f"{scheme}://{address.target}{address.path}"
 
     async def infer(self, infer: Infer) -> Tensors:
-        request = messages.infer_request(infer, self._options.token)
+        request_id = messages.new_id()
+        request = messages.infer_request(infer, self._options.token, request_id)
         body, json_length = await self._post(request, infer.timeout_s, infer.within_s)
-        return messages.tensors_of(body, json_length)
+        return messages.tensors_of(body, json_length, request_id)
 
     async def share(self, share: Share) -> None:
         request = messages.share_request(share, self._options.token)

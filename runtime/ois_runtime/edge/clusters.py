@@ -20,6 +20,7 @@ from ois_runtime.edge.settings import EdgeSettings, Replica
 
 #: Idle connections are closed after this time: a server that stops waits for them.
 _IDLE_S = 3
+_NO_LIMIT = 2**32 - 1
 
 
 def clusters(replicas: Sequence[Replica], settings: EdgeSettings) -> list[Json]:
@@ -62,7 +63,10 @@ def _cluster(name: str, targets: list[tuple[Replica, int]], settings: EdgeSettin
         "circuit_breakers": {
             "thresholds": [
                 {
-                    "max_connections": settings.max_requests,
+                    # Each worker thread has connections of its own, and keeps idle ones. At a limit
+                    # of connections, a request over HTTP/1.1 whose thread has only busy ones is not
+                    # refused but waits for one of them. Requests are limited; a connection has one.
+                    "max_connections": _NO_LIMIT,
                     "max_pending_requests": settings.max_requests,
                     "max_requests": settings.max_requests,
                     "max_retries": 64,
@@ -124,7 +128,7 @@ def _health_check(settings: EdgeSettings) -> Json:
         # A connection that stays open would delay a replica that stops.
         "reuse_connection": False,
         "http_health_check": {
-            "host": "ois",
+            "host": "localhost",
             "path": request.path,
             "method": "POST",
             "send": {"text": request.body.hex()},

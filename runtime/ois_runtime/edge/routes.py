@@ -128,6 +128,8 @@ def _pass(cluster: str, matchers: list[Json]) -> Json:
         "match": {"prefix": "/", "headers": matchers},
         "route": {
             "cluster": cluster,
+            # `ois serve` refuses the names of other machines, which web pages can choose.
+            "host_rewrite_literal": "localhost",
             "timeout": f"{rules.ANSWER_TIMEOUT_S}s",
             "hash_policy": [{"header": {"header_name": DIGEST_HEADER}}],
             "retry_policy": retries,

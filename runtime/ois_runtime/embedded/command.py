@@ -6,13 +6,14 @@ import secrets
 import shlex
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ois_client.contract.errors import EngineError
 from ois_client.wire import MODEL
 from ois_runtime.embedded.options import TOKEN_HEADER, ServerOptions
 from ois_runtime.embedded.staging import Stage
+from ois_runtime.front import settings as front
 
 #: Groups of Triton's APIs that need the token, if there is one. Health checks never need it.
 TOKEN_APIS = ("inference", "metadata", "model-config", "statistics")
@@ -50,30 +51,71 @@ def choose_ports(options: ServerOptions) -> Ports:
         return Ports(grpc, http, metrics)
 
 
-def command(
+def on_sockets(
     stage: Stage, repository: Path, options: ServerOptions, ports: Ports, shm_prefix: str
 ) -> list[str]:
-    """The command that starts the server, as a list for `subprocess`."""
+    """The command that starts the server behind the front (`ois_runtime/front`): it listens on
+    Unix sockets. The front asks for the token, so that it is not in the list of processes."""
+    socket = f"unix:{stage.sockets}/"
+    metrics = [f"--metrics-address={socket}{front.METRICS_SOCKET}"]
+    return _command(
+        stage,
+        repository,
+        options,
+        [
+            f"--grpc-address={socket}{front.GRPC_SOCKET}",
+            f"--grpc-port={front.GRPC_PORT}",
+            f"--http-address={socket}{front.HTTP_SOCKET}",
+            *(metrics if ports.metrics is not None else ["--allow-metrics=false"]),
+        ],
+        shm_prefix,
+        _access_rules(replace(options, token=None), secrets.token_hex(16), ""),
+    )
+
+
+def on_ports(
+    stage: Stage, repository: Path, options: ServerOptions, ports: Ports, shm_prefix: str
+) -> list[str]:
+    """The command that starts the same server by hand, without the front."""
     metrics = [f"--metrics-address={options.host}", f"--metrics-port={ports.metrics}"]
-    rules = _access_rules(options, secrets.token_hex(16), options.token or "")
+    return _command(
+        stage,
+        repository,
+        options,
+        [
+            f"--grpc-address={options.host}",
+            f"--grpc-port={ports.grpc}",
+            f"--http-address={options.host}",
+            f"--http-port={ports.http}",
+            *(metrics if ports.metrics is not None else ["--allow-metrics=false"]),
+        ],
+        shm_prefix,
+        [],
+    )
+
+
+def _command(
+    stage: Stage,
+    repository: Path,
+    options: ServerOptions,
+    addresses: list[str],
+    shm_prefix: str,
+    access: list[tuple[str, str]],
+) -> list[str]:
     return [
         str(stage.wheel.binary),
         f"--model-repository={repository}",
         f"--backend-directory={stage.backends}",
         *_models(options),
         "--disable-auto-complete-config",
-        f"--grpc-address={options.host}",
-        f"--grpc-port={ports.grpc}",
-        f"--http-address={options.host}",
-        f"--http-port={ports.http}",
-        *(metrics if ports.metrics is not None else ["--allow-metrics=false"]),
+        *addresses,
         "--allow-gpu-metrics=false",
         f"--exit-timeout-secs={options.exit_timeout_s}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         # The default is 1 MiB; larger steps mean fewer mappings for a large feature store.
         f"--backend-config=python,shm-growth-byte-size={16 * 2**20}",
         *(FORWARD_TOKEN if options.cache_salt else ()),
-        *(f"{option}={rule}" for option, rule in rules),
+        *(f"{option}={rule}" for option, rule in access),
     ]
 
 
@@ -85,13 +127,12 @@ def _models(options: ServerOptions) -> list[str]:
 
 
 def printable(words: list[str], options: ServerOptions) -> str:
-    """A command for people to read and copy, with shell variables in place of secrets."""
-    shown = (word for word in words if "restricted" not in word)
+    """`on_ports` for people to read and copy, with shell variables in place of secrets."""
     secrets_as_variables = (
         f'{option}="{rule}"'
         for option, rule in _access_rules(options, "$RANDOM_SECRET", "$OIS_TOKEN")
     )
-    return " \\\n  ".join([*(shlex.quote(word) for word in shown), *secrets_as_variables])
+    return " \\\n  ".join([*(shlex.quote(word) for word in words), *secrets_as_variables])
 
 
 def _access_rules(options: ServerOptions, secret: str, token: str) -> list[tuple[str, str]]:

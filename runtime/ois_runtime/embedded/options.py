@@ -19,12 +19,12 @@ TOKEN = "OIS_TOKEN"
 TOKEN_FILE = "OIS_TOKEN_FILE"
 TOKEN_HEADER = "authorization"
 
-#: Triton's command line uses these characters to separate rules, so a token cannot contain them.
+#: The command line of a Triton started by hand uses these characters to separate rules.
 _SEPARATORS = frozenset(" ,:=")
 
 _LOOPBACK_ONLY = (
-    "the embedded server accepts connections from this machine only, because its Triton release "
-    "has known crashes on malformed requests and no TLS over HTTP. Put a proxy in front of it "
+    "the embedded server accepts connections from this machine only, because it has no TLS over "
+    "HTTP or gRPC. Put a proxy in front of it "
     "(docs/serving.md of the repository), or serve from NVIDIA's container"
 )
 
@@ -35,8 +35,8 @@ class ServerOptions:
 
     host: a loopback address.
     grpc_port, http_port, metrics_port: None takes a free port.
-    token: clients must send it; None lets every process of this machine send requests. With a
-    token there is no metrics port unless one is given, because Triton cannot protect it.
+    token: clients must send it; None lets every process of this machine send requests, but no web
+    page. With a token there is no metrics port unless one is given, because it needs none.
     device: `cuda`, `cuda:1` or `cpu` runs the network with PyTorch on this device, in one process;
     "" runs Triton's engine models.
     precision: of the network on `device`, see `EngineOptions`; "" is the device's default.
@@ -48,8 +48,8 @@ class ServerOptions:
     tokens; "" shares them.
     longest: longest side of the network's images, instead of the exported one (`Manifest.at`).
     client_shm: let clients send images through this machine's shared memory (`shared_memory=True`
-    of a client). Clients that may click can then make the server read and overwrite any shared
-    memory of its user, its own included, which crashes it.
+    of a client). Clients that may click can then make the server read what Python programs of its
+    user have in shared memory (names that begin with psm_).
     start_timeout_s: seconds until the server must have answered a click.
     exit_timeout_s: seconds that requests in progress may take when the server stops. Choose more
     than the slowest request needs: this Triton release crashes when the time is over.

@@ -1,4 +1,4 @@
-"""One run of `tritonserver` under its guard: starts it, reads its log, watches and ends it."""
+"""One run of `tritonserver` and its front under a guard: starts them, reads the log, ends them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from ois_client.contract.errors import EngineError
 from ois_runtime.embedded import guard
-from ois_runtime.embedded.command import Ports, command
+from ois_runtime.embedded.command import Ports, on_sockets
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.staging import Stage
-from ois_runtime.serving import request_counter
+from ois_runtime.front.settings import FrontSettings
 
 LogSink = Callable[[str], None]
 
@@ -28,8 +28,8 @@ _LOG_LINES = 400
 _ERROR = re.compile(r"E\d{4} |error: ")
 #: The message of a Python model that cannot start, before the traceback that Triton adds.
 _MODEL_ERROR = re.compile(r"ERROR: .*TritonModelException: (.*?)\\n\\nAt:")
-_HARMLESS = re.compile("CudaDriverHelper|unable to create stream")  # on machines without a GPU
-_LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
+#: On machines without a GPU, and of connections through a Unix socket.
+_HARMLESS = re.compile("CudaDriverHelper|unable to create stream|NODELAY NOT SUPPORTED")
 _STUB = "triton_python_b"  # /proc shows 15 characters of a process's name
 
 
@@ -56,18 +56,30 @@ class ServerProcess:
         Raises `EngineError` if no process can be started.
         """
         self._grace_s = options.exit_timeout_s + 15.0
-        self._prefix = shm_prefix()
+        self.shm_prefix = shm_prefix()
+        self.sockets = stage.sockets
         self._stage = stage
         self._log = log
-        self.command = command(stage, repository, options, ports, self._prefix)
+        self.command = on_sockets(stage, repository, options, ports, self.shm_prefix)
         self._tail: deque[str] = deque(maxlen=_LOG_LINES)
-        busy = {request_counter.VARIABLE: str(stage.busy)}
+        self._front = FrontSettings(
+            host=options.host,
+            grpc=ports.grpc,
+            http=ports.http,
+            metrics=ports.metrics,
+            sockets=stage.sockets,
+            token=options.token,
+            forward_token=bool(options.cache_salt),
+            shared_memory=options.client_shm,
+            grace_s=options.exit_timeout_s,
+        )
         arguments = {
             "command": self.command,
-            "env": {**stage.environment, **environment, **busy},
-            "shm_prefix": self._prefix,
+            "front": [sys.executable, "-P", "-m", "ois_runtime.front"],
+            "settings": self._front.to_json(),
+            "env": {**stage.environment, **environment},
+            "shm_prefix": self.shm_prefix,
             "remove": [str(stage.folder)],
-            "busy": str(stage.busy),
         }
         # With -I -S, the user's Python environment cannot break the guard.
         try:
@@ -91,10 +103,11 @@ class ServerProcess:
             self._guard.stdin.write(json.dumps(arguments).encode() + b"\n")
             self._guard.stdin.flush()
         line = self._guard.stdout.readline()
-        if not line.strip().isdigit():
+        pids = line.split()
+        if len(pids) != 2:
             self.kill()
             raise EngineError(f"the server could not be started:\n{self.problem()}")
-        self.pid = int(line)
+        self.pid, self.front_pid = map(int, pids)
         #: Python models that the server must have, and their processes once it is ready.
         self.expected = models_of(repository, options)
         self.watched: tuple[int, ...] = ()
@@ -119,23 +132,10 @@ class ServerProcess:
             return False
         return int(parent) == self.pid and _STUB in name and state not in "ZX"
 
-    def listens(self, ports: Iterable[int]) -> bool:
-        """Whether this server, and nobody else, listens on all of `ports`.
-
-        Raises `EngineError` if another program listens on one of them: gRPC shares a port without
-        an error, and a probe cannot tell who answered it.
-        """
-        listening = {port: _listeners(port) for port in ports}
-        # Read last: a socket that the server opens in between must not look like somebody else's.
-        own = _sockets_of(self.pid)
-        all_there = True
-        for port, sockets in listening.items():
-            if sockets - own:
-                raise EngineError(
-                    f"another program listens on the port {port}; stop it, or choose other ports"
-                )
-            all_there = all_there and bool(sockets)
-        return all_there
+    def listens(self) -> bool:
+        """Whether this server, and nobody else, listens on its ports: a probe cannot tell who
+        answered it."""
+        return self._front.listening.exists()
 
     def problem(self) -> str:
         """The cause of a failure according to the log.
@@ -172,7 +172,8 @@ class ServerProcess:
         # The guard has done this already, unless it was killed.
         if hasattr(self, "pid"):
             guard.kill_group(self.pid)
-        guard.clean(self._prefix, [str(self._stage.folder)])
+            guard.kill_group(self.front_pid)
+        guard.clean(self.shm_prefix, [str(self._stage.folder)])
         self._reader.join(timeout=5)
         for pipe in (self._guard.stdout, self._guard.stderr):
             if pipe is not None:
@@ -193,30 +194,6 @@ def models_of(repository: Path, options: ServerOptions) -> int:
         return 1
     configs = (path.read_text(encoding="utf-8") for path in repository.glob("*/config.pbtxt"))
     return sum('platform: "ensemble"' not in config for config in configs)
-
-
-def _listeners(port: int) -> set[str]:
-    """The inodes of the sockets that listen on a port. gRPC listens on IPv4 through IPv6."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):  # a machine without IPv6
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(fields[9])
-    return found
-
-
-def _sockets_of(pid: int) -> set[str]:
-    """The inodes of a process's open sockets."""
-    found = set()
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                target = str(entry.readlink())
-                if target.startswith("socket:["):
-                    found.add(target[8:-1])
-    return found
 
 
 def _command_line(pid: int) -> str:

@@ -22,7 +22,7 @@ from types import TracebackType
 from ois_client.contract.errors import EngineError, OISError, ServerOverloaded, ServerUnavailable
 from ois_client.wire import MODEL
 from ois_runtime.embedded.checks import check_machine, default_cache_bytes
-from ois_runtime.embedded.command import Ports, choose_ports, command, printable
+from ois_runtime.embedded.command import Ports, choose_ports, on_ports, printable
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import answers, probe_click
 from ois_runtime.embedded.process import LogSink, ServerProcess, shm_prefix
@@ -111,20 +111,33 @@ class EmbeddedServer:
         process = self._process
         return process.pid if process is not None and process.alive() else None
 
+    @property
+    def front_pid(self) -> int | None:
+        """The process id of what listens on the ports; None while the server is down."""
+        process = self._process
+        return process.front_pid if process is not None and process.alive() else None
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the Unix sockets of Triton itself, which only this user can open. Requests
+        there are not checked, and some of them crash it. Raises `EngineError` while it is down."""
+        process = self._process
+        if process is None:
+            raise EngineError("the server does not run")
+        return process.sockets
+
     def python_models(self) -> dict[int, str]:
         """Process id -> command line of the processes that run Python models."""
         process = self._process
         return {} if process is None else process.models()
 
     def printable_command(self) -> str:
-        """The environment and the command line of the server, for people, without secrets."""
+        """The environment and the command line of this server without its front, for people to
+        start it by hand. It has no secrets in it."""
         process = self._process
         stage = Stage(self._wheel, Path("$STAGE"))
-        words = (
-            process.command
-            if process is not None
-            else command(stage, self.repository, self.options, self.ports, shm_prefix())
-        )
+        prefix = shm_prefix() if process is None else process.shm_prefix
+        words = on_ports(stage, self.repository, self.options, self.ports, prefix)
         environment = stage.environment
         shown = {name: environment[name] for name in ("PATH", "LD_LIBRARY_PATH")}
         variables = {**shown, **self._environment()}
@@ -246,7 +259,7 @@ class EmbeddedServer:
                 problem = probe.result()
                 if problem:
                     probe = None
-                elif not process.listens((self.ports.http, self.ports.grpc)):
+                elif not process.listens():
                     problem = "it does not listen yet"
                 elif len(models) < process.expected:
                     problem = f"{len(models)} of {process.expected} models run"

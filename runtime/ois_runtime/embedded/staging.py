@@ -6,7 +6,7 @@ them under the names that NVIDIA's container uses, so that both run the same mod
     <stage>/backends/python/        the Python backend, with the stub for this Python version
     <stage>/backends/onnxruntime/   a Python-based backend that runs `model.onnx` on the CPU
     <stage>/backends/tensorrt/      a Python-based backend that runs `model.plan` on a GPU
-    <stage>/busy/                   one file per model process, see `request_counter.py`
+    <stage>/sockets/                where the server listens, for this user only
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ INSTALL = "pip install 'ois-deploy[serve]'"
 BACKENDS = {"onnxruntime": "OnnxRuntimeModel", "tensorrt": "TensorRTModel"}
 
 _REPOSITORY = "repository"
+#: The kernel's limit on the name of a Unix socket is 107 bytes.
+_LONGEST_SOCKET = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,9 @@ class Stage:
         return self.folder / "backends"
 
     @property
-    def busy(self) -> Path:
-        """The folder in which the models count their requests, see `request_counter.py`."""
-        return self.folder / "busy"
+    def sockets(self) -> Path:
+        """The folder in which the server listens, for this user only."""
+        return self.folder / "sockets"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -111,7 +113,7 @@ def make_stage(wheel: Wheel) -> Stage:
     try:
         folder = Path(tempfile.mkdtemp(prefix="ois-server-"))
         stage = Stage(wheel, folder)
-        stage.busy.mkdir()
+        stage.sockets.mkdir(mode=0o700)
         python = stage.backends / "python"
         python.mkdir(parents=True)
         for file in wheel.backend_files:
@@ -122,6 +124,14 @@ def make_stage(wheel: Wheel) -> Stage:
             (backend / "model.py").write_text(
                 f"from ois_runtime.serving.engine_models import {implementation} as "
                 "TritonPythonModel\n\n__all__ = ['TritonPythonModel']\n"
+            )
+        longest = len(str(stage.sockets / "metrics"))
+        if longest > _LONGEST_SOCKET:
+            stage.remove()
+            raise EngineError(
+                f"the temporary folder {tempfile.gettempdir()} has too long a name: the server's "
+                f"sockets in it have {longest} characters, and {_LONGEST_SOCKET} is the limit. Set "
+                "TMPDIR to a shorter one"
             )
     except OSError as error:
         raise EngineError(

@@ -17,7 +17,6 @@ from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.pair import Graph
 from ois_runtime.serving.configuration import engine_limits
-from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.triton_io import (
     cancelled_response,
     error_response,
@@ -43,11 +42,9 @@ class EngineModel:
             self._graph = self.open(folder)
         except OISError as error:
             raise initialization_error(error) from None
-        self._counter = RequestCounter()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        with self._counter:
-            return [self._answer(request) for request in requests]
+        return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
         if request.is_cancelled():

@@ -32,7 +32,6 @@ from ois_runtime.engines.segmenter import timed
 from ois_runtime.serving.configuration import load_manifest, read_options
 from ois_runtime.serving.metric_families import ONESHOT_METRICS, TritonMetrics
 from ois_runtime.serving.metrics import DECODES, REQUESTS
-from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.service import RequestRecord
 from ois_runtime.serving.triton_io import (
     error_response,
@@ -51,11 +50,9 @@ class EnsembleModel:
         self._manifest = load_manifest(args)
         self._options = read_options(args)
         self._metrics = TritonMetrics(ONESHOT_METRICS)
-        self._counter = RequestCounter()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        with self._counter:
-            return [self._answer(request) for request in requests]
+        return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
         raise NotImplementedError

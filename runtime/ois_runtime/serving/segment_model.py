@@ -26,7 +26,6 @@ from ois_runtime.engines.segmenter import Segmenter
 from ois_runtime.serving.configuration import ServingOptions, load_manifest, read_options
 from ois_runtime.serving.metric_families import TritonMetrics
 from ois_runtime.serving.metrics import AnsweredRequest, Publisher
-from ois_runtime.serving.request_counter import RequestCounter
 from ois_runtime.serving.service import Cancelled, RequestQueue, RequestRecord, SegmentService
 from ois_runtime.serving.triton_engines import DECODER, TritonEngines, local_decoder_engines
 from ois_runtime.serving.triton_io import (
@@ -134,7 +133,6 @@ class SegmentModel:
         oneshot = serves_oneshot(args, options)
         self._service = SegmentService(segmenter, options, oneshot=oneshot)
         self._publisher = Publisher(TritonMetrics(), segmenter.stats, pb_utils.Logger.log_info)
-        self._counter = RequestCounter()
         size, work, most = options.queue, self._work, options.queue_bytes
         self._encodes: RequestQueue[Job] = RequestQueue(
             "encode", options.encode_workers, size, work, max_bytes=most
@@ -146,7 +144,6 @@ class SegmentModel:
     def execute(self, requests: Sequence[Any]) -> None:
         for request in requests:
             sender = request.get_response_sender()
-            self._counter.begin()
             try:
                 job = Job(request, sender, read_inputs(request), read_parameters(request))
                 if not job.tensors:
@@ -159,7 +156,6 @@ class SegmentModel:
                 code = getattr(error, "code", "INTERNAL")
                 self._publisher.report(AnsweredRequest("refused", code, 0))
                 _send(sender, error_response(error))
-                self._counter.end()
 
     def finalize(self) -> None:
         # Triton counts a request as finished when `execute` returns, so the waiting is done here.
@@ -188,7 +184,6 @@ class SegmentModel:
             AnsweredRequest(record.kind, outcome, seconds, record.features, record.decodes)
         )
         _send(job.sender, reply)
-        self._counter.end()
         if record.session != "probe":
             self._publisher.log(record.log_line(outcome))
 

@@ -56,7 +56,7 @@ def test_an_unknown_fault_is_refused_with_those_that_exist(
 ) -> None:
     where = [f"--engines={write_engines(tmp_path)}", f"--output={tmp_path / 'chaos.json'}"]
     assert main(["bench", "chaos", "--only", "flood", *where]) == 2
-    assert "'flood'; expected one of kill-server, kill-segment" in capsys.readouterr().err
+    assert "'flood'; expected one of kill-server, kill-front" in capsys.readouterr().err
 
 
 # -- the relay -----------------------------------------------------------------------------------
@@ -125,6 +125,17 @@ def test_a_relay_truncates_the_next_reply_and_ends_its_connection(relay: Relay) 
         assert asked(one, b"0123456789") == b"01234"
         relay.restore()
         assert asked(one, b"more") == b""
+
+
+def test_a_relay_sends_what_passes_twice_each_way(relay: Relay) -> None:
+    with connected(relay) as one:
+        relay.duplicate()
+        one.sendall(b"ab")
+        got = b""
+        while len(got) < 8:
+            got += one.recv(100)
+        assert got == b"ab" * 4
+        relay.restore()
 
 
 def test_a_relay_delays_both_ways(relay: Relay) -> None:

@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import re
+import socket
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,11 +18,12 @@ from tritonclient.utils import np_to_triton_dtype
 
 from ois_client import wire
 from ois_client.contract.clicks import Click, pack_clicks
-from ois_client.contract.errors import IncompatibleServer
+from ois_client.contract.errors import IncompatibleServer, ServerUnavailable
 from ois_client.contract.images import load_image
-from ois_client.contract.transport import ClickRequest
+from ois_client.contract.transport import Cancellation, ClickRequest
 from ois_client.transports import grpc, http
-from ois_client.transports.exchange import Infer
+from ois_client.transports.address import Address
+from ois_client.transports.exchange import Infer, TritonOptions
 from ois_client.wire.schema import from_bytes, to_bytes
 
 PICTURE = load_image(np.arange(60 * 80 * 3, dtype=np.uint8).reshape(60, 80, 3))
@@ -171,3 +176,61 @@ def test_mismatching_sizes_are_an_incompatible_server(datatype, shape, data):
     except IncompatibleServer:
         return
     assert array.ndim == len(shape)
+
+
+# -- an answer belongs to its request -------------------------------------------------------------
+
+
+def answer_to(request_id):
+    return json.dumps({"id": request_id, "outputs": []}).encode()
+
+
+def test_the_answer_to_another_request_is_not_taken():
+    with pytest.raises(ServerUnavailable, match="another request"):
+        http.tensors_of(answer_to("a"), None, "b")
+    assert http.tensors_of(answer_to("b"), None, "b") == {}
+    assert http.tensors_of(b'{"outputs": []}', None, "b") == {}  # a server that repeats no ids
+
+
+def test_a_connection_that_delivers_an_answer_twice_gives_no_wrong_one():
+    """Over HTTP/1.1 the second copy would be the answer to the next request."""
+    ids = []
+
+    def read(connection):
+        head, _, body = connection.recv(2**16).partition(b"\r\n\r\n")
+        (size,) = re.findall(rb"content-length: (\d+)", head, re.I)[:1]
+        while len(body) < int(size):
+            body += connection.recv(2**16)
+        ids.append(json.loads(body)["id"])
+
+    def reply(connection, text):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+
+    def serve():
+        first, _ = listening.accept()
+        with first:
+            read(first)
+            reply(first, answer_to(ids[0]))
+            read(first)
+            reply(first, answer_to(ids[0]))
+            reply(first, answer_to(ids[1]))
+            second, _ = listening.accept()
+            with second:
+                read(second)
+                reply(second, answer_to(ids[2]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        sent = http.BlockingHttp(
+            Address("http", "127.0.0.1", listening.getsockname()[1]), TritonOptions()
+        )
+        infer = Infer(wire.info_message(), {}, 20, 20)
+        assert sent.infer(infer, Cancellation()) == {}
+        with pytest.raises(ServerUnavailable, match="another request"):
+            sent.infer(infer, Cancellation())
+        time.sleep(0.05)
+        assert sent.infer(infer, Cancellation()) == {}
+        sent.close()
+        thread.join()
+    assert len(set(ids)) == 3

@@ -1,24 +1,20 @@
-"""Machines on which the embedded server cannot run are found before it starts; also its guard."""
+"""Machines on which the embedded server cannot run are found before it starts."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from ois_client.contract.errors import EngineError
-from ois_runtime.embedded import checks, guard
+from ois_runtime.embedded import checks
 from ois_runtime.embedded.checks import check_machine, check_shared_memory, check_stub
-from ois_runtime.embedded.guard import Drain, IdleConnections, kill_group, request_counts
+from ois_runtime.embedded.guard import kill_group
 from ois_runtime.embedded.staging import Wheel, environment, find_wheel, make_stage
-from ois_runtime.serving.request_counter import VARIABLE, RequestCounter
-from support.server.calls import eventually
 from support.server.processes import needs_server
 
 pytestmark = needs_server
@@ -107,45 +103,12 @@ def test_a_process_group_is_killed_and_a_second_time_is_fine() -> None:
     kill_group(parent.pid)
 
 
-# -- the guard: when a stopping server only waits for idle connections ------------------------
-
-
-def test_connections_are_idle_when_no_model_works_and_no_bytes_are_queued(
+def test_a_temporary_folder_with_too_long_a_name_for_a_socket_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    monkeypatch.setattr(guard, "_IDLE_S", 0.05)
-    counter = RequestCounter()
-
-    def only_idle(connections: IdleConnections) -> bool:
-        return eventually(connections.all_idle, bool, within_s=0.5)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        connections = IdleConnections(port, tmp_path)
-        assert not only_idle(connections)  # without connections, Triton ends by itself
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            accepted, _ = listening.accept()
-            with accepted:
-                assert only_idle(connections)
-                with counter:
-                    assert request_counts(tmp_path) == {str(os.getpid()): (1, 0)}
-                    assert not only_idle(connections)
-                assert request_counts(tmp_path) == {str(os.getpid()): (1, 1)}
-                assert only_idle(connections)
-                client.sendall(b"GET")  # not read yet
-                assert not only_idle(connections)
-                accepted.recv(3)
-                assert only_idle(connections)
-    drain = Drain(tmp_path)
-    assert drain.done()
-    with counter:
-        drain = Drain(tmp_path)
-        assert not drain.done()
-        with counter:  # a later request does not matter
-            assert not drain.done()
-    assert drain.done()
-    # A model that died during a request does not count.
-    (tmp_path / "999999999").write_bytes(struct.pack("=QQ", 2, 1))
-    assert list(request_counts(tmp_path)) == [str(os.getpid())]
-    assert not only_idle(IdleConnections(port, tmp_path / "nothing"))
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with pytest.raises(EngineError, match="Set TMPDIR to a shorter one"):
+        make_stage(find_wheel())
+    assert not list(folder.iterdir())

@@ -47,12 +47,13 @@ class Memory:
     @classmethod
     def of(cls, server: EmbeddedServer) -> Memory:
         assert server.pid is not None
+        assert server.front_pid is not None
         gc.collect()
         prefix = re.search(r"shm-region-prefix-name=([\w-]+)", server.printable_command())
         assert prefix is not None
         regions = Path("/dev/shm").glob(f"{prefix[1]}*")
         return cls(
-            server=sum(map(private_bytes, (server.pid, *server.python_models()))),
+            server=sum(map(private_bytes, (server.pid, server.front_pid, *server.python_models()))),
             client=private_bytes("self"),
             shared=sum(region.stat().st_size for region in regions),
             store=int(metrics(server)["ois_store_bytes"]),

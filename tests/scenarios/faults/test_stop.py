@@ -112,11 +112,14 @@ def test_ctrl_c_ends_the_server_without_an_error(engines: Path) -> None:
 def test_the_server_dies_with_its_parent_and_leaves_nothing(engines: Path) -> None:
     with serving(engines) as (process, server):
         (guard,) = children(process.pid)
-        (triton,) = children(guard)
+        triton, front = children(guard)
         assert click_is_answered(server)
         assert shared_memory_of(process.pid)
         process.kill()
-        assert not eventually(lambda: processes_of(triton), lambda names: not names, within_s=20)
+        for group in (triton, front):
+            assert not eventually(
+                lambda g=group: processes_of(g), lambda names: not names, within_s=20
+            )
         assert not eventually(
             lambda: shared_memory_of(process.pid), lambda names: not names, within_s=20
         )

@@ -1,13 +1,13 @@
 """Triton's output parameter `classification` cannot crash the server.
 
 Triton 2.51 crashes if a client asks for the classes of an output of type BYTES, or over HTTP of an
-empty one. No proxy sees this, because it is inside the body, and 75 bytes are enough. So no
-output of our models is of that type, and empty ones are left out.
+empty one. A proxy does not see this, because it is inside the body, and 75 bytes are enough. So no
+output of our models is of that type, and empty ones are left out. These requests go straight to
+Triton: the front of `ois serve` refuses them.
 """
 
 from __future__ import annotations
 
-import http.client
 import re
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2_grpc
 from ois_client import Client
 from ois_client.wire import MODEL
 from ois_runtime.embedded.server import EmbeddedServer
+from support.server.calls import TritonConnection, triton_target
 from support.server.malformed import GOOD, RawRequest, Tensor
 from support.server.malformed_models import GOOD_INPUTS
 from support.server.players import pixels
@@ -65,7 +66,7 @@ def test_classes_of_any_output_leave_the_server_alive(
 def over_grpc(server: EmbeddedServer, requests: list[RawRequest]) -> int:
     """Send the requests. Returns how many were answered without an error."""
     answered = 0
-    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+    with grpc.insecure_channel(triton_target(server)) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for one in requests:
             error = stub.ModelInfer.future(one.message(), timeout=30).exception()
@@ -76,8 +77,7 @@ def over_grpc(server: EmbeddedServer, requests: list[RawRequest]) -> int:
 
 
 def over_http(server: EmbeddedServer, requests: list[RawRequest]) -> int:
-    host, _, port = server.http_url.removeprefix("http://").partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection = TritonConnection(server)
     answered = 0
     for one in requests:
         connection.request("POST", *one.http())

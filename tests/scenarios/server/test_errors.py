@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tritonclient import grpc as triton_grpc
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import np_to_triton_dtype
 
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import (
@@ -127,10 +127,11 @@ def test_an_image_of_too_many_bytes_is_refused(server: EmbeddedServer) -> None:
         infer(server, changed(GOOD, large), protocol="http")
 
 
-def test_triton_itself_refuses_wrong_types(server: EmbeddedServer) -> None:
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_wrong_types_do_not_reach_triton(server: EmbeddedServer, protocol: str) -> None:
     message = replace(GOOD, tensors={**GOOD.tensors, "LABELS": np.ones((1, 1), np.int64)})
-    with pytest.raises(InferenceServerException, match="expects 'INT32'"):
-        infer(server, message)
+    with pytest.raises(InvalidInput, match="got LABELS as 'INT64'; expected INT32"):
+        infer(server, message, protocol=protocol)
 
 
 def test_cancelled_clicks_are_not_computed(server: EmbeddedServer, server_log: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""The other models check the limits of `ois_segment`, because clients can reach them directly."""
+"""The other models check the limits of `ois_segment`.
+
+Clients of `ois serve` cannot reach them. Clients of another Triton can, over gRPC through nginx.
+"""
 
 from __future__ import annotations
 

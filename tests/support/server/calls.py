@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +20,16 @@ from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import Picture, load_image
 from ois_client.contract.transport import ClickRequest
-from ois_client.wire import MODEL, Message, Tensors, error_from_text, info_message
+from ois_client.wire import (
+    MODEL,
+    ONESHOT_MODEL,
+    Message,
+    Tensors,
+    error_from_text,
+    info_message,
+)
 from ois_runtime.embedded.server import EmbeddedServer
+from ois_runtime.front.settings import GRPC_PORT, GRPC_SOCKET, HTTP_SOCKET
 from support.tiny_engines import LONGEST, PATCH
 
 GRPC_TOKEN_HEADER = "triton-grpc-protocol-authorization"
@@ -64,6 +74,7 @@ def infer(
 ) -> Tensors:
     """One request. Returns the outputs by name.
 
+    To the models that clients may use, through the ports; to the others straight to Triton.
     Raises the typed error of the answer, or Triton's own exception.
     """
     library: Any = triton_grpc if protocol == "grpc" else triton_http
@@ -74,6 +85,9 @@ def infer(
         inputs.append(item)
     outputs = [library.InferRequestedOutput(name) for name in message.outputs]
     url = getattr(server, f"{protocol}_url").partition("://")[2]
+    if model not in (MODEL, ONESHOT_MODEL):
+        assert protocol == "grpc"
+        url = triton_target(server)
     options: dict[str, Any] = {"parameters": dict(message.parameters)}
     if protocol == "grpc":
         options["client_timeout"] = timeout_s
@@ -87,6 +101,24 @@ def infer(
             else [output["name"] for output in result.get_response()["outputs"]]
         )
         return {name: result.as_numpy(name) for name in names}
+
+
+def triton_target(server: EmbeddedServer) -> str:
+    """gRPC's name for the socket of Triton itself, where nothing is checked."""
+    return f"unix:{server.sockets / GRPC_SOCKET}:{GRPC_PORT}"
+
+
+class TritonConnection(http.client.HTTPConnection):
+    """A connection to the HTTP socket of Triton itself."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = str(server.sockets / HTTP_SOCKET)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(30)
+        self.sock.connect(self._path)
 
 
 def statistics(server: EmbeddedServer) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Malformed requests to the six models besides `ois_segment`, as Hypothesis strategies.
 
-Clients can reach all of them. Each request has one fault, as in `malformed.py`.
+Of these, clients can reach `ois_oneshot` alone. Each request has one fault, as in `malformed.py`.
 """
 
 from __future__ import annotations
