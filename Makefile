@@ -23,6 +23,7 @@ GPU_VENV ?= .venv-gpu-image
 GPU_TESTS := tests/runtime/torch/test_cuda.py tests/runtime/torch/test_gpu_thread.py \
   tests/runtime/torch/test_graph_pool.py tests/runtime/torch/test_graphs.py \
   tests/runtime/torch/test_most_objects.py tests/runtime/torch/test_masks.py \
+  tests/runtime/torch/test_resize.py tests/network/kernels/test_dot.py tests/network/kernels/test_fused.py \
   tests/runtime/engines/test_onnx_device.py tests/network/kernels/test_slots.py \
   tests/network/kernels/test_measured.py tests/network/kernels/test_here.py \
   tests/network/kernels/test_parity.py tests/benchmarks/gpu/test_engine.py

@@ -45,7 +45,7 @@ from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.masks import pack_masks
 from ois_runtime.torch.runner import Wanted
 from support.network_scenes import MICRO, objects, random_network
-from support.torch_graphs import TALL, WIDE, image, prompts
+from support.torch_graphs import TALL, WIDE, image, prompts, size_of
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU that PyTorch can use"
@@ -434,7 +434,7 @@ def test_kernels_for_what_was_measured_and_pytorch_for_the_rest() -> None:
 
     kernels = open_runner(KernelAttention(choice))
     plain = open_runner(KernelAttention(lambda _call, _device: None))
-    states = [TorchState.of(each.encode(given), geometry) for each in (kernels, plain)]
+    states = [TorchState.of(each.encode(given, size_of(geometry)), geometry) for each in (kernels, plain)]
     for count in (1, 2, 3, 8, 16):
         clicks = prompts(geometry, count, seed=count)
         for use in range(CAPTURE_AT + 1):

@@ -13,7 +13,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from support.kernels.cases import CASES, NETWORKS, RANDOM_CASES, Case, run, run_blind, run_network
+from support.kernels.cases import (
+    CASES,
+    NETWORKS,
+    RANDOM_CASES,
+    Case,
+    run,
+    run_blind,
+    run_dot,
+    run_network,
+)
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU that PyTorch can use"
@@ -60,3 +69,8 @@ def test_a_click_through_the_kernels_is_a_click_through_pytorch(
     order: bool, masks: bool, order_first: bool, dtype: torch.dtype
 ) -> None:
     assert run_network(order, masks, order_first, dtype, "cuda") < CLICK_LIMIT[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_last_convolution_is_a_dot_product(dtype: torch.dtype) -> None:
+    assert run_dot(dtype, "cuda") < 1e-5

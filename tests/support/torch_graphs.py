@@ -115,6 +115,10 @@ class HostDevice:
             raise self.says(self.text)
 
 
+def size_of(geometry: Geometry) -> tuple[int, int]:
+    return geometry.network_height, geometry.network_width
+
+
 def image(geometry: Geometry, seed: int) -> dict[str, np.ndarray]:
     rows, columns = geometry.position_matrices(MICRO.position_table)
     size = (geometry.network_height, geometry.network_width, 3)

@@ -10,6 +10,7 @@ The attention computes with the masks M and B without storing them as matrices.
     here.py        measures on this GPU, once, where there are no measurements
     cached.py      keeps measurements in the user's cache
     fused.py       which of PyTorch's own attentions is fastest on this GPU
+    compiled.py    both halves of the network by `torch.compile`
     dot.py         the last convolution of a head as a dot product
     click_attention.py   all the masked attention of a click, by both ways, to measure it
     operations.py  kernels and PyTorch together as attention operations, for `set_attention_ops`

@@ -75,7 +75,8 @@ class ClickAttention:
         used = torch.zeros(_ENTRIES, 1, device=device)
         used[: 4 * sum(CLICKS)] = 1
         order = torch.rand(n, keys, generator=draw, device=device).argsort(1)
-        index = torch.where(used.T > 0, order[:, :_ENTRIES], 0)
+        entries = torch.arange(_ENTRIES, device=device) % keys  # small networks have fewer patches
+        index = torch.where(used.T > 0, order[:, entries], 0)
         embedding = used.expand(n, -1, -1)
         rows = [
             [Rows(normal(1, keys), normal(n, _ENTRIES) * used.to(call.dtype)) for _ in range(4)]

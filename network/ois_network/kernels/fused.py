@@ -77,7 +77,7 @@ def preferred(fused: Fused) -> Iterator[None]:
         yield
         return
     first = _BACKENDS[fused]
-    others = [backend for backend in _BACKENDS.values() if backend is not first]
+    others = [backend for backend in _BACKENDS.values() if backend != first]
     with sdpa_kernel([first, *others, SDPBackend.MATH], set_priority=True):
         yield
 
@@ -141,8 +141,10 @@ def fastest(times: dict[Fused, float]) -> Fused:
 
 
 def _choice(kept: dict[str, Any] | None) -> FusedChoice | None:
+    if kept is None:
+        return None
     try:
-        return kept and FusedChoice(**{half: Fused(name) for half, name in kept["choice"].items()})
+        return FusedChoice(**{half: Fused(name) for half, name in kept["choice"].items()})
     except (KeyError, ValueError, TypeError, AttributeError):
         return None  # damaged: measured again, and replaced
 

@@ -51,8 +51,29 @@ class Precision(StrEnum):
         raise InvalidInput(f"got the precision {name!r}; expected one of {', '.join(cls)}")
 
 
-#: ONNX Runtime on a GPU.
-_ON_A_DEVICE = "ois_runtime.engines.onnx_device"
+class Compiling(StrEnum):
+    """Whether the backend torch compiles the network when it opens (`torch.compile`)."""
+
+    OFF = "off"
+    ON = "on"
+    MEASURED = "measured"  # each half, if that is faster on this device
+
+    @classmethod
+    def parse(cls, name: str) -> Compiling:
+        """The value called `name`. Raises `InvalidInput`, naming the known ones, for another."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise InvalidInput(
+                f"got compile = {name!r}; expected one of {', '.join(cls)}"
+            ) from None
+
+
+#: Backends whose features and masks stay on a GPU, and their modules.
+_ON_A_DEVICE = {
+    "onnxruntime": "ois_runtime.engines.onnx_device",
+    "tensorrt": "ois_runtime.tensorrt.pair",
+}
 
 
 class EngineBackend(StrEnum):
@@ -142,6 +163,7 @@ class EngineOptions:
     checkpoint: the network's file, for the backend torch; None searches for it
     (`ois_runtime.torch.checkpoint`).
     cuda_graphs: the most CUDA graphs that are kept (`ois_runtime.torch.graph_pool`); 0 uses none.
+    compile: for the backend torch, a `Compiling` or the name of one.
     region: `auto` lets clicks decode only where their mask can change, if the engines were exported
     for it and passed its gate; `full` never does.
     Raises `InvalidInput` if a value is not possible.
@@ -154,6 +176,7 @@ class EngineOptions:
     checkpoint: Path | None = None
     cuda_graphs: int = 32
     region: Region = Region.AUTO
+    compile: Compiling = Compiling.OFF
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -164,6 +187,7 @@ class EngineOptions:
             raise InvalidInput(f"got cuda_graphs = {self.cuda_graphs}; expected 0 or more")
         object.__setattr__(self, "precision", Precision.parse(self.precision))
         object.__setattr__(self, "region", Region.parse(self.region))
+        object.__setattr__(self, "compile", Compiling.parse(self.compile))
 
     def check(self, backend: EngineBackend) -> None:
         """Raise `InvalidInput` if the backend does not support this device or precision."""
@@ -173,6 +197,11 @@ class EngineOptions:
                 f"got the device {self.device}; the backend {backend} runs on "
                 f"{', '.join(backend.devices)}. The backend {EngineBackend.TORCH} runs on "
                 f"{', '.join(EngineBackend.TORCH.devices)}"
+            )
+        if self.compile is not Compiling.OFF and backend is not EngineBackend.TORCH:
+            raise InvalidInput(
+                f"got compile = {self.compile}; the backend {backend} does not compile, only "
+                f"{EngineBackend.TORCH} does"
             )
         fixed = backend is EngineBackend.ONNXRUNTIME and kind != "cpu"
         if self.precision not in backend.precisions and not fixed:
@@ -217,8 +246,9 @@ def load_engines(
     if backend is EngineBackend.TORCH:
         pair: EnginePair = library.open_engines(folder, options)
         return pair
-    if backend is EngineBackend.ONNXRUNTIME and options.device != "cpu":
-        opened: EnginePair = importlib.import_module(_ON_A_DEVICE).open_pair(folder, options)
+    if backend in _ON_A_DEVICE and options.device != "cpu":
+        on_device = importlib.import_module(_ON_A_DEVICE[backend])
+        opened: EnginePair = on_device.open_pair(folder, options)
         return opened
     return _graph_pair(folder, library, options)
 

@@ -35,6 +35,7 @@ from ois_client.contract.transport import (
     Region,
 )
 from ois_runtime.engines.backends import (
+    Compiling,
     EngineBackend,
     EngineOptions,
     Precision,
@@ -60,7 +61,8 @@ class LocalOptions:
 
     backend: see `EngineBackend`. Default: torch if `device` is a GPU or the path is a checkpoint
     file, otherwise onnxruntime.
-    device, threads, compiled_cache, checkpoint, cuda_graphs, region: see `EngineOptions`.
+    device, threads, compiled_cache, checkpoint, cuda_graphs, compile, region: see
+    `EngineOptions`.
     precision: see `EngineOptions`; default fp16 on a GPU, fp32 on the CPU.
     cache_bytes: memory of the feature store, on the device that the engines run on.
     ttl_s: seconds without a click after which an image's features are dropped.
@@ -77,6 +79,7 @@ class LocalOptions:
     checkpoint: Path | None = None
     cuda_graphs: int | None = None
     region: Region = Region.AUTO
+    compile: Compiling = Compiling.OFF
     cache_bytes: int = 2 * 2**30
     ttl_s: float = math.inf
     features: Path | None = None
@@ -118,6 +121,7 @@ class LocalOptions:
             device=self.device,
             checkpoint=self.checkpoint,
             region=self.region,
+            compile=self.compile,
         )
         if self.cuda_graphs is not None:
             options = dataclasses.replace(options, cuda_graphs=self.cuda_graphs)
@@ -237,6 +241,8 @@ def _parse_value(name: str, value: Any, kind: str) -> Any:
         raise InvalidInput(f"got {name} = {value!r}; expected a number") from None
     if kind.startswith("Precision"):
         return Precision.parse(value)
+    if kind.startswith("Compiling"):
+        return Compiling.parse(value)
     if kind.startswith("Region"):
         return Region.parse(value)
     return Path(value).expanduser() if kind.startswith("Path") else value

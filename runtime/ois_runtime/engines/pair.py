@@ -2,7 +2,7 @@
 
 `EnginePair` is what the rest of the runtime needs. Backends that run one file at a time implement
 only the smaller `Graph`, and `GraphPair` makes a pair of two. Engines whose device also turns
-logits into masks are `MaskEngines`.
+logits into masks are `MaskEngines`, and engines whose device also resizes are `ResizingEngines`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,18 @@ class MaskEngines(Protocol):
         """Like `EnginePair.decode`, with masks instead of logits.
 
         The masks are bit for bit those that `pixels.postprocess` makes of the logits.
+        """
+        ...
+
+
+@runtime_checkable
+class ResizingEngines(Protocol):
+    """An `EnginePair` that also resizes images, because its device is faster at it."""
+
+    def encode_pixels(self, pixels: NDArray[np.uint8], geometry: Geometry) -> ImageState:
+        """Like `EnginePair.encode`, of pixels (H, W, 3) uint8 RGB at their original size.
+
+        They are resized bit for bit as by `pixels.preprocess`.
         """
         ...
 

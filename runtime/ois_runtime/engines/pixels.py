@@ -32,19 +32,29 @@ def preprocess(
     Raises `InvalidImage` if the picture cannot be decoded, or the pixels have another shape or
     dtype.
     """
+    pixels = pixels_of(image)
+    height, width = pixels.shape[:2]
+    geometry = fit(width, height)
+    return resize(pixels, geometry), geometry
+
+
+def pixels_of(image: Picture | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) uint8 RGB of an image, decoded if necessary. Errors as `preprocess`."""
     pixels = image.pixels() if isinstance(image, Picture) else image
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise InvalidImage(
             f"got pixels of shape {pixels.shape} and type {pixels.dtype}; expected (H, W, 3) "
             "uint8, RGB"
         )
-    height, width = pixels.shape[:2]
-    geometry = fit(width, height)
+    return np.ascontiguousarray(pixels)
+
+
+def resize(pixels: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) uint8 -> (h, w, 3) uint8 at network size."""
     size = (geometry.network_width, geometry.network_height)
-    if (width, height) == size:
-        return np.ascontiguousarray(pixels), geometry
-    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    return np.array(resized), geometry
+    if pixels.shape[1::-1] == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.uint8]:

@@ -25,8 +25,8 @@ from ois_client.contract.transport import ClickRequest, ModelInfo, Region
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps
 from ois_runtime.engines.manifest import EXPORT_COMMAND, Manifest
-from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines
-from ois_runtime.engines.pixels import postprocess, preprocess
+from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines, ResizingEngines
+from ois_runtime.engines.pixels import pixels_of, postprocess, preprocess
 from ois_runtime.engines.region.pair import RegionEngines
 from ois_runtime.engines.store import FeatureStore, StoreStats
 
@@ -133,8 +133,14 @@ class Segmenter:
                 with timed(timings_ms, "load"):
                     return self._features.load(picture.digest)
             with timed(timings_ms, "preprocess"):
-                image, geometry = preprocess(picture, self._manifest.fit)
+                if isinstance(engines, ResizingEngines):
+                    image = pixels_of(picture)
+                    geometry = self._manifest.fit(image.shape[1], image.shape[0])
+                else:
+                    image, geometry = preprocess(picture, self._manifest.fit)
             with timed(timings_ms, "encode"):
+                if isinstance(engines, ResizingEngines):
+                    return engines.encode_pixels(image, geometry)
                 return engines.encode(image, geometry)
 
         found = self._store.get_or_encode(self._key(picture.digest, salt), make)

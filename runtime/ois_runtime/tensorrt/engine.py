@@ -6,11 +6,12 @@ signatures of the real bindings (10.12 and 11.4).
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,16 @@ from ois_client.contract.errors import EngineError
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.pair import Arrays
 from ois_runtime.tensorrt.library import library_version, load_tensorrt
-from ois_runtime.tensorrt.memory import CudaMemory, DeviceBuffers, DeviceMemory
+from ois_runtime.tensorrt.memory import (
+    CudaMemory,
+    DeviceArray,
+    DeviceBlock,
+    DeviceBuffers,
+    DeviceMemory,
+)
 
 Shape = tuple[int, ...]
+Result = TypeVar("Result")
 
 
 def describe(options: EngineOptions) -> str:
@@ -49,8 +57,9 @@ def _index(options: EngineOptions) -> int:
 class PlanGraph:
     """One plan with an execution context. Thread-safe: one run at a time.
 
-    A read-only array (an image's features) is uploaded once and stays on the GPU as long as the
-    array exists. All other arrays are copied in and out at each run. The GPU memory is freed when
+    Results can stay on the GPU (`run_with`). A read-only array (features that were stored in a
+    file) is uploaded once and stays there as long as the array exists. All other arrays are copied
+    in at each run. The GPU memory is freed when
     this object is garbage collected.
     """
 
@@ -119,7 +128,27 @@ class PlanGraph:
             return text
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]:
-        arrays = {name: np.ascontiguousarray(feeds[name]) for name in self.inputs}
+        return self.run_with(
+            feeds, lambda results: {name: result.numpy() for name, result in results.items()}
+        )
+
+    def run_with(
+        self,
+        feeds: Mapping[str, NDArray[np.generic] | DeviceArray],
+        use: Callable[[dict[str, DeviceArray]], Result],
+        *,
+        keep: bool = False,
+    ) -> Result:
+        """Run, and call `use` with the results on the GPU, complete. Returns what `use` returns.
+
+        feeds: NumPy arrays, or results of another plan on this GPU. keep: the results stay valid as
+        long as something refers to them. Otherwise the next run overwrites them, after `use`.
+        """
+        arrays = {
+            name: array if isinstance(array, DeviceArray) else np.ascontiguousarray(array)
+            for name in self.inputs
+            for array in (feeds[name],)
+        }
         for name, array in arrays.items():
             if array.dtype != self._types[name]:
                 raise EngineError(
@@ -134,28 +163,38 @@ class PlanGraph:
                 + ". Build it for these shapes: ois build --help"
             )
         with self._lock:
-            return self._run(arrays, profile)
+            return use(self._run(arrays, profile, keep=keep))
 
     def _run(
-        self, arrays: dict[str, NDArray[np.generic]], profile: int
-    ) -> dict[str, NDArray[np.generic]]:
+        self,
+        arrays: Mapping[str, NDArray[np.generic] | DeviceArray],
+        profile: int,
+        *,
+        keep: bool,
+    ) -> dict[str, DeviceArray]:
         context, memory = self._context, self._memory
         memory.use()
         self._select(profile)
         for name, array in arrays.items():
             self._require(context.set_input_shape(name, array.shape), f"{name} is {array.shape}")
-            address = self._buffers.place(name, array)
+            if isinstance(array, DeviceArray):
+                address = array.address
+            else:
+                address = self._buffers.place(name, array)
             self._require(context.set_tensor_address(name, address), name)
         unknown = context.infer_shapes()
         self._require(not unknown, f"the shapes of {', '.join(unknown)} are unknown")
-        results, addresses = {}, {}
-        for name in self.outputs:
-            results[name] = np.empty(tuple(context.get_tensor_shape(name)), self._types[name])
-            addresses[name] = self._buffers.named(name, results[name].nbytes)
-            self._require(context.set_tensor_address(name, addresses[name]), name)
+        shapes = {name: tuple(context.get_tensor_shape(name)) for name in self.outputs}
+        sizes = {name: math.prod(shapes[name]) * self._types[name].itemsize for name in shapes}
+        block = DeviceBlock(memory, sizes) if keep else None
+        results = {}
+        for name, shape in shapes.items():
+            address = block.addresses[name] if block else self._buffers.named(name, sizes[name])
+            self._require(context.set_tensor_address(name, address), name)
+            results[name] = DeviceArray(memory, address, shape, self._types[name], block)
         self._require(context.execute_async_v3(memory.stream), "the run failed")
-        for name, array in results.items():
-            memory.download(array, addresses[name])
+        # For other streams: the other plan's, and PyTorch's.
+        memory.synchronize()
         return results
 
     def _select(self, profile: int) -> None:

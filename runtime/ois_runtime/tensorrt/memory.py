@@ -2,20 +2,27 @@
 
     CudaMemory      allocates, copies and frees on one stream
     DeviceBuffers   the buffers that one engine keeps
+    DeviceArray     a result that stays on the GPU
 
-PyTorch is not used, because the serving image does not have it.
+PyTorch is only needed to see such a result as a tensor. Everything else works without it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.errors import EngineError
+
+#: Alignment of each array in a block, in bytes, as of separate allocations.
+_ALIGNMENT = 256
 
 
 class DeviceMemory(Protocol):
@@ -38,6 +45,14 @@ class DeviceMemory(Protocol):
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
         """Fill a contiguous array from `address`, after all earlier work of the stream."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for all earlier work of the stream."""
+        ...
+
+    def tensor(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """The memory at `address` as a PyTorch tensor on this GPU, without a copy."""
         ...
 
     def close(self) -> None:
@@ -82,6 +97,14 @@ class CudaMemory:
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self._stream)
         self._call("cudaStreamSynchronize", self._stream)
 
+    def synchronize(self) -> None:
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def tensor(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        import torch
+
+        return torch.as_tensor(_Exported(address, shape, dtype), device=f"cuda:{self._index}")
+
     def close(self) -> None:
         self._call("cudaStreamDestroy", self._stream)
 
@@ -92,6 +115,71 @@ class CudaMemory:
             said = self._cuda.cudaGetErrorString(status)[1].decode(errors="replace")
             raise EngineError(f"{function} failed: {said} (CUDA error {int(status)})")
         return results[0] if results else None
+
+
+class _Exported:
+    """Device memory, described as PyTorch and CuPy understand it."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        # Version 3 of the interface; no stream: the caller has waited for the data.
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "data": (address, False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "stream": None,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceArray:
+    """An array in a GPU's memory. block: frees the memory when nothing refers to it any more."""
+
+    memory: DeviceMemory
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    block: object
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy in the CPU's memory."""
+        array = np.empty(self.shape, self.dtype)
+        self.memory.use()
+        self.memory.download(array, self.address)
+        return array
+
+    def tensor(self) -> Any:
+        """This memory as a PyTorch tensor. The caller keeps the array as long as the tensor."""
+        return self.memory.tensor(self.address, self.shape, self.dtype)
+
+
+class DeviceBlock:
+    """One allocation for several arrays, freed when this object is garbage collected.
+
+    One, because allocating and freeing wait for the GPU.
+    """
+
+    def __init__(self, memory: DeviceMemory, sizes: Mapping[str, int]) -> None:
+        """sizes: bytes of each array."""
+        offsets: dict[str, int] = {}
+        total = 0
+        for name, size in sizes.items():
+            offsets[name] = total
+            total += -(-size // _ALIGNMENT) * _ALIGNMENT
+        address = memory.allocate(total)
+        # Not at exit: the process's end frees everything, and the driver may be unloaded.
+        weakref.finalize(self, _free, memory, address).atexit = False
+        self.addresses = {name: address + offset for name, offset in offsets.items()}
+
+
+def _free(memory: DeviceMemory, address: int) -> None:
+    with contextlib.suppress(EngineError):  # nothing can be freed on a device that failed
+        memory.use()
+        memory.free(address)
 
 
 class DeviceBuffers:

@@ -7,6 +7,7 @@ in training. This is the only module of the runtime that imports the network.
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +22,14 @@ from ois_network.attention import set_attention_ops
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.config import NetworkConfig
 from ois_network.half import lower_precision
+from ois_network.kernels.compiled import Sample, compile_halves, host_time_us, kept_answer
+from ois_network.kernels.dot import use_dot_products
+from ois_network.kernels.fused import FusedChoice, fused_here, preferred, with_preferred
 from ois_network.kernels.here import measurements_here
 from ois_network.kernels.operations import KernelAttention, measured_choice, measured_for
+from ois_network.region import DecoderParts
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.backends import EngineOptions, Precision
+from ois_runtime.engines.backends import Compiling, EngineOptions, Precision
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import EngineFile, Manifest
 from ois_runtime.engines.pair import (
@@ -35,12 +40,22 @@ from ois_runtime.engines.pair import (
     check_array,
     check_prompts,
 )
+from ois_runtime.engines.pixels import resize
 from ois_runtime.torch.checkpoint import find_checkpoint
+from ois_runtime.torch.cuda import Lane
 from ois_runtime.torch.device import dtype_of, find_device
 from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.region import TorchRegionEngines, with_regions
-from ois_runtime.torch.runner import Answer, EagerRunner, Runner, Wanted
+from ois_runtime.torch.runner import (
+    Answer,
+    Decode,
+    EagerRunner,
+    Encode,
+    Runner,
+    Wanted,
+    tensor_of,
+)
 
 
 def open_engines(path: Path, options: EngineOptions) -> TorchEngines | TorchRegionEngines:
@@ -57,7 +72,7 @@ def open_engines(path: Path, options: EngineOptions) -> TorchEngines | TorchRegi
             options.threads
         )  # for the whole process; PyTorch has no other setting
     engines = TorchEngines(file, load_checkpoint(file), device, options)
-    return with_regions(engines, engines.decoder, path, options)
+    return with_regions(engines, partial(DecoderParts.of, engines.decoder), path, options)
 
 
 class TorchEngines:
@@ -73,15 +88,19 @@ class TorchEngines:
         """The network of `loaded` is moved to the device and changed; do not use it afterwards."""
         network = loaded.network.requires_grad_(False)
         precision = options.precision
+        self.device = device
         self.manifest = checkpoint_manifest(file, loaded, precision)
         self.description = f"torch {torch.__version__} {device} {precision}"
         dtype = dtype_of(precision)
         gpu = rows = None
+        attention = FusedChoice()
         if device.type == "cuda":
             from ois_runtime.torch.cuda import CudaDevice
 
             gpu = CudaDevice(device)
-            rows = measurements_here(loaded.config, dtype, device, gpu.time_us)
+            attention = fused_here(loaded.config, dtype, device, gpu.time_us)
+            with preferred(attention.click):
+                rows = measurements_here(loaded.config, dtype, device, gpu.time_us)
         # Our own kernels, and the cached keys and values they need, where they measured faster.
         set_attention_ops(network, KernelAttention(measured_choice(rows)))
         rewrites = Rewrites(cached_kv=measured_for(loaded.config, dtype, device, rows))
@@ -93,15 +112,32 @@ class TorchEngines:
         for half in (encoder, decoder):
             half.to(device)
             half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        use_dot_products(network.depth_head, network.mask_head)
+        encode: Encode = encoder
+        decode: Decode = decoder
+        if options.compile is not Compiling.OFF:
+            lane = nullcontext() if gpu is None else gpu.on(Lane.CLICKS)
+            with torch.inference_mode(), lane:
+                encode, decode = compile_halves(
+                    encoder,
+                    decoder,
+                    self._sample(device),
+                    host_time_us if gpu is None else gpu.time_us,
+                    kept_answer(loaded.config, dtype, device),
+                    attention,
+                    measured=options.compile is Compiling.MEASURED,
+                )
+        encode = with_preferred(attention.encode, encode)
+        decode = with_preferred(attention.click, decode)
         self.runner: Runner
         if gpu is None:
-            self.runner = EagerRunner(encoder, decoder)
+            self.runner = EagerRunner(encode, decode)
         else:
             from ois_runtime.torch.graphs import GraphRunner
 
             self.runner = GraphRunner(
-                encoder,
-                decoder,
+                encode,
+                decode,
                 gpu,
                 cuda_graphs=options.cuda_graphs,
                 most_objects=partial(most_objects, loaded.config),
@@ -111,9 +147,19 @@ class TorchEngines:
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> TorchState:
         size = (geometry.network_height, geometry.network_width, 3)
         check_array("image", image, size, np.uint8)
+        return self._encode(image, geometry)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8], geometry: Geometry) -> TorchState:
+        check_array("pixels", pixels, (geometry.height, geometry.width, 3), np.uint8)
+        if self.device.type == "cpu":  # where Pillow is faster
+            pixels = resize(pixels, geometry)
+        return self._encode(pixels, geometry)
+
+    def _encode(self, image: NDArray[np.uint8], geometry: Geometry) -> TorchState:
         rows, columns = geometry.position_matrices(self.manifest.position_table)
         given: Arrays = dict(zip(ENCODER_INPUTS, (image, rows, columns), strict=True))
-        return TorchState.of(self.runner.encode(given), geometry)
+        size = (geometry.network_height, geometry.network_width)
+        return TorchState.of(self.runner.encode(given, size), geometry)
 
     def decode(
         self, state: ImageState, prompts: HostPrompts
@@ -133,18 +179,32 @@ class TorchEngines:
 
     def warm_up(self) -> None:
         """Click on a blank square until its graphs are captured, so that one-time setup is done."""
-        manifest = self.manifest
-        side = manifest.longest
-        geometry = manifest.fit(side, side)
+        geometry, image, no_click = self._blank()
+        for _ in range(CAPTURE_AT):
+            state = self.encode(image, geometry)
+            self.decode_masks(state, no_click, want_logits=False)
+
+    def _blank(self) -> tuple[Geometry, NDArray[np.uint8], HostPrompts]:
+        """A blank square of the largest size, and one object without clicks."""
+        side = self.manifest.longest
+        geometry = self.manifest.fit(side, side)
         no_click: HostPrompts = Prompts(
             points=np.zeros((1, SLOTS, 2), dtype=np.float32),
             labels=np.full((1, SLOTS), EMPTY, dtype=np.int32),
             coverage=np.zeros((1, *geometry.coverage_shape), dtype=np.uint8),
             has_previous=np.zeros(1, dtype=np.bool_),
         )
-        for _ in range(CAPTURE_AT):
-            state = self.encode(np.zeros((side, side, 3), dtype=np.uint8), geometry)
-            self.decode_masks(state, no_click, want_logits=False)
+        return geometry, np.zeros((side, side, 3), dtype=np.uint8), no_click
+
+    def _sample(self, device: torch.device) -> Sample:
+        """`_blank` on the device, to compile for."""
+        geometry, image, no_click = self._blank()
+        given = (image, *geometry.position_matrices(self.manifest.position_table))
+        prompts = no_click.map(tensor_of)
+        return Sample(
+            [tensor_of(array).to(device) for array in given],
+            [tensor.to(device) for tensor in prompts],
+        )
 
     def _click(self, state: ImageState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         if not isinstance(state, TorchState):

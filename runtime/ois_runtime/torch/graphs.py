@@ -3,7 +3,7 @@
 The first use of a shape runs without a graph; a later use captures one (`GraphPool`):
 
     upload   image ─► pinned ─► device, on its own stream, so it overlaps with other work
-    encode   device copy ─► static inputs ─► replay ─► state, copied out of the graph's memory
+    encode   device copy ─► resized ─► static inputs ─► replay ─► state, copied out of the graph
     click    state ─► static state (only at the first click on an image)
              prompts ─► one pinned block ─► one static block ─► replay ─► logits
              logits ─► replay of the image size's graph ─► masks, one bit per pixel
@@ -43,6 +43,7 @@ from ois_runtime.torch.graph_pool import (
 )
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.masks import MaskTaps, pack_masks
+from ois_runtime.torch.resize import resize
 from ois_runtime.torch.runner import Answer, Decode, Encode, Wanted
 
 _LOG = logging.getLogger(__name__)
@@ -132,14 +133,14 @@ class GraphRunner:
         self.failures = 0
         self.kept = _Kept(self._pool(cuda_graphs), self._pool(cuda_graphs))
 
-    def encode(self, image: Arrays) -> dict[str, Tensor]:
+    def encode(self, image: Arrays, size: tuple[int, int]) -> dict[str, Tensor]:
         with torch.inference_mode():
             given = self._upload(image)
 
         def start() -> tuple[dict[str, Tensor], Callable[[], object]]:
             with self._device.on(Lane.ENCODES):
                 given.wait()
-                state = self._with_room(lambda: self._run_encoder(given.tensors))
+                state = self._with_room(lambda: self._run_encoder(given.tensors, size))
                 return state, self._device.started(Lane.ENCODES)
 
         state, wait = self._thread.call(start, Lane.ENCODES)
@@ -243,7 +244,9 @@ class GraphRunner:
 
     # -- encoding --------------------------------------------------------------------------
 
-    def _run_encoder(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _run_encoder(self, uploaded: dict[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
+        # Not part of the graph, which is for one patch grid and pictures of many sizes.
+        given = uploaded | {"image": resize(uploaded["image"], *size)}
         grid = (len(given["pos_rows"]), len(given["pos_cols"]))
 
         def capture() -> _EncodeGraph:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ois_runtime.engines.pair import Arrays, HostPrompts
 from ois_runtime.engines.pixels import postprocess
 from ois_runtime.torch.image_state import TorchState
+from ois_runtime.torch.resize import resize
 
 #: image (h, w, 3) uint8, pos_rows (gh, T), pos_cols (gw, T) -> image state
 Encode = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
@@ -45,8 +46,11 @@ class Answer:
 class Runner(Protocol):
     """Runs encodes and clicks. Thread-safe."""
 
-    def encode(self, image: Arrays) -> dict[str, Tensor]:
-        """Run the encoder. image: its inputs by name, in the order of `ENCODER_INPUTS`."""
+    def encode(self, image: Arrays, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Run the encoder. image: its inputs by name, in the order of `ENCODER_INPUTS`.
+
+        size: (h, w), to which pixels of another size are resized on the device.
+        """
         ...
 
     def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
@@ -61,9 +65,10 @@ class EagerRunner:
         self._encode = encode
         self._decode = decode
 
-    def encode(self, image: Arrays) -> dict[str, Tensor]:
+    def encode(self, image: Arrays, size: tuple[int, int]) -> dict[str, Tensor]:
         with torch.inference_mode():
-            return self._encode(*(tensor_of(array) for array in image.values()))
+            pixels, *tables = (tensor_of(array) for array in image.values())
+            return self._encode(resize(pixels, *size), *tables)
 
     def decode(self, state: TorchState, prompts: HostPrompts, wanted: Wanted) -> Answer:
         with torch.inference_mode():

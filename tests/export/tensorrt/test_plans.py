@@ -16,9 +16,11 @@ from ois_export.parity.cases import SQUARE, Case, make_prompts
 from ois_export.parity.reference import open_reference
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.engines.pair import GraphPair
+from ois_runtime.engines.pair import GraphPair, MaskEngines
+from ois_runtime.engines.pixels import postprocess
 from ois_runtime.tensorrt.engine import PlanGraph, choose_profile, open_graph
 from ois_runtime.tensorrt.memory import DeviceBuffers
+from ois_runtime.tensorrt.pair import PlanPair
 from support.network_scenes import MICRO
 from support.tensorrt.builds import RANGES, build
 from support.tensorrt.fake import APIS, FakeTensorRT, HostMemory
@@ -65,6 +67,51 @@ def test_plans_run_in_process_and_keep_an_image_s_features_on_the_gpu(
     del state
     gc.collect()
     assert len(memory.held) == held - count
+
+
+@pytest.mark.parametrize("packs", [True, False], ids=["masks on the GPU", "without PyTorch"])
+def test_features_and_logits_of_a_pair_stay_on_the_gpu(plans: Path, packs: bool) -> None:
+    simple, _ = open_plans(plans)
+    trt, memories = FakeTensorRT(APIS[-1]), (HostMemory(), HostMemory())
+    graphs = [
+        PlanGraph(plans / f"{half}.plan", trt, memory)
+        for half, memory in zip(("encoder", "decoder"), memories, strict=True)
+    ]
+    pair = PlanPair(Manifest.load(plans), "fake", *graphs, packs=packs)
+    assert isinstance(pair, MaskEngines)
+    geometry = Geometry.fit(150, 113, longest=MICRO.longest)
+    size = (geometry.network_height, geometry.network_width, 3)
+    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    case = Case(SQUARE, ((2, 1, True), (1, 0, False), (1, 1, True), (1, 0, False), (1, 1, True)))
+    prompts = make_prompts(case, geometry, seed=0)
+    other = simple.encode(image, geometry)
+    want, want_coverage = simple.decode(other, prompts)
+    state = pair.encode(image, geometry)
+    assert memories[0].downloads == 8  # the depth's min and max
+    assert state.nbytes == sum(array.nbytes for array in other.arrays.values())
+    for name, array in other.arrays.items():
+        np.testing.assert_array_equal(state.arrays[name], array)
+
+    uploads, memories[1].downloads = memories[1].uploads, 0
+    masks = pair.decode_masks(state, prompts, want_logits=False)
+    assert memories[1].uploads == uploads + 4 * 2  # the prompts of two parts, and no features
+    expected = np.packbits(postprocess(want, geometry).reshape(len(want), -1), axis=1)
+    assert expected.any()
+    np.testing.assert_array_equal(masks.packed, expected)
+    np.testing.assert_array_equal(masks.coverage, want_coverage)
+    assert masks.logits is None
+    assert (memories[1].downloads == masks.coverage.nbytes) is packs  # no logits
+    again = pair.decode_masks(state, prompts, want_logits=True)
+    np.testing.assert_array_equal(again.logits, want)
+    np.testing.assert_array_equal(pair.decode(other, prompts)[0], want)  # of a file: uploaded
+
+    del simple, graphs, pair
+    gc.collect()
+    assert len(memories[0].held) == 1  # the image's features, in one block
+    del state
+    gc.collect()
+    assert not memories[0].held
+    assert not memories[1].held
 
 
 def test_a_closed_engine_leaves_nothing_on_the_gpu(plans: Path) -> None:

@@ -25,7 +25,7 @@ from ois_network.half import lower_precision
 from ois_network.kernels.choice import Blocks
 from ois_network.kernels.operations import KernelAttention
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
-from ois_runtime.engines.pixels import postprocess
+from ois_runtime.engines.pixels import postprocess, resize
 from ois_runtime.torch import masks as torch_masks
 from ois_runtime.torch.cuda import Captured, Lane
 from ois_runtime.torch.device import is_out_of_memory
@@ -34,7 +34,7 @@ from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.runner import Answer, EagerRunner, Wanted
 from support.network_scenes import MICRO, random_network
-from support.torch_graphs import TALL, WIDE, HostDevice, image, prompts
+from support.torch_graphs import TALL, WIDE, HostDevice, image, prompts, size_of
 
 ALL = Wanted(masks=True, logits=True)
 
@@ -58,8 +58,8 @@ class Both:
     def encode(self, geometry: Geometry, seed: int) -> tuple[TorchState, TorchState]:
         given = image(geometry, seed)
         return (
-            TorchState.of(self.graphs.encode(given), geometry),
-            TorchState.of(self.plain.encode(given), geometry),
+            TorchState.of(self.graphs.encode(given, size_of(geometry)), geometry),
+            TorchState.of(self.plain.encode(given, size_of(geometry)), geometry),
         )
 
     def check(self, states: tuple[TorchState, TorchState], count: int, seed: int = 0) -> Answer:
@@ -90,6 +90,26 @@ def test_images_shapes_and_object_counts_can_alternate(
     assert (clicks.captures, clicks.replays) == (4, 3)
     assert GraphKey((5, 8), 4) in clicks
     assert (both.graphs.kept.encodes.captures, both.graphs.kept.encodes.replays) == (2, 1)
+
+
+def test_an_image_of_another_size_is_resized_on_the_device_as_by_pillow(
+    halves: tuple[ImageEncoder, ClickDecoder],
+) -> None:
+    """Outside of the graph, which is for one patch grid: pictures of one grid have many sizes."""
+    both = Both(halves)
+    rng = np.random.default_rng(1)
+    for number, (width, height) in enumerate([(300, 190), (150, 95), (301, 189)]):
+        geometry = Geometry.fit(width, height, longest=MICRO.longest)
+        assert size_of(geometry) == size_of(WIDE)
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        small = {**image(geometry, 1), "image": resize(pixels, geometry)}
+        large = small | {"image": pixels}
+        want = both.plain.encode(small, size_of(geometry))
+        for runner in (both.plain, both.graphs):
+            got = runner.encode(large, size_of(geometry))
+            for name, tensor in want.items():
+                torch.testing.assert_close(got[name], tensor, atol=0, rtol=0)
+        assert both.graphs.kept.encodes.replays == number
 
 
 def test_a_click_of_many_objects_leaves_nothing_to_the_next(
@@ -140,7 +160,7 @@ def test_without_graphs_nothing_is_kept(halves: tuple[ImageEncoder, ClickDecoder
 
 def test_only_what_is_wanted_leaves_the_device(halves: tuple[ImageEncoder, ClickDecoder]) -> None:
     runner = GraphRunner(*halves, HostDevice(), cuda_graphs=4, capture_at=1)
-    state = TorchState.of(runner.encode(image(WIDE, 1)), WIDE)
+    state = TorchState.of(runner.encode(image(WIDE, 1), size_of(WIDE)), WIDE)
     masks = runner.decode(state, prompts(WIDE, 2), Wanted(masks=True))
     assert (masks.logits, masks.packed is None) == (None, False)
     logits = runner.decode(state, prompts(WIDE, 2), Wanted(logits=True))

@@ -350,3 +350,16 @@ def measure_here(budget_s: float) -> tuple[list[Measurement], int]:
     call = Call(1, 48, 32, 14 * 15, 2, torch.float16)
     rows = here.measure(call, (14, 15), torch.device("cpu"), stopwatch, budget_s)
     return rows, len(taken)
+
+
+def run_dot(dtype: torch.dtype, device: str = "cpu") -> float:
+    """The error of the kernel `dot_channels`, for a number of pixels that no program divides."""
+    from ois_network.kernels.dot import dot_channels
+
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 9, 17, 32, generator=draw).to(dtype)
+    weight, bias = torch.randn(1, 32, 1, 1, generator=draw), torch.randn(1, generator=draw)
+    want = pixels.double() @ weight.double().view(-1) + bias.double()
+    got = dot_channels(pixels.to(device), weight.to(device), bias.to(device)).cpu()
+    assert got.dtype is torch.float32
+    return relative_error(got, want)

@@ -487,7 +487,7 @@ class _Inspector:
 
 
 class HostMemory:
-    """`DeviceMemory` in host memory. Counts uploads and tracks allocations.
+    """`DeviceMemory` in host memory. Counts uploads and downloaded bytes, tracks allocations.
 
     failures: the number of next allocations that fail.
     """
@@ -497,6 +497,7 @@ class HostMemory:
     def __init__(self) -> None:
         self.held: dict[int, Any] = {}
         self.uploads = 0
+        self.downloads = 0
         self.failures = 0
         self.closed = False
 
@@ -516,13 +517,31 @@ class HostMemory:
         del self.held[address]
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
-        assert array.nbytes <= len(self.held[address])
+        assert array.nbytes <= self._room(address)
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
         self.uploads += 1
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
-        assert array.nbytes <= len(self.held[address])
+        assert array.nbytes <= self._room(address)
+        self.downloads += array.nbytes
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def synchronize(self) -> None:
+        pass
+
+    def tensor(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        import torch
+
+        assert int(np.prod(shape)) * dtype.itemsize <= self._room(address)
+        buffer = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
+        return torch.from_numpy(np.frombuffer(buffer, dtype).reshape(shape))
+
+    def _room(self, address: int) -> int:
+        """Bytes from an address, which may lie inside an allocation, to its end."""
+        starts = [start for start in self.held if start <= address]
+        assert starts, "an address that was not allocated"
+        start = max(starts)
+        return start + len(self.held[start]) - address
 
     def close(self) -> None:
         assert not self.closed
