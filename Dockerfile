@@ -90,11 +90,11 @@ COPY --from=wheel /dist /dist
 # manager. The Python bindings must be of this minor version. PyPI has one or two builds of each minor
 # version, rarely the image's own.
 ARG TENSORRT_VERSION
-# "plans" and not "tensorrt", because the image has TensorRT's libraries. Without torch, because engines
-# are built from graphs and checked with ONNX Runtime on the CPU. Set "cpu,plans,network" to include
-# torch for OIS_FEATURE_DEVICE. Everything is installed into the system's Python, in which Triton's
-# Python backend runs models.
-ARG EXTRAS=cpu,plans
+# "plans" and not "tensorrt", because the image has TensorRT's libraries. "network" is torch, with which
+# features stay on the GPU between encoder and clicks (OIS_FEATURE_DEVICE); it adds about 5 GB to the image.
+# EXTRAS=cpu,plans leaves it out: then features are copied from shared memory to the GPU at every click.
+# Everything is installed into the system's Python, in which Triton's Python backend runs models.
+ARG EXTRAS=cpu,plans,network
 RUN version="${TENSORRT_VERSION:-$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' \
       | head -n 1)}" \
  && minor="$(echo "$version" | cut -d - -f 1 | cut -d . -f 1,2)" \

@@ -7,8 +7,10 @@
     OIS_WITHOUT_PLANS  what to do if the engines cannot be built: "stop" (default), or "onnx" to
                      serve the graphs with ONNX Runtime on CUDA, which is slower
     OIS_TOKEN_FILE   file with the token that clients must send; or OIS_TOKEN, the token itself
-    OIS_CACHE_BYTES  memory of the feature store; default: what shared memory (--shm-size) allows
-    OIS_FEATURE_DEVICE  "cuda:0" etc. keeps features in that GPU's memory
+    OIS_FEATURE_DEVICE  the GPU that keeps features between encoder and clicks; default "cuda:0" if
+                     the image has PyTorch. Empty: shared memory, copied to the GPU at every click
+    OIS_CACHE_BYTES  memory of the feature store; default: 2 GiB on a GPU, otherwise what shared
+                     memory (--shm-size) allows
     OIS_CACHE_SALT   "token" keeps the features of every token apart
 
 The first start on a type of GPU builds the engines, which takes minutes, shows its progress in the
@@ -25,7 +27,8 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from supervise import supervise
@@ -40,6 +43,9 @@ from ois_runtime.engines.manifest import Manifest
 
 #: Limit of an HTTP request. Triton's default is below the 64 MiB that an image may have.
 HTTP_MAX_BYTES = 128 * 2**20
+
+#: Size of the feature store if it is in GPU memory: 50 images of ViT-B at 1022x1022.
+GPU_CACHE_BYTES = 2 * 2**30
 
 #: GPU memory for the tensors of clicks in progress.
 CLICK_BYTES = 512 * 2**20
@@ -100,8 +106,13 @@ def command(
 
     secret: opens the closed APIs, so it is random. more: further arguments for tritonserver.
     """
-    cache_bytes = int(os.environ.get("OIS_CACHE_BYTES") or default_cache_bytes())
-    check_shared_memory(cache_bytes)
+    device = feature_device(os.environ)
+    given = os.environ.get("OIS_CACHE_BYTES")
+    if device:
+        cache_bytes = int(given or GPU_CACHE_BYTES)
+    else:
+        cache_bytes = int(given or default_cache_bytes())
+        check_shared_memory(cache_bytes)
     closed = f"{','.join(CLOSED_APIS)}:secret={secret}"
     groups = [closed]
     for name, value in token_header(token).items():
@@ -119,10 +130,21 @@ def command(
         *(f"--grpc-restricted-protocol={group}" for group in groups),
         *(f"--http-restricted-api={group}" for group in groups),
         *(FORWARD_TOKEN if os.environ.get("OIS_CACHE_SALT") else ()),
-        *memory_pool(os.environ.get("OIS_FEATURE_DEVICE", ""), cache_bytes),
+        *memory_pool(device, cache_bytes),
         *more,
     ]
-    return words, {"OIS_CACHE_BYTES": str(cache_bytes)}
+    return words, {"OIS_CACHE_BYTES": str(cache_bytes), "OIS_FEATURE_DEVICE": device}
+
+
+def feature_device(environment: Mapping[str, str], default: str | None = None) -> str:
+    """The GPU that keeps features, such as `"cuda:0"`; "" for shared memory.
+
+    default: what is used if OIS_FEATURE_DEVICE is not set, by default the first GPU if PyTorch is
+    installed: `ois_segment` needs it to use GPU memory.
+    """
+    if default is None:
+        default = "cuda:0" if find_spec("torch") is not None else ""
+    return environment.get("OIS_FEATURE_DEVICE", default)
 
 
 def memory_pool(feature_device: str, cache_bytes: int) -> list[str]:

@@ -260,7 +260,7 @@ def test_the_gpu_entrypoint_closes_apis_to_clients(
     entry, chosen = gpu_entrypoint(), served / "repository"
     monkeypatch.setenv("OIS_CACHE_BYTES", str(2**20))
     words, more = entry.command(chosen, "s3cret", "t0ken", ["--log-verbose=1"])
-    assert more == {"OIS_CACHE_BYTES": str(2**20)}
+    assert more["OIS_CACHE_BYTES"] == str(2**20)
     assert words[0] == "tritonserver"
     assert words[-1] == "--log-verbose=1"
     for option in ("--grpc-restricted-protocol", "--http-restricted-api"):
@@ -299,8 +299,25 @@ def test_the_gpu_entrypoint_makes_room_for_features_on_the_gpu(
         ("cuda:1", [f"{option}=1:{2**20 + 2**29}"]),
     ):
         monkeypatch.setenv("OIS_FEATURE_DEVICE", device)
-        words, _ = entry.command(chosen, "s3cret", None, [])
+        words, more = entry.command(chosen, "s3cret", None, [])
         assert [word for word in words if word.startswith(option)] == wanted
+        assert more["OIS_FEATURE_DEVICE"] == device
+
+
+def test_features_stay_on_the_gpu_by_default(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has PyTorch, and nothing has to be set. Shared memory needs no room for them."""
+    assert re.search(r"^ARG EXTRAS=cpu,plans,network$", DOCKERFILE, re.M)
+    entry, chosen = gpu_entrypoint(), served / "repository"
+    monkeypatch.delenv("OIS_FEATURE_DEVICE", raising=False)
+    monkeypatch.delenv("OIS_CACHE_BYTES", raising=False)
+    monkeypatch.setattr(entry, "check_shared_memory", None)
+    words, more = entry.command(chosen, "s3cret", None, [])
+    assert more == {"OIS_FEATURE_DEVICE": "cuda:0", "OIS_CACHE_BYTES": str(2**31)}
+    assert f"--cuda-memory-pool-byte-size=0:{2**31 + 2**29}" in words
+    assert entry.feature_device({"OIS_FEATURE_DEVICE": ""}) == ""
+    assert entry.feature_device({}, default="") == ""
 
 
 def apis(rule: str) -> set[str]:

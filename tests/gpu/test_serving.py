@@ -6,6 +6,7 @@ Needs a GPU; tests/scenarios/server/test_torch.py has the same tests with the CP
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import open_transport
 from ois_runtime.engines.manifest import Manifest
 from support.network_scenes import MICRO, random_network
+from support.server.calls import metrics
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
@@ -97,4 +99,7 @@ def test_features_of_tritons_models_in_gpu_memory(
     with EmbeddedServer(folder, options) as server, Client(server.grpc_url) as client:
         assert client.info.engine.endswith("features on cuda:0")
         got = clicks(client)
+        time.sleep(1.2)  # until the counters are published
+        # At no click was a feature or a logit in the memory of the CPU.
+        assert metrics(server)["ois_click_host_bytes_total"] == 0
     assert_alike(got, wanted)

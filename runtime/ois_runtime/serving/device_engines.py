@@ -23,7 +23,13 @@ from torch import Tensor
 
 from ois_client.contract.errors import EngineError
 from ois_client.contract.geometry import Geometry
-from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
+from ois_runtime.engines.backends import (
+    Compiling,
+    EngineBackend,
+    EngineOptions,
+    Precision,
+    load_engines,
+)
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import DECODER_OUTPUTS, DecodedMasks, EnginePair, HostPrompts
@@ -44,7 +50,9 @@ def torch_engines(manifest: Manifest, options: ServingOptions) -> EnginePair:
         Path(options.checkpoint),
         EngineBackend.TORCH,
         EngineOptions(
-            device=options.torch_device, precision=Precision.parse(options.torch_precision)
+            device=options.torch_device,
+            precision=Precision.parse(options.torch_precision),
+            compile=Compiling.parse(options.torch_compile),
         ),
     )
     if engines.manifest.checkpoint_sha256 != manifest.checkpoint_sha256:

@@ -13,13 +13,14 @@ from ois_runtime.serving.metrics import (
     DECODES,
     GAUGES,
     HISTOGRAMS,
+    HOST_BYTES,
     REQUESTS,
 )
 
 _DESCRIPTIONS = {
     **{name: text for name, (text, _) in {**COUNTERS, **GAUGES}.items()},
     **HISTOGRAMS,
-    **dict((REQUESTS, DECODES)),
+    **dict((REQUESTS, DECODES, HOST_BYTES)),
 }
 
 #: The metrics of the models behind `ois_oneshot`.

@@ -40,6 +40,10 @@ HISTOGRAMS = {
     "ois_click_seconds": "Time of clicks on an image whose features were stored, queue included",
 }
 DECODES = ("ois_decodes_total", "Runs of the decoder, in any process")
+HOST_BYTES = (
+    "ois_click_host_bytes_total",
+    "Bytes of features and logits that clicks on Triton's engine models had in the CPU's memory",
+)
 REQUESTS = ("ois_requests_total", "Requests by kind and outcome (ok or an error code)")
 
 
@@ -76,9 +80,12 @@ class Publisher:
         stats: Callable[[], StoreStats],
         log: Callable[[str], None],
         *,
+        host_bytes: Callable[[], int] = lambda: 0,
         period_s: float = PERIOD_S,
     ) -> None:
+        """host_bytes: the value of the counter `HOST_BYTES`."""
         self._metrics = metrics
+        self._host_bytes = host_bytes
         self._stats = stats
         self._write_log = log
         self._period_s = period_s
@@ -115,8 +122,8 @@ class Publisher:
         for (kind, outcome), count in counts.items():
             self._metrics.add(REQUESTS[0], count, {"kind": kind, "outcome": outcome})
         stats = self._stats()
-        for name, (_, attribute) in COUNTERS.items():
-            now = getattr(stats, attribute)
+        totals = {name: getattr(stats, attribute) for name, (_, attribute) in COUNTERS.items()}
+        for name, now in {**totals, HOST_BYTES[0]: self._host_bytes()}.items():
             if more := now - self._published.get(name, 0):
                 self._metrics.add(name, more, {})
                 self._published[name] = now

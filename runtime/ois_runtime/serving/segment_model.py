@@ -132,7 +132,12 @@ class SegmentModel:
         segmenter = Segmenter(engines, cache_bytes=options.cache_bytes, ttl_s=options.cache_ttl_s)
         oneshot = serves_oneshot(args, options)
         self._service = SegmentService(segmenter, options, oneshot=oneshot)
-        self._publisher = Publisher(TritonMetrics(), segmenter.stats, pb_utils.Logger.log_info)
+        self._publisher = Publisher(
+            TritonMetrics(),
+            segmenter.stats,
+            pb_utils.Logger.log_info,
+            host_bytes=lambda: getattr(engines, "host_bytes", 0),
+        )
         size, work, most = options.queue, self._work, options.queue_bytes
         self._encodes: RequestQueue[Job] = RequestQueue(
             "encode", options.encode_workers, size, work, max_bytes=most

@@ -6,6 +6,7 @@ as another model or in this process, without a copy.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,16 @@ class SharedMemoryState(ImageState):
 
 
 class TritonEngines:
-    """An `EnginePair` of Triton's models. Thread-safe."""
+    """An `EnginePair` of Triton's models. Thread-safe.
+
+    host_bytes: how much of features and logits was in the CPU's memory at clicks. Where a GPU runs
+    the engines, Triton copies it there and back. 0 if features are kept on a GPU.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.host_bytes = 0
+        self._counting = threading.Lock()
         self.description = f"tritonserver {manifest.target} {manifest.precision}"
         self._encoder_outputs = [spec.name for spec in manifest.encoder.outputs]
         self._encoder_inputs = [spec.name for spec in manifest.encoder.inputs]
@@ -77,7 +84,12 @@ class TritonEngines:
             pb_utils.Tensor(name, clicks[name]) if name in clicks else features[name]
             for name in self._decoder_inputs
         ]
-        return _infer(DECODER, inputs, DECODER_OUTPUTS, self._memory())
+        outputs = _infer(DECODER, inputs, DECODER_OUTPUTS, self._memory())
+        large = [*features.values(), outputs["logits"]]
+        on_host = sum(handle.as_numpy().nbytes for handle in large if handle.is_cpu())
+        with self._counting:
+            self.host_bytes += on_host
+        return outputs
 
     # `DeviceEngines` overrides these three to keep the features in a GPU's memory.
 

@@ -306,7 +306,9 @@ def test_reported_requests_are_published_once() -> None:
         hits=5, misses=2, evictions=1, expirations=0, bytes=70, entries=3, budget_bytes=100
     )
     lines: list[str] = []
-    publisher = Publisher(numbers, lambda: stats, lines.append, period_s=0.01)
+    publisher = Publisher(
+        numbers, lambda: stats, lines.append, host_bytes=lambda: 41, period_s=0.01
+    )
     publisher.log("click ok")
     publisher.report(AnsweredRequest("click", "ok", 0.02, "hit", decodes=1))
     publisher.report(AnsweredRequest("click", "ok", 2.0, "miss", decodes=4))
@@ -324,6 +326,7 @@ def test_reported_requests_are_published_once() -> None:
         "ois_requests_total,encode,ok": 1,
         "ois_requests_total,info,ok": 1,
         "ois_decodes_total": 5,
+        "ois_click_host_bytes_total": 41,
         "ois_store_hits_total": 5,
         "ois_store_misses_total": 2,
         "ois_store_evictions_total": 1,

@@ -26,6 +26,7 @@ from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines import local
 from ois_runtime.engines.manifest import Manifest
 from support.network_scenes import MICRO, random_network
+from support.server.calls import eventually, metrics
 from support.tiny_engines import write_engines
 
 CACHE_BYTES = 16 * 2**20
@@ -106,6 +107,10 @@ def test_features_of_tritons_models_stay_on_their_device(
         same(click(transport), wanted, tolerance=1e-4)
         transport.close()
         assert len(server.models) > 1
+        # The counter that is 0 on a GPU (tests/gpu/test_serving.py).
+        name = "ois_click_host_bytes_total"
+        counted = eventually(lambda: metrics(server), lambda now: now.get(name, 0) > 0)
+        assert counted[name] > 0
 
 
 def test_options_that_cannot_be_served_are_refused(folder: Path, tmp_path: Path) -> None:
