@@ -16,8 +16,9 @@ FOLDER="${2:-artefacts/gpu}"
 PYTHON="${PYTHON:-python3}"
 PYTHON_VERSION="${PYTHON_VERSION:-3.12}"
 LIMIT_MIB=64
-# The base install without NumPy, then what tests, benchmarks and peers import. opencv is 60 MB and is
-# left out: peers that import it use the machine's.
+# The base install without NumPy, then what tests, benchmarks and peers import. OpenCV (60 MB) and SciPy
+# (35 MB) are left out: peers import them but call nothing of them when they segment, so a stand-in that
+# refuses to be used is enough (ois_benchmarks/contestants/standins.py).
 WHEELS=(
   'aiohttp>=3.10,<4' 'rich>=13.7,<16' 'tritonclient>=2.50,<3' 'typer>=0.12,<1' 'urllib3>=2.0.7,<3'
   'pillow>=10.3,<14' 'protobuf' 'grpcio' 'python-rapidjson'

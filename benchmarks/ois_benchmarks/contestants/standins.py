@@ -3,10 +3,11 @@
 SAM and SegNext need four functions of torchvision, FocalClick a fifth, SAM 2 two transforms;
 TinyViT and SegFormer need helpers of timm; SegNext, SimpleClick and FocalClick need one layer of
 mmcv; the logger of RITM's family needs a class of tensorboard; RITM uses names that NumPy has
-removed. A torchvision works only with its own build of PyTorch, timm needs torchvision, and mmcv
-1.x is no longer built. The functions that compute something (`resize`, `to_tensor`, `Resize`,
-`Normalize`, `roi_align`, non-maximum suppression, `ConvModule`) do the same as the originals. Rows
-that were measured with a stand-in carry a warning.
+removed. SegNext and SimpleClick import OpenCV and SciPy for training, drawing and simulated clicks.
+A torchvision works only with its own build of PyTorch, timm needs torchvision, and mmcv 1.x is no
+longer built. The functions that compute something (`resize`, `to_tensor`, `Resize`, `Normalize`,
+`roi_align`, non-maximum suppression, `ConvModule`) do the same as the originals. Rows that were
+measured with a stand-in carry a warning.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def supply_missing(libraries: Sequence[str]) -> tuple[str, ...]:
         "skimage": ("skimage.measure", lambda: _unused("skimage.measure", "label")),
         "IPython": ("IPython", lambda: _unused("IPython", "embed")),
         "attr": ("attr", lambda: {"attr": {}}),
+        "cv2": ("cv2", lambda: {"cv2": {"__getattr__": _unused_name}}),
+        "scipy": ("scipy.optimize", _scipy),
     }
     warnings = []
     for library in libraries:
@@ -83,6 +86,22 @@ def _unused(module: str, *names: str) -> dict[str, dict[str, Any]]:
     """A library of which peers import `names` and call none."""
     parent = module.partition(".")[0]
     return {parent: {}, module: dict.fromkeys(names, _Unused)}
+
+
+def _unused_name(name: str) -> type[_Unused]:
+    """Any function or constant of a library of which peers call none (PEP 562)."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Unused
+
+
+def _scipy() -> dict[str, dict[str, Any]]:
+    """For BRS, which no row uses, and a data set."""
+    return {
+        "scipy": {},
+        "scipy.optimize": {"fmin_l_bfgs_b": _Unused},
+        "scipy.io": {"loadmat": _Unused},
+    }
 
 
 def _restore_numpy_names() -> list[str]:

@@ -1,7 +1,7 @@
 """`ois bench gpu-compiled`: what `torch.compile` would gain for both halves of the engine.
 
 Each half is compiled whole (`fullgraph`), captured as a CUDA graph and timed beside the same half
-as it is. The engine itself does not use it yet: compiling takes up to minutes for each shape.
+as it is. An engine opened with `compile=measured` decides the same for itself.
 *Not run on a GPU yet*; tests trace both halves on a CPU.
 """
 
@@ -27,6 +27,7 @@ from ois_benchmarks.results import write_result
 from ois_benchmarks.table import Column, Table, TableRow
 from ois_network.checkpoints.checkpoint import load_checkpoint
 from ois_network.half import lower_precision
+from ois_network.kernels.dot import use_dot_products
 from ois_network.split import ClickDecoder, ImageEncoder
 from ois_runtime.engines.backends import Precision
 from ois_runtime.torch.device import dtype_of, exact_products
@@ -98,6 +99,7 @@ def halves_of(
     for half in (encoder, decoder):
         half.to(device)
         half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_dot_products(network.depth_head, network.mask_head)
     return encoder, decoder
 
 

@@ -129,7 +129,8 @@ def candidates(call: Call, multiprocessors: int) -> list[Blocks]:
     for blocks in CANDIDATES:
         programs = call.objects * call.heads * -(-call.queries // blocks.queries)
         most = -(-call.keys // blocks.keys)
-        shares = {max(1, min(most, -(-fill * multiprocessors // programs))) for fill in _FILLS}
+        # One share less, because the share of the touched patches is launched with them.
+        shares = {max(1, min(most, fill * multiprocessors // programs - 1)) for fill in _FILLS}
         found += [
             Blocks(blocks.queries, blocks.keys, n, blocks.skip, blocks.warps, blocks.stages)
             for n in sorted(shares)

@@ -10,6 +10,7 @@ ritm_interactive_segmentation, ClickSEG and sam2.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -175,6 +176,24 @@ def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
 
 
 # -- stand-ins -----------------------------------------------------------------------------
+
+
+def test_a_library_that_peers_only_import_refuses_to_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for library in ("cv2", "scipy"):
+        for name in [each for each in sys.modules if each.split(".")[0] == library]:
+            monkeypatch.delitem(sys.modules, name)
+    for name in ("cv2", "scipy", "scipy.optimize", "scipy.io"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    warnings = standins.supply_missing(["cv2", "scipy"])
+    assert [warning.split()[0] for warning in warnings] == ["cv2", "scipy"]
+    cv2, optimise = (importlib.import_module(name) for name in ("cv2", "scipy.optimize"))
+    assert cv2.INTER_LINEAR is not None  # the default of an argument
+    for function in (cv2.distanceTransform, optimise.fmin_l_bfgs_b):
+        with pytest.raises(NotImplementedError, match="no stand-in; install the library"):
+            function()
+    assert not hasattr(cv2, "__file__")
 
 
 def test_images_are_resized_and_scaled_as_torchvision_does() -> None:

@@ -32,8 +32,7 @@ SOURCE = Source(
     commit="4c45ce8",
     folder="segnext",
     module="isegm",
-    needs={"cv2": "opencv-python-headless<5"},
-    light=("torchvision", "mmcv"),
+    light=("torchvision", "mmcv", "cv2"),
 )
 
 

@@ -27,8 +27,7 @@ SOURCE = Source(
     repository="uncbiag/SimpleClick",
     commit="f33112e",
     module="isegm",
-    needs={"cv2": "opencv-python-headless<5", "scipy": "scipy"},
-    light=("torchvision", "timm", "mmcv", "tensorboard"),
+    light=("torchvision", "timm", "mmcv", "tensorboard", "cv2", "scipy"),
 )
 _NETWORK = "isegm.model.is_plainvit_model:PlainVitModel"
 _MODEL_FILE = "plainvit_base448_cocolvis_itermask.py"
