@@ -310,7 +310,11 @@ def test_gateway(engines: Path) -> None:
             "clicks": [[9, 8, True], [3, 4, False]],
             "want": ["mask", "depth"],
         }
-        result = {"kind": "cutout", "name": "a.jpg", "objects": ["1"]}
+        objects = [{"name": "1", "label": "cat"}]
+        size = {"name": "a.jpg", "width": image["width"], "height": image["height"]}
+        stroke = {**size, "points": [[3, 4], [9, 9.5]], "radius": 2.5, "paint": True}
+        result = {"kind": "cutout", "name": "a.jpg", "objects": objects}
+        archive = {"classes": ["cat"], "images": [{**size, "objects": objects}]}
 
         def framed(dice: random.Random, head: dict[str, Any], parts: dict[str, bytes]) -> bytes:
             if dice.random() < 0.2:
@@ -320,11 +324,17 @@ def test_gateway(engines: Path) -> None:
             return b"".join([len(text).to_bytes(4, "big"), text, *parts.values()])
 
         def ask(dice: random.Random) -> str:
-            kind = dice.choice(("images", "clicks", "results"))
+            kind = dice.choice(("images", "clicks", "edits", "masks", "results", "archives"))
             if kind == "images":
                 body = damaged_file(dice, FILES)
             elif kind == "clicks":
                 body = framed(dice, click, {})
+            elif kind == "edits":
+                body = framed(dice, stroke, {"mask": mask})
+            elif kind == "masks":
+                body = framed(dice, size, {"file": damaged_file(dice, FILES)})
+            elif kind == "archives":
+                body = framed(dice, archive, {"m0.0": mask})
             else:
                 body = framed(dice, result, {"mask0": mask, "image": picture})
             status, text = sent(url, "POST", f"/api/{kind}", body, {})

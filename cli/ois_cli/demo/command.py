@@ -20,10 +20,12 @@ from ois_cli.output import progress, say, warn
 from ois_cli.packages import tritonserver_binary
 from ois_cli.segment import UNTRAINED
 from ois_cli.serve import model_repository, until_signalled
-from ois_client.contract.errors import EngineError, InvalidInput
+from ois_client.contract.errors import CheckpointError, EngineError, InvalidInput
 from ois_client.sessions.client import Client
 
 if TYPE_CHECKING:
+    from ois_cli.demo.gateway.attention import AttentionNetwork
+    from ois_cli.demo.gateway.files import ImageFolder
     from ois_cli.demo.gateway.server import Gateway
     from ois_runtime.embedded.server import EmbeddedServer
 
@@ -35,6 +37,24 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder of images, which the page lists with their progress.",
+            show_default=False,
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Also list images in subfolders of FOLDER.")
+    ] = False,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Classes of objects, separated by commas: [b]cat,dog[/b]. More can be added on "
+            "the page.",
+            show_default=False,
+        ),
+    ] = "",
     url: Annotated[
         str | None,
         typer.Option(
@@ -54,6 +74,14 @@ def demo(
         int | None, typer.Option(min=1, help="CPU threads. Runs the engines in this process.")
     ] = None,
     token: options.Token = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint of the engines, for the pictures of attention. Needs torch. Default: "
+            "the shipped network, if the engines were made from it.",
+            show_default=False,
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Loopback address of the page.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -72,6 +100,9 @@ def demo(
 ) -> None:
     """Click on pictures in the browser, until Ctrl-C.
 
+    With FOLDER, the page lists the images in it, keeps the work on each, and saves all masks as
+    one zip file.
+
     Without --url, this starts a Triton server as [b]ois serve[/b] does, with a random token. If
     that is not possible, the engines run in this process. The page shows the masks and what the
     network sees: the depth, the order maps, and the patches that clicks attend to. If no engines
@@ -79,14 +110,17 @@ def demo(
 
     Example: [b]ois demo --engines engines/ois-photo-cpu[/b]
 
+    Annotate a folder: [b]ois demo photos/ --classes cat,dog[/b]
+
     With a running server: [b]ois demo --url grpc://host:8001[/b]
     """
     chosen = {"backend": backend, "precision": precision, "threads": threads}
     in_process = {name: value for name, value in chosen.items() if value is not None}
     if sheet is not None:
-        if url is not None:
+        if url is not None or folder is not None:
             raise InvalidInput(
-                "got --sheet with --url; expected one of them, because sheets use engines here"
+                f"got --sheet with {'--url' if url is not None else 'a folder'}; expected one of "
+                "them, because sheets are of the sample photographs, with engines here"
             )
         _make_engines(engines)
         _write_sheets(sheet, engines, in_process)
@@ -95,13 +129,20 @@ def demo(
     from ois_cli.demo.gateway.server import check_host
 
     check_host(host, port)  # before engines are made, which takes a minute
+    listed = _image_folder(folder, recursive=recursive)
+    names = [name.strip() for name in classes.split(",") if name.strip()]
     source = _engine_source(url, engines, in_process, token)
     if url in (None, "local:"):
         _make_engines(engines)
     stack = ExitStack()
     with until_signalled(stack.close):
         source = source or _own_server(engines, stack)
-        gateway = _start_gateway(source, host, port, stack)
+        content = {
+            "folder": listed,
+            "classes": names,
+            "attention": _attention(checkpoint, source, engines),
+        }
+        gateway = _start_gateway(source, host, port, content, stack)
         _announce(gateway.url, source, browser=browser)
         while not gateway.wait(_POLL_S):
             if source.server is not None:
@@ -209,10 +250,89 @@ def _own_server(engines: Path | None, stack: ExitStack) -> EngineSource:
     return EngineSource(server.grpc_url, "Triton on this machine", {"token": token}, server)
 
 
-def _start_gateway(source: EngineSource, host: str, port: int | None, stack: ExitStack) -> Gateway:
+def _image_folder(folder: Path | None, *, recursive: bool) -> ImageFolder | None:
+    """Raises `InvalidInput` if there is no image in the folder, or it is not a folder."""
+    if folder is None:
+        return None
+    from ois_cli.batch.places import find_images
+    from ois_cli.demo.gateway.files import ImageFolder
+
+    if not folder.is_dir():
+        raise InvalidInput(
+            f"got {folder}, which is not a folder; expected one with images. One image is opened "
+            "on the page"
+        )
+    return ImageFolder(folder, list(map(Path, find_images([str(folder)], recursive=recursive))))
+
+
+def _attention(
+    checkpoint: Path | None, source: EngineSource, engines: Path | None
+) -> AttentionNetwork | None:
+    """The network whose attention the page can show.
+
+    None if there is none here, unless the user named a checkpoint. Raises `InvalidInput` if that
+    is not the engines' checkpoint, and `EngineError` without torch.
+    """
+    from ois_cli.demo.gateway.attention import AttentionNetwork
+    from ois_runtime.engines.manifest import sha256_of
+    from ois_runtime.shipped import shipped_checkpoint
+
+    if importlib.util.find_spec("torch") is None:
+        if checkpoint is None:
+            return None
+        raise EngineError(
+            "got --checkpoint, which needs torch; run pip install 'ois-deploy[export]', or leave "
+            "the option out"
+        )
+    made_from = _checkpoint_of(source, engines)
+    if checkpoint is None:
+        try:
+            checkpoint = shipped_checkpoint()
+        except CheckpointError:
+            return None
+        return AttentionNetwork(checkpoint) if sha256_of(checkpoint) == made_from else None
+    if made_from is not None and sha256_of(checkpoint) != made_from:
+        raise InvalidInput(
+            f"got the checkpoint {checkpoint}, from which these engines were not made; expected "
+            "the one with which `ois export` made them"
+        )
+    return AttentionNetwork(checkpoint)
+
+
+def _checkpoint_of(source: EngineSource, engines: Path | None) -> str | None:
+    """The sha256 of the checkpoint that the engines were made from; None if that is not known."""
+    from ois_runtime.engines.local import default_engine_folder
+    from ois_runtime.engines.manifest import Manifest
+
+    if source.url.startswith("local:"):
+        named = source.url.removeprefix("local:").partition("?")[0]
+    elif source.server is not None:
+        named = str(engines or "")
+    else:
+        return None
+    folder = Path(named) if named else default_engine_folder()
+    if not (folder / "manifest.json").is_file():
+        return None
+    return Manifest.load(folder).checkpoint_sha256
+
+
+def _start_gateway(
+    source: EngineSource,
+    host: str,
+    port: int | None,
+    content: Mapping[str, Any],
+    stack: ExitStack,
+) -> Gateway:
     from ois_cli.demo.gateway.server import Gateway
 
-    gateway = Gateway(source.url, options=source.options, where=source.name, host=host, port=port)
+    gateway = Gateway(
+        source.url,
+        options=source.options,
+        where=source.name,
+        host=host,
+        port=port,
+        **content,
+    )
     stack.callback(gateway.stop)
     with progress("connecting the page to the engines"):
         gateway.start()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ois_cli.demo.gateway import coco as coco_module
 from ois_cli.demo.gateway import results
 from ois_cli.demo.gateway.frames import write_frame
 from ois_cli.demo.gateway.pictures import shrink_mask
@@ -306,7 +307,7 @@ def result(url: str, kind: object, masks: list[np.ndarray], **more: object) -> b
     image = more.pop("image", None)
     if isinstance(image, bytes):
         parts["image"] = image
-    names = [f"object {k + 1}" for k in range(len(masks))]
+    names = [{"name": f"object {k + 1}"} for k in range(len(masks))]
     head = {"kind": kind, "name": "photo.jpg", "objects": names, **more}
     return ask(url, "/api/results", write_frame(head, parts)).body
 
@@ -350,7 +351,12 @@ def test_a_cut_out_has_only_the_objects_pixels(url: str) -> None:
         ("pdf", two_masks(), {}, "'pdf'"),
         (["mask"], two_masks(), {}, "expected one of"),
         ("mask", [], {}, "0 objects"),
-        ("mask", two_masks(), {"objects": ["a", "b", "c"]}, "no mask of object 3"),
+        (
+            "mask",
+            two_masks(),
+            {"objects": [{"name": name} for name in "abc"]},
+            "no mask of object 3",
+        ),
         ("mask", [two_masks()[0], np.ones((4, 4), np.uint8)], {}, "expected 30x20"),
         ("cutout", two_masks(), {}, "no image"),
         ("cutout", [np.zeros((20, 30), np.uint8)], {"image": encoded(noise(30, 20))}, "empty"),
@@ -374,14 +380,14 @@ def large_mask_png(width: int, height: int) -> bytes:
 
 def test_a_mask_larger_than_the_images_limit_is_refused(url: str) -> None:
     parts = {"mask0": large_mask_png(2**14, 2**13)}
-    frame = write_frame({"kind": "coco", "name": "x", "objects": ["a"]}, parts)
+    frame = write_frame({"kind": "coco", "name": "x", "objects": [{"name": "a"}]}, parts)
     reply = ask(url, "/api/results", frame)
     assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
     assert "16384 x 8192 pixels; expected at most 67108864" in reply.error[1]
 
 
 def test_run_lengths_of_masks_are_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_LONGEST_COCO", 1000)
+    monkeypatch.setattr(coco_module, "_LONGEST", 1000)
     stripes = np.zeros((200, 200), np.uint8)
     stripes[::2] = 1
     error = json.loads(result(url, "coco", [stripes]))["error"]
@@ -396,7 +402,7 @@ def test_masks_are_decoded_one_at_a_time(kind: str) -> None:
     mask[100:200, 300:500] = 1
     parts = {f"mask{k}": png_of_mask(mask) for k in range(60)}
     parts["image"] = encoded(np.zeros((size, size, 3), np.uint8))
-    head = {"kind": kind, "name": "x", "objects": [str(k) for k in range(60)]}
+    head = {"kind": kind, "name": "x", "objects": [{"name": str(k)} for k in range(60)]}
     frame = write_frame(head, parts)
     results.result_file(frame)  # imports are not counted below
     tracemalloc.start()
@@ -411,7 +417,7 @@ def test_masks_are_decoded_one_at_a_time(kind: str) -> None:
 @pytest.mark.parametrize("text", [r'"\ud800"', r'["\ud800"]', "[" * 100_000])
 def test_text_that_is_not_unicode_or_too_deep_is_a_typed_error(url: str, text: str) -> None:
     for path in ("/api/results", "/api/clicks"):
-        head = f'{{"kind": "coco", "name": {text}, "objects": ["a"]}}'.encode()
+        head = f'{{"kind": "coco", "name": {text}, "objects": [{{"name": "a"}}]}}'.encode()
         reply = ask(url, path, len(head).to_bytes(4, "big") + head)
         assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
 

@@ -41,13 +41,33 @@ def gateway(mortal: EmbeddedServer) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from support.demo.page import chromium, open_browser
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A file's tests run in the browsers that it names in BROWSERS, by default in Chromium."""
+    if "browser_name" not in metafunc.fixturenames:
+        return
+    from support.demo.page import chromium, firefox
 
-    program = chromium()
+    places = {"chromium": chromium(), "firefox": firefox()}
+    packages = {"chromium": "chromium", "firefox": "firefox-esr"}
+    names = getattr(metafunc.module, "BROWSERS", ("chromium",))
+    reason = "this browser is not installed: apt-get install {}"
+    choices = [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(places[name] is None, reason=reason.format(packages[name])),
+        )
+        for name in names
+    ]
+    metafunc.parametrize("browser_name", choices, scope="module")
+
+
+@pytest.fixture(scope="module")
+def browser(browser_name: str) -> Iterator[Any]:
+    from support.demo.page import chromium, firefox, open_browser, open_firefox
+
+    program = chromium() if browser_name == "chromium" else firefox()
     assert program is not None
-    with open_browser(program) as opened:
+    with (open_browser if browser_name == "chromium" else open_firefox)(program) as opened:
         yield opened
 
 

@@ -123,7 +123,7 @@ def test_the_network_s_inputs_are_shown(open_page: OpenPage, photo: Path) -> Non
     page.page.keyboard.press("v")
     expect(page.page.locator("#legend")).to_contain_text("at the click’s depth")
     page.keep("5-order")
-    page.page.locator("#inside summary").click()
+    page.page.locator("#inside > summary").click()
     expect(page.page.locator("#legend")).to_be_hidden()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from support.demo.firefox import write_launcher
 
 #: CI keeps them with its log; they are not part of the repository.
 SCREENSHOTS = Path(__file__).resolve().parents[3] / "artefacts" / "demo"
@@ -40,6 +44,26 @@ def chromium() -> str | None:
     """The path of the system's browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
+
+
+def firefox() -> str | None:
+    """The path of the system's Firefox, or None. Playwright's own Firefox is not needed."""
+    return next(filter(None, map(shutil.which, ("firefox-esr", "firefox"))), None)
+
+
+@contextmanager
+def open_firefox(program: str) -> Iterator[Browser]:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.firefox.launch(
+            channel="moz-firefox",
+            executable_path=write_launcher(Path(folder), program),
+            env={**os.environ, "HOME": folder},
+            timeout=300_000,  # it starts slowly on a busy machine
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @contextmanager
@@ -92,18 +116,37 @@ class DemoPage:
         self.choose(path)
         expect(self.status).to_have_text(re.compile(f"{re.escape(path.name)}.*Click on an object"))
 
+    def scale(self) -> float:
+        """Pixels of the window per pixel of the fitted image."""
+        box = self.page.locator("#canvas").bounding_box()
+        assert box is not None
+        width, height = self.size
+        return min((box["width"] - 2 * _MARGIN) / width, (box["height"] - 2 * _MARGIN) / height)
+
     def place(self, x: float, y: float) -> tuple[float, float]:
         """The position in the window of a pixel of the fitted image."""
         box = self.page.locator("#canvas").bounding_box()
         assert box is not None
         width, height = self.size
-        scale = min((box["width"] - 2 * _MARGIN) / width, (box["height"] - 2 * _MARGIN) / height)
+        scale = self.scale()
         left = box["x"] + (box["width"] - width * scale) / 2
         top = box["y"] + (box["height"] - height * scale) / 2
         return left + (x + 0.5) * scale, top + (y + 0.5) * scale
 
     def click(self, x: float, y: float, **options: Any) -> None:
         self.page.mouse.click(*self.place(x, y), **options)
+
+    def drag(
+        self, start: tuple[float, float], end: tuple[float, float], button: Any = "left"
+    ) -> None:
+        self.page.mouse.move(*self.place(*start))
+        self.page.mouse.down(button=button)
+        self.page.mouse.move(*self.place(*end), steps=6)
+        self.page.mouse.up(button=button)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
 
     def save(self, kind: str) -> bytes:
         with self.page.expect_download() as download:

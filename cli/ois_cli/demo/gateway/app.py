@@ -2,11 +2,16 @@
 
     GET  /, /app.js, ...     the page
     GET  /samples/NAME       a sample photograph
+    GET  /folder/NUMBER      an image of the folder of `ois demo FOLDER`
     GET  /api/info           the network and the limits; the page polls it until it answers
     POST /api/images         an image file -> its digest and size, and a picture to show
                              (none with `?picture=no`)
     POST /api/clicks         see `clicks.py`
-    POST /api/results        see `results.py`
+    POST /api/edits          a stroke of the brush on a mask, see `editing.py`
+    POST /api/masks          a file with masks -> its masks, see `loading.py`
+    POST /api/attention      see `attention.py`
+    POST /api/results        files of one image, see `results.py`
+    POST /api/archives       a file of all images, see `archive.py`
 
 Requests and responses of POST are frames (`frames.py`), except that an image file is sent as it
 is. The gateway keeps no session: after a restart it can answer the next click of an open page.
@@ -15,12 +20,8 @@ is. The gateway keeps no session: after a restart it can answer the next click o
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -28,15 +29,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ois_cli.demo.gateway.clicks import SHOWN_MASK, PageClick, write_response
+from ois_cli.demo.gateway import archive
+from ois_cli.demo.gateway.attention import AttentionNetwork
+from ois_cli.demo.gateway.clicks import PageClick, write_response
+from ois_cli.demo.gateway.editing import edited
+from ois_cli.demo.gateway.files import ImageFolder, file_response, page_files, sample_files
 from ois_cli.demo.gateway.frames import MEDIA_TYPE, write_frame
 from ois_cli.demo.gateway.http import error_response, on_error, read_body, unless_disconnected
+from ois_cli.demo.gateway.loading import loaded
+from ois_cli.demo.gateway.masks import SHOWN_MASK
 from ois_cli.demo.gateway.pictures import LIMITS, notes, read_upload, shown_picture, too_many_bytes
 from ois_cli.demo.gateway.results import result_file
 from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.drawing.colours import OBJECT_COLOURS, VIRIDIS, object_colour
 from ois_client.contract.clicks import SLOTS_PER_SIGN
-from ois_client.contract.errors import OISError
+from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import AsyncTransport, EncodeReply, ModelInfo
 
@@ -53,18 +60,31 @@ _CLICK_BYTES = 2**22
 #: Most bytes of an image file and the PNG masks of its objects.
 _RESULT_BYTES = LIMITS.max_bytes + 2**25
 
-_PAGE = Path(str(resources.files("ois_cli.demo") / "page"))
-#: Not left to the system's table, which may be empty; browsers check the type of modules.
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-
 
 class GatewayApp:
-    """The routes over one transport. where: the engines' location, as the page shows it."""
+    """The routes over one transport.
 
-    def __init__(self, transport: AsyncTransport, info: ModelInfo, where: str) -> None:
+    where: the engines' location, as the page shows it. folder: the images of the page's list.
+    classes: names of classes that the page starts with. attention: the network whose attention
+    the page shows, if there is one here.
+    """
+
+    def __init__(
+        self,
+        transport: AsyncTransport,
+        info: ModelInfo,
+        where: str,
+        *,
+        folder: ImageFolder | None = None,
+        classes: Sequence[str] = (),
+        attention: AttentionNetwork | None = None,
+    ) -> None:
         self._transport = transport
         self._info = info
         self._where = where
+        self._folder = folder
+        self._classes = classes
+        self._attention = attention
         self._page = page_files()
         self._samples = sample_files()
 
@@ -74,8 +94,13 @@ class GatewayApp:
             Route("/api/info", self.info),
             Route("/api/images", self.image, methods=["POST"]),
             Route("/api/clicks", self.click, methods=["POST"]),
+            Route("/api/edits", self.edit, methods=["POST"]),
+            Route("/api/masks", self.masks, methods=["POST"]),
+            Route("/api/attention", self.attention, methods=["POST"]),
             Route("/api/results", self.results, methods=["POST"]),
+            Route("/api/archives", self.archive, methods=["POST"]),
             Route("/samples/{name}", self.sample),
+            Route("/folder/{number:int}", self.listed),
             Route("/{name:path}", self.page),
         ]
         return Starlette(
@@ -85,10 +110,18 @@ class GatewayApp:
     # -- files -----------------------------------------------------------------------------
 
     async def page(self, request: Request) -> Response:
-        return _file(self._page.get(request.path_params["name"]))
+        return file_response(self._page.get(request.path_params["name"]))
 
     async def sample(self, request: Request) -> Response:
-        return _file(self._samples.get(request.path_params["name"]))
+        return file_response(self._samples.get(request.path_params["name"]))
+
+    async def listed(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if self._folder is None or number >= len(self._folder):
+            return file_response(None)
+        # One byte more than the limit, so that the page reports a file that is too large.
+        data = await self._folder.read(number, LIMITS.max_bytes)
+        return Response(data, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
 
     # -- requests of the page --------------------------------------------------------------
 
@@ -109,6 +142,9 @@ class GatewayApp:
                 "colours": [object_colour(number) for number in range(1, OBJECT_COLOURS + 1)],
                 "viridis": VIRIDIS.tolist(),
                 "samples": [{"file": p.file, "subject": p.subject} for p in PHOTOGRAPHS],
+                "folder": self._folder.listing() if self._folder else None,
+                "classes": list(self._classes),
+                "attention": self._attention is not None,
             }
         )
 
@@ -143,10 +179,39 @@ class GatewayApp:
         gateway_ms = (time.perf_counter() - started) * 1e3
         return Response(write_response(head, parts, gateway_ms), media_type=MEDIA_TYPE)
 
+    async def edit(self, request: Request) -> Response:
+        data = await read_body(request, _RESULT_BYTES)
+        started = time.perf_counter()
+        head, parts = await asyncio.to_thread(edited, data, self._info)
+        gateway_ms = (time.perf_counter() - started) * 1e3
+        return Response(write_response(head, parts, gateway_ms), media_type=MEDIA_TYPE)
+
+    async def masks(self, request: Request) -> Response:
+        data = await read_body(request, _RESULT_BYTES)
+        head, parts = await asyncio.to_thread(loaded, data, self._info)
+        return Response(write_frame(head, parts), media_type=MEDIA_TYPE)
+
+    async def attention(self, request: Request) -> Response:
+        if self._attention is None:
+            return error_response("NOT_FOUND", "got a request for attention without a network", 404)
+        data = await read_body(request, _RESULT_BYTES)
+        head, parts = await asyncio.to_thread(self._attention.answer, data)
+        return Response(write_frame(head, parts), media_type=MEDIA_TYPE)
+
     async def results(self, request: Request) -> Response:
         data = await read_body(request, _RESULT_BYTES)
         file, media_type = await asyncio.to_thread(result_file, data)
         return Response(file, media_type=media_type)
+
+    async def archive(self, request: Request) -> Response:
+        limit = archive.LARGEST
+        too_large = InvalidInput(
+            f"got more than {limit // 2**20} MiB of masks; expected less. Save the images in "
+            "several parts: remove some from the list, or start the demo with a smaller folder"
+        )
+        data = await read_body(request, limit, too_large)
+        file = await asyncio.to_thread(archive.archive, data)
+        return Response(file, media_type="application/zip")
 
 
 def _note(info: ModelInfo) -> str:
@@ -164,42 +229,3 @@ def _image_head(picture: Picture, encoded: EncodeReply, info: ModelInfo) -> dict
         "timings_ms": dict(encoded.timings_ms),
         "model_sha256": info.model_sha256,
     }
-
-
-def _file(found: Served | None) -> Response:
-    if found is None:
-        return error_response(
-            "NOT_FOUND", "got a path that does not exist; expected / or a file of the page", 404
-        )
-    # The browser must ask again each time: the next start may serve another version.
-    headers = {"cache-control": "no-cache"}
-    return Response(found.data, media_type=found.media_type, headers=headers)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A file that the gateway serves."""
-
-    data: bytes
-    media_type: str
-
-
-def page_files() -> Mapping[str, Served]:
-    """Read the files of the page. Returns path in the URL -> file; "" is index.html.
-
-    Requests are looked up in this mapping and never reach the file system.
-    """
-    kinds = (*_TYPES, ".html")
-    paths = [path for path in _PAGE.rglob("*") if path.suffix in kinds]
-    files = {path.relative_to(_PAGE).as_posix(): _read(path) for path in paths}
-    return {**files, "": files["index.html"]}
-
-
-def sample_files() -> Mapping[str, Served]:
-    """Read the sample photographs. Returns file name -> file."""
-    return {photograph.file: _read(photograph.path) for photograph in PHOTOGRAPHS}
-
-
-def _read(path: Path) -> Served:
-    guessed = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
-    return Served(path.read_bytes(), guessed or "application/octet-stream")

@@ -10,7 +10,7 @@ all clicks on the object and the coverage of its mask, and gets the new mask and
              parts  coverage                (gh, gw) uint8; absent without a previous mask
     response, head  area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms, model_sha256,
                     maps: {"positive": bool, "negative": number of maps}
-             parts  shown                   the mask as PNG, at most `SHOWN_MASK` pixels per side
+             parts  shown                   the mask as PNG, at most 2048 pixels per side
                     mask                    if wanted: the mask at the size of the image
                     coverage                (gh, gw) uint8
                     depth, order0, order1…  if wanted: grey PNG at network size, see `ClickReply`
@@ -25,17 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from ois_cli.clicking import object_box
 from ois_cli.demo.gateway.frames import read_frame, write_frame
-from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
+from ois_cli.demo.gateway.masks import mask_head, mask_parts
+from ois_cli.demo.gateway.pictures import grey_png
 from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer, InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.masks import MAX_PIXELS, png_of_mask
+from ois_client.contract.masks import MAX_PIXELS
 from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
 
-#: Longest side of the mask that the page draws. The mask at the image's size is sent besides.
-SHOWN_MASK = 2048
 WANTS = ("mask", "depth", "order")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -55,13 +53,9 @@ class PageClick:
     def read(cls, data: bytes, info: ModelInfo) -> PageClick:
         """Read a frame. Raises `InvalidInput` and its subclasses if anything in it is wrong."""
         head, parts = read_frame(data)
-        width, height = (_side(head, name) for name in ("width", "height"))
-        if width * height > MAX_PIXELS:
-            raise InvalidInput(
-                f"got an image of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels"
-            )
+        width, height = image_size(head)
         geometry = info.fit(width, height)
-        clicks = _clicks(head.get("clicks"))
+        clicks = read_clicks(head.get("clicks"))
         points, labels = pack_clicks([clicks], width, height)
         want = _want(head.get("want", []))
         coverage = parts.get("coverage")
@@ -98,9 +92,7 @@ class PageClick:
         positive = any(click.positive for click in self.clicks)
         fit = self.geometry
         head = {
-            "area_px": int(mask.sum(dtype=np.int64)),
-            "box_xyxy": object_box(mask),
-            "grid": [fit.grid_height, fit.grid_width],
+            **mask_head(mask, fit),
             "network": [fit.network_height, fit.network_width],
             "timings_ms": dict(reply.timings_ms),
             "model_sha256": reply.model_sha256,
@@ -109,11 +101,7 @@ class PageClick:
                 "negative": sum(not click.positive for click in self.clicks),
             },
         }
-        parts = {"shown": png_of_mask(shrink_mask(mask, SHOWN_MASK))}
-        if "mask" in self.want:
-            small = max(mask.shape) <= SHOWN_MASK
-            parts["mask"] = parts["shown"] if small else png_of_mask(mask)
-        parts["coverage"] = coverage.tobytes()
+        parts = mask_parts(mask, coverage, full="mask" in self.want)
         if reply.depth is not None:
             parts["depth"] = grey_png(reply.depth)
         if reply.order is not None:
@@ -127,6 +115,16 @@ def write_response(head: Mapping[str, Any], parts: Mapping[str, bytes], gateway_
     gateway_ms: time from the last byte of the request to now, including the engines' work.
     """
     return write_frame({**head, "gateway_ms": round(gateway_ms, 3)}, parts)
+
+
+def image_size(head: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of the image in a request. Raises `InvalidInput` if they are wrong."""
+    width, height = (_side(head, name) for name in ("width", "height"))
+    if width * height > MAX_PIXELS:
+        raise InvalidInput(
+            f"got an image of {width} x {height} pixels; expected at most {MAX_PIXELS} pixels"
+        )
+    return width, height
 
 
 def _side(head: Mapping[str, Any], name: str) -> int:
@@ -145,7 +143,8 @@ def _matching(head: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> s
     return value
 
 
-def _clicks(value: Any) -> tuple[Click, ...]:
+def read_clicks(value: Any) -> tuple[Click, ...]:
+    """The clicks of a request, [[x, y, positive], ...]. Raises `InvalidClick`."""
     if not isinstance(value, list) or not all(isinstance(c, list) and len(c) == 3 for c in value):
         raise InvalidClick(
             "got clicks that are not a list of lists; expected [[x, y, positive], ...]"

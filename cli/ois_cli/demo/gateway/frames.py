@@ -19,8 +19,8 @@ from ois_client.contract.errors import InvalidInput
 MEDIA_TYPE = "application/octet-stream"
 
 _PREFIX = 4
-#: Most bytes of a head, which has up to 48 clicks or 255 names of objects.
-_LONGEST_HEAD = 2**20
+#: Most bytes of a head, which has the names of all objects if all images are saved.
+_LONGEST_HEAD = 2**23
 
 
 def write_frame(head: Mapping[str, Any], parts: Mapping[str, bytes]) -> bytes:

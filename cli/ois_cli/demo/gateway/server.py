@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import uvicorn
 
 from ois_cli.demo.gateway.app import GatewayApp
+from ois_cli.demo.gateway.attention import AttentionNetwork
+from ois_cli.demo.gateway.files import ImageFolder
 from ois_cli.demo.gateway.http import Guard
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.transport import check_compatible
@@ -33,7 +35,7 @@ class Gateway:
 
     url, options: of the engines, as for `ois_client.AsyncClient`. where: the engines' location, as
     the page shows it. host: a loopback address. port: 0 takes a free port; None takes the usual
-    port, or a free one if that is taken.
+    port, or a free one if that is taken. folder, classes, attention: as for `GatewayApp`.
     """
 
     def __init__(
@@ -44,11 +46,19 @@ class Gateway:
         where: str = "",
         host: str = "127.0.0.1",
         port: int | None = None,
+        folder: ImageFolder | None = None,
+        classes: Sequence[str] = (),
+        attention: AttentionNetwork | None = None,
     ) -> None:
         """Raises `InvalidInput` if others can reach the address, `EngineError` if it is taken."""
         self._url = url
         self._options = dict(options or {})
         self._where = where or url
+        self._content: dict[str, Any] = {
+            "folder": folder,
+            "classes": classes,
+            "attention": attention,
+        }
         self._socket = _listen(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
         self._server: uvicorn.Server | None = None
@@ -118,7 +128,8 @@ class Gateway:
         try:
             info = await transport.info()
             check_compatible(info)
-            app = Guard(GatewayApp(transport, info, self._where).starlette(), self._hosts())
+            routes = GatewayApp(transport, info, self._where, **self._content).starlette()
+            app = Guard(routes, self._hosts())
             config = uvicorn.Config(
                 app,
                 lifespan="off",

@@ -1,21 +1,25 @@
 // The page's entry point: connects session, canvas and panels.
 
 import * as api from "./session/api.js";
+import { Album } from "./session/album.js";
+import { ClassList } from "./panels/class_list.js";
 import { get } from "./panels/dom.js";
 import { listen as listenToPointers } from "./canvas/gestures.js";
-import { NetworkPanel } from "./panels/network_panel.js";
-import { say, showTrouble } from "./panels/notices.js";
-import { ObjectList } from "./panels/object_list.js";
+import { ImageList } from "./panels/image_list.js";
 import { ImageOpener } from "./panels/image_opener.js";
+import { NetworkPanel } from "./panels/network_panel.js";
+import { say, sayAnswer, showTrouble } from "./panels/notices.js";
+import { ObjectList } from "./panels/object_list.js";
+import { openStore } from "./session/store.js";
 import { Previews } from "./canvas/previews.js";
-import { readMask } from "./canvas/raster.js";
-import { save } from "./panels/saving.js";
+import { save, saveAll } from "./panels/saving.js";
+import { Scene } from "./canvas/scene.js";
 import { Session } from "./session/session.js";
 import { listen as listenToKeys } from "./panels/shortcuts.js";
 import { Stage } from "./canvas/stage.js";
-import { openStore } from "./session/store.js";
 import * as timePanel from "./panels/time_panel.js";
-import { formatMs } from "./session/timing.js";
+import { Toolbar } from "./panels/toolbar.js";
+import { Tools } from "./canvas/tools.js";
 
 const KINDS = ["mask", "coco", "cutout"];
 /** A step of the crosshair in CSS pixels. With Shift, a step is one pixel of the image. */
@@ -23,62 +27,46 @@ const CROSSHAIR_STEP = 24;
 
 async function begin() {
   const facts = await waitForGateway();
-  const store = await openStore();
+  const store = await openStore(facts.folder?.id);
   const session = new Session(api);
+  const album = new Album(store, store.taken ? null : facts.folder, facts.classes, api.listed);
   const canvas = get("canvas");
-  const stage = new Stage(canvas, ({ scale }) => (get("zoom").textContent = `${Math.round(scale * 100)} %`));
-  const colourOf = (id) => facts.colours[(id - 1) % facts.colours.length];
-  const adds = () => document.querySelector("input[name=sign]:checked").value === "add";
+  const stage = new Stage(canvas, () => toolbar.showView());
+  const tools = new Tools(session, stage, colourOf, facts.max_clicks);
+  const toolbar = new Toolbar(tools, stage);
   const list = new ObjectList(session, colourOf, render);
-  const networkPanel = new NetworkPanel(session, stage, facts.viridis);
-  const opener = new ImageOpener(session, store, facts);
-  const previews = new Previews(session, stage, colourOf, adds);
-  const decoded = new WeakMap(); // mask -> promise of the result of readMask
+  const classes = new ClassList(session, album);
+  const scene = new Scene(session, stage, colourOf, list.hidden);
+  const networkPanel = new NetworkPanel(session, stage, facts.viridis, facts.attention);
+  const opener = new ImageOpener(session, album, facts, loadMasks);
+  const images = new ImageList(album, (entry) => opener.openEntry(entry));
+  const previews = new Previews(session, stage, colourOf, () => toolbar.adds);
   let hand = false; // whether Space is held, so that the left button moves the image
-  let round = 0;
+
+  function colourOf(id) {
+    return facts.colours[(id - 1) % facts.colours.length];
+  }
 
   // -- rendering ---------------------------------------------------------------------------
 
   function render() {
     list.render();
+    classes.render();
     timePanel.render(session);
     networkPanel.render();
-    drawClicks();
-    drawMasks();
+    scene.render();
     get("undo-button").disabled = !session.canUndo;
     get("redo-button").disabled = !session.canRedo;
-    get("new-object").disabled = !session.image;
-    const noMask = !session.doc.objects.some(({ mask }) => mask);
+    get("new-object").disabled = get("load-masks").disabled = !session.image;
+    const noMask = !session.doc.objects.some(({ mask }) => mask?.area);
     for (const kind of KINDS) get(`save-${kind}`).disabled = noMask;
+    get("save-all").hidden = album.entries.length < 2;
   }
 
-  function drawClicks() {
-    const { doc, waiting } = session;
-    const visible = doc.objects.filter(({ id }) => !list.hidden.has(id));
-    const answered = visible.flatMap(({ id, clicks }) =>
-      clicks.map((click) => ({ ...click, colour: colourOf(id), active: id === doc.active })));
-    const unanswered = waiting.map((click) => ({ ...click, active: true, waiting: true }));
-    stage.clicks = [...answered.sort((a, b) => a.active - b.active), ...unanswered];
-    stage.redraw();
-  }
-
-  async function drawMasks() {
-    const current = ++round;
-    const { doc } = session;
-    const shown = doc.objects.filter(({ id, mask }) => mask && !list.hidden.has(id));
-    shown.sort((a, b) => (a.id === doc.active) - (b.id === doc.active));
-    const masks = await Promise.all(shown.map(async ({ id, mask }) => {
-      const colour = colourOf(id);
-      if (!decoded.has(mask)) decoded.set(mask, readMask(mask.shown, colour));
-      return { ...(await decoded.get(mask)), colour };
-    }));
-    if (current !== round) return; // a newer call will draw
-    stage.masks = masks;
-    stage.redraw();
-  }
-
+  album.addEventListener("change", render);
   session.addEventListener("image", () => {
     const { shown, width, height } = session.image;
+    tools.cancel();
     stage.show(shown, width, height);
     get("welcome").hidden = true;
     canvas.classList.remove("empty");
@@ -86,7 +74,8 @@ async function begin() {
   session.addEventListener("change", () => {
     render();
     networkPanel.loadMaps();
-    if (session.image) store.saveSnapshot(session.snapshot());
+    const masks = session.doc.objects.filter(({ mask }) => mask?.area);
+    if (session.image) album.saveWork(session.snapshot(), masks.length, session.image);
   });
   session.addEventListener("trouble", () => {
     const { trouble, waiting } = session;
@@ -94,47 +83,70 @@ async function begin() {
     const dropLabel = trouble?.temporary ? stop : "Dismiss";
     showTrouble(trouble && { ...trouble, waiting: waiting.length, dropLabel });
   });
-  session.addEventListener("answer", ({ detail: { object, mask } }) => {
-    const share = (100 * mask.area) / (session.image.width * session.image.height);
-    const count = object.clicks.length;
-    say(`${object.name}: ${share.toFixed(1)} % of the image after ${count} click${count > 1 ? "s" : ""}, ${formatMs(mask.time.total)}.`);
-  });
+  session.addEventListener("answer", ({ detail }) => sayAnswer(detail, session.image));
 
   // -- actions -----------------------------------------------------------------------------
 
+  /** A single click at a position of the image; the brush paints a dot. */
   function click(place, positive) {
     if (!place || !session.image) return;
     previews.stop();
-    session.click(place.x, place.y, positive);
+    if (tools.tool === "brush") {
+      tools.begin(place, positive);
+      tools.end();
+    } else session.click({ x: place.x, y: place.y, positive });
   }
 
-  listenToPointers(canvas, () => hand, {
+  listenToPointers(canvas, { isPanning: () => hand, draws: () => tools.draws }, {
     click(point, remove) {
       stage.crosshair = null;
-      click(stage.clickAt(point), remove ? false : adds());
+      click(stage.clickAt(point), remove ? false : toolbar.adds);
     },
+    begin(point, remove) {
+      previews.stop();
+      tools.begin(stage.pointAt(point), remove ? false : toolbar.adds);
+    },
+    draw(point) {
+      tools.move(stage.pointAt(point));
+      toolbar.showBrush(point);
+    },
+    end: () => tools.end(),
+    cancel: () => tools.cancel(),
     zoom: (factor, point) => stage.zoom(factor, point),
     pan: (dx, dy) => stage.pan(dx, dy),
-    hover: (point) => previews.follow(point && !hand && !opener.isOpening && stage.clickAt(point)),
+    hover(point) {
+      const free = point && !hand && !opener.isOpening;
+      previews.follow(free && tools.tool === "click" && stage.clickAt(point));
+      toolbar.showBrush(free ? point : null);
+    },
   });
 
   const actions = {
     undo: () => session.undo(),
     redo: () => session.redo(),
     newObject: () => session.image && session.newObject(),
-    pick(number) {
-      const object = session.doc.objects[number - 1];
-      if (object) session.select(object.id);
+    nextObject(step) {
+      const { objects, active } = session.doc;
+      const at = objects.findIndex(({ id }) => id === active);
+      const { id, name } = objects[(at + step + objects.length) % objects.length];
+      session.select(id);
+      say(`${name} is active.`);
     },
-    sign(positive) {
-      document.querySelector(`input[name=sign][value=${positive ? "add" : "remove"}]`).checked = true;
-      say(positive ? "Clicks add." : "Clicks remove.");
+    classOf: (number) => session.image && say(classes.set(number)),
+    nextImage: (step) => images.next(step),
+    doneAndNext: () => say(images.doneAndNext()),
+    tool(name) {
+      previews.stop();
+      tools.cancel();
+      toolbar.choose(name);
     },
+    sign: (positive) => toolbar.sign(positive),
     togglePreview: () => get("hover").click(),
     nextLayer: (step) => networkPanel.next(step),
     zoom: (factor) => stage.zoom(factor),
     fit: () => stage.fit(),
-    fade: (step) => setOpacity(Number(get("opacity").value) + step),
+    less: () => toolbar.step(-1),
+    more: () => toolbar.step(1),
     help: () => get("help-dialog").showModal(),
     hand(held) {
       hand = held;
@@ -142,22 +154,38 @@ async function begin() {
     },
     crosshair(dx, dy, fine) {
       if (!session.image) return;
+      canvas.focus();
       const step = fine ? 1 : Math.max(1, Math.round(CROSSHAIR_STEP / stage.view.scale));
       stage.moveCrosshair(dx * step, dy * step);
+      tools.move(stage.crosshair);
       say(`Crosshair at ${stage.crosshair.x}, ${stage.crosshair.y}.`);
     },
-    clickCrosshair: (positive) => click(stage.crosshair, positive),
-    hideCrosshair() {
+    /** Click; or begin to draw, and end it with the second press. */
+    atCrosshair(positive) {
+      if (!stage.crosshair) return;
+      if (!tools.draws) click(stage.crosshair, positive);
+      else if (tools.isDrawing) tools.end();
+      else {
+        tools.begin(stage.crosshair, positive);
+        say("Drawing. Move with the arrows, press again to end, Escape to stop.");
+      }
+    },
+    escape() {
+      if (tools.isDrawing) return tools.cancel();
       stage.crosshair = null;
       stage.redraw();
     },
   };
   listenToKeys(canvas, actions);
 
-  function setOpacity(percent) {
-    get("opacity").value = percent;
-    stage.opacity = get("opacity").value / 100;
-    stage.redraw();
+  async function loadMasks(file) {
+    try {
+      if (!session.image) throw new Error("open the image first");
+      const count = await session.loadMasks(file);
+      say(`${count} object${count > 1 ? "s" : ""} from ${file.name}. Click to refine, or paint with the brush.`);
+    } catch (error) {
+      showTrouble({ message: `${file.name} was not loaded: ${error.message}` });
+    }
   }
 
   get("undo-button").onclick = actions.undo;
@@ -167,17 +195,24 @@ async function begin() {
   get("zoom-out").onclick = () => stage.zoom(0.8);
   get("fit-button").onclick = actions.fit;
   get("help-button").onclick = actions.help;
-  get("opacity").oninput = () => setOpacity(get("opacity").value);
   get("trouble-retry").onclick = () => session.retry();
   get("trouble-drop").onclick = () => {
     opener.stop();
     session.drop();
     showTrouble(null);
   };
-  for (const kind of KINDS) {
-    get(`save-${kind}`).onclick = async () => {
+  get("load-masks").onclick = () => get("mask-file").click();
+  get("mask-file").onchange = () => {
+    loadMasks(get("mask-file").files[0]);
+    get("mask-file").value = "";
+  };
+  for (const kind of KINDS) saves(`save-${kind}`, () => save(kind, session, list.hidden, album.classes));
+  saves("save-all", () => saveAll(session, album, (count) => say(`Collecting masks: ${count} images.`)));
+
+  function saves(id, make) {
+    get(id).onclick = async () => {
       try {
-        say(`Saved ${await save(kind, session, list.hidden)}.`);
+        say(`Saved ${await make()}.`);
       } catch (error) {
         showTrouble({ message: `The file was not saved: ${error.message}` });
       }
@@ -191,9 +226,13 @@ async function begin() {
   get("model").title = facts.engine;
   get("model-note").textContent = facts.note;
   canvas.classList.add("empty");
-  say("Ready. Drop, paste or choose an image.");
+  say("Ready. Drop, paste or choose images.");
   render();
-  await opener.restore();
+  await album.restore();
+  const first = album.entry ?? (facts.folder && album.entries[0]);
+  images.render();
+  if (first) await opener.openEntry(first);
+  if (store.taken) showTrouble({ message: `${facts.folder.name} is open in another tab, which has the work on it. Close that tab and reload this one` });
   document.documentElement.dataset.ready = "yes";
 }
 

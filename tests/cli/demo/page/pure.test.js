@@ -10,6 +10,7 @@ const objects = await page("session/document");
 const views = await page("canvas/view");
 const timing = await page("session/timing");
 const { bounds, outline, visiblePatches } = await page("canvas/mask_geometry");
+const { clicksOfBox, clicksOfLine, thinned } = await page("session/prompts");
 
 test("a frame of bytes and blobs is read as it was written", async () => {
   const parts = { a: new Uint8Array([1, 2, 3]), b: new Blob(["hé"]), none: new Uint8Array() };
@@ -111,4 +112,40 @@ test("patches on the border of the mask belong to both signs", () => {
   const fine = Uint8Array.from([0, 0, 9, 255, 0, 0, 255, 255]); // 1 x 2 patches of 2 x 2 cells
   assert.deepEqual([...visiblePatches(fine, true, [1, 2])], [0, 1]);
   assert.deepEqual([...visiblePatches(fine, false, [1, 2])], [1, 1]);
+});
+
+const place = ({ x, y, positive }) => [x, y, positive];
+
+test("a box is a click on its centre and removing clicks outside its corners", () => {
+  const clicks = clicksOfBox({ x0: 140, y0: 120, x1: 40, y1: 20 }, image);
+  assert.deepEqual(clicks.map(place), [
+    [90, 70, true], [35, 15, false], [145, 15, false], [35, 125, false], [145, 125, false],
+  ]);
+  const atEdge = clicksOfBox({ x0: 0, y0: 0, x1: 20, y1: 10 }, image);
+  assert.deepEqual(atEdge.map(place), [[10, 5, true], [22, 12, false]]);
+});
+
+test("a line is clicks in equal steps, as many as its length and the free slots allow", () => {
+  const line = [{ x: 0, y: 0 }, { x: 30, y: 0 }, { x: 30, y: 30 }];
+  const clicks = clicksOfLine(line, true, image, 24); // at most 400 / 16 = 25 pixels apart
+  assert.deepEqual(clicks.map(place), [[0, 0, true], [20, 0, true], [30, 10, true], [30, 30, true]]);
+  assert.equal(clicksOfLine([{ x: 0, y: 0 }, { x: 399, y: 0 }], false, image, 24).length, 6);
+  assert.deepEqual(clicksOfLine(line, false, image, 1).map(place), [[30, 0, false]]);
+  assert.equal(clicksOfLine(line, true, image, 0).length, 1, "the engines say what is wrong");
+  assert.deepEqual(clicksOfLine([{ x: 4, y: 5 }], true, image, 24).map(place), [[4, 5, true]]);
+});
+
+test("points of a stroke that are close together are left out, the last one stays", () => {
+  const points = [0, 1, 2, 5, 6].map((x) => ({ x, y: 0 }));
+  assert.deepEqual(thinned(points, 3).map(({ x }) => x), [0, 5, 6]);
+  assert.deepEqual(thinned([points[0]], 3), [points[0]]);
+});
+
+test("loaded masks take the place of an empty object; edited objects are not empty", () => {
+  const mask = { area: 5 };
+  const doc = objects.withMasks(objects.empty(), [{ name: "", label: "cat", mask }, { name: "a lamp", label: "", mask }]);
+  assert.deepEqual(doc.objects.map(({ id, name, label }) => [id, name, label]), [[1, "Object 1", "cat"], [2, "a lamp", ""]]);
+  assert.deepEqual([doc.active, doc.next], [1, 3]);
+  assert.equal(objects.withNew(doc).active, 3, "an object with a mask and no click is kept");
+  assert.equal(objects.withMasks(doc, [{ name: "", label: "", mask }]).objects.length, 3);
 });

@@ -27,6 +27,12 @@ function gateway(faults = []) {
         parts: { picture: new Uint8Array() },
       };
     },
+    edits: [],
+    async edit(head, mask) {
+      this.edits.push({ ...head, mask });
+      const parts = { shown: new Uint8Array([9]), mask: new Uint8Array([9]), coverage: new Uint8Array([9]) };
+      return { head: { area_px: 9, grid: [1, 1], model_sha256: this.model }, parts };
+    },
     async click(head, coverage, signal) {
       requests.push({ ...head, coverage: coverage && [...coverage] });
       const fault = faults.shift();
@@ -54,8 +60,8 @@ const clicksOf = (session) => session.active.clicks.map(({ x, y, positive }) => 
 test("every click sends all clicks before it and the coverage of their mask", async () => {
   const api = gateway();
   const { session } = await opened(api);
-  session.click(1, 2, true);
-  await session.click(3, 4, false); // while the first is being answered
+  session.click({ x: 1, y: 2, positive: true });
+  await session.click({ x: 3, y: 4, positive: false }); // while the first is being answered
   await new Promise(setImmediate);
   assert.deepEqual(api.requests.map(({ clicks, coverage }) => [clicks, coverage]), [
     [[[1, 2, true]], null],
@@ -68,14 +74,14 @@ test("every click sends all clicks before it and the coverage of their mask", as
 test("undo and redo send nothing, and the next click continues from there", async () => {
   const api = gateway();
   const { session } = await opened(api);
-  await session.click(1, 1, true);
-  await session.click(2, 2, true);
+  await session.click({ x: 1, y: 1, positive: true });
+  await session.click({ x: 2, y: 2, positive: true });
   session.undo();
   assert.deepEqual(clicksOf(session), [[1, 1, true]]);
   session.redo();
   assert.equal(clicksOf(session).length, 2);
   session.undo();
-  await session.click(5, 5, true);
+  await session.click({ x: 5, y: 5, positive: true });
   assert.deepEqual(api.requests.at(-1).coverage, [1]);
   assert.equal(api.requests.length, 3);
   assert.equal(session.canRedo, false);
@@ -84,7 +90,7 @@ test("undo and redo send nothing, and the next click continues from there", asyn
 test("an image that the server dropped is sent again once, and the click is repeated", async () => {
   const api = gateway(["UNKNOWN_IMAGE"]);
   const { session } = await opened(api);
-  await session.click(1, 1, true);
+  await session.click({ x: 1, y: 1, positive: true });
   assert.equal(api.opened, 2);
   assert.deepEqual(api.requests[0], api.requests[1]);
   assert.equal(clicksOf(session).length, 1);
@@ -96,8 +102,8 @@ test("an unavailable server is asked until it answers; clicks wait in order", as
   const { session, pauses } = await opened(api);
   const troubles = [];
   session.addEventListener("trouble", () => troubles.push(session.trouble?.message ?? null));
-  session.click(2, 2, true);
-  const done = session.click(1, 1, true);
+  session.click({ x: 2, y: 2, positive: true });
+  const done = session.click({ x: 1, y: 1, positive: true });
   assert.equal(session.waiting.length, 2);
   await done;
   while (session.waiting.length) await new Promise(setImmediate);
@@ -110,11 +116,11 @@ test("an unavailable server is asked until it answers; clicks wait in order", as
 test("only a click with a permanent error is dropped, and the error is shown", async () => {
   const api = gateway([null, "TOO_MANY_CLICKS"]);
   const { session } = await opened(api);
-  await session.click(1, 1, true);
-  await session.click(2, 2, true);
+  await session.click({ x: 1, y: 1, positive: true });
+  await session.click({ x: 2, y: 2, positive: true });
   assert.deepEqual(session.trouble, { code: "TOO_MANY_CLICKS", message: "trouble TOO_MANY_CLICKS", temporary: false });
   assert.deepEqual(clicksOf(session), [[1, 1, true]]);
-  await session.click(3, 3, true);
+  await session.click({ x: 3, y: 3, positive: true });
   assert.equal(session.trouble, null);
   assert.equal(clicksOf(session).length, 2);
 });
@@ -123,7 +129,7 @@ test("undo cancels a click without a result", async () => {
   let answer;
   const api = gateway([new Promise((resolve) => (answer = resolve))]);
   const { session } = await opened(api);
-  const done = session.click(1, 1, true);
+  const done = session.click({ x: 1, y: 1, positive: true });
   session.undo();
   assert.equal(session.waiting.length, 0);
   answer();
@@ -135,9 +141,9 @@ test("undo cancels a click without a result", async () => {
 test("with another model at the same address, clicks fail and masks are kept", async () => {
   const api = gateway([null, "UNKNOWN_IMAGE"]);
   const { session } = await opened(api);
-  await session.click(1, 1, true);
+  await session.click({ x: 1, y: 1, positive: true });
   api.model = "other";
-  await session.click(2, 2, true);
+  await session.click({ x: 2, y: 2, positive: true });
   assert.match(session.trouble.message, /another model/);
   assert.equal(clicksOf(session).length, 1);
 });
@@ -145,11 +151,11 @@ test("with another model at the same address, clicks fail and masks are kept", a
 test("a snapshot restores everything, also waiting clicks", async () => {
   const api = gateway();
   const { session } = await opened(api);
-  await session.click(1, 1, true);
+  await session.click({ x: 1, y: 1, positive: true });
   session.newObject();
-  await session.click(2, 2, true);
+  await session.click({ x: 2, y: 2, positive: true });
   session.undo();
-  const kept = { ...session.snapshot(), waiting: [{ object: 2, x: 7, y: 7, positive: true }] };
+  const kept = { ...session.snapshot(), waiting: [{ object: 2, clicks: [{ x: 7, y: 7, positive: true }] }] };
   const again = new Session(gateway());
   await again.open(new Blob(["x"]), "x.jpg", { kept });
   while (again.waiting.length) await new Promise(setImmediate);
@@ -165,12 +171,12 @@ test("depth and order maps are requested only if they are missing", async () => 
   assert.equal(session.depth.size, 1);
   await session.loadMaps();
   assert.equal(api.requests.length, 1);
-  await session.click(1, 1, true);
+  await session.click({ x: 1, y: 1, positive: true });
   await session.loadMaps();
   assert.deepEqual(api.requests[2].want, ["depth", "order"]);
   assert.equal(session.active.mask.orders.length, 1);
   session.wantsMaps = true;
-  await session.click(2, 2, true);
+  await session.click({ x: 2, y: 2, positive: true });
   await session.loadMaps();
   assert.equal(api.requests.length, 4);
   assert.deepEqual(api.requests[3].want, ["mask", "order"]);
@@ -202,4 +208,48 @@ test("previews run one at a time, the newest next, and slow ones are cancelled",
   latest.stop();
   await new Promise(setImmediate);
   assert.equal(runs.length, 3);
+});
+
+const STROKE = [[{ x: 1, y: 1 }, { x: 5, y: 1 }], 2, true];
+
+test("several clicks at once are one request and one step", async () => {
+  const api = gateway();
+  const { session } = await opened(api);
+  await session.click({ x: 5, y: 5, positive: true }, { x: 0, y: 0, positive: false });
+  assert.deepEqual(api.requests.map(({ clicks }) => clicks), [[[5, 5, true], [0, 0, false]]]);
+  assert.deepEqual([session.count(true), session.count(false)], [1, 1]);
+  session.undo();
+  assert.deepEqual(clicksOf(session), []);
+});
+
+test("a stroke edits the mask, and the next click gets the coverage of the edited mask", async () => {
+  const api = gateway();
+  const { session } = await opened(api);
+  await session.click({ x: 5, y: 5, positive: true });
+  const before = session.active.mask;
+  session.brush(...STROKE);
+  await session.click({ x: 6, y: 6, positive: true }); // while the stroke is being answered
+  while (session.waiting.length) await new Promise(setImmediate);
+  assert.deepEqual(api.edits, [{ width: 20, height: 10, points: [[1, 1], [5, 1]], radius: 2, paint: true, mask: before.full }]);
+  assert.deepEqual(api.requests.at(-1).coverage, [9]);
+  assert.equal(session.times.length, 2, "a stroke is no click");
+  session.undo();
+  assert.equal(session.active.mask.area, 9);
+  session.undo();
+  assert.equal(session.active.mask, before);
+});
+
+test("a mask of another model gets a new coverage before the next click", async () => {
+  const api = gateway();
+  const { session } = await opened(api);
+  await session.click({ x: 5, y: 5, positive: true });
+  const other = gateway();
+  other.model = "n".repeat(64);
+  const again = new Session(other);
+  await again.open(new Blob(["x"]), "x.jpg", { kept: session.snapshot() });
+  await again.click({ x: 6, y: 6, positive: true });
+  assert.deepEqual(other.edits.map(({ points }) => points), [[]]);
+  assert.deepEqual(other.requests.at(-1).coverage, [9]);
+  await again.click({ x: 7, y: 7, positive: true });
+  assert.equal(other.edits.length, 1);
 });

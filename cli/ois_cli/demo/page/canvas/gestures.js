@@ -1,17 +1,19 @@
-// Turns mouse, pen and touch events on the canvas into clicks, zoom, pan and hover.
+// Turns mouse, pen and touch events on the canvas into clicks, drags, zoom, pan and hover.
 
 /** A press that moves less than this, in CSS pixels, is a click. */
 const CLICK_RADIUS = { mouse: 5, pen: 8, touch: 12 };
 const LONG_PRESS_MS = 500;
 
 /**
- * on: {click(point, remove), zoom(factor, point), pan(dx, dy), hover(point or null)}. remove is
- * true for gestures that remove, otherwise undefined. Points are relative to the canvas.
- * isPanning(): whether the left button pans, because Space is held.
+ * on: {click(point, remove), zoom(factor, point), pan(dx, dy), hover(point or null)}, and for tools
+ * that draw {begin(point, remove), draw(point), end(), cancel()}. remove is true for gestures that
+ * remove, otherwise undefined. Points are relative to the canvas.
+ * isPanning(): whether the left button pans, because Space is held. draws(): whether a drag draws.
  */
-export function listen(canvas, isPanning, on) {
+export function listen(canvas, { isPanning, draws }, on) {
   const pointers = new Map();
   let press = null; // the pointer that may become a click
+  let drawing = false;
 
   const pointOf = (event) => {
     const { left, top } = canvas.getBoundingClientRect();
@@ -21,6 +23,10 @@ export function listen(canvas, isPanning, on) {
     clearTimeout(press?.timer);
     press = null;
   };
+  const cancelDrawing = () => {
+    if (drawing) on.cancel();
+    drawing = false;
+  };
 
   canvas.addEventListener("pointerdown", (event) => {
     const point = pointOf(event);
@@ -29,6 +35,7 @@ export function listen(canvas, isPanning, on) {
     on.hover(null);
     if (pointers.size > 1) {
       release(); // two fingers zoom and pan
+      cancelDrawing();
       return;
     }
     const pans = event.button === 1 || (event.button === 0 && isPanning());
@@ -52,13 +59,19 @@ export function listen(canvas, isPanning, on) {
       return;
     }
     if (pointers.size > 1) pinch(event.pointerId, before, point);
-    else if (!press) on.pan(point.x - before.x, point.y - before.y);
+    else if (drawing) on.draw(point);
+    else if (press && !press.pans && draws() && distance(press.from, point) > press.radius) {
+      drawing = true;
+      on.begin(press.from, press.remove);
+      on.draw(point);
+      release();
+    } else if (!press) on.pan(point.x - before.x, point.y - before.y);
     else if (press.pans || distance(press.from, point) > press.radius) {
       on.pan(point.x - press.from.x, point.y - press.from.y);
       release(); // from now on it pans
     } else return; // distance is measured from the start of the press
     pointers.set(event.pointerId, point);
-    canvas.classList.add("moving");
+    canvas.classList.toggle("moving", !drawing);
   });
 
   function pinch(id, before, point) {
@@ -76,11 +89,14 @@ export function listen(canvas, isPanning, on) {
     const done = press?.id === event.pointerId ? press : null;
     end(event);
     release();
+    if (drawing) on.end();
+    drawing = false;
     if (done && !done.pans) on.click(done.from, done.remove);
   });
   canvas.addEventListener("pointercancel", (event) => {
     end(event);
     release();
+    cancelDrawing();
   });
   canvas.addEventListener("pointerleave", () => on.hover(null));
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());

@@ -67,7 +67,8 @@ function patchLayer(mask, positive) {
 const BLOCKED = [10, 12, 16, 205];
 
 /**
- * -> {canvas, values, width, height, sharp}. viridis: 256 colours; near and small values are bright.
+ * -> {canvas, values, width, height, sharp}. viridis: 256 colours; near and small values are bright,
+ * or large ones if the layer is `inverted`.
  */
 export async function drawLayer(layer, viridis) {
   if (layer.patches) {
@@ -75,7 +76,7 @@ export async function drawLayer(layer, viridis) {
     return { ...layer.patches, canvas, sharp: true };
   }
   const grey = await readGrey(layer.blob);
-  const canvas = colourise(grey, (value) => [...viridis[255 - value], 255]);
+  const canvas = colourise(grey, (value) => [...viridis[layer.inverted ? value : 255 - value], 255]);
   return { ...grey, canvas, sharp: false };
 }
 

@@ -26,7 +26,7 @@ export class Previews {
       if (!signal.aborted) this.#show({ ...mask, colour });
     }, PATIENCE_MS);
     get("hover").addEventListener("change", () => this.stop());
-    session.addEventListener("answer", ({ detail }) => this.#stopIfSlow(detail.mask.time.total));
+    session.addEventListener("answer", ({ detail }) => this.#stopIfSlow(detail.mask.time?.total ?? 0));
   }
 
   /** place: the position that a click would have; null or undefined outside the image. */

@@ -43,6 +43,17 @@ export function colourise({ width, height, values }, colourOf) {
   return canvas;
 }
 
+/** Half the picture, a quarter, ...: canvases, down to about `SMALLEST` pixels per side. */
+export function halves(picture) {
+  const { width, height } = picture;
+  if (Math.max(width, height) < 2 * SMALLEST) return [];
+  const half = newCanvas(Math.ceil(width / 2), Math.ceil(height / 2));
+  half.getContext("2d").drawImage(picture, 0, 0, half.width, half.height);
+  return [half, ...halves(half)];
+}
+
+const SMALLEST = 512;
+
 function newCanvas(width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = width;

@@ -1,6 +1,8 @@
-// The canvas: photograph, layer, masks, clicks, crosshair. Changes are drawn together before the
-// next frame.
+// The canvas: photograph, layer, masks, clicks, what is being drawn, crosshair. Changes are drawn
+// together before the next frame.
 
+import { drawBrush, drawDraft } from "./draft.js";
+import { halves } from "./raster.js";
 import * as views from "./view.js";
 
 const RIM = "rgb(0 0 0 / 75%)";
@@ -19,7 +21,7 @@ export class Stage {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d");
     this.onView = onView;
-    /** {bitmap, width, height}: the size is the image's; null before the first image. */
+    /** {bitmap, levels, width, height}: the size is the image's; null before the first image. */
     this.picture = null;
     this.layer = null;
     /** [{canvas, path, width, height, colour}] from readMask; the active object is last. */
@@ -27,6 +29,11 @@ export class Stage {
     this.preview = null;
     /** [{x, y, positive, colour, active, waiting}] in pixels of the image. */
     this.clicks = [];
+    /** Strokes of the brush without an answer, and what is being drawn (null: nothing), as in draft.js. */
+    this.drafts = [];
+    this.draft = null;
+    /** Where the brush is, {x, y} on the canvas, and its radius on the screen; null: no brush. */
+    this.brush = null;
     this.crosshair = null;
     this.opacity = 0.45;
     this.view = { scale: 1, x: 0, y: 0 };
@@ -35,7 +42,7 @@ export class Stage {
 
   show(bitmap, width, height) {
     this.picture?.bitmap.close();
-    this.picture = { bitmap, width, height };
+    this.picture = { bitmap, levels: [bitmap, ...halves(bitmap)], width, height };
     this.fit();
   }
 
@@ -56,6 +63,12 @@ export class Stage {
   /** A point of the canvas -> a click in pixels of the image; null outside the image. */
   clickAt(point) {
     return this.picture && views.toClick(this.view, point, this.picture);
+  }
+
+  /** A point of the canvas -> pixels of the image, also outside it; for lines that cross its edge. */
+  pointAt(point) {
+    const { x, y } = views.toImage(this.view, point);
+    return { x: x - 0.5, y: y - 0.5 };
   }
 
   /** Move the crosshair by pixels of the image. It starts in the centre and stays visible. */
@@ -107,7 +120,7 @@ export class Stage {
     context.save();
     context.translate(this.view.x, this.view.y);
     context.scale(this.view.scale, this.view.scale);
-    this.#image(bitmap, bitmap.width, this.view.scale * (width / bitmap.width) >= SQUARES);
+    this.#image(this.#level(), bitmap.width, this.view.scale * (width / bitmap.width) >= SQUARES, "high");
     if (this.layer) {
       context.globalAlpha = this.layer.sharp ? 1 : LAYER_ALPHA;
       this.#image(this.layer.canvas, this.layer.width, this.layer.sharp);
@@ -118,13 +131,27 @@ export class Stage {
     for (const mask of this.masks) this.#mask(mask, fill, []);
     if (this.preview) this.#mask(this.preview, fill * 0.55, [5, 4]);
     context.restore();
+    for (const draft of [...this.drafts, this.draft]) {
+      if (draft) drawDraft(context, draft, (point) => this.#place(point), this.view.scale);
+    }
     for (const click of this.clicks) this.#click(click);
+    if (this.brush) drawBrush(context, this.brush);
     if (this.crosshair) this.#cross(this.#place(this.crosshair));
   }
 
-  #image(source, sourceWidth, squares) {
+  /**
+   * The smallest picture with a pixel for each pixel of the screen. Without a GPU, scaling a large
+   * photograph down takes longer than a frame.
+   */
+  #level() {
+    const { bitmap, levels, width } = this.picture;
+    const wanted = Math.min(width * this.view.scale * devicePixelRatio, bitmap.width);
+    return levels.findLast((level) => level.width >= wanted);
+  }
+
+  #image(source, sourceWidth, squares, quality = "low") {
     this.#context.imageSmoothingEnabled = !squares;
-    this.#context.imageSmoothingQuality = "high";
+    this.#context.imageSmoothingQuality = quality;
     this.#context.drawImage(source, 0, 0, this.picture.width, this.picture.height);
   }
 

@@ -1,4 +1,5 @@
-// Opens images: from the button, drop, paste, samples, and the image that was open before a reload.
+// Opens images: from the button, drop, paste, samples, the list, and the image that was open before a
+// reload. Files of masks that are dropped are loaded.
 
 import * as api from "../session/api.js";
 import { get, make } from "./dom.js";
@@ -6,23 +7,26 @@ import { say, showTrouble } from "./notices.js";
 
 export class ImageOpener {
   #session;
-  #store;
+  #album;
   #facts;
+  #loadMasks;
   #current = null; // the AbortController of the image that is being opened
 
-  constructor(session, store, facts) {
+  /** loadMasks(file): loads masks for the open image. */
+  constructor(session, album, facts, loadMasks) {
     this.#session = session;
-    this.#store = store;
+    this.#album = album;
     this.#facts = facts;
+    this.#loadMasks = loadMasks;
     this.#addSamples();
     for (const id of ["open", "choose"]) get(id).onclick = () => get("file").click();
     get("file").onchange = () => {
-      this.#openFirst(get("file").files, "");
+      this.#openAll([...get("file").files], "");
       get("file").value = ""; // so that the same file can be chosen again
     };
     get("busy-cancel").onclick = () => this.stop();
     document.addEventListener("paste", ({ clipboardData }) =>
-      this.#openFirst(clipboardData.files, "There is no image in the clipboard. Copy one, or choose a file"));
+      this.#openAll([...clipboardData.files], "There is no image in the clipboard. Copy one, or choose a file"));
     this.#acceptDrops();
   }
 
@@ -35,13 +39,18 @@ export class ImageOpener {
     this.#session.retry(); // ends a pause before a retry, so that the stop takes effect now
   }
 
-  /** Open the image that was open in this tab before a reload. */
-  async restore() {
-    const kept = await this.#store.load();
-    if (kept) await this.open(kept.file, kept.name, kept.snapshot);
+  /** Open an image of the list with the work on it. */
+  async openEntry(entry) {
+    try {
+      const [file, work] = await Promise.all([this.#album.file(entry), this.#album.work(entry)]);
+      await this.open(file, entry.name, work, entry);
+    } catch (error) {
+      refuse(`${entry.name} could not be opened: ${error.message}`);
+    }
   }
 
-  async open(file, name, kept) {
+  /** kept: the work on it, or null. entry: in the list; without one, it is added to the list. */
+  async open(file, name, kept, entry) {
     const limit = this.#facts.max_bytes;
     if (file.size > limit) {
       return refuse(`${name} has ${mebibytes(file.size)} MiB; the demo accepts up to ${mebibytes(limit)}. Save it as JPEG, or scale it down`);
@@ -55,12 +64,12 @@ export class ImageOpener {
         onSent: (share) => (share < 1 ? busy(`Sending ${name}`, share) : busy("Encoding the image")),
         signal: current.signal,
         ready: (blob) => createImageBitmap(blob),
+        opened: () => this.#album.setCurrent(entry ?? this.#album.add(file, name)),
         kept,
       });
       showTrouble(null);
       const { width, height } = this.#session.image;
       say([`${name}, ${width} × ${height} pixels`, ...notes, "Click on an object"].join(". ") + ".");
-      this.#store.saveImage(file, name);
     } catch (error) {
       if (current.signal.aborted) say(`Opening ${name} was stopped.`);
       else refuse(`${name} could not be opened: ${error.message}`);
@@ -72,9 +81,25 @@ export class ImageOpener {
     }
   }
 
-  #openFirst(files, otherwise) {
-    if (files.length) this.open(files[0], files[0].name || "pasted image");
-    else if (otherwise) refuse(otherwise);
+  /** Open the first image of files, and add the others to the list. otherwise: if there is none. */
+  async #openAll(files, otherwise) {
+    const [first, ...others] = files;
+    if (!first) {
+      if (otherwise) refuse(otherwise);
+      return;
+    }
+    if (/\.json$/i.test(first.name)) {
+      this.#loadMasks(first);
+      return;
+    }
+    await this.#openFile(first, first.name || "pasted image");
+    for (const file of others.filter((file) => file.size <= this.#facts.max_bytes)) this.#album.add(file, file.name);
+  }
+
+  /** A file that is in the list already is opened with the work on it. */
+  async #openFile(file, name) {
+    const known = this.#album.entries.find((entry) => entry.name === name && entry.size === file.size);
+    await this.open(file, name, known && (await this.#album.work(known)), known);
   }
 
   #addSamples() {
@@ -84,7 +109,7 @@ export class ImageOpener {
       button.ariaLabel = `Open the sample photograph: ${subject}`;
       button.onclick = async () => {
         try {
-          await this.open(await api.sample(file), file);
+          await this.#openFile(await api.sample(file), file);
         } catch (error) {
           refuse(error.message);
         }
@@ -104,7 +129,7 @@ export class ImageOpener {
     document.addEventListener("drop", (event) => {
       event.preventDefault();
       get("drop").hidden = true;
-      this.#openFirst(event.dataTransfer.files, "The dropped item is not a file. Drop an image file");
+      this.#openAll([...event.dataTransfer.files], "The dropped item is not a file. Drop an image file");
     });
   }
 }

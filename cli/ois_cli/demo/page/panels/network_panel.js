@@ -1,6 +1,8 @@
 // The panel "What the network sees": one thumbnail per layer; the chosen layer is on the stage.
+// The layers of attention_panel.js are shown below.
 
 import { get, make, refill } from "./dom.js";
+import { AttentionPanel } from "./attention_panel.js";
 import { drawLayer, layersOf, legendCanvas } from "../canvas/layers.js";
 
 const THUMBNAIL = { width: 184, height: 138 };
@@ -12,11 +14,14 @@ export class NetworkPanel {
   #layers = [];
   #chosen = "photo";
   #round = 0;
+  #attention;
 
-  constructor(session, stage, viridis) {
+  /** hasAttention: whether the gateway can compute it. */
+  constructor(session, stage, viridis, hasAttention) {
     this.#session = session;
     this.#stage = stage;
     this.#viridis = viridis;
+    this.#attention = new AttentionPanel(session, hasAttention, () => this.render());
     const panel = get("inside");
     panel.addEventListener("toggle", () => {
       session.wantsMaps = panel.open;
@@ -40,13 +45,18 @@ export class NetworkPanel {
 
   async render() {
     const round = ++this.#round;
-    const layers = this.#session.image ? layersOf(this.#session) : [];
+    this.#attention.render();
+    const attention = this.#attention.isOpen ? this.#attention.layers : [];
+    const layers = this.#session.image ? [...layersOf(this.#session), ...attention] : [];
     const drawn = await Promise.all(
       layers.map((layer) => (layer.id === "photo" ? null : drawLayer(layer, this.#viridis))),
     );
     if (round !== this.#round) return; // a newer call will render
     this.#layers = layers.map((layer, k) => ({ ...layer, drawn: drawn[k] }));
-    refill(get("layers"), this.#layers.map((layer) => this.#thumbnail(layer)));
+    const inPanel = (layer) => attention.some(({ id }) => id === layer.id);
+    for (const [place, kept] of [["layers", (layer) => !inPanel(layer)], ["attention-maps", inPanel]]) {
+      refill(get(place), this.#layers.filter(kept).map((layer) => this.#thumbnail(layer)));
+    }
     this.#show();
   }
 
@@ -70,7 +80,7 @@ export class NetworkPanel {
 
   #choose(id) {
     this.#chosen = id;
-    for (const input of get("layers").querySelectorAll("input")) {
+    for (const input of get("inside").querySelectorAll("input")) {
       input.checked = input.dataset.key === id;
     }
     this.#show();

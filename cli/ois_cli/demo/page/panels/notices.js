@@ -2,8 +2,17 @@
 // stays until the error is over or dismissed.
 
 import { get } from "./dom.js";
+import { formatMs } from "../session/timing.js";
 
 export const say = (text) => (get("status").textContent = text);
+
+/** Say what a step changed: see the session's event "answer". */
+export function sayAnswer({ object, mask, step }, image) {
+  const size = `${((100 * mask.area) / (image.width * image.height)).toFixed(1)} % of the image`;
+  const count = object.clicks.length;
+  if (step.stroke) say(`${object.name}: ${size} after ${step.stroke.paint ? "painting" : "erasing"}. The next click refines this mask.`);
+  else say(`${object.name}: ${size} after ${count} click${count > 1 ? "s" : ""}, ${formatMs(mask.time.total)}.`);
+}
 
 /** Texts for temporary errors. */
 const TEXTS = {

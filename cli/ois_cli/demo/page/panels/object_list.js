@@ -42,7 +42,8 @@ export class ObjectList {
     const { image } = this.#session;
     const share = object.mask && image ? (100 * object.mask.area) / (image.width * image.height) : null;
     const size = share === null ? "no clicks" : `${share.toFixed(share < 10 ? 1 : 0)} %`;
-    const pick = make("button", { type: "button", className: "pick" }, object.name, make("small", { textContent: size }));
+    const label = object.label ? make("em", { textContent: object.label }) : "";
+    const pick = make("button", { type: "button", className: "pick" }, make("span", { textContent: object.name }), label, make("small", { textContent: size }));
     pick.ariaPressed = String(active);
     pick.title = "Double-click or press F2 to rename";
     pick.dataset.key = `pick${object.id}`;

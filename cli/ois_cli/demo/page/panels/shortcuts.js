@@ -1,9 +1,21 @@
 // Keyboard shortcuts. Keys that type text or belong to a focused control are ignored.
 
-/** actions: see the tables below. canvas: when it has the focus, arrows move the crosshair. */
+/**
+ * actions: see the tables below. canvas: when it or nothing has the focus, arrows move the
+ * crosshair, and Enter and Backspace act there.
+ */
 export function listen(canvas, actions) {
   const anywhere = {
+    c: () => actions.tool("click"),
+    b: () => actions.tool("box"),
+    l: () => actions.tool("line"),
+    p: () => actions.tool("brush"),
     n: actions.newObject,
+    ",": () => actions.nextObject(-1),
+    ".": () => actions.nextObject(1),
+    d: actions.doneAndNext,
+    PageUp: () => actions.nextImage(-1),
+    PageDown: () => actions.nextImage(1),
     a: () => actions.sign(true),
     r: () => actions.sign(false),
     h: actions.togglePreview,
@@ -13,8 +25,8 @@ export function listen(canvas, actions) {
     "=": () => actions.zoom(1.25),
     "-": () => actions.zoom(0.8),
     0: actions.fit,
-    "[": () => actions.fade(-10),
-    "]": () => actions.fade(10),
+    "[": () => actions.less(),
+    "]": () => actions.more(),
     "?": actions.help,
   };
   const onCanvas = {
@@ -22,15 +34,16 @@ export function listen(canvas, actions) {
     ArrowRight: (fine) => actions.crosshair(1, 0, fine),
     ArrowUp: (fine) => actions.crosshair(0, -1, fine),
     ArrowDown: (fine) => actions.crosshair(0, 1, fine),
-    Enter: () => actions.clickCrosshair(true),
-    Backspace: () => actions.clickCrosshair(false),
-    Delete: () => actions.clickCrosshair(false),
-    Escape: actions.hideCrosshair,
+    Enter: () => actions.atCrosshair(true),
+    Backspace: () => actions.atCrosshair(false),
+    Delete: () => actions.atCrosshair(false),
+    Escape: actions.escape,
   };
 
   document.addEventListener("keydown", (event) => {
     if (document.querySelector("dialog[open]") || event.target.matches("input:not([type=range], [type=radio], [type=checkbox])")) return;
     const key = event.key;
+    const free = event.target === canvas || event.target === document.body;
     if (event.ctrlKey || event.metaKey) {
       const letter = key.toLowerCase();
       if (letter === "z") run(event, event.shiftKey ? actions.redo : actions.undo);
@@ -38,11 +51,9 @@ export function listen(canvas, actions) {
       return;
     }
     if (event.altKey) return;
-    if (key === " " && (event.target === canvas || event.target === document.body)) {
-      run(event, () => actions.hand(true));
-    } else if (event.target === canvas && onCanvas[key]) {
-      run(event, () => onCanvas[key](event.shiftKey));
-    } else if (/^[1-9]$/.test(key)) run(event, () => actions.pick(Number(key)));
+    if (key === " " && free) run(event, () => actions.hand(true));
+    else if (free && onCanvas[key]) run(event, () => onCanvas[key](event.shiftKey));
+    else if (/^[1-9]$/.test(key)) run(event, () => actions.classOf(Number(key)));
     else if (anywhere[key]) run(event, anywhere[key]);
   });
   document.addEventListener("keyup", (event) => event.key === " " && actions.hand(false));

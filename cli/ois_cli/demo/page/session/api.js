@@ -34,12 +34,50 @@ export async function click(head, coverage, signal) {
   return readFrame(await (await post("api/clicks", body, signal)).arrayBuffer());
 }
 
-/** kind: "mask", "coco" or "cutout" -> a file to save. masks: Blobs. image: for a cut-out only. */
-export async function result(kind, name, objects, masks, image) {
-  const parts = Object.fromEntries(masks.map((mask, index) => [`mask${index}`, mask]));
-  if (image) parts.image = image;
-  return (await post("api/results", writeFrame({ kind, name, objects }, parts))).blob();
+/** A stroke on a mask (see gateway/editing.py) -> {head, parts}. mask: Blob or null. */
+export async function edit(head, mask, signal) {
+  const body = writeFrame(head, mask ? { mask } : {});
+  return readFrame(await (await post("api/edits", body, signal)).arrayBuffer());
 }
+
+/** The masks in a file for an image {name, width, height} -> {head, parts}. */
+export async function masksOf(file, { name, width, height }) {
+  const body = writeFrame({ name, width, height }, { file });
+  return readFrame(await (await post("api/masks", body)).arrayBuffer());
+}
+
+/** What the last click attends to (see gateway/attention.py) -> {head, parts}. */
+export async function attention(clicks, image, coverage, signal) {
+  const parts = coverage ? { image, coverage } : { image };
+  const listed = clicks.map(({ x, y, positive }) => [x, y, positive]);
+  return readFrame(await (await post("api/attention", writeFrame({ clicks: listed }, parts), signal)).arrayBuffer());
+}
+
+/** An image of the folder of `ois demo FOLDER`. */
+export async function listed(number) {
+  return (await request(`folder/${number}`)).blob();
+}
+
+/**
+ * kind: "mask", "coco" or "cutout" -> a file to save. objects: [{name, label, mask}] with masks as
+ * Blobs. image: for a cut-out only.
+ */
+export async function result(kind, name, classes, objects, image) {
+  const parts = Object.fromEntries(objects.map(({ mask }, index) => [`mask${index}`, mask]));
+  if (image) parts.image = image;
+  const head = { kind, name, classes, objects: objects.map(named) };
+  return (await post("api/results", writeFrame(head, parts))).blob();
+}
+
+/** images: [{name, width, height, objects: [{name, label, mask}]}] -> a zip file. */
+export async function archive(classes, images) {
+  const parts = {};
+  images.forEach(({ objects }, i) => objects.forEach(({ mask }, k) => (parts[`m${i}.${k}`] = mask)));
+  const listed = images.map((image) => ({ ...image, objects: image.objects.map(named) }));
+  return (await post("api/archives", writeFrame({ classes, images: listed }, parts))).blob();
+}
+
+const named = ({ name, label }) => ({ name, label });
 
 /**
  * Send an image file -> {head, parts: {picture}}. onSent(share): progress of sending, 0 to 1.

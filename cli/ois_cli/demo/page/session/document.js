@@ -1,9 +1,10 @@
 // The objects of one image, as an immutable document: {objects, active, next}; and their history.
 //
-// object: {id, name, clicks: [{x, y, positive}], mask}. Clicks are in pixels of the image.
-// mask: the result of the last click, see maskOf in session.js; null before the first click.
+// object: {id, name, label, clicks: [{x, y, positive}], mask}. Clicks are in pixels of the image.
+// label: its class, "" if it has none. mask: the result of the last click or edit, see maskOf in
+// session.js; null before the first one.
 
-const named = (id) => ({ id, name: `Object ${id}`, clicks: [], mask: null });
+const named = (id) => ({ id, name: `Object ${id}`, label: "", clicks: [], mask: null });
 
 export const empty = () => ({ objects: [named(1)], active: 1, next: 2 });
 
@@ -11,11 +12,25 @@ export const find = (doc, id) => doc.objects.find((object) => object.id === id);
 
 export const activeObject = (doc) => find(doc, doc.active);
 
-/** Add an object and make it active, unless the active object has no clicks yet. */
+/** Add an object and make it active, unless the active object is still empty. */
 export function withNew(doc) {
-  if (activeObject(doc) && !activeObject(doc).clicks.length) return doc;
+  if (isEmpty(activeObject(doc))) return doc;
   return { objects: [...doc.objects, named(doc.next)], active: doc.next, next: doc.next + 1 };
 }
+
+/** Add objects with masks, [{name, label, mask}]; the first takes the place of an empty active one. */
+export function withMasks(doc, found) {
+  const reuse = isEmpty(activeObject(doc));
+  const kept = doc.objects.filter(({ id }) => !reuse || id !== doc.active);
+  const free = reuse ? doc.next - 1 : doc.next;
+  const added = found.map(({ name, label, mask }, k) => {
+    const id = reuse && k === 0 ? doc.active : free + k;
+    return { ...named(id), mask, label, ...(name ? { name } : {}) };
+  });
+  return { objects: [...kept, ...added], active: added[0].id, next: free + found.length };
+}
+
+const isEmpty = (object) => !object.clicks.length && !object.mask;
 
 export const withActive = (doc, id) => (find(doc, id) ? { ...doc, active: id } : doc);
 

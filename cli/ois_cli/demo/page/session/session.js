@@ -1,8 +1,11 @@
 // One image and all clicks on it. Only the page keeps this state: every request contains all that
 // is needed, so the gateway and the server keep no state but a cache.
 //
-// Events: "image" (another image), "change" (objects, masks, waiting clicks), "answer" (detail:
-// {object, mask}, after a click), "trouble".
+// What the user does to a mask is a step: {object, clicks: [{x, y, positive}]}, usually one click,
+// or {object, stroke: {points: [{x, y}], radius, paint}}. Steps are answered one after another.
+//
+// Events: "image" (another image), "change" (objects, masks, waiting steps), "answer" (detail:
+// {object, mask}, after a step), "trouble".
 
 import * as documents from "./document.js";
 import { ApiError } from "./api.js";
@@ -29,7 +32,7 @@ export class Session extends EventTarget {
     /** {file, name, shown, digest, width, height, model, encode}, null before the first image. */
     this.image = null;
     this.history = documents.begin(documents.empty());
-    /** Clicks without a result: {object, x, y, positive}. The first is being answered. */
+    /** Steps without a result. The first is being answered. */
     this.waiting = [];
     /** The current error, {code, message, temporary}; null if there is none. */
     this.trouble = null;
@@ -53,10 +56,10 @@ export class Session extends EventTarget {
 
   /**
    * Open an image file; the previous image stays until then. ready(blob): makes `image.shown`
-   * from the picture. kept: an earlier `snapshot` of the same file. Returns the gateway's notes
-   * on the image.
+   * from the picture. opened(): called when the image has changed, before the events. kept: an
+   * earlier `snapshot` of the same file. Returns the gateway's notes on the image.
    */
-  async open(file, name, { onSent, signal, ready = async (blob) => blob, kept } = {}) {
+  async open(file, name, { onSent, signal, ready = async (blob) => blob, opened = () => {}, kept } = {}) {
     const { head, parts: found } = await this.#withRetries(
       () => this.#api.openImage(file, { onSent, signal }),
       signal,
@@ -65,12 +68,13 @@ export class Session extends EventTarget {
     if (signal?.aborted) throw cancelled();
     const { digest, width, height, model_sha256: model } = head;
     const encode = { cached: head.cached, stages: head.timings_ms };
-    this.#discard(this.waiting); // clicks on the previous image
+    this.#discard(this.waiting); // steps on the previous image
     this.image = { file, name, shown, digest, width, height, model, encode };
     this.history = kept?.history ?? documents.begin(documents.empty());
     this.waiting = kept?.waiting ?? [];
     this.depth = null;
     this.times = kept?.times ?? [];
+    opened();
     this.#emit("image");
     this.#emit("change");
     this.#answerAll();
@@ -84,15 +88,47 @@ export class Session extends EventTarget {
 
   // -- clicks ------------------------------------------------------------------------------
 
-  click(x, y, positive) {
-    this.waiting = [...this.waiting, { object: this.doc.active, x, y, positive }];
+  /** One click, or several that are answered together: a box, a line. */
+  click(...clicks) {
+    return this.#add({ clicks });
+  }
+
+  /** A stroke of the brush: points in pixels of the image. It paints or erases. */
+  brush(points, radius, paint) {
+    return this.#add({ stroke: { points, radius, paint } });
+  }
+
+  #add(step) {
+    this.waiting = [...this.waiting, { object: this.doc.active, ...step }];
     this.#emit("change");
     return this.#answerAll();
+  }
+
+  /** How many clicks of a sign the active object has, with those that wait. */
+  count(positive) {
+    const waiting = this.waiting.filter(({ object }) => object === this.doc.active);
+    const all = [...this.active.clicks, ...waiting.flatMap(({ clicks }) => clicks ?? [])];
+    return all.filter((click) => click.positive === positive).length;
+  }
+
+  /** Add the masks of a file as objects. Throws an ApiError. Returns how many. */
+  async loadMasks(file) {
+    const { image } = this;
+    const { head, parts: found } = await this.#api.masksOf(file, image);
+    if (this.image !== image) return 0;
+    const objects = head.objects.map(({ name, label, ...facts }, k) => {
+      const own = { shown: found[`shown${k}`], mask: found[`mask${k}`], coverage: found[`coverage${k}`] };
+      return { name, label, mask: editedMask({ head: facts, parts: own }, null, image.model) };
+    });
+    this.history = documents.push(this.history, documents.withMasks(this.doc, objects));
+    this.#emit("change");
+    return objects.length;
   }
 
   /** The mask that a click would give, as PNG. Changes nothing. */
   async preview(x, y, positive, signal) {
     const { clicks, mask } = this.active;
+    if (mask && mask.model !== this.image.model) throw new Error("the coverage is another model's");
     const head = this.#requestHead([...clicks, { x, y, positive }], []);
     const { parts: found } = await this.#api.click(head, mask?.coverage ?? null, signal);
     return png(found.shown);
@@ -106,13 +142,13 @@ export class Session extends EventTarget {
     if (this.depth && (!mask || mask.orders)) return;
     // Depth belongs to the image, but only a click returns it; any click will do.
     const any = [{ x: (image.width - 1) / 2, y: (image.height - 1) / 2, positive: true }];
-    const clicks = mask ? active.clicks : any;
+    const clicks = mask && active.clicks.length ? active.clicks : any;
     this.#loadingMaps = true;
     try {
       const { parts: found } = await this.#request(clicks, mask?.before ?? null, ["depth", "order"]);
       if (this.image !== image) return;
       this.depth = png(found.depth);
-      if (mask) mask.orders = ordersOf(found);
+      if (mask) mask.orders = active.clicks.length ? ordersOf(found) : [];
     } catch {
       return; // not shown: the user did not click, and the next click reports the error
     } finally {
@@ -150,7 +186,7 @@ export class Session extends EventTarget {
   }
 
   remove(id) {
-    this.#discard(this.waiting.filter((click) => click.object === id));
+    this.#discard(this.waiting.filter((step) => step.object === id));
     this.history = documents.push(this.history, documents.without(this.doc, id));
     this.#emit("change");
   }
@@ -165,6 +201,12 @@ export class Session extends EventTarget {
     this.#emit("change");
   }
 
+  /** Set the class of an object; "" for none. */
+  setLabel(id, label) {
+    this.history = documents.push(this.history, documents.withChanged(this.doc, id, { label }));
+    this.#emit("change");
+  }
+
   // -- errors ------------------------------------------------------------------------------
 
   /** Repeat the request now instead of after the pause. */
@@ -172,7 +214,7 @@ export class Session extends EventTarget {
     this.#wake();
   }
 
-  /** Discard the waiting clicks and the error. */
+  /** Discard the waiting steps and the error. */
   drop() {
     this.#discard(this.waiting);
     this.#setTrouble(null);
@@ -181,9 +223,9 @@ export class Session extends EventTarget {
 
   // -- private -----------------------------------------------------------------------------
 
-  #discard(clicks) {
-    if (clicks.includes(this.waiting[0])) this.#abort.abort();
-    this.waiting = this.waiting.filter((click) => !clicks.includes(click));
+  #discard(steps) {
+    if (steps.includes(this.waiting[0])) this.#abort.abort();
+    this.waiting = this.waiting.filter((step) => !steps.includes(step));
     this.#wake();
   }
 
@@ -194,31 +236,58 @@ export class Session extends EventTarget {
     this.#answering = false;
   }
 
-  async #answer(click) {
-    const { object: id, ...point } = click;
-    const object = documents.find(this.doc, id);
-    const clicks = [...object.clicks, point];
-    const before = object.mask?.coverage ?? null;
-    const want = this.wantsMaps ? ["mask", "order"] : ["mask"];
-    if (this.wantsMaps && !this.depth) want.push("depth");
+  async #answer(step) {
+    const object = documents.find(this.doc, step.object);
     this.#abort = new AbortController();
     const { signal } = this.#abort;
     try {
-      const answer = await this.#withRetries(() => this.#request(clicks, before, want, signal), signal);
+      const task = step.stroke ? this.#edit : this.#click;
+      const changed = await this.#withRetries(() => task.call(this, object, step, signal), signal);
       if (signal.aborted) return;
-      const mask = maskOf(answer, before);
-      if (answer.parts.depth) this.depth = png(answer.parts.depth);
-      this.times = [...this.times, mask.time];
       this.waiting = this.waiting.slice(1);
-      const doc = documents.withChanged(this.doc, id, { clicks, mask });
+      const doc = documents.withChanged(this.doc, object.id, changed);
       this.history = documents.push(this.history, doc);
-      this.#emit("answer", { object: documents.find(doc, id), mask });
+      this.#emit("answer", { object: documents.find(doc, object.id), mask: changed.mask, step });
     } catch (error) {
-      if (signal.aborted) return; // the click was undone
+      if (signal.aborted) return; // the step was undone
       this.waiting = this.waiting.slice(1);
       this.#setTrouble({ code: error.code, message: error.message, temporary: false });
     }
     this.#emit("change");
+  }
+
+  /** Answer clicks -> the changed fields of the object. */
+  async #click(object, step, signal) {
+    const clicks = [...object.clicks, ...step.clicks];
+    const before = await this.#coverage(object.mask, signal);
+    const want = this.wantsMaps ? ["mask", "order"] : ["mask"];
+    if (this.wantsMaps && !this.depth) want.push("depth");
+    const answer = await this.#request(clicks, before, want, signal);
+    if (signal.aborted) return null;
+    const mask = maskOf(answer, before, this.image.model);
+    if (answer.parts.depth) this.depth = png(answer.parts.depth);
+    this.times = [...this.times, mask.time];
+    return { clicks, mask };
+  }
+
+  /** Answer a stroke of the brush -> the changed fields of the object. */
+  async #edit(object, { stroke }, signal) {
+    const points = stroke.points.map(({ x, y }) => [x, y]);
+    const { radius, paint } = stroke;
+    const { width, height } = this.image;
+    const answer = await this.#api.edit({ width, height, points, radius, paint }, object.mask?.full, signal);
+    return { mask: editedMask(answer, object.mask, this.image.model) };
+  }
+
+  /**
+   * The coverage of a mask for this image's model. Networks may have other grids, so a mask that
+   * another model made gets a new coverage.
+   */
+  async #coverage(mask, signal) {
+    if (!mask || mask.model === this.image.model) return mask?.coverage ?? null;
+    const { width, height } = this.image;
+    const { parts: found } = await this.#api.edit({ width, height, points: [] }, mask.full, signal);
+    return found.coverage.slice();
   }
 
   /** Request the mask of clicks; sends the image again if the server has dropped it. */
@@ -287,20 +356,32 @@ function ordersOf(found) {
 
 /**
  * The result of a click that the page keeps. shown, full: the mask as PNG, small enough to draw and
- * at the size of the image. coverage: for the next click. before: the coverage that was sent with
- * this click. orders: order maps; null if they were not requested.
+ * at the size of the image. coverage: for the next click; model: which made it. before: the coverage
+ * that was sent with this click. orders: order maps; null if they were not requested. time: null if
+ * it was not a click.
  */
-function maskOf({ head, parts: found, roundTrip }, before) {
+function maskOf({ head, parts: found, roundTrip }, before, model) {
   const time = parts(roundTrip, head.gateway_ms, head.timings_ms);
   return {
-    shown: png(found.shown),
-    full: png(found.mask),
-    coverage: found.coverage.slice(),
+    ...pixelsOf(head, found, model),
     before,
-    grid: head.grid,
-    area: head.area_px,
     maps: head.maps,
     orders: found.order0 ? ordersOf(found) : null,
     time: { ...time, total: roundTrip },
   };
 }
+
+/** A mask after a stroke, or from a file. previous: the mask before; what it says of clicks stays. */
+function editedMask({ head, parts: found }, previous, model) {
+  const { before = null, maps = { positive: false, negative: 0 }, orders = [] } = previous ?? {};
+  return { ...pixelsOf(head, found, model), before, maps, orders, time: null };
+}
+
+const pixelsOf = (head, found, model) => ({
+  shown: png(found.shown),
+  full: png(found.mask),
+  coverage: found.coverage.slice(),
+  grid: head.grid,
+  area: head.area_px,
+  model,
+});
