@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,15 +46,16 @@ def environment(name: str, *requirements: str, python: str = sys.executable) -> 
     requirements: as for pip; `-e` and a path for this package. Skips the test if they cannot be
     installed.
     """
-    key = hashlib.sha256(
-        "\n".join([*requirements, python, (ROOT / "pyproject.toml").read_text()]).encode()
-    ).hexdigest()[:10]
+    ours = (ROOT / "pyproject.toml").read_text() if "-e" in requirements else ""
+    key = hashlib.sha256("\n".join([*requirements, python, ours]).encode()).hexdigest()[:10]
     folder = FOLDER / f"{name}-{key}"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two workers may want the same one
         stamp = folder / "complete"
         if not stamp.exists():
+            for outdated in FOLDER.glob(f"{name}-??????????"):
+                shutil.rmtree(outdated)
             for command in (
                 ("venv", "--clear", "--python", python, str(folder)),
                 ("pip", "install", "--python", str(folder / "bin" / "python"), *requirements),

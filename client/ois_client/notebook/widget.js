@@ -5,6 +5,8 @@ const COMMANDS = { u: "undo", r: "redo", n: "new" };
 export default {
   render({ model, el }) {
     const root = element("div", { className: "ois-click" });
+    // Otherwise JupyterLab takes keys first: R would make the cell raw text.
+    root.dataset.lmSuppressShortcuts = "true";
     const bar = root.appendChild(element("div", { className: "bar" }));
     const canvas = root.appendChild(element("canvas", { tabIndex: 0 }));
     canvas.setAttribute("aria-label", "Image: left click adds, right click removes");
@@ -90,7 +92,12 @@ export default {
         positive: event.button === 0 && !event.altKey,
       });
     });
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    // JupyterLab moves the focus to the cell, and opens a menu of its own.
+    canvas.addEventListener("pointerup", () => setTimeout(() => canvas.focus()));
+    canvas.addEventListener("contextmenu", (event) => {
+      event.preventDefault();
+      event.stopPropagation();
+    });
     canvas.addEventListener("keydown", (event) => {
       const kind = COMMANDS[event.key.toLowerCase()];
       if (!kind || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -1,9 +1,7 @@
 """The real Label Studio with our backend: connect, click, refine, reload, accept, submit, export.
 
-Label Studio has its own environment, because its pinned packages conflict with ours:
-
-    python -m venv ls && ls/bin/pip install label-studio
-    OIS_LABEL_STUDIO=ls/bin/label-studio python -m pytest tests/scenarios/examples
+Label Studio has its own environment (`support/environments.py`), because its pinned packages
+conflict with ours. OIS_LABEL_STUDIO=path/to/label-studio uses an installed one.
 
 It runs on SQLite and the loopback interface.
 """
@@ -14,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,20 +31,15 @@ from ois_client import Client
 from ois_client.formats.brush import mask_of_brush
 from ois_runtime.engines.local import open_transport
 from support.demo.page import chromium, open_browser
+from support.environments import environment
 from support.tiny_engines import write_engines
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "label_studio"
-PROGRAM = os.environ.get("OIS_LABEL_STUDIO") or shutil.which("label-studio")
 USER, PASSWORD, TOKEN = "ada@example.com", "only-for-this-test", "0123456789" * 4
 WIDTH, HEIGHT = 160, 120
 PIXELS = np.random.default_rng(8).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
-pytestmark = [
-    pytest.mark.skipif(
-        PROGRAM is None, reason="Label Studio is not installed; see this file's first lines"
-    ),
-    pytest.mark.skipif(chromium() is None, reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
 
 
 def free_port() -> int:
@@ -120,7 +112,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, engines: Path) -> Iterator[t
     folder = tmp_path_factory.mktemp("label-studio")
     ports = free_port(), free_port()
     studio, backend = (f"http://127.0.0.1:{port}" for port in ports)
-    start = [str(PROGRAM), "start", "--no-browser", "--data-dir", str(folder), "--username", USER]
+    given = os.environ.get("OIS_LABEL_STUDIO")
+    program = given or environment("label-studio", "label-studio==1.23.*").with_name("label-studio")
+    start = [str(program), "start", "--no-browser", "--data-dir", str(folder), "--username", USER]
     start += ["--password", PASSWORD, "--user-token", TOKEN, "--enable-legacy-api-token"]
     start += ["--internal-host", "127.0.0.1", "--port", str(ports[0])]
     offline = {
