@@ -39,10 +39,11 @@ from ois_runtime.engines.pair import DecodedMasks
 from ois_runtime.engines.pixels import postprocess, preprocess
 from ois_runtime.torch import masks as torch_masks
 from ois_runtime.torch.engine import TorchEngines, open_engines
-from ois_runtime.torch.graph_pool import CAPTURE_AT, GraphKey
+from ois_runtime.torch.graph_pool import CAPTURE_AT, GraphKey, prompt_layout
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.image_state import TorchState
 from ois_runtime.torch.masks import pack_masks
+from ois_runtime.torch.resize import resize
 from ois_runtime.torch.runner import Wanted
 from support.network_scenes import MICRO, objects, random_network
 from support.torch_graphs import TALL, WIDE, image, prompts, size_of
@@ -434,7 +435,9 @@ def test_kernels_for_what_was_measured_and_pytorch_for_the_rest() -> None:
 
     kernels = open_runner(KernelAttention(choice))
     plain = open_runner(KernelAttention(lambda _call, _device: None))
-    states = [TorchState.of(each.encode(given, size_of(geometry)), geometry) for each in (kernels, plain)]
+    states = [
+        TorchState.of(each.encode(given, size_of(geometry)), geometry) for each in (kernels, plain)
+    ]
     for count in (1, 2, 3, 8, 16):
         clicks = prompts(geometry, count, seed=count)
         for use in range(CAPTURE_AT + 1):
@@ -463,3 +466,55 @@ def test_a_client_on_the_gpu_sees_the_cpus_masks() -> None:
     for got, want in zip(masks["cuda"], masks["cpu"], strict=True):
         both, either = (got & want).sum(), (got | want).sum()
         assert both / either > 0.995
+
+
+# -- what moves, what is resized, what is compiled ------------------------------------------
+
+
+def test_a_click_copies_prompts_in_and_masks_out(micro: Path) -> None:
+    """Counted by PyTorch's profiler: no feature and no logit crosses the bus."""
+    engines = on_gpu(micro, precision="fp16")
+    state = engines.encode(image(WIDE, 1)["image"], WIDE)
+    given = prompts(WIDE, 1)
+    for _ in range(CAPTURE_AT + 1):
+        engines.decode_masks(state, given, want_logits=False)
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        answer = engines.decode_masks(state, given, want_logits=False)
+    moved = {"HtoD": 0, "DtoH": 0}
+    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
+        for way in moved:
+            if way in event.name():
+                moved[way] += event.nbytes()
+    assert 0 < moved["HtoD"] <= prompt_layout(1, WIDE.coverage_shape).nbytes
+    assert 0 < moved["DtoH"] <= answer.packed.nbytes + answer.coverage.nbytes
+
+
+@pytest.mark.parametrize(("width", "height"), [(1024, 1024), (4000, 3000), (60, 90), (1006, 1024)])
+def test_images_are_resized_as_by_pillow(width: int, height: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    want, geometry = preprocess(pixels, network().config.fit)
+    got = resize(torch.from_numpy(pixels).cuda(), geometry.network_height, geometry.network_width)
+    np.testing.assert_array_equal(got.cpu().numpy(), want)
+
+
+def test_compiled_halves_are_captured_and_compute_the_same(
+    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch._dynamo.reset()
+    plain = on_gpu(micro, precision="fp16")
+    options = EngineOptions(device="cuda", precision="fp16", compile="on")
+    compiled = open_engines(micro, options)
+    assert isinstance(compiled, TorchEngines)
+    assert runner_of(compiled).failures == 0
+    side = MICRO.longest
+    square = Geometry.fit(side, side, longest=side)
+    pixels = image(square, 1)["image"]
+    given = prompts(square, 1)
+    answers = []
+    for engines in (plain, compiled):
+        state = engines.encode(pixels, square)
+        answers.append(engines.decode_masks(state, given, want_logits=True).logits)
+    want, got = answers
+    assert np.abs(got - want).max() <= 0.05 * np.abs(want).max()

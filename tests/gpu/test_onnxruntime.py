@@ -81,6 +81,30 @@ def test_features_stay_on_the_gpu(tmp_path: Path) -> None:
     assert {value.device_name() for value in state.tensors.values()} == {"cuda"}
 
 
+def test_clicks_are_replayed_as_cuda_graphs(tmp_path: Path) -> None:
+    """As without graphs, for images that alternate and every bucket that is captured."""
+    write_engines(
+        load_checkpoint(TINY), tmp_path, name="tiny", target=Target.CUDA, precision="fp16"
+    )
+    graphs, plain = (
+        onnx_device.open_pair(tmp_path, EngineOptions(device="cuda", cuda_graphs=most))
+        for most in (4, 0)
+    )
+    assert graphs.graphs is not None, "this session cannot use CUDA graphs"
+    config = load_checkpoint(TINY).config
+    pixels, geometry = preprocess(CASES[0].sample.pixels(), config.fit)
+    images = [pixels, pixels[::-1].copy()]
+    states = [(graphs.encode(each, geometry), plain.encode(each, geometry)) for each in images]
+    for number in range(8):
+        state, other = states[number % 2]
+        given = make_prompts(CASES[0], geometry, number)
+        got, _ = graphs.decode(state, given)
+        want, _ = plain.decode(other, given)
+        assert np.abs(got - want).max() <= 0.02 * np.abs(want).max()
+    assert graphs.graphs.pool.captures == 1
+    assert graphs.graphs.pool.replays > 4
+
+
 def answer(folder: Path, feeds: dict[str, np.ndarray], provider: str) -> np.ndarray:
     """The logits of the clicks."""
     given = dict(feeds)
