@@ -43,7 +43,9 @@ class Visit:
 class SoakPlan:
     """What to run. Raises `InvalidInput` for values out of range.
 
-    hours: in which the visits arrive. clicks, images: of all visits together. restarts: of the
+    hours: in which the visits arrive; those that could not begin in this time are left out.
+    clicks, images: of all visits together. sessions: at once, at most; further visits wait, so
+    that a machine that is too slow makes fewer clicks, and no queue that grows. restarts: of the
     server, evenly over the run. kinds: of restarts, in turns. every_s: between two measurements.
     longest: longest side of the network's images; None as exported. cache_bytes: of the server's
     store of features. seed: of visits, images, click positions and pauses.
@@ -52,6 +54,7 @@ class SoakPlan:
     hours: float = 2.0
     clicks: int = 100_000
     images: int = 5_000
+    sessions: int = 100
     restarts: int = 5
     kinds: tuple[str, ...] = (ORDERLY, *FAULTS)
     every_s: float = 30.0
@@ -68,6 +71,7 @@ class SoakPlan:
             ("hours", self.hours, 1e-3, 1000),
             ("clicks", self.clicks, 1, 10**8),
             ("images", self.images, 1, 10**7),
+            ("sessions at once", self.sessions, 1, 2000),
             ("restarts", self.restarts, 0, 1000),
             ("the seconds between two measurements", self.every_s, 0.5, 3600),
             ("the bytes of the store", self.cache_bytes, 2**16, 2**50),

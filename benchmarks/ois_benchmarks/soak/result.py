@@ -155,6 +155,8 @@ def table(document: Mapping[str, Any]) -> str:
     lines = [
         f"{document['elapsed_s'] / 60:.1f} minutes, {clicks['answered']} clicks on "
         f"{document['images']} images in {opens} sessions, {_restarts(document)} restarts",
+        f"{document['visits']['planned'] - document['visits']['begun']} of "
+        f"{document['visits']['planned']} sessions did not begin within the time",
         f"features were stored for {stored} of {opens} sessions",
         f"failed calls, all repeated: {failed}",
         *(f"{name}: {count}" for name, count in defects(document).items()),

@@ -38,6 +38,8 @@ _RECOVER_WITHIN_S = 300.0
 #: HTTP connections that go on asking keep a stopping server alive for so long.
 _EXIT_S = 10
 _POLL_S = 0.05
+#: Visits may begin so much after the planned hours.
+_LATE_S = 30.0
 
 Save = Callable[[Mapping[str, Any]], None]
 
@@ -162,17 +164,26 @@ class SoakRun:
 
     async def _visit(self, visitors: Visitors, began: float) -> None:
         """All visits at their times, those first that an interruption ended."""
+        places = asyncio.Semaphore(self._plan.sessions)
 
         async def one(number: int, visit: Visit) -> None:
-            await visitors.play(number, visit)
+            try:
+                await visitors.play(number, visit)
+            finally:
+                places.release()
             self._under_way.discard(number)
 
         async with asyncio.TaskGroup() as group:
             for number in sorted(self._under_way):
+                await places.acquire()
                 group.create_task(one(number, self._visits[number]))
             for number in range(self._begun, len(self._visits)):
                 visit = self._visits[number]
                 await asyncio.sleep(max(0.0, began + visit.at_s - time.monotonic()))
+                await places.acquire()
+                if time.monotonic() - began > self._plan.seconds + _LATE_S:
+                    places.release()
+                    break
                 self._under_way.add(number)
                 self._begun = number + 1
                 group.create_task(one(number, visit))

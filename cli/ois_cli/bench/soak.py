@@ -42,6 +42,10 @@ def soak(
         int | None,
         typer.Option(help="Different images. Default: one per 20 clicks.", show_default=False),
     ] = None,
+    sessions: Annotated[
+        int,
+        typer.Option(help="At once, at most. On a machine that is too slow, further ones wait."),
+    ] = 100,
     restarts: Annotated[
         int,
         typer.Option(
@@ -106,6 +110,7 @@ def soak(
         hours=hours,
         clicks=clicks,
         images=images or max(1, clicks // _CLICKS_PER_IMAGE),
+        sessions=sessions,
         restarts=restarts,
         every_s=every,
         think=ThinkTime(median_s=think),

@@ -172,6 +172,7 @@ def document() -> dict[str, Any]:
         "elapsed_s": 7200.0,
         "clicks": {**clicks, "late": 0, "untyped": {}, "slowest_s": 5.0},
         "images": 45,
+        "visits": {"planned": 190, "begun": 180, "under_way": []},
         "events": events,
         "windows": windows,
         "latency_ms": {"click": times},
@@ -201,6 +202,7 @@ def test_what_must_be_0_is_named() -> None:
     assert Counter(defects(bad).values()) == Counter([1, 2, 3, 4, 1, 5, 6])
     text = table(good)
     assert "900 clicks on 45 images in 180 sessions, 1 restarts" in text
+    assert "10 of 190 sessions did not begin within the time" in text
     assert "4 SERVER_UNAVAILABLE" in text
     assert "server from minute 0       +6.00 MiB/h" in text
 
