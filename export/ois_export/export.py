@@ -116,13 +116,18 @@ def write_engines(
     """Write linted graphs and a manifest into an existing `folder`, *without* the parity gate.
 
     For benchmarks of random weights and for tests of the gate itself. Users call
-    `export_engines`. region: also the decoder in parts, with a coarse map of zeros.
+    `export_engines`. region: also the decoder in parts; a trained network's pass the gate of
+    regions or are not accepted, and an untrained network has a coarse map of zeros.
     """
     chosen = Precision.parse(precision)
     coarse = None
-    if region:
+    if region and checkpoint.trained:
+        coarse = fitted_coarse(checkpoint, progress)
+    elif region:
         coarse = CoarseHead(checkpoint.config.head_features), 0.0
     manifest = _write_graphs(checkpoint, folder, name, target, chosen, cached_kv, progress, coarse)
+    if region and checkpoint.trained:
+        manifest = gated(manifest, folder, progress)
     manifest.save(folder)
     return manifest
 

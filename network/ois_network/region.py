@@ -17,6 +17,9 @@ by what the convolutions spoil.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,3 +134,30 @@ def crop_names(config: NetworkConfig) -> tuple[str, ...]:
     if config.output_stride > 1:
         names += ["rows_full", "columns_full"]
     return tuple(names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecoderParts:
+    """A click decoder in parts, and what their inputs are called."""
+
+    trunk: Trunk
+    tail: Tail
+    crop: RegionTail
+    tail_inputs: tuple[str, ...]
+    crop_inputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, decoder: ClickDecoder, coarse: Sequence[float]) -> DecoderParts:
+        """coarse: the weights of the coarse map and, last, its bias. In fp32."""
+        config = decoder.network.config
+        head = CoarseHead(config.head_features).requires_grad_(False)
+        head.conv.weight.copy_(torch.tensor(coarse[:-1]).view(1, -1, 1, 1))
+        if head.conv.bias is not None:
+            head.conv.bias.fill_(coarse[-1])
+        return cls(
+            Trunk(decoder, head),
+            Tail(decoder),
+            RegionTail(decoder.network),
+            tail_names(config),
+            crop_names(config),
+        )

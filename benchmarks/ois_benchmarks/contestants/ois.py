@@ -13,14 +13,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ois_benchmarks.contestants import regions
 from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
 from ois_benchmarks.contestants.session import SessionContestant
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.sessions.client import Client
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.manifest import MANIFEST_FILE, EngineFile, Manifest
 
+_GIVEN_BOX = (
+    f"every click decodes a box of {regions.SHARE:.0%} of the picture around the positive clicks, "
+    "because this network has no regions that passed the gate"
+)
 #: Enough for the features of a few images. Every encode is of an image that is not in the store.
 _CACHE_BYTES = 2**29
 
@@ -31,7 +37,7 @@ class OisVariant:
 
     label: for tables. precision: "fp32", "bf16" or "fp16". rewritten: with the exact rewrites.
     served: behind the embedded server. gpu: runs on a GPU; the others run on the CPU, whatever
-    `--device` says.
+    `--device` says. region: "auto" decodes only where the mask can change.
     """
 
     label: str
@@ -40,6 +46,7 @@ class OisVariant:
     rewritten: bool = True
     served: bool = False
     gpu: bool = False
+    region: str = "full"
 
 
 VARIANTS = {
@@ -48,6 +55,12 @@ VARIANTS = {
     "ois-onnxruntime": OisVariant(label="ONNX Runtime", backend="onnxruntime"),
     "ois-openvino-fp32": OisVariant(label="OpenVINO", backend="openvino"),
     "ois-openvino-bf16": OisVariant(label="OpenVINO bf16", backend="openvino", precision="bf16"),
+    "ois-onnxruntime-region": OisVariant(
+        label="ONNX Runtime, region", backend="onnxruntime", region="auto"
+    ),
+    "ois-openvino-bf16-region": OisVariant(
+        label="OpenVINO bf16, region", backend="openvino", precision="bf16", region="auto"
+    ),
     "ois-server": OisVariant(label="Triton on this machine", served=True),
     "ois-torch-cuda": OisVariant(
         label="PyTorch on the GPU", backend="torch", precision="fp16", gpu=True
@@ -78,9 +91,10 @@ def open_ois(place: Place, variant: OisVariant) -> OisContestant:
             if variant.gpu:
                 raise NotHere(str(error)) from error
             raise
+        given_box = variant.region == "auto" and not _accepted(folder)
         return OisContestant(
             client,
-            _identity(client, variant, loaded),
+            _identity(client, variant, loaded, given_box=given_box),
             loaded,
             stack.pop_all(),
             rewritten=variant.rewritten,
@@ -96,7 +110,13 @@ def _client(place: Place, variant: OisVariant, folder: Path, stack: ExitStack) -
         from ois_benchmarks.contestants.unrewritten import open_transport
 
         return Client(open_transport(checkpoint, threads=place.threads))
+    if variant.region == "auto" and not _accepted(folder):
+        run = EngineOptions(threads=place.threads, precision=Precision.parse(variant.precision))
+        return Client(
+            regions.open_transport(folder, variant.backend, run, cache_bytes=_CACHE_BYTES)
+        )
     options: dict[str, Any] = {
+        "region": variant.region,
         "backend": variant.backend,
         "threads": place.threads,
         "precision": variant.precision,
@@ -108,6 +128,12 @@ def _client(place: Place, variant: OisVariant, folder: Path, stack: ExitStack) -
         folder = _plans(place)
     where = checkpoint if variant.backend == "torch" else str(folder)
     return Client(f"local:{where}", **options)
+
+
+def _accepted(folder: Path) -> bool:
+    """Whether the engines' regions passed their gate."""
+    parts = Manifest.load(folder).region
+    return parts is not None and parts.accepted
 
 
 def _plans(place: Place) -> Path:
@@ -157,8 +183,11 @@ def write_unloaded_engines(folder: Path, checkpoint: Path) -> Path:
     return folder
 
 
-def _identity(client: Client, variant: OisVariant, loaded: Checkpoint) -> Identity:
+def _identity(
+    client: Client, variant: OisVariant, loaded: Checkpoint, *, given_box: bool
+) -> Identity:
     info = client.info
+    warnings = (_GIVEN_BOX,) if given_box else ()
     longest = loaded.config.longest
     return Identity(
         label=f"OIS {loaded.config.name}, {variant.label}",
@@ -169,6 +198,7 @@ def _identity(client: Client, variant: OisVariant, loaded: Checkpoint) -> Identi
         weights=loaded.config.name if loaded.trained else "random",
         sha256=info.model_sha256,
         input_size=(longest, longest),
+        warnings=warnings,
     )
 
 

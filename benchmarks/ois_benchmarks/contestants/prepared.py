@@ -24,12 +24,13 @@ def write_network(
     exported: bool,
     target: str = "cpu",
     precision: str = "fp32",
+    region: bool = False,
 ) -> None:
     """Write a network's `CHECKPOINT` into `folder` and, if `exported`, its graphs and manifest.
 
     network: a preset, with random weights. checkpoint: use this network instead; it may already be
-    the one in `folder`. target, precision: of the graphs, as for `ois export`. The graphs are not
-    checked for parity, because the limits are for trained networks.
+    the one in `folder`. target, precision, region: of the graphs, as for `ois export`. The graphs
+    are not checked for parity, because the limits are for trained networks.
     """
     from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
     from ois_network.config import preset
@@ -48,7 +49,12 @@ def write_network(
         chosen = Target.parse(target)
         chosen.check(precision)
         write_engines(
-            load_checkpoint(file), folder, name="bench", target=chosen, precision=precision
+            load_checkpoint(file),
+            folder,
+            name="bench",
+            target=chosen,
+            precision=precision,
+            region=region,
         )
 
 
@@ -59,6 +65,7 @@ def prepare(
     say: Callable[[str], None],
     *,
     exported: bool,
+    region: bool = False,
 ) -> Path:
     """Call `write_network` in another process, which takes the exporter's memory with it.
 
@@ -67,7 +74,7 @@ def prepare(
     """
     if exported:
         say("exporting the engines once, without a parity check")
-    write = partial(write_network, folder, network, checkpoint, exported=exported)
+    write = partial(write_network, folder, network, checkpoint, exported=exported, region=region)
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             pool.submit(write).result()
@@ -87,8 +94,16 @@ class OisEngines:
     Use it as a context manager; the folder is deleted at the end.
     """
 
-    def __init__(self, network: str, checkpoint: Path | None, say: Callable[[str], None]) -> None:
-        """network, checkpoint: as for `write_network`. say: receives progress messages."""
+    def __init__(
+        self,
+        network: str,
+        checkpoint: Path | None,
+        say: Callable[[str], None],
+        *,
+        region: bool = False,
+    ) -> None:
+        """network, checkpoint, region: as for `write_network`. say: receives progress messages."""
+        self._region = region
         self._network = network
         self._checkpoint = checkpoint
         self._say = say
@@ -115,7 +130,8 @@ class OisEngines:
         return folder
 
     def _prepare(self, folder: Path, checkpoint: Path | None, *, exported: bool) -> None:
-        prepare(folder, self._network, checkpoint, self._say, exported=exported)
+        region = self._region and exported
+        prepare(folder, self._network, checkpoint, self._say, exported=exported, region=region)
         self._exported = exported
 
     def __enter__(self) -> OisEngines:

@@ -53,6 +53,8 @@ CONTESTANTS: dict[str, Entry] = {
     "ois-onnxruntime": _ois(5.0, exported=True),
     "ois-openvino-fp32": _ois(4.0, exported=True),
     "ois-openvino-bf16": _ois(exported=True),
+    "ois-onnxruntime-region": _ois(5.0, exported=True),
+    "ois-openvino-bf16-region": _ois(exported=True),
     "ois-server": _ois(6.0, exported=True),
     "ois-torch-cuda": _ois(),
     "ois-server-cuda": _ois(),
@@ -129,6 +131,11 @@ def choose(names: list[str]) -> list[str]:
 def wants_export(name: str) -> bool:
     """Whether the contestant needs OIS's exported graphs."""
     return name in CONTESTANTS and CONTESTANTS[name].exported
+
+
+def wants_regions(name: str) -> bool:
+    """Whether these graphs must be able to decode a region."""
+    return wants_export(name) and name.endswith("-region")
 
 
 def peer_of(name: str) -> str:

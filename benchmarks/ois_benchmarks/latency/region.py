@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ois_benchmarks import machine, plotting
-from ois_benchmarks.contestants.base import CHECKPOINT
+from ois_benchmarks.contestants.regions import box_around
 from ois_benchmarks.latency.engine_worker import inputs
 from ois_benchmarks.latency.result import Definition, read_result
 from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
 from ois_benchmarks.table import Column, Table, TableRow
 from ois_benchmarks.timing import measure
-from ois_client.contract.errors import OISError
+from ois_client.contract.errors import EngineError, OISError
 from ois_runtime.engines.region.boxes import Box
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def run(
         folder = Path(scratch)
         say("exporting the engines once, without a parity check")
         export = {"network": network, "checkpoint": str(checkpoint) if checkpoint else None}
-        _worker({"folder": scratch, "export": export}, threads)
+        exported = _worker({"folder": scratch, "export": export}, threads)
+        if "failed" in exported:
+            raise EngineError(f"the network could not be exported: {exported['failed']}")
         for engine in engines:
             say(f"{engine} on {size[0]}x{size[1]}")
             job = {
@@ -101,13 +104,6 @@ def flat_lines(path: Path, size: tuple[int, int]) -> list[dict[str, Any]]:
     return found
 
 
-def middle_box(grid: tuple[int, int], share: float) -> Box:
-    """A box of patches with this share of the grid (rows, columns), of its shape, in its middle."""
-    sides = [max(1, min(total, round(total * share**0.5))) for total in grid]
-    top, left = ((total - side) // 2 for total, side in zip(grid, sides, strict=True))
-    return Box(top, left, top + sides[0], left + sides[1])
-
-
 def work(job: Mapping[str, Any]) -> dict[str, Any]:
     """Export the engines, or measure one of them. Returns the JSON-ready row."""
     from ois_runtime.engines.backends import (
@@ -138,7 +134,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     grid = geometry.grid_height, geometry.grid_width
     curve = []
     for share in job["shares"]:
-        box = middle_box(grid, share)
+        box = box_around(np.zeros((0, 2)), grid, share)
         whole = share >= _WHOLE
 
         def click(box: Box = box, whole: bool = whole) -> None:
@@ -148,13 +144,17 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
                 logits = engines.decode_region(state, prompts, boxes=[[box]]).logits
             postprocess(logits, geometry)
 
-        timing = measure(click, repeats=job["repeats"], warmup=3)
+        started = time.perf_counter()
+        click()  # engines prepare themselves for each new size
+        first_s = time.perf_counter() - started
+        timing = measure(click, repeats=job["repeats"], warmup=2)
         decoded = engines.decode_region(state, prompts, boxes=[[box]]).boxes[0] or ()
         patches = sum(each.rows * each.columns for each in decoded)
         curve.append(
             {
                 "share": share,
                 "decoded_share": round(patches / (grid[0] * grid[1]), 4),
+                "first_s": first_s,
                 "click": timing.to_dict(),
             }
         )
@@ -170,12 +170,9 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _export(folder: Path, network: str, checkpoint: str | None) -> None:
     from ois_benchmarks.contestants.prepared import write_network
-    from ois_export.export import write_engines
-    from ois_network.checkpoints.checkpoint import load_checkpoint
 
     given = None if checkpoint is None else Path(checkpoint)
-    write_network(folder, network, given, exported=False)
-    write_engines(load_checkpoint(folder / CHECKPOINT), folder, name="bench", region=True)
+    write_network(folder, network, given, exported=True, region=True)
 
 
 def _worker(job: Mapping[str, Any], threads: int) -> dict[str, Any]:

@@ -21,7 +21,12 @@ from typing import Any
 from ois_benchmarks import machine
 from ois_benchmarks.contestants.base import Place
 from ois_benchmarks.contestants.prepared import OisEngines
-from ois_benchmarks.contestants.registry import CONTESTANTS, peer_of, wants_export
+from ois_benchmarks.contestants.registry import (
+    CONTESTANTS,
+    peer_of,
+    wants_export,
+    wants_regions,
+)
 from ois_benchmarks.contestants.session import TOKEN_VARIABLE
 from ois_benchmarks.latency.result import Benchmark, LatencyResult, LatencyRow, read_result
 from ois_benchmarks.latency.work import Work
@@ -85,7 +90,8 @@ def run(plan: LatencyPlan, output: Path, *, resume: bool, say: Say) -> LatencyRe
             f"other programs use {share:.0%} of the cores: disturbed repetitions are discarded, "
             "and a figure without enough quiet repetitions is marked as noisy"
         )
-    with OisEngines(plan.network, plan.checkpoint, say) as engines:
+    region = any(wants_regions(name) for name in plan.contestants)
+    with OisEngines(plan.network, plan.checkpoint, say, region=region) as engines:
         for work in plan.work:
             for name in plan.contestants:
                 if (name, work.width, work.height) in done:

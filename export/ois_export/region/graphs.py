@@ -60,10 +60,11 @@ def export_region_graphs(
         maps[detail], shapes[detail] = state[detail], free_axes(detail)
     write_onnx(Tail(decoder), (maps,), (shapes,), paths["tail"], [*maps], ["logits"], opset)
     crop = _crop_inputs(decoder)
-    free = {
-        name: {2: auto, 3: auto} if tensor.dim() == 4 else {0: auto, 1: auto}
+    free: dict[str, dict[int, Any]] = {
+        name: {0: auto, 1: auto} if tensor.dim() == 2 else free_axes(name)
         for name, tensor in crop.items()
     }
+    free["path"] = shapes["path"]
     tail = RegionTail(network)
     write_onnx(tail, (crop,), (free,), paths["crop"], [*crop], ["logits"], opset)
     return paths
@@ -76,7 +77,7 @@ def _crop_inputs(decoder: ClickDecoder) -> dict[str, Tensor]:
     sizes["_out"] = (_ROWS + 73, _COLUMNS + 81)
     sizes["_full"] = (_ROWS + 131, _COLUMNS + 145)
     before = sizes["path"]
-    given: dict[str, Tensor] = {"path": torch.zeros(1, config.head_features, *before)}
+    given: dict[str, Tensor] = {"path": torch.zeros(2, config.head_features, *before)}
     names = crop_names(config)
     for suffix in ("8", "_out", "_full"):
         if f"rows{suffix}" not in names:

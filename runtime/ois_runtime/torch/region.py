@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ois_client.contract.clicks import PROMPT_NAMES
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.transport import Region
-from ois_network.region import (
-    TRUNK_OUTPUTS,
-    CoarseHead,
-    RegionTail,
-    Tail,
-    Trunk,
-    crop_names,
-    tail_names,
-)
-from ois_network.split import ClickDecoder
 from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import MANIFEST_FILE, Manifest
@@ -37,24 +27,28 @@ if TYPE_CHECKING:
     from ois_runtime.torch.engine import TorchEngines
 
 
+class Parts(Protocol):
+    """`ois_network.region.DecoderParts`: modules in fp32, and the names of their inputs."""
+
+    @property
+    def trunk(self) -> Callable[..., tuple[Tensor, Tensor]]: ...
+    @property
+    def tail(self) -> Callable[[dict[str, Tensor]], Tensor]: ...
+    @property
+    def crop(self) -> Callable[[dict[str, Tensor]], Tensor]: ...
+    @property
+    def tail_inputs(self) -> tuple[str, ...]: ...
+    @property
+    def crop_inputs(self) -> tuple[str, ...]: ...
+
+
 class TorchRegionDecoder(RegionDecoder):
     """A `RegionDecoder` whose graphs are modules. It reads the image state as tensors."""
 
-    def __init__(self, form: RegionForm, decoder: ClickDecoder, coarse: Sequence[float]) -> None:
-        """decoder: on the CPU. coarse: see `RegionParts`."""
-        config = decoder.network.config
-        head = CoarseHead(config.head_features).requires_grad_(False)
-        head.conv.weight.copy_(torch.tensor(coarse[:-1]).view(1, -1, 1, 1))
-        if head.conv.bias is not None:
-            head.conv.bias.fill_(coarse[-1])
-        dtype = decoder.network.mask_head.scratch.output_conv1.weight.dtype
-        names = (), tail_names(config), crop_names(config)
-        trunk = _TrunkGraph(Trunk(decoder, head.to(dtype)))
-        tail, crop = (
-            _TailGraph(part, inputs, dtype)
-            for part, inputs in ((Tail(decoder), names[1]), (RegionTail(decoder.network), names[2]))
-        )
-        super().__init__(form, trunk, tail, crop)
+    def __init__(self, form: RegionForm, parts: Parts) -> None:
+        tail = _TailGraph(parts.tail, parts.tail_inputs)
+        crop = _TailGraph(parts.crop, parts.crop_inputs)
+        super().__init__(form, _TrunkGraph(parts.trunk), tail, crop)
 
     def _maps(self, state: ImageState) -> Mapping[str, Any]:
         return state.tensors if isinstance(state, TorchState) else state.arrays
@@ -88,52 +82,59 @@ class TorchRegionEngines:
 
 
 def with_regions(
-    engines: TorchEngines, decoder: ClickDecoder, path: Path, options: EngineOptions
+    engines: TorchEngines,
+    parts_of: Callable[[Sequence[float]], Parts],
+    path: Path,
+    options: EngineOptions,
 ) -> TorchEngines | TorchRegionEngines:
-    """The same engines, decoding regions if the folder `path` says that this is good enough."""
+    """The same engines, decoding regions if the folder `path` says that this is good enough.
+
+    parts_of: the decoder's parts, from the weights of the coarse map.
+    """
     usual = options.device == "cpu" and options.precision is Precision.FP32
     if not usual or options.region is not Region.AUTO or not (path / MANIFEST_FILE).is_file():
         return engines
-    parts = Manifest.load(path).region
-    if parts is None or not parts.accepted:
+    region = Manifest.load(path).region
+    if region is None or not region.accepted:
         return engines
-    form = region_form(engines.manifest, parts)
-    return TorchRegionEngines(engines, TorchRegionDecoder(form, decoder, parts.coarse))
+    form = region_form(engines.manifest, region)
+    return TorchRegionEngines(engines, TorchRegionDecoder(form, parts_of(region.coarse)))
 
 
 class _TrunkGraph:
     """Takes the whole image state, as tensors."""
 
-    outputs = TRUNK_OUTPUTS
+    inputs: tuple[str, ...] = ()  # all
+    outputs = ("path", "coarse")
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Callable[..., tuple[Tensor, Tensor]]) -> None:
         self._trunk = trunk
-        self.inputs: tuple[str, ...] = ()  # all
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[np.generic]]:
         with torch.inference_mode():
             given = {name: _tensor(value) for name, value in feeds.items()}
             prompts = [given.pop(name) for name in PROMPT_NAMES]
             results = self._trunk(given, *prompts)
-            return {n: r.float().numpy() for n, r in zip(self.outputs, results, strict=True)}
+            return {n: r.numpy() for n, r in zip(self.outputs, results, strict=True)}
 
 
 class _TailGraph:
     outputs = ("logits",)
 
-    def __init__(self, module: nn.Module, inputs: tuple[str, ...], dtype: torch.dtype) -> None:
+    def __init__(
+        self, module: Callable[[dict[str, Tensor]], Tensor], inputs: tuple[str, ...]
+    ) -> None:
         self._module = module
-        self._dtype = dtype
         self.inputs = inputs
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[np.generic]]:
         with torch.inference_mode():
-            given = {name: self._given(_tensor(feeds[name])) for name in self.inputs}
-            return {"logits": self._module(given).float().numpy()}
+            given = {name: _channels_last(_tensor(feeds[name])) for name in self.inputs}
+            return {"logits": self._module(given).numpy()}
 
-    def _given(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(self._dtype)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _tensor(value: Any) -> Tensor:

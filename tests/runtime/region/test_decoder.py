@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ois_client.contract.geometry import Geometry
 from ois_network.config import NetworkConfig
+from ois_network.region import DecoderParts
 from ois_network.split import ClickDecoder, ImageEncoder, detail_name
 from ois_runtime.engines.pair import HostPrompts
 from ois_runtime.engines.region.boxes import Box
@@ -75,7 +76,8 @@ class Scene:
             **changes,
         }
         weights = coarse or [0.0] * (2 * config.head_features + 1)
-        return TorchRegionDecoder(RegionForm(**form), self.decoder, weights)  # type: ignore[arg-type]
+        parts = DecoderParts.of(self.decoder, weights)
+        return TorchRegionDecoder(RegionForm(**form), parts)  # type: ignore[arg-type]
 
 
 @cache
