@@ -130,17 +130,22 @@ def cluster(plan: RayPlan) -> Iterator[str]:
                 "_node_ip_address": _LOOPBACK[0],
                 "_temp_dir": folder,
             }
+        stack.callback(ray.shutdown)
         with progress("starting Ray"):
             try:
                 ray.init(address=plan.address, **quiet)
-            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                raise EngineError(
-                    f"no Ray cluster at {plan.address}: {error}. Start one with `ray start --head`,"
-                    f" or use --ray {LOCAL}. If it requires a token, set RAY_AUTH_MODE=token and "
-                    "RAY_AUTH_TOKEN"
-                ) from error
-        stack.callback(ray.shutdown)
+            except Exception as error:  # Ray raises a plain one if a start takes too long
+                raise EngineError(_not_joined(plan, error)) from error
         yield ray.get_runtime_context().gcs_address
+
+
+def _not_joined(plan: RayPlan, error: Exception) -> str:
+    if plan.address == LOCAL:
+        return f"Ray did not start on this machine: {error}. Try again when it is less busy"
+    return (
+        f"no Ray cluster at {plan.address}: {error}. Start one with `ray start --head`, or use "
+        f"--ray {LOCAL}. If it requires a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    )
 
 
 def _shares(resources: Mapping[str, float], plan: RayPlan) -> tuple[int, dict[str, float]]:
