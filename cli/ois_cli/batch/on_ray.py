@@ -149,7 +149,10 @@ def _not_joined(plan: RayPlan, error: Exception) -> str:
 
 
 def _shares(resources: Mapping[str, float], plan: RayPlan) -> tuple[int, dict[str, float]]:
-    """The number of workers, and what each takes of the cluster, as Ray's options."""
+    """The number of workers, and what each takes of the cluster, as Ray's options.
+
+    resources: of the cluster, by Ray's names.
+    """
     cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     if plan.on_gpu and not gpus:
         raise EngineError("the Ray cluster has no GPU; leave the GPU out, or add a node with one")
@@ -192,11 +195,18 @@ def _results(
         ray_remote_args_fn=partial(dict, max_task_retries=_RETRIES),
         **share,
     )
-    for row in done.iter_rows():
-        result = pickle.loads(row["result"])
-        if isinstance(result, OISError):
-            raise result
-        yield result
+    try:
+        for row in done.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, OISError):
+                raise result
+            yield result
+    except ray.exceptions.RayActorError as error:
+        raise EngineError(
+            f"a worker died {_RETRIES + 1} times at the same items: {error}. It may need more "
+            "memory (fewer --workers), or an image may be the cause: run the same command without "
+            "--ray to see which"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
