@@ -26,6 +26,9 @@ from support.tiny_engines import write_engines
         (["--backend", "abacus"], "(INVALID_INPUT)"),
         (["--port", "70000"], "(USAGE)"),
         (["--sheet", "x", "--url", "local:"], "got --sheet with --url"),
+        (["--sheet", "x", "."], "got --sheet with a folder"),
+        (["/does/not/exist", "--url", "local:x"], "is not a folder"),
+        ([str(Path(__file__).parent), "--url", "local:x"], "without an image"),
     ],
 )
 def test_a_wrong_option_is_one_line_on_stderr(

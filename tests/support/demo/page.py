@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import re
@@ -34,6 +35,16 @@ _FLAGS = (
 )
 #: Long, because the machine may be busy; elements that exist are found at once.
 expect.set_options(timeout=30_000)
+
+_KEEP_BLOBS = """() => {
+    document.getElementById("status").textContent = "";
+    const make = Blob.createURL ??= URL.createObjectURL;
+    URL.createObjectURL = (blob) => make.call(URL, (Blob.last = blob));
+}"""
+_READ_BLOB = """async () => {
+    const bytes = new Uint8Array(await Blob.last.arrayBuffer());
+    return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}"""
 
 _MARGIN = 16  # around the fitted image, see canvas/view.js
 #: The browser's message about 4xx and 5xx responses, which the page handles.
@@ -84,6 +95,8 @@ class DemoPage:
         self.url = url
         self.complaints: list[str] = []
         self.size = (1, 1)
+        browser = page.context.browser
+        self._reads_blobs = browser is not None and browser.browser_type.name == "firefox"
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("console", self._note_message)
         page.on("request", self._note_request)
@@ -149,9 +162,19 @@ class DemoPage:
             self.page.keyboard.press(key)
 
     def save(self, kind: str) -> bytes:
+        """Press a button that saves a file, and return the file."""
+        if self._reads_blobs:
+            return self._saved_blob(kind)
         with self.page.expect_download() as download:
             self.page.locator(f"#save-{kind}").click()
         return Path(download.value.path()).read_bytes()
+
+    def _saved_blob(self, kind: str) -> bytes:
+        """As `save`, where Playwright cannot see downloads: what the page gives the browser."""
+        self.page.evaluate(_KEEP_BLOBS)
+        self.page.locator(f"#save-{kind}").click()
+        expect(self.status).to_contain_text("Saved")
+        return base64.b64decode(self.page.evaluate(_READ_BLOB))
 
     # -- state -------------------------------------------------------------------------------
 

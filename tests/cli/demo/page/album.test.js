@@ -72,3 +72,19 @@ test("an image that is no longer in the folder is not current after a reload", a
   await smaller.restore();
   assert.equal(smaller.entry, null);
 });
+
+test("an image that cannot be opened is passed over, and one that is being opened counts", () => {
+  const list = album(memory());
+  const [a, b, c] = list.entries;
+  list.setCurrent(a);
+  list.begin(b);
+  assert.equal(list.neighbour(1), c, "pressing the key twice goes on, without waiting");
+  list.end(b, true);
+  assert.equal(list.selected, a.key);
+  assert.equal(list.neighbour(1), c);
+  list.setCurrent(c);
+  assert.equal(list.neighbour(-1), a);
+  assert.equal(list.nextOpen, a);
+  list.setCurrent(b);
+  assert.equal(list.progress[b.key].failed, undefined);
+});

@@ -23,16 +23,16 @@ export class ImageList {
 
   /** Mark the current image as done, and open the next one that is not. Returns a message. */
   doneAndNext() {
-    const { current, entries } = this.#album;
-    if (!current || entries.length < 2) return "";
+    const { current, entries, opening } = this.#album;
+    if (!current || opening || entries.length < 2) return "";
     this.#album.setDone(current, true);
     const open = this.#album.nextOpen;
     if (open) this.#open(open);
-    return open ? "" : "All images are done.";
+    return open ? `${this.#album.done} of ${entries.length} images are done.` : "All images are done.";
   }
 
   render() {
-    const { entries, done, folder, progress, current } = this.#album;
+    const { entries, done, folder, progress, current, selected } = this.#album;
     get("album").hidden = entries.length < 2;
     if (get("album").hidden) return;
     get("album-title").textContent = folder || "Images";
@@ -43,19 +43,20 @@ export class ImageList {
     get("image-done").disabled = !current;
     get("image-previous").disabled = !this.#album.neighbour(-1);
     get("image-next").disabled = !this.#album.neighbour(1);
-    refill(get("images"), entries.map((entry) => this.#row(entry, progress[entry.key], entry.key === current)));
+    refill(get("images"), entries.map((entry) => this.#row(entry, progress[entry.key], entry.key === selected)));
     get("images").querySelector(".active")?.scrollIntoView({ block: "nearest" });
   }
 
   #row(entry, facts, active) {
-    const state = facts?.done ? "done" : facts?.objects ? "begun" : "";
+    const state = facts?.failed ? "failed" : facts?.done ? "done" : facts?.objects ? "begun" : "";
     const mark = make("button", { type: "button", className: `plain mark ${state}`, disabled: !facts }, ...(facts?.done ? [icon("check")] : []));
     mark.ariaLabel = mark.title = `${entry.name}: ${facts?.done ? "done; press to reopen" : "mark as done"}`;
     mark.dataset.key = `mark${entry.key}`;
     mark.onclick = () => this.#album.setDone(entry.key, !facts.done);
     const count = facts?.objects ? make("small", { textContent: `${facts.objects}` }) : "";
     const pick = make("button", { type: "button", className: "pick" }, make("span", { textContent: entry.name }), count);
-    pick.title = `${entry.name}${facts?.objects ? `, ${facts.objects} object${facts.objects > 1 ? "s" : ""}` : ""}`;
+    if (facts?.failed) pick.title = `${entry.name} could not be opened; press to try again`;
+    else pick.title = `${entry.name}${facts?.objects ? `, ${facts.objects} object${facts.objects > 1 ? "s" : ""}` : ""}`;
     pick.ariaCurrent = String(active);
     pick.dataset.key = entry.key;
     pick.onclick = () => this.#open(entry);

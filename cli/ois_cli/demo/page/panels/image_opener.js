@@ -41,19 +41,27 @@ export class ImageOpener {
 
   /** Open an image of the list with the work on it. */
   async openEntry(entry) {
+    let failed = false;
+    this.#album.begin(entry);
     try {
       const [file, work] = await Promise.all([this.#album.file(entry), this.#album.work(entry)]);
-      await this.open(file, entry.name, work, entry);
+      if (this.#album.opening === entry.key) failed = await this.open(file, entry.name, work, entry);
     } catch (error) {
+      failed = true;
       refuse(`${entry.name} could not be opened: ${error.message}`);
     }
+    this.#album.end(entry, failed);
   }
 
-  /** kept: the work on it, or null. entry: in the list; without one, it is added to the list. */
+  /**
+   * kept: the work on it, or null. entry: in the list; without one, it is added to the list. Returns
+   * whether it cannot be opened.
+   */
   async open(file, name, kept, entry) {
     const limit = this.#facts.max_bytes;
     if (file.size > limit) {
-      return refuse(`${name} has ${mebibytes(file.size)} MiB; the demo accepts up to ${mebibytes(limit)}. Save it as JPEG, or scale it down`);
+      refuse(`${name} has ${mebibytes(file.size)} MiB; the demo accepts up to ${mebibytes(limit)}. Save it as JPEG, or scale it down`);
+      return true;
     }
     this.#current?.abort();
     const current = new AbortController();
@@ -70,9 +78,14 @@ export class ImageOpener {
       showTrouble(null);
       const { width, height } = this.#session.image;
       say([`${name}, ${width} × ${height} pixels`, ...notes, "Click on an object"].join(". ") + ".");
+      return false;
     } catch (error) {
-      if (current.signal.aborted) say(`Opening ${name} was stopped.`);
-      else refuse(`${name} could not be opened: ${error.message}`);
+      if (current.signal.aborted) {
+        if (this.#current === current) say(`Opening ${name} was stopped.`);
+        return false;
+      }
+      refuse(`${name} could not be opened: ${error.message}`);
+      return true;
     } finally {
       if (this.#current === current) {
         this.#current = null;

@@ -17,7 +17,9 @@ export class Album extends EventTarget {
     /** [{key, name, number}]; number: in the folder, undefined for files that were opened here. */
     this.entries = (folder?.files ?? []).map((name, number) => ({ key: `listed/${name}`, name, number }));
     this.current = null;
-    /** key -> {done, objects, width, height}, of images that were opened. */
+    /** The key of the image that is being opened; null if none is. */
+    this.opening = null;
+    /** key -> {done, objects, width, height, failed}, of images that were opened. */
     this.progress = {};
     this.classes = [...classes];
   }
@@ -43,17 +45,23 @@ export class Album extends EventTarget {
     return this.entries.filter(({ key }) => this.progress[key]?.done).length;
   }
 
-  /** The image `step` places after the current one, or null at the end of the list. */
+  /** The key of the image that is shown, or will be. */
+  get selected() {
+    return this.opening ?? this.current;
+  }
+
+  /** The next (1) or previous (-1) image that can be opened; null at the end of the list. */
   neighbour(step) {
-    const at = this.entries.findIndex(({ key }) => key === this.current);
-    return this.entries[at + step] ?? null;
+    let at = this.entries.findIndex(({ key }) => key === this.selected) + step;
+    while (this.progress[this.entries[at]?.key]?.failed) at += step;
+    return this.entries[at] ?? null;
   }
 
   /** The next image after the current one that is not done; null if all are. */
   get nextOpen() {
     const at = this.entries.findIndex(({ key }) => key === this.current);
     const ahead = [...this.entries.slice(at + 1), ...this.entries.slice(0, at)];
-    return ahead.find(({ key }) => !this.progress[key]?.done) ?? null;
+    return ahead.find(({ key }) => !this.progress[key]?.done && !this.progress[key]?.failed) ?? null;
   }
 
   /** Add a file that was opened here; the same file again is the same entry. */
@@ -88,8 +96,22 @@ export class Album extends EventTarget {
     return this.#store.load(`work/${entry.key}`);
   }
 
+  /** An image is being opened. */
+  begin(entry) {
+    this.opening = entry.key;
+    this.#emit();
+  }
+
+  /** Opening it ended. failed: it cannot be opened, so it is passed over. */
+  end(entry, failed) {
+    if (this.opening === entry.key) this.opening = null;
+    if (failed) this.progress[entry.key] = { objects: 0, ...this.progress[entry.key], failed };
+    this.#emit();
+  }
+
   setCurrent(entry) {
     this.current = entry.key;
+    if (this.progress[entry.key]) delete this.progress[entry.key].failed;
     this.#save();
   }
 
