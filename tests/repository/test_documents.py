@@ -32,6 +32,7 @@ FOREIGN = {
     "cvat-cli",
     "nuctl",
     "label-studio",
+    "napari",
     "git",
     "trtexec",
     "torchrun",

@@ -36,7 +36,7 @@ def uv(*arguments: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedPr
         timeout=timeout_s,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "UV_PYTHON_PREFERENCE": "system"},
+        env={**os.environ, "UV_PYTHON_PREFERENCE": "system", "UV_HTTP_RETRIES": "1"},
     )
 
 
