@@ -108,7 +108,7 @@ def command(
     """
     device = feature_device(os.environ)
     given = os.environ.get("OIS_CACHE_BYTES")
-    if device:
+    if device.startswith("cuda"):
         cache_bytes = int(given or GPU_CACHE_BYTES)
     else:
         cache_bytes = int(given or default_cache_bytes())

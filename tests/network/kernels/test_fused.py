@@ -53,7 +53,9 @@ def test_a_preference_is_an_order_and_switches_nothing_off() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_each_half_gets_its_fastest_and_the_next_engine_reads_it(tmp_path: Path) -> None:
+def test_each_half_gets_its_fastest_and_the_next_engine_reads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     usual = first()
     times = {
         SDPBackend.FLASH_ATTENTION: [90.0],  # of the encode alone: it takes no mask
@@ -71,8 +73,8 @@ def test_each_half_gets_its_fastest_and_the_next_engine_reads_it(tmp_path: Path)
     assert fused_here(MICRO, HALF, CPU, never, tmp_path) == choice
     (file,) = tmp_path.iterdir()
     file.write_text('{"schema": 1, "kept": {"choice": {"encode": "x"}}}')
-    with pytest.raises(AssertionError, match="measured again"):
-        fused_here(MICRO, HALF, CPU, never, tmp_path)
+    assert fused_here(MICRO, HALF, CPU, never, tmp_path) == FusedChoice()
+    assert "measured again" in caplog.text  # a damaged file
 
 
 @pytest.mark.usefixtures("one_thread")
