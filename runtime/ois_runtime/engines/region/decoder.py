@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ois_client.contract.clicks import EMPTY
 from ois_client.contract.errors import EngineError
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.pair import Graph, HostPrompts, check_prompts
@@ -183,7 +184,9 @@ class RegionDecoder:
         for row, own in enumerate(boxes):
             one = logits[row]
             if self.form.keep_clicks:
-                keep_clicks(one, prompts.points[row], prompts.labels[row])
+                points = prompts.points[row]
+                labels = np.where(_decoded_at(one, points), prompts.labels[row], EMPTY)
+                keep_clicks(one, points, labels)
             whole = Box(0, 0, one.shape[0] // patch, one.shape[1] // patch)
             for top, left, bottom, right in [whole] if own is None else own:
                 part = one[top * patch : bottom * patch, left * patch : right * patch]
@@ -213,6 +216,15 @@ def crop_feeds(
             if matrix is not None:
                 feeds[axis + suffix] = matrix
     return feeds
+
+
+def _decoded_at(logits: Logits, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the pixels of points (P, 2) were decoded. The others are background as they are."""
+    height, width = logits.shape
+    columns = np.clip(np.round(points[:, 0]), 0, width - 1).astype(np.int64)
+    rows = np.clip(np.round(points[:, 1]), 0, height - 1).astype(np.int64)
+    decoded: NDArray[np.bool_] = logits[rows, columns] != OUTSIDE
+    return decoded
 
 
 def _decoded(box: Box, logits: Logits, patch: int) -> bool:
