@@ -35,6 +35,8 @@ class EncoderFamily(StrEnum):
 _HIERARCHICAL = {EncoderFamily.TINYVIT: ((64, 128, 160, 256), (4, 2, 1, 1))}
 
 
+_MAY_BE_ZERO = ("depth_blocks", "detail_channels", "position_longest")
+
 #: How many times finer than the patch grid level 1 of the mask head is.
 FINE_SCALE = 4
 
@@ -83,6 +85,9 @@ class NetworkConfig:
     detail_channels: int = 0
     # prompts and fusion --------------------------------------------------------------------
     prompt_dim: int = 256
+    # The length in network pixels that positions of clicks and patches are relative to; 0 means
+    # `longest`. So `longest` can be changed without training.
+    position_longest: int = 0
     fusion_heads: int = 8
     fusion_blocks: int = 3
     fusion_ffn: int = 1024
@@ -124,7 +129,7 @@ class NetworkConfig:
             for key, value in dataclasses.asdict(self).items()
             if isinstance(value, int)
             and not isinstance(value, bool)
-            and value < (0 if key in ("depth_blocks", "detail_channels") else 1)
+            and value < (0 if key in _MAY_BE_ZERO else 1)
         }
         if sizes:
             raise CheckpointError(f"impossible network config: {sizes} must be at least 1")
@@ -288,7 +293,8 @@ PRESETS: dict[str, NetworkConfig] = {
     ),
     "photo": NetworkConfig(
         name="photo",
-        longest=576,
+        longest=704,
+        position_longest=576,
         encoder=EncoderFamily.TINYVIT,
         embed_dim=256,
         heads=8,

@@ -77,7 +77,7 @@ class OISNetwork(nn.Module):
         self.depth_head = DPTHead(config)
         self.mask_head = DPTHead(config)
         self.project = nn.Linear(config.level_channels[3], dim)
-        self.position = FourierPosition(dim, config.longest)
+        self.position = FourierPosition(dim, config.position_longest or config.longest)
         self.sparse = SparsePrompts(config) if config.sparse else None
         self.dense = DensePrompts(config) if config.dense else None
         self.previous_mask = PreviousMask(config) if config.previous_mask else None

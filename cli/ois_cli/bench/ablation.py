@@ -107,7 +107,7 @@ def ablation(
     Trains on procedural scenes or --train-data, the same for all variants with one seed. Each run
     takes minutes. --data says what they are evaluated on. Examples: [b]ois bench ablation --variant
     no-order --seeds 1[/b] and [b]ois bench ablation models/ois-photo.safetensors --start trained
-    --train-data photo:FOLDER --recipe photo-ablation --data photos --longest 576[/b]
+    --train-data photo:FOLDER --recipe photo-ablation --data photos --longest 704[/b]
     """
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
     from ois_benchmarks.ablation.evaluation import SCENES, evaluation
