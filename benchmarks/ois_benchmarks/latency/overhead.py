@@ -5,8 +5,8 @@ server, over gRPC and over HTTP on loopback. The clients take turns of `in_a_row
 places, so that a disturbance affects all of them; the overhead is the median of the differences
 place by place. The first click of a turn is not counted: it finds the processor's caches filled by
 another client, which does not happen within a session. (With `in_a_row` 1 only such clicks are
-counted.) Client, server and engines share the cores. How many clicks a server can answer is
-measured by `ois bench load`.
+counted.) What the front has of it is measured separately, see `front.py`. Client, server and
+engines share the cores. How many clicks a server can answer is measured by `ois bench load`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_benchmarks import machine
+from ois_benchmarks.latency.front import through_and_straight
 from ois_benchmarks.load.pictures import shipped_photographs
 from ois_benchmarks.statistics import STAGES, quantiles, stage_medians
 from ois_benchmarks.table import Column, Table, TableRow
@@ -100,6 +101,8 @@ def run(engines: Path, *, clicks: int, in_a_row: int, say: Callable[[str], None]
         image = load_image(shipped_photographs()[0]).pixels()
         say(f"{clicks} clicks by each of {', '.join(clients)}")
         single = side_by_side(clients, image, clicks, in_a_row)
+        say("the same requests through the front and straight to Triton")
+        front = through_and_straight(server, clients["gRPC"], load_image(image), clicks)
         restarts = server.restarts
     return {
         "benchmark": "serving-overhead",
@@ -117,6 +120,7 @@ def run(engines: Path, *, clicks: int, in_a_row: int, say: Callable[[str], None]
             for name, each in single.items()
             if name != "in process"
         },
+        "front": {name: difference(ms["through"], ms["straight"]) for name, ms in front.items()},
     }
 
 
@@ -175,6 +179,12 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
         )
         for client, row in result["overhead"].items()
     ]
+    front = [
+        TableRow(
+            [name, f"{row['median_ms']:+.2f}", f"{row['low_ms']:+.2f} to {row['high_ms']:+.2f}"]
+        )
+        for name, row in result.get("front", {}).items()
+    ]
     middle = [Column("median"), Column("95 % interval")]
     names = [Column(stage.replace("_", " ")) for stage in stages]
     noisy = "Other programs used the cores during the run: this is not a clean measurement."
@@ -185,5 +195,10 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
             [Column("overhead over in process, ms", number=False), *middle],
             overhead,
             [noisy] if result["noisy"] else [],
+        ),
+        *(
+            [Table("", [Column("added by the front, ms", number=False), *middle], front)]
+            if front
+            else []
         ),
     ]

@@ -88,13 +88,26 @@ class Click:
 
     def check(self, width: int, height: int) -> None:
         """Raise `InvalidClick` unless the click lies on a pixel of a `width` x `height` image."""
+        # 0 and 1 are as good; -1 and 2 would be counted wrongly.
+        if not isinstance(self.positive, int | np.bool_ | np.integer) or self.positive not in (
+            0,
+            1,
+        ):
+            raise InvalidClick(
+                f"got positive={self.positive!r}; expected True to add to the object or False to "
+                "remove from it"
+            )
         try:
-            finite = math.isfinite(self.x) and math.isfinite(self.y)
-        except TypeError:
+            finite = all(
+                isinstance(at, int | float | np.number) and math.isfinite(at)
+                for at in (self.x, self.y)
+            )
+        except (TypeError, OverflowError):  # complex, or an int that no float can hold
             finite = False
         if not finite:
             raise InvalidClick(
-                f"got a click at ({self.x!r}, {self.y!r}); coordinates must be finite numbers"
+                f"got a click at ({self.x!r:.40}, {self.y!r:.40}); coordinates must be finite "
+                "numbers"
             )
         if not (0 <= self.x <= width - 1 and 0 <= self.y <= height - 1):
             raise InvalidClick(
@@ -132,9 +145,11 @@ def pack_clicks(
     for row, clicks in enumerate(objects):
         if not clicks:
             raise InvalidInput(_NO_CLICK.format(row=row))
-        check_count(clicks)
         for click in clicks:
+            if not isinstance(click, Click):
+                raise InvalidClick(f"got {click!r:.100} as a click; expected a Click")
             click.check(width, height)
+        check_count(clicks)
     most = max(len(clicks) for clicks in objects)
     points = np.zeros((len(objects), most, 2), dtype=np.float32)
     labels = np.full((len(objects), most), EMPTY, dtype=np.int32)

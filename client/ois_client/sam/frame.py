@@ -97,13 +97,19 @@ def points_of_input(coords: NDArray[np.generic], geometry: Geometry) -> NDArray[
 
 
 def array_of(tensor: Any) -> NDArray[Any]:
-    """A tensor -> an array. Raises `InvalidInput` if it is not a tensor."""
+    """A tensor -> an array; bfloat16, which NumPy lacks, as float32, and bool as int32.
+
+    Raises `InvalidInput` if it is not a tensor.
+    """
     if not hasattr(tensor, "detach"):
         raise InvalidInput(
             f"got {type(tensor).__name__}; expected a torch.Tensor. Call predict for arrays"
         )
-    array: NDArray[Any] = tensor.detach().cpu().numpy()
-    return array
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    array: NDArray[Any] = tensor.numpy()
+    return array.astype(np.int32) if array.dtype == np.bool_ else array
 
 
 def tensor_like(tensor: Any, array: NDArray[Any]) -> Any:

@@ -10,7 +10,7 @@ no effect. Undo and redo need no server, because a step holds everything that a 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -107,7 +107,7 @@ class SessionState:
 
     def history(self, obj: int) -> History:
         """The history of an object. Raises `InvalidInput` if there is no such object."""
-        found = self._histories.get(obj)
+        found = self._histories.get(obj) if isinstance(obj, Hashable) else None
         if found is None:
             raise InvalidInput(
                 f"got the object {obj!r}; expected one of {list(self._histories)}. "

@@ -81,7 +81,7 @@ def guard(
                 with contextlib.suppress(OSError):  # it has ended, which is noticed below
                     before.stdin.write(settings.encode() + b"\n")
                     before.stdin.close()
-                print(server.pid, *([before.pid] if settings else []), flush=True)  # TRANSITION
+                print(server.pid, before.pid, flush=True)
                 _wait(server, before, stop)
             finally:
                 before.kill()
@@ -165,8 +165,5 @@ def clean(shm_prefix: str, remove: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    given = json.loads(_first_line())
-    if given.pop("busy", None):  # TRANSITION
-        given |= {"front": ["sleep", "inf"], "settings": ""}
-    status = guard(**given)
+    status = guard(**json.loads(_first_line()))
     sys.exit(status if status >= 0 else 128 - status)

@@ -39,6 +39,10 @@ def test_the_command_measures_all_three_clients(
     assert {row["clicks"] for row in result["single"].values()} == {6}
     assert set(result["overhead"]) == {"gRPC", "HTTP"}
     assert result["server_restarts"] == 0
+    assert set(result["front"]) == {
+        f"{protocol}, {kind}" for protocol in ("gRPC", "HTTP") for kind in ("description", "click")
+    }
     table = capsys.readouterr().out
     assert "| one click, ms | median |" in table
     assert "| overhead over in process, ms | median |" in table
+    assert "| added by the front, ms | median |" in table

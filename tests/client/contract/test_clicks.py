@@ -174,3 +174,24 @@ def test_a_click_written_as_text(text, click):
 def test_text_that_is_not_a_click_is_refused_with_an_example(text):
     with pytest.raises(InvalidClick, match="512,300,-"):
         Click.parse(text)
+
+
+@pytest.mark.parametrize(
+    "click",
+    [
+        *(Click(x, 3) for x in (np.array([5]), np.array([5, 6]), 10**400, None, "5", 1j, np.nan)),
+        *(Click(5, 3, positive) for positive in (None, -1, 2, "yes", np.array([True, False]))),
+        *((5, 3), [5, 3], None),
+    ],
+    ids=str,
+)
+def test_what_is_no_click_is_refused_with_a_message(click):
+    with pytest.raises(InvalidClick, match=r"^got .*; (expected|coordinates)"):
+        pack_clicks([[Click(1, 1), click]], WIDTH, HEIGHT)
+
+
+def test_numbers_of_numpy_and_0_and_1_are_clicks():
+    given = [Click(np.float32(5), np.int64(3), np.True_), Click(5, 3, 0)]
+    points, labels = pack_clicks([given], WIDTH, HEIGHT)
+    assert points.tolist() == [[[5, 3], [5, 3]]]
+    assert labels.tolist() == [[1, 0]]

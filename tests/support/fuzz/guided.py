@@ -10,9 +10,12 @@ longer than -timeout, is written to a file, and the run ends with an error.
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 from pathlib import Path
+
+from support.fuzz.messages import damaged_message
 
 
 def main(arguments: list[str]) -> None:
@@ -32,6 +35,10 @@ def main(arguments: list[str]) -> None:
             if len(text) < 10 or "Traceback" in text:
                 raise AssertionError(f"a message that does not help: {text!r}") from error
 
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        """A protobuf message keeps its structure; anything else is left to libFuzzer."""
+        return damaged_message(random.Random(seed), data)[:most]
+
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(target.seeds):
             (Path(folder) / str(number)).write_bytes(seed)
@@ -40,7 +47,9 @@ def main(arguments: list[str]) -> None:
         made = [one for one in more if not one.startswith("-")]
         options = [one for one in more if one.startswith("-")]
         atheris.Setup(
-            [sys.argv[0], "-timeout=20", "-rss_limit_mb=2048", *options, *made, *known], run
+            [sys.argv[0], "-timeout=20", "-rss_limit_mb=2048", *options, *made, *known],
+            run,
+            **({"custom_mutator": mutate} if name == "message" else {}),
         )
         atheris.Fuzz()
 

@@ -16,9 +16,10 @@ from tritonclient.grpc import service_pb2
 
 from ois_client import wire
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, OISError
-from ois_client.contract.geometry import Geometry
+from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import ImageLimits, load_image
 from ois_client.contract.masks import MaskFormat, coco_of_mask, decode_mask, mask_of_coco
+from ois_client.contract.transport import ModelInfo
 from ois_client.formats.brush import brush_of_mask, mask_of_brush
 from ois_client.formats.cvat import cvat_of_mask, mask_of_cvat
 from ois_client.transports import http
@@ -129,10 +130,8 @@ def _mask_of() -> object:
 
 _MASK = _mask_of()
 _REQUESTS = [RawRequest("", {}), RawRequest("", GOOD, {"ois_want": "depth"}, ("INFO", "MASKS"))]
-_INFO = (
-    b'{"model": {"network": "a", "longest": 56, "patch": 14, "preprocess_version": "1", '
-    b'"model_sha256": "", "trained": true, "engine": "x"}, "digest": "", "width": 1, "height": 1}'
-)
+_MODEL = ModelInfo("tiny", 42, 14, PREPROCESS_VERSION, "a" * 64, True, "here")
+_INFO_TEXT = wire.ReplyInfo(_MODEL, "0" * 64, WIDTH, HEIGHT).to_json().encode()
 
 TARGETS = {
     "image": Target(_image, (InvalidInput,), good_files()),
@@ -147,7 +146,7 @@ TARGETS = {
         (IncompatibleServer,),
         [b'\x00\x4f{"outputs":[{"name":"MASK_SIZES","datatype":"INT64","shape":[1],"data":[4]}]} '],
     ),
-    "info": Target(_info, (IncompatibleServer,), [_INFO]),
+    "info": Target(_info, (IncompatibleServer,), [_INFO_TEXT]),
     "coco": Target(
         _coco,
         (InvalidInput,),
