@@ -31,13 +31,21 @@ from ois_client import Client
 from ois_client.formats.brush import mask_of_brush
 from ois_runtime.engines.local import open_transport
 from support.demo.page import chromium, open_browser
+from support.documents import ROOT
 from support.environments import environment
 from support.tiny_engines import write_engines
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "label_studio"
+EXAMPLE = ROOT / "examples" / "label_studio"
 USER, PASSWORD, TOKEN = "ada@example.com", "only-for-this-test", "0123456789" * 4
-WIDTH, HEIGHT = 160, 120
-PIXELS = np.random.default_rng(8).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+#: Engines of a real network: the test then clicks on a photograph, for the README's picture.
+ENGINES = os.environ.get("OIS_LABEL_STUDIO_ENGINES")
+SCALE = 4 if ENGINES else 1
+WIDTH, HEIGHT = 160 * SCALE, 120 * SCALE
+if ENGINES:
+    COFFEE = ROOT / "export" / "ois_export" / "photos" / "coffee.jpg"
+    PIXELS = np.asarray(Image.open(COFFEE).convert("RGB").resize((WIDTH, HEIGHT)))
+else:
+    PIXELS = np.random.default_rng(8).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
 
@@ -103,7 +111,7 @@ class Studio:
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_engines(tmp_path_factory.mktemp("engines"))
+    return Path(ENGINES) if ENGINES else write_engines(tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +200,8 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
     )
     assert connected["readable_state"] == "Connected"
     [task] = studio.ask("GET", f"/api/tasks?project={project}")["tasks"]
-    clicks = [(64, 54, True), (16, 14, False), (80, 60, True)]
+    places = [(64, 54, True), (16, 14, False), (80, 60, True)]
+    clicks = [(SCALE * x, SCALE * y, positive) for x, y, positive in places]
     with Client(open_transport(str(engines))) as client:
         session = client.open(PIXELS)
         masks = [session.click(x, y, positive) for x, y, positive in clicks]
@@ -213,6 +222,8 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
         page.reload()
         page.locator(".konvajs-content canvas").first.wait_for()
         assert agree(person.click(*clicks[2]), masks[2])
+        (ROOT / "artefacts").mkdir(exist_ok=True)
+        page.screenshot(path=ROOT / "artefacts" / "label-studio.png")
         person.press("accept-suggestions-button")
         with page.expect_response(re.compile(r"/api/tasks/\d+/annotations")) as submitted:
             person.press("submit-button")
