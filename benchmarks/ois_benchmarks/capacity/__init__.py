@@ -1,0 +1,1 @@
+"""`ois bench capacity`: what many replicas behind consistent hashing can serve, by simulation."""
