@@ -16,11 +16,13 @@ import pickle
 import secrets
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ois_cli.batch.crew import Crew, Engines, Item, Result, Work, here
@@ -122,7 +124,7 @@ def cluster(plan: RayPlan) -> Iterator[str]:
         warnings.simplefilter("ignore")  # of Ray's about itself
         if plan.address == LOCAL:
             folder = tempfile.mkdtemp(prefix="ois-ray-")
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(_remove, Path(folder))
             quiet |= {
                 "num_cpus": None if plan.workers is None else plan.workers * plan.threads,
                 "object_store_memory": _OBJECT_STORE_BYTES,
@@ -137,6 +139,15 @@ def cluster(plan: RayPlan) -> Iterator[str]:
             except Exception as error:  # Ray raises a plain one if a start takes too long
                 raise EngineError(_not_joined(plan, error)) from error
         yield ray.get_runtime_context().gcs_address
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, into which processes of Ray can write a last time while they end."""
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.2)
 
 
 def _not_joined(plan: RayPlan, error: Exception) -> str:
