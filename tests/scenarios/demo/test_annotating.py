@@ -11,6 +11,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,16 +23,19 @@ from ois_client.contract.coverage import coverage_of_mask
 from ois_client.contract.masks import coco_of_mask
 from ois_client.sam.boxes import clicks_of_box
 from ois_client.sessions.client import Client
+from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_runtime.engines.local import LocalTransport
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from playwright.sync_api import expect  # noqa: E402
 
+from ois_cli.demo.gateway.attention import AttentionNetwork  # noqa: E402
 from ois_cli.demo.gateway.editing import draw_stroke  # noqa: E402
 from ois_cli.demo.gateway.files import ImageFolder  # noqa: E402
 from ois_cli.demo.gateway.server import Gateway  # noqa: E402
 from support.demo.page import DemoPage  # noqa: E402
+from support.network_scenes import micro  # noqa: E402
 
 BROWSERS = ("chromium", "firefox")
 WIDTH, HEIGHT = 112, 84
@@ -50,10 +54,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(engines: Path, photos: Path) -> Iterator[Gateway]:
-    """Engines in this process: how a server answers is checked in test_browser.py."""
-    folder = ImageFolder(photos, sorted(photos.iterdir()))
-    with Gateway(f"local:{engines}", port=0, folder=folder, classes=["cat", "dog"]) as running:
+def gateway(
+    engines: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """Engines in this process: how a server answers is checked in test_browser.py.
+
+    The attention is another network's, which does for first clicks: they have no coverage.
+    """
+    checkpoint = tmp_path_factory.mktemp("checkpoint") / "micro.safetensors"
+    save_checkpoint(micro(), checkpoint, trained=False)
+    content: dict[str, Any] = {
+        "folder": ImageFolder(photos, sorted(photos.iterdir())),
+        "classes": ["cat", "dog"],
+        "attention": AttentionNetwork(checkpoint),
+    }
+    with Gateway(f"local:{engines}", port=0, **content) as running:
         yield running
 
 
@@ -187,6 +202,20 @@ def test_a_folder_is_annotated_without_a_mouse(page: DemoPage) -> None:
     ]
     assert [one["image_id"] for one in coco["annotations"]][:2] == [1, 1]
     np.testing.assert_array_equal(saved, first)
+
+
+def test_the_attention_of_the_last_click_is_shown(page: DemoPage) -> None:
+    page.click(40, 40)
+    page.expect_clicks("Object 1", 1)
+    page.page.locator("#attention summary").click()
+    maps = page.page.locator("#attention-maps label")
+    kinds = ("without M", "with M", "object")
+    expect(maps).to_have_text([f"{block}: {kind}" for block in (1, 2) for kind in kinds])
+    before = page.picture()
+    maps.nth(1).click()
+    expect(page.page.locator("#legend")).to_contain_text("large weight")
+    page.keep("15-attention")
+    assert (page.picture() != before).any(axis=2).mean() > 0.2
 
 
 def iou(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
