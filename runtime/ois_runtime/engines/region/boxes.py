@@ -69,7 +69,7 @@ def boxes_around(active: NDArray[np.bool_], form: TailForm) -> list[Box] | None:
     rows, columns = active.shape
     whole = _cost(Box(0, 0, rows, columns), form, active.shape) / _REGION_COST
     boxes = list(_cut(active, Box(0, 0, rows, columns), form))
-    if sum(_cost(box, form, active.shape) for box in boxes) >= whole:
+    if sum((_cost(box, form, active.shape) for box in boxes), start=0.0) >= whole:
         return None
     return boxes
 
@@ -95,7 +95,7 @@ def grown(box: Box, logits: NDArray[np.float32], patch: int) -> list[Box]:
     return [in_steps(each, (rows, columns)) for each in more]
 
 
-def in_steps(box: Box, shape: tuple[int, int]) -> Box:
+def in_steps(box: Box, shape: tuple[int, ...]) -> Box:
     """A box of the next sizes of `SIDES` that contains `box`, within (gh, gw) `shape`."""
     top, bottom = _widen(box.top, box.bottom, shape[0])
     left, right = _widen(box.left, box.right, shape[1])
@@ -133,14 +133,15 @@ def _cut(active: NDArray[np.bool_], box: Box, form: TailForm) -> Iterator[Box]:
         else:
             first, second = box.left + int(used[at]) + 1, box.left + int(used[at + 1])
             halves = tight._replace(right=first), tight._replace(left=second)
+        single = _cost(best, form, active.shape)
         parts = [each for half in halves for each in _cut(active, half, form)]
-        if sum(_cost(each, form, active.shape) for each in parts) < _cost(best, form, active.shape):
+        if sum((_cost(each, form, active.shape) for each in parts), start=0.0) < single:
             yield from parts
             return
     yield best
 
 
-def _cost(box: Box, form: TailForm, shape: tuple[int, int]) -> float:
+def _cost(box: Box, form: TailForm, shape: tuple[int, ...]) -> float:
     """The area of the box's windows, relative to one patch."""
     margin = 2 * form.margins[2] / CELLS
     rows, columns = min(box.rows + margin, shape[0]), min(box.columns + margin, shape[1])
