@@ -44,7 +44,7 @@ _MAX_CALLS = 1024
 Metadata = tuple[tuple[str, str], ...]
 
 
-class GrpcFront(grpc.GenericRpcHandler):  # type: ignore[misc]
+class GrpcFront(grpc.GenericRpcHandler):
     """Calls of clients, to Triton's gRPC socket."""
 
     def __init__(self, settings: FrontSettings, work: Work) -> None:

@@ -11,11 +11,12 @@ import asyncio
 import json
 import re
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 
 from ois_client.contract.errors import InvalidInput, OISError, ServerOverloaded
 from ois_client.wire import TOKEN_HEADER, error_text
@@ -42,8 +43,8 @@ _CHUNK = 2**20
 #: Answers of Triton up to this size are read whole.
 _SMALL = 2**20
 #: Instead of aiohttp's name and version.
-_ANONYMOUS = {hdrs.SERVER: "ois"}
-_JSON = {**_ANONYMOUS, hdrs.CONTENT_TYPE: "application/json"}
+_ANONYMOUS: dict[str, str] = {hdrs.SERVER: "ois"}
+_JSON: dict[str, str] = {**_ANONYMOUS, hdrs.CONTENT_TYPE: "application/json"}
 _PASSED_ON = (hdrs.CONTENT_TYPE, _JSON_LENGTH)
 _LIMITS = {
     "max_line_size": 1024,
@@ -54,6 +55,9 @@ _LIMITS = {
     "lingering_time": 1.0,
     "auto_decompress": False,
 }
+
+
+PassOn = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Refused(Exception):
@@ -128,7 +132,10 @@ class HttpFront:
             end = int(stated[0])
             rest = memoryview(body)[end:]
             text = checked_json(body[:end], rest, shared_memory=self._settings.shared_memory)
-            more = {hdrs.CONTENT_TYPE: "application/octet-stream", _JSON_LENGTH: str(len(text))}
+            more: dict[str, str] = {
+                hdrs.CONTENT_TYPE: "application/octet-stream",
+                _JSON_LENGTH: str(len(text)),
+            }
             if self._settings.forward_token and TOKEN_HEADER in headers:
                 more[TOKEN_HEADER] = headers[TOKEN_HEADER]
             return await self._asked("POST", request, more, [memoryview(text), rest])
@@ -148,7 +155,7 @@ class HttpFront:
         if not found[2]:
             body = {name: given.get(name) for name in ("key", "offset", "byte_size")}
             check_region(found[1], *body.values())
-        more = {hdrs.CONTENT_TYPE: "application/json"}
+        more: dict[str, str] = {hdrs.CONTENT_TYPE: "application/json"}
         with self._work.request(size):
             return await self._asked("POST", request, more, [memoryview(json.dumps(body).encode())])
 
@@ -253,10 +260,10 @@ def _stop_listening(runner: web.ServerRunner | None) -> None:
 # -- requests and answers -------------------------------------------------------------------------
 
 
-async def _answered(pass_on: object, request: web.BaseRequest) -> web.StreamResponse:
+async def _answered(pass_on: PassOn, request: web.BaseRequest) -> web.StreamResponse:
     """What `pass_on` returns, or its error as JSON, as Triton writes errors."""
     try:
-        return await pass_on(request)  # type: ignore[no-any-return, operator]
+        return await pass_on(request)
     except Refused as refusal:
         return _error(refusal.status, str(refusal))
     except ServerOverloaded as error:
@@ -301,7 +308,7 @@ def _check_plain(headers: Mapping[str, str]) -> None:
         raise Refused(415, f"expecting one of the content types {', '.join(rules.CONTENT_TYPES)}")
 
 
-def _length(headers: web.BaseRequest.headers, *, needed: bool) -> int:  # type: ignore[name-defined]
+def _length(headers: CIMultiDictProxy[str], *, needed: bool) -> int:
     """Bytes of the body, which must be stated."""
     stated = headers.getall(hdrs.CONTENT_LENGTH, [])
     if headers.get(hdrs.TRANSFER_ENCODING) is not None or len(stated) > 1:
@@ -336,8 +343,10 @@ async def _chunks(parts: list[memoryview]) -> AsyncIterator[bytes]:
 async def _passed_back(
     answer: aiohttp.ClientResponse, request: web.BaseRequest
 ) -> web.StreamResponse:
-    passed_on = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-    headers = {**_ANONYMOUS, **passed_on}
+    passed_on: dict[str, str] = {
+        name: answer.headers[name] for name in _PASSED_ON if name in answer.headers
+    }
+    headers: dict[str, str] = {**_ANONYMOUS, **passed_on}
     size = answer.content_length
     if size is None or size <= _SMALL:
         return web.Response(status=answer.status, headers=headers, body=await answer.read())

@@ -273,7 +273,7 @@ def _size(one: _Input, *, shared_memory: bool) -> int:
     for value in (size, offset):
         if type(value) is not int or not 0 <= value <= rules.MAX_REQUEST_BYTES:
             raise InvalidInput(f"got {one.name} with a size that is no number of bytes")
-    return int(size)
+    return int(size or 0)
 
 
 def _only(one: _Input, expected: Sequence[str]) -> None:
