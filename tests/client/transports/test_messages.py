@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -194,7 +193,7 @@ def test_the_answer_to_another_request_is_not_taken():
 
 def test_a_connection_that_delivers_an_answer_twice_gives_no_wrong_one():
     """Over HTTP/1.1 the second copy would be the answer to the next request."""
-    ids = []
+    ids, closed = [], threading.Event()
 
     def read(connection):
         head, _, body = connection.recv(2**16).partition(b"\r\n\r\n")
@@ -213,14 +212,14 @@ def test_a_connection_that_delivers_an_answer_twice_gives_no_wrong_one():
             reply(first, answer_to(ids[0]))
             read(first)
             reply(first, answer_to(ids[0]))
-            reply(first, answer_to(ids[1]))
-            second, _ = listening.accept()
-            with second:
-                read(second)
-                reply(second, answer_to(ids[2]))
+        closed.set()
+        second, _ = listening.accept()
+        with second:
+            read(second)
+            reply(second, answer_to(ids[2]))
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         sent = http.BlockingHttp(
             Address("http", "127.0.0.1", listening.getsockname()[1]), TritonOptions()
@@ -229,7 +228,7 @@ def test_a_connection_that_delivers_an_answer_twice_gives_no_wrong_one():
         assert sent.infer(infer, Cancellation()) == {}
         with pytest.raises(ServerUnavailable, match="another request"):
             sent.infer(infer, Cancellation())
-        time.sleep(0.05)
+        assert closed.wait(20)
         assert sent.infer(infer, Cancellation()) == {}
         sent.close()
         thread.join()
