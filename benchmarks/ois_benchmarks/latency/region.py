@@ -29,6 +29,7 @@ from ois_benchmarks.machine import ALLOCATOR_ENVIRONMENT
 from ois_benchmarks.table import Column, Table, TableRow
 from ois_benchmarks.timing import measure
 from ois_client.contract.errors import EngineError, OISError
+from ois_client.contract.transport import Region
 from ois_runtime.engines.region.boxes import Box
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     name, _, precision = job["engine"].rpartition("-")
     backend = EngineBackend.parse(name)
     options = EngineOptions(
-        threads=job["threads"], precision=Precision.parse(precision), region="full"
+        threads=job["threads"], precision=Precision.parse(precision), region=Region.FULL
     )
     engines = load_region_engines(folder, backend, options)
     width, height = job["size"]

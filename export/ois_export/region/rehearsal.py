@@ -92,6 +92,6 @@ def prompts_of(
 ) -> HostPrompts:
     """The prompts of one object. coverage: of its previous mask, if there is one."""
     points, labels = fill_slots([list(clicks)], geometry)
-    known = coverage is not None
-    before: NDArray[Any] = np.zeros(geometry.coverage_shape, np.uint8) if not known else coverage
-    return Prompts(points, labels, before[None], np.array([known]))
+    empty = np.zeros(geometry.coverage_shape, dtype=np.uint8)
+    before: NDArray[Any] = empty if coverage is None else coverage
+    return Prompts(points, labels, before[None], np.array([coverage is not None]))
