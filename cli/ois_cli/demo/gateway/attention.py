@@ -112,7 +112,9 @@ class AttentionNetwork:
             pixels, fit = preprocess(picture, network.config.fit)
             matrices = fit.position_matrices(network.config.position_table)
             with torch.inference_mode():
-                image = torch.from_numpy(pixels).unsqueeze(0)
+                image = torch.from_numpy(np.array(pixels)).unsqueeze(
+                    0
+                )  # a copy: it may be read-only
                 features = network.encode(image, *map(torch.from_numpy, matrices))
             self._last = picture.digest, features, fit
         return self._last[1], self._last[2]
