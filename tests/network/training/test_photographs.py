@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,14 @@ def test_objects_of_one_photograph_stay_on_their_pixels(tmp_path: Path) -> None:
             assert not (mask & others).any()
             inside = sample.image[mask].astype(int).mean()
             assert min(abs(inside - 70), abs(inside - 140)) < 12
+
+
+def test_a_spawned_process_can_have_a_copy(tmp_path: Path) -> None:
+    source = AnnotatedSource(coco(labelled(tmp_path)), NETWORK, RECIPE)
+    first = source.sample(0, (96, 96), STAGE, np.random.default_rng(0))
+    copy = pickle.loads(pickle.dumps(source))
+    again = copy.sample(0, (96, 96), STAGE, np.random.default_rng(0))
+    assert np.array_equal(again.image, first.image)
 
 
 # -- mixtures ---------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +22,31 @@ from ois_network.training.data.reserved import refuse_reserved
 from ois_network.training.data.sources import Sample, network_size, sample_of_scene
 from ois_network.training.scenes.composite import CutOut, compose, is_photographic
 
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 #: Pictures are kept in memory at most this large, because they are cut and reduced anyway.
 _LONGEST = 1280
 #: The smallest share of a photograph's sides that a crop keeps.
 _SMALLEST_CROP = 0.45
+
+
+class _Remembered(Generic[Key, Value]):
+    """A function that keeps its last `size` results. A copy in another process starts empty.
+
+    (`lru_cache` alone cannot be sent to the loaders of a spawned process.)
+    """
+
+    def __init__(self, function: Callable[[Key], Value], size: int) -> None:
+        self.given = function, size
+        self._kept = lru_cache(maxsize=size)(function)
+
+    def __call__(self, key: Key) -> Value:
+        return self._kept(key)
+
+    def __reduce__(self) -> tuple[type, tuple[Callable[[Key], Value], int]]:
+        return type(self), self.given
 
 
 class AnnotatedSource:
@@ -42,7 +64,7 @@ class AnnotatedSource:
         refuse_reserved(groups)
         self.collection, self.patch, self.config = collection, network.patch, config
         self.groups = list(groups.values())
-        self._read = lru_cache(maxsize=len(self.groups))(self._read_group)
+        self._read = _Remembered(self._read_group, len(self.groups))
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -122,7 +144,7 @@ class CompositeSource:
                 f"{cutouts} has no photographic cut-out; expected pictures whose alpha channel is "
                 "the mask of an object, such as those of Debian's tuxpaint-stamps-default"
             )
-        self._read = lru_cache(maxsize=256)(_read_photograph)
+        self._read = _Remembered(_read_photograph, 256)
 
     def __len__(self) -> int:
         return 0
