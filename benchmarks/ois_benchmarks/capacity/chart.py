@@ -77,7 +77,7 @@ def _latencies(axes: Axes, rows: list[Mapping[str, Any]], key: str, *, log: bool
         axes.plot(at, values, "o-", color=colour, label=name, markersize=4)
     if log:
         plotting.set_log_axis(axes, "x", min(at) * 0.9, max(at) * 1.1)
-    plotting.set_log_axis(axes, "y", min(found) * 0.8, max(found) * 1.25)
+    plotting.set_log_axis(axes, "y", min(found) * 0.8, max(found) * 2.5)
     axes.set_xlabel(key)
     axes.legend(loc="upper left", ncols=2)
 

@@ -190,7 +190,10 @@ def _metric(server: EmbeddedServer, name: str) -> int:
 
 def _measure(servers: Sequence[EmbeddedServer], url: str, picture: LoadPicture) -> Measured:
     mark = secrets.token_hex(8)
-    encode_s, light_s, click_s, other_s = [], [], [], []
+    encode_s: list[float] = []
+    light_s: list[float] = []
+    click_s: list[float] = []
+    other_s: list[float] = []
 
     def note(took_s: float, timings_ms: Mapping[str, float], into: list[float]) -> None:
         into.append(timings_ms["total"] / 1e3)

@@ -136,9 +136,10 @@ class Readout:
         for size in plan.sizes:
             document["losses"].append(self._loss(replace(usual, replicas=size)))
             row = document["losses"][-1]
+            lost = {name: one["suffers_s"] for name, one in row["lost"].items()}
             tell(
-                f"losses: {size} replicas: hits suffer for {row['hit_share_suffers_s']:g} s, p99 "
-                f"for {row['p99_suffers_s']:g} s"
+                f"losses: {size} replicas: hits suffer for {lost['hit_share']:g} s, p99 for "
+                f"{lost['p99_ms']:g} s"
             )
             save(document)
         document["complete"] = True
@@ -204,7 +205,8 @@ class Readout:
             "images_moved": round(own, 5),
             "images_moved_without_need": round(others, 5),
             "repeated_requests": round(outcome.repeated / len(outcomes), 1),
-            **suffering(outcome, at_s, end_s, _STEP_S),
+            "lost": suffering(outcome, at_s, at_s, at_s + _DOWN_S, _STEP_S),
+            "back": suffering(outcome, at_s, at_s + _DOWN_S, end_s, _STEP_S),
             "over_time": [
                 {**one, "at_s": round(one["at_s"] - at_s, 3)}
                 for one in over_time(outcome, at_s - _BEFORE_S, end_s, _STEP_S)

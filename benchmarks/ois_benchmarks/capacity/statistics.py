@@ -8,8 +8,8 @@ import numpy as np
 
 from ois_benchmarks.capacity.simulation import Outcome, Seen
 
-#: A loss is over when the shares of a window are as good as before it, by these.
-_HIT_WITHIN, _P99_WITHIN = 0.01, 1.1
+#: A window is clearly worse than the time before a loss from these differences on.
+_HIT_WITHIN, _P99_WITHIN = 0.015, 1.25
 _FEWEST = 100  # opens or clicks in a window, for a p99
 
 
@@ -53,39 +53,32 @@ def over_time(
     return rows
 
 
-def suffering(outcome: Outcome, at_s: float, end_s: float, step_s: float) -> dict[str, Any]:
-    """What a loss at `at_s` did: the worst window, and seconds until the last one that was worse
-    than before. Windows of `step_s` from `at_s` to `end_s`; before: all from the outcome's begin.
+def suffering(
+    outcome: Outcome, at_s: float, begin_s: float, end_s: float, step_s: float
+) -> dict[str, Any]:
+    """What a loss at `at_s` did between `begin_s` and `end_s`: the worst window of `step_s`, and
+    seconds from `begin_s` until the end of the last window that was clearly worse than before.
     """
-    begin = float(outcome.clicks.due_s.min()) if len(outcome.clicks.due_s) else at_s
-    calm = outcome.clicks.due_s < at_s
-    before_hit = float(outcome.clicks.hit[calm].mean())
-    before_p99 = float(np.quantile(outcome.clicks.ms[calm], 0.99))
-    rows = over_time(outcome, at_s, end_s, step_s)
-    worst_hit = min(
-        (one["hit_share"] for one in rows if one["hit_share"] is not None), default=None
-    )
-    worst_p99 = max((one["p99_ms"] for one in rows if one["p99_ms"] is not None), default=None)
+    clicks = outcome.clicks
+    calm = clicks.due_s < at_s
+    before_hit = float(clicks.hit[calm].mean())
+    before_p99 = float(np.quantile(clicks.ms[calm], 0.99))
+    rows = over_time(outcome, begin_s, end_s, step_s)
+    hits = [(one["at_s"], one["hit_share"]) for one in rows if one["hit_share"] is not None]
+    p99s = [(one["at_s"], one["p99_ms"]) for one in rows if one["p99_ms"] is not None]
 
-    def last(bad: list[float]) -> float:
-        return round(max(bad, default=at_s - step_s) + step_s - at_s, 3)
+    def lasted(bad: list[float]) -> float:
+        return round(max(bad) + step_s - begin_s, 3) if bad else 0.0
 
     return {
-        "before": {"hit_share": round(before_hit, 4), "p99_ms": round(before_p99, 2)},
-        "worst": {"hit_share": worst_hit, "p99_ms": worst_p99},
-        "hit_share_suffers_s": last(
-            [
-                one["at_s"]
-                for one in rows
-                if one["hit_share"] is not None and one["hit_share"] < before_hit - _HIT_WITHIN
-            ]
-        ),
-        "p99_suffers_s": last(
-            [
-                one["at_s"]
-                for one in rows
-                if one["p99_ms"] is not None and one["p99_ms"] > before_p99 * _P99_WITHIN
-            ]
-        ),
-        "seconds_before": round(at_s - begin, 1),
+        "hit_share": {
+            "before": round(before_hit, 4),
+            "worst": min((share for _, share in hits), default=None),
+            "suffers_s": lasted([at for at, share in hits if share < before_hit - _HIT_WITHIN]),
+        },
+        "p99_ms": {
+            "before": round(before_p99, 2),
+            "worst": max((ms for _, ms in p99s), default=None),
+            "suffers_s": lasted([at for at, ms in p99s if ms > before_p99 * _P99_WITHIN]),
+        },
     }

@@ -183,10 +183,12 @@ def test_a_lost_replica_costs_its_own_images_one_encode_each() -> None:
     rows = over_time(outcome, 38, 50, 2)
     assert rows[0]["hit_share"] == 1
     assert rows[1]["hit_share"] < 0.95
-    found = suffering(outcome, 40, 60, 2)
-    assert found["before"]["hit_share"] == 1
-    assert found["worst"]["hit_share"] == rows[1]["hit_share"]
-    assert 2 <= found["hit_share_suffers_s"] <= 6
+    found = suffering(outcome, 40, 40, 60, 2)["hit_share"]
+    assert found["before"] == 1
+    assert found["worst"] == rows[1]["hit_share"]
+    assert 2 <= found["suffers_s"] <= 6
+    later = suffering(outcome, 40, 52, 60, 2)["hit_share"]
+    assert (later["worst"], later["suffers_s"]) == (1, 0)
 
 
 def test_a_replica_that_comes_back_is_empty() -> None:
@@ -231,5 +233,6 @@ def test_a_small_readout_is_whole_and_the_same_again() -> None:
     balances = document["balances"]
     assert balances[0]["clicks"]["hit_share"] < balances[1]["clicks"]["hit_share"]
     for loss in document["losses"]:
-        assert loss["worst"]["hit_share"] < loss["before"]["hit_share"]
+        lost = loss["lost"]["hit_share"]
+        assert lost["worst"] < lost["before"]
     assert markdown(document).count("\n**") == 4  # and one at the beginning
