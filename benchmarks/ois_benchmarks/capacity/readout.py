@@ -94,7 +94,6 @@ class Readout:
                 "seconds": round(work.session_s, 1),
                 "pause_s": round(work.think.mean_s, 3),
             },
-            "check": None,
             "sizes": [],
             "loads": [],
             "balances": [],

@@ -53,7 +53,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             [_row([f"{one['of_images_in_use']:g}"], one) for one in document["stores"]],
         ),
         Table(
-            f"A replica is killed, and comes back empty after {document['losses'][0]['down_s']:g} s",
+            f"A replica is killed, and is back, empty, after {document['losses'][0]['down_s']:g} s",
             [
                 Column("replicas"),
                 Column("images that move"),
