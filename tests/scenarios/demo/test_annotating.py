@@ -216,6 +216,8 @@ def test_the_attention_of_the_last_click_is_shown(page: DemoPage) -> None:
     expect(page.page.locator("#legend")).to_contain_text("large weight")
     page.keep("15-attention")
     assert (page.picture() != before).any(axis=2).mean() > 0.2
+    for height in ("scrollHeight", "clientHeight"):  # only the panels scroll
+        assert page.page.locator("html").evaluate(f"(html) => html.{height}") == 800
 
 
 def iou(one: NDArray[np.generic], other: NDArray[np.generic]) -> float:
