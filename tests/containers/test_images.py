@@ -304,9 +304,7 @@ def test_the_gpu_entrypoint_makes_room_for_features_on_the_gpu(
         assert more["OIS_FEATURE_DEVICE"] == device
 
 
-def test_features_stay_on_the_gpu_by_default(
-    served: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_features_stay_on_the_gpu_by_default(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The image has PyTorch, and nothing has to be set. Shared memory needs no room for them."""
     assert re.search(r"^ARG EXTRAS=cpu,plans,network$", DOCKERFILE, re.M)
     entry, chosen = gpu_entrypoint(), served / "repository"

@@ -35,7 +35,7 @@ from ois_network.flops import Row, click_flops
 from ois_runtime.engines.backends import EngineOptions, Precision
 from ois_runtime.engines.pair import HostPrompts
 from ois_runtime.torch.device import dtype_of
-from ois_runtime.torch.engine import TorchEngines, open_engines
+from ois_runtime.torch.engine import TorchEngines, open_whole
 from ois_runtime.torch.graph_pool import BUCKETS, CAPTURE_AT, GraphKey
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.masks import pack_masks
@@ -267,7 +267,7 @@ def run(
     rates = timer.rates(dtype_of(options.precision))
     with tempfile.TemporaryDirectory(prefix="ois-gpu-engine-") as scratch:
         write_network(Path(scratch), network, checkpoint, exported=False)
-        engines = open_engines(Path(scratch, CHECKPOINT), options)
+        engines = open_whole(Path(scratch, CHECKPOINT), options)
     bench = Bench(engines, timer, rates, *size)
     about = {
         "network": engines.manifest.name,

@@ -23,7 +23,7 @@ from ois_benchmarks.latency import engine_worker
 from ois_benchmarks.results import write_result
 from ois_benchmarks.table import Column, Table, TableRow
 from ois_runtime.engines.backends import EngineOptions, Precision
-from ois_runtime.torch.engine import TorchEngines, open_engines
+from ois_runtime.torch.engine import TorchEngines, open_whole
 
 #: Runs before the profile: the first ones set up libraries.
 _WARM_UP = 3
@@ -56,7 +56,7 @@ def run(
     device = require_gpu()
     with tempfile.TemporaryDirectory(prefix="ois-gpu-profile-") as scratch:
         write_network(Path(scratch), network, checkpoint, exported=False)
-        engines = open_engines(Path(scratch, CHECKPOINT), options)
+        engines = open_whole(Path(scratch, CHECKPOINT), options)
     found = profiles(engines, size, device)
     if output is not None:
         about = machine.describe() | describe_gpu(device)

@@ -59,11 +59,18 @@ from ois_runtime.torch.runner import (
 
 
 def open_engines(path: Path, options: EngineOptions) -> TorchEngines | TorchRegionEngines:
+    """As `open_whole`; with an engine folder, clicks in fp32 on the CPU decode regions as its
+    engines do.
+    """
+    engines = open_whole(path, options)
+    return with_regions(engines, partial(DecoderParts.of, engines.decoder), path, options)
+
+
+def open_whole(path: Path, options: EngineOptions) -> TorchEngines:
     """Load the network of a checkpoint, or of the checkpoint that an engine folder was made from.
 
-    With an engine folder, clicks in fp32 on the CPU decode regions as its engines do.
-    Raises `EngineError` if there is no checkpoint or no suitable GPU, and `CheckpointError` if the
-    file is not an OIS checkpoint.
+    Every click decodes the whole image. Raises `EngineError` if there is no checkpoint or no
+    suitable GPU, and `CheckpointError` if the file is not an OIS checkpoint.
     """
     device = find_device(options.device, options.precision)
     file = find_checkpoint(path, options.checkpoint)
@@ -71,8 +78,7 @@ def open_engines(path: Path, options: EngineOptions) -> TorchEngines | TorchRegi
         torch.set_num_threads(
             options.threads
         )  # for the whole process; PyTorch has no other setting
-    engines = TorchEngines(file, load_checkpoint(file), device, options)
-    return with_regions(engines, partial(DecoderParts.of, engines.decoder), path, options)
+    return TorchEngines(file, load_checkpoint(file), device, options)
 
 
 class TorchEngines:
