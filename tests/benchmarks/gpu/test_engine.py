@@ -20,7 +20,7 @@ from ois_client.contract.errors import EngineError
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.gpu_driver import Gpu
-from ois_runtime.torch.engine import TorchEngines, open_engines
+from ois_runtime.torch.engine import TorchEngines, open_whole
 from ois_runtime.torch.graph_pool import CAPTURE_AT
 from ois_runtime.torch.graphs import GraphRunner
 from ois_runtime.torch.runner import EagerRunner
@@ -55,7 +55,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> TorchEngines:
     """A small random network whose graphs live on `HostDevice`."""
     file = tmp_path_factory.mktemp("micro") / "micro.safetensors"
     save_checkpoint(random_network(MICRO, seed=1), file, trained=False)
-    made = open_engines(file, EngineOptions())
+    made = open_whole(file, EngineOptions())
     assert isinstance(made.runner, EagerRunner)
     made.runner = GraphRunner(
         made.runner._encode, made.runner._decode, HostDevice(), cuda_graphs=32
