@@ -151,7 +151,7 @@ def read_json(text: bytes) -> Any:
         )
         if _depth(found) > _MAX_DEPTH:
             raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
-        json.dumps(found).encode()
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no character
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise InvalidInput(f"got a request whose JSON cannot be read ({reason[:200]})") from error

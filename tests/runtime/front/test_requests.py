@@ -98,7 +98,8 @@ REFUSED: list[tuple[object, str]] = [
     (b'{"inputs": [], "parameters": {"ois_want": NaN}}', "NaN"),
     (b'{"inputs": [], "parameters": {"ois_want": 1e999}}', "1e999"),
     (b'{"inputs": [], "parameters": {"ois_want": ' + b"9" * 500 + b"}}", "digits"),
-    (b'{"inputs": [], "id": "\\ud800"}', "id"),
+    (b'{"inputs": [], "id": "\\ud800"}', "surrogate"),
+    (b'{"inputs": [], "parameters": {"ois_session": "\\ud800"}}', "surrogate"),
     (b"\xff\xfe", "read"),
     (b"", "read"),
 ]
