@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ from ois_cli.encoding import command as encode
 from ois_cli.extras import missing_extra
 from ois_cli.output import as_ois_error, print_error, say
 from ois_cli.show import app as show
+
+# gRPC would log, on stderr, that a server has ended its connection.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 EXIT_INTERNAL = 1
 EXIT_ERROR = 2

@@ -326,7 +326,8 @@ def test_results_of_the_page() -> None:
     file = io.BytesIO()
     Image.fromarray(np.zeros((23, 37, 3), np.uint8)).save(file, "PNG")
     mask, picture = png_of_mask(MASK), file.getvalue()
-    good = {"kind": "cutout", "name": "a.jpg", "objects": ["1", "2"]}
+    objects = [{"name": "1", "label": ""}, {"name": "2", "label": ""}]
+    good = {"kind": "cutout", "name": "a.jpg", "objects": objects}
 
     def make(dice: Any) -> bytes:
         parts = {"mask0": mask, "mask1": mask, "image": picture}

@@ -118,6 +118,7 @@ class SoakRun:
         Raises `EngineError` if the server cannot be started, or not again after a restart, and
         `InvalidInput` if the engines are not those of the run that is resumed.
         """
+        others = len(shared_memory())  # of servers that this process started before
         host = _Host(self._repository, self._plan)
         try:
             with Twin(self._engines, self._plan) as twin:
@@ -127,7 +128,7 @@ class SoakRun:
         finally:
             host.server.stop()
             self.document["left"] = {
-                "shm_files": len(shared_memory()),
+                "shm_files": len(shared_memory()) - others,
                 "processes": sum(one.is_running() for one in self._processes.values()),
             }
             save(self.document)

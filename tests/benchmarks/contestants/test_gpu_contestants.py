@@ -48,7 +48,7 @@ def test_graphs_are_exported_once_and_only_when_needed(monkeypatch: pytest.Monke
     made: list[tuple[str | None, bool]] = []
 
     def prepare(
-        folder: Path, _network: str, checkpoint: Path | None, _say: Any, *, exported: bool
+        folder: Path, _network: str, checkpoint: Path | None, _say: Any, *, exported: bool, **_: Any
     ) -> None:
         (folder / CHECKPOINT).touch()
         made.append((checkpoint and checkpoint.name, exported))

@@ -204,7 +204,6 @@ def test_a_batch_is_its_objects_one_by_one(ours: OISPredictor) -> None:
         ({"point_coords": None}, InvalidInput, "at least one click"),
         ({"point_coords": [[[1, 2]]]}, InvalidInput, "expected a torch.Tensor"),
         ({"point_coords": torch.zeros(1, 2)}, InvalidClick, r"shape \(1, 2\)"),
-        ({"point_coords": torch.zeros(1, 1, 2, dtype=torch.bool)}, InvalidClick, "type bool"),
         ({"point_coords": torch.full((1, 1, 2), 999.0)}, InvalidClick, "outside"),
         ({"point_coords": torch.full((1, 1, 2), torch.nan)}, InvalidClick, "finite"),
         ({"point_coords": torch.zeros(0, 1, 2)}, InvalidClick, "labels of shape"),

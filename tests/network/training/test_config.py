@@ -107,7 +107,7 @@ def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InvalidInput, match="ablation, paper, photo, tiny"):
+    with pytest.raises(InvalidInput, match="ablation, paper, photo, photo-ablation, tiny"):
         load_recipe("huge")
 
 
