@@ -27,9 +27,9 @@ from ois_client.contract.errors import InvalidInput
 
 SCHEMA = 1
 #: Precisions that can have a ceiling.
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 #: Precisions that are measured on a processor.
-_CPU_PRECISIONS = ("fp32", "bf16")
+_CPU_PRECISIONS = ("fp32", "bf16", "int8")
 #: Side of two square matrices, and channels and side of a 3x3 convolution: large enough to use
 #: every core, small enough to take seconds.
 _SIDE, _CHANNELS, _GRID = 2048, 256, 128
@@ -45,11 +45,11 @@ Kernel = Callable[[], object]
 class Ceilings:
     """The peak rates of one machine.
 
-    fp32_flops, bf16_flops, fp16_flops: per second; None if half precision is not faster than fp32,
-    because the processor has no instructions for it. bytes_per_s: read and written, by
-    c = a + s * b, or on a GPU by a copy. kernels: the rate of each. The ceilings hold for `gpu` or,
-    if that is None, for `cpu`, `cores` and `threads`. noisy: other programs used the cores, so the
-    ceilings are too low.
+    fp32_flops, bf16_flops, fp16_flops, int8_flops: per second, of int8 its integer operations; None
+    if the precision is not faster than fp32, because the processor has no instructions for it.
+    bytes_per_s: read and written, by c = a + s * b, or on a GPU by a copy. kernels: the rate of
+    each. The ceilings hold for `gpu` or, if that is None, for `cpu`, `cores` and `threads`. noisy:
+    other programs used the cores, so the ceilings are too low.
     """
 
     fp32_flops: float
@@ -62,11 +62,13 @@ class Ceilings:
     noisy: bool
     date: str
     fp16_flops: float | None = None
+    int8_flops: float | None = None
     gpu: str | None = None
 
     def peaks(self) -> dict[str, float]:
         """FLOP/s of every precision that has its own ceiling."""
-        named = zip(PRECISIONS, (self.fp32_flops, self.bf16_flops, self.fp16_flops), strict=True)
+        rates = (self.fp32_flops, self.bf16_flops, self.fp16_flops, self.int8_flops)
+        named = zip(PRECISIONS, rates, strict=True)
         return {precision: flops for precision, flops in named if flops}
 
     def peak(self, precision: str) -> float:
@@ -121,13 +123,14 @@ def measure(threads: int | None = None) -> Ceilings:
         found = _best_rates(_kernels())
     finally:
         torch.set_num_threads(usual)
-    fp32, bf16 = (
+    fp32, bf16, int8 = (
         max(rate for name, rate in found.items() if name.endswith(precision))
         for precision in _CPU_PRECISIONS
     )
     return Ceilings(
         fp32_flops=fp32,
         bf16_flops=bf16 if bf16 > 1.1 * fp32 else None,
+        int8_flops=int8 if int8 > 1.1 * fp32 else None,
         bytes_per_s=found[_TRIAD],
         kernels={name: float(f"{rate:.4g}") for name, rate in found.items()},
         cpu=described["cpu"],
@@ -162,6 +165,10 @@ def _kernels() -> dict[str, tuple[float, Kernel]]:
         out = torch.empty(_SIDE, _SIDE, dtype=dtype)
         return lambda: torch.mm(x, y, out=out)
 
+    def torch_integers() -> Kernel:
+        x, y = ((40 * each).clamp(-127, 127).to(torch.int8) for each in (left, right))
+        return lambda: torch._int_mm(x, y)
+
     def torch_convolution(dtype: torch.dtype) -> Kernel:
         x, y = (
             each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (image, weight)
@@ -174,6 +181,7 @@ def _kernels() -> dict[str, tuple[float, Kernel]]:
         "convolution, PyTorch, fp32": (convolution, torch_convolution(torch.float32)),
         "product, PyTorch, bf16": (product, torch_product(torch.bfloat16)),
         "convolution, PyTorch, bf16": (convolution, torch_convolution(torch.bfloat16)),
+        "product, PyTorch, int8": (product, torch_integers()),
         _TRIAD: (3 * _ARRAY_BYTES, lambda: torch.add(a, b, alpha=2.0, out=c)),
     }
 

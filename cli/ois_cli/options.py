@@ -19,7 +19,8 @@ Device = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="fp32; with torch also fp16 and bf16, with openvino bf16 if the processor has it."
+        help="fp32; with torch also fp16 and bf16, with openvino bf16 if the processor has it; "
+        "int8 for engines exported in it."
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the backend's.")]

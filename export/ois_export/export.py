@@ -19,6 +19,7 @@ from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_export.graphs.lint import check
 from ois_export.graphs.precision import typed
 from ois_export.graphs.trace import export_graphs
+from ois_export.int8.options import Int8Options, require_packages
 from ois_export.parity.comparison import Limits, Progress
 from ois_export.parity.network_gate import run_gate
 from ois_export.parity.reference import open_reference, require_onnx_runtime
@@ -46,6 +47,7 @@ def export_engines(
     cached_kv: bool = False,
     region: bool = False,
     limits: Limits | None = None,
+    int8: Int8Options | None = None,
     progress: Progress = lambda _: None,
 ) -> Manifest:
     """Export a checkpoint: write graphs, a manifest and a model repository to `output`.
@@ -59,6 +61,11 @@ def export_engines(
     that decides whether they do (`ois_export.region`). Only for the target cpu in fp32, and only if
     the network is trained: otherwise there are no masks to compare.
     limits: how far the engines may differ from the network; default `Limits.of(precision)`.
+    int8: with the precision int8, which graphs are quantised and on which pictures.
+
+    In int8 the fp32 graphs are compared with the network first. Then they are quantised, layer by
+    layer as far as the robot user's masks allow (`ois_export.int8`), and the manifest records what
+    was measured.
 
     Raises `CheckpointError` if the file is not a checkpoint, `InvalidInput` if the target does
     not support the precision, `UnsupportedGraph` or `ParityError` if the engines are not correct,
@@ -73,6 +80,8 @@ def export_engines(
             f"got regions for the target {target} in {chosen}; they are decoded by engines of cpu, "
             "which are exported in fp32"
         )
+    if chosen is Precision.INT8:
+        require_packages()
     check_output(output)
     progress(f"loading {checkpoint_path}")
     checkpoint = load_checkpoint(checkpoint_path)
@@ -88,10 +97,12 @@ def export_engines(
             parity = run_gate(
                 checkpoint.network,
                 engines,
-                limits=limits or Limits.of(chosen),
+                limits=limits or Limits.of(_traced(chosen)),
                 progress=progress,
             )
         manifest = dataclasses.replace(manifest, parity=parity)
+        if chosen is Precision.INT8:
+            manifest = _quantised(folder, manifest, int8 or Int8Options(), progress)
         if manifest.region is not None:
             manifest = gated(manifest, folder, progress)
         manifest.save(folder)
@@ -126,6 +137,8 @@ def write_engines(
     elif region:
         coarse = CoarseHead(checkpoint.config.head_features), 0.0
     manifest = _write_graphs(checkpoint, folder, name, target, chosen, cached_kv, progress, coarse)
+    if chosen is Precision.INT8:
+        manifest = _quantised(folder, manifest, Int8Options(), progress, gated=False)
     if region and checkpoint.trained:
         manifest = gated(manifest, folder, progress)
     manifest.save(folder)
@@ -168,7 +181,7 @@ def _write_graphs(
         coverage_scale=checkpoint.config.coverage_scale,
         name=name,
         target=target.value,
-        precision=precision.value,
+        precision=_traced(precision).value,
         network=checkpoint.config.to_dict(),
         trained=checkpoint.trained,
         checkpoint_sha256=checkpoint.sha256,
@@ -188,6 +201,28 @@ def _write_graphs(
             "attention": type(attention).__name__,
         },
     )
+
+
+def _traced(precision: Precision) -> Precision:
+    """The precision of the graphs before they are quantised."""
+    return Precision.FP32 if precision is Precision.INT8 else precision
+
+
+def _quantised(
+    folder: Path,
+    manifest: Manifest,
+    options: Int8Options,
+    progress: Progress,
+    *,
+    gated: bool = True,
+) -> Manifest:
+    """Quantise and lint the graphs in `folder`; return their new manifest, not yet written."""
+    from ois_export.int8.engines import quantise_engines  # it loads SciPy and the quantiser
+
+    manifest = quantise_engines(folder, manifest, options, gated=gated, progress=progress)
+    for engine in manifest.files:
+        check(folder / engine.file, Target.CPU.rules())
+    return manifest
 
 
 def _convert_graph(path: Path, target: Target, precision: Precision) -> None:

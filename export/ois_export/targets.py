@@ -36,7 +36,7 @@ class Target(StrEnum):
 
     precisions: tuple[str, ...]
 
-    CPU = ("cpu", ("fp32",))
+    CPU = ("cpu", ("fp32", "int8"))
     CUDA = ("cuda", ("fp32", "fp16"))
     TENSORRT = ("tensorrt", ("fp32", "fp16", "bf16"))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ois_benchmarks.contestants import regions
 from ois_benchmarks.contestants.base import CHECKPOINT, NotHere, Place
+from ois_benchmarks.contestants.prepared import write_int8
 from ois_benchmarks.contestants.session import SessionContestant
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.errors import EngineError, InvalidInput
@@ -35,9 +36,9 @@ _CACHE_BYTES = 2**29
 class OisVariant:
     """One way to run OIS.
 
-    label: for tables. precision: "fp32", "bf16" or "fp16". rewritten: with the exact rewrites.
-    served: behind the embedded server. gpu: runs on a GPU; the others run on the CPU, whatever
-    `--device` says. region: "auto" decodes only where the mask can change.
+    label: for tables. precision: "fp32", "bf16", "fp16" or "int8". rewritten: with the exact
+    rewrites. served: behind the embedded server. gpu: runs on a GPU; the others run on the CPU,
+    whatever `--device` says. region: "auto" decodes only where the mask can change.
     """
 
     label: str
@@ -60,6 +61,10 @@ VARIANTS = {
     ),
     "ois-openvino-bf16-region": OisVariant(
         label="OpenVINO bf16, region", backend="openvino", precision="bf16", region="auto"
+    ),
+    "ois-openvino-int8": OisVariant(label="OpenVINO int8", backend="openvino", precision="int8"),
+    "ois-openvino-int8-region": OisVariant(
+        label="OpenVINO int8, region", backend="openvino", precision="int8", region="auto"
     ),
     "ois-server": OisVariant(label="Triton on this machine", served=True),
     "ois-torch-cuda": OisVariant(
@@ -84,6 +89,8 @@ def open_ois(place: Place, variant: OisVariant) -> OisContestant:
     if variant.gpu and place.device == "cpu":
         raise NotHere("it runs on a GPU; measure it with --device cuda")
     loaded = load_checkpoint(folder / CHECKPOINT)
+    if variant.precision == "int8":
+        folder = write_int8(folder, place.scratch / "int8")
     with ExitStack() as stack:
         try:
             client = stack.enter_context(_client(place, variant, folder, stack))

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ois_benchmarks.contestants.base import CHECKPOINT
 from ois_client.contract.errors import EngineError, OISError
+from ois_runtime.engines.manifest import Manifest
 
 
 def write_network(
@@ -56,6 +57,31 @@ def write_network(
             precision=precision,
             region=region,
         )
+
+
+def write_int8(folder: Path, output: Path) -> Path:
+    """Quantise the fp32 engines in `folder` into `output`, unless it exists, and return `output`.
+
+    The robot user of `ois export` judges the engines of a trained network. With random weights
+    every layer is quantised, because no mask says which may be.
+    """
+    if output.is_dir():
+        return output
+    from ois_export.int8.engines import quantise_engines
+    from ois_export.int8.options import Int8Options
+    from ois_export.publish import publish, staging
+    from ois_export.region.parts import gated
+
+    before = Manifest.load(folder)
+    with staging(output) as staged:
+        for file in (*(engine.file for engine in before.files), CHECKPOINT):
+            shutil.copy(folder / file, staged / file)
+        made = quantise_engines(staged, before, Int8Options(), gated=before.trained)
+        if before.region is not None and before.region.accepted:
+            made = gated(made, staged, lambda _: None)
+        made.save(staged)
+        publish(staged, output)
+    return output
 
 
 def prepare(

@@ -55,6 +55,8 @@ CONTESTANTS: dict[str, Entry] = {
     "ois-openvino-bf16": _ois(exported=True),
     "ois-onnxruntime-region": _ois(5.0, exported=True),
     "ois-openvino-bf16-region": _ois(exported=True),
+    "ois-openvino-int8": _ois(8.0, exported=True),
+    "ois-openvino-int8-region": _ois(8.0, exported=True),
     "ois-server": _ois(6.0, exported=True),
     "ois-torch-cuda": _ois(),
     "ois-server-cuda": _ois(),

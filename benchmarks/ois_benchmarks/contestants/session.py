@@ -18,6 +18,8 @@ from ois_client.sessions.session import Session
 
 #: Where the token of a server is read from, so that no file or process list shows it.
 TOKEN_VARIABLE = "OIS_TOKEN"
+#: As engines describe themselves; one with int8 layers may name a second one.
+_PRECISIONS = ("int8", "fp16", "bf16")
 
 
 class SessionContestant:
@@ -104,7 +106,7 @@ def open_server(place: Place, url: str) -> SessionContestant:
             label=f"OIS {info.network}, {url}",
             family="ois",
             engine=info.engine,
-            precision=next((each for each in ("fp16", "bf16") if each in info.engine), "fp32"),
+            precision=next((each for each in _PRECISIONS if each in info.engine), "fp32"),
             source=url,
             weights=info.network if info.trained else "random",
             sha256=info.model_sha256,

@@ -192,7 +192,7 @@ def prepare(
         str, typer.Option(help="Where the engines run: cpu, cuda or tensorrt.")
     ] = "cpu",
     precision: Annotated[
-        str, typer.Option(help="Precision of the engines: fp32, fp16 or bf16.")
+        str, typer.Option(help="Precision of the engines: fp32, fp16, bf16 or int8.")
     ] = "fp32",
 ) -> None:
     """Write a network and its engines for measuring, without checking their masks.

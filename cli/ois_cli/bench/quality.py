@@ -71,7 +71,7 @@ def quality(
         str | None, typer.Option(help="For local: onnxruntime or openvino.", show_default=False)
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="For local: fp32 or bf16.", show_default=False)
+        str | None, typer.Option(help="For local: fp32, bf16 or int8.", show_default=False)
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads, for local, torch and peer.")

@@ -38,7 +38,7 @@ def region_parts(
 ) -> RegionParts:
     """The manifest's record, before the gate."""
     bias = head.conv.bias
-    weights = [*head.conv.weight.flatten().tolist(), 0.0 if bias is None else float(bias)]
+    weights = [*head.conv.weight.flatten().tolist(), 0.0 if bias is None else float(bias.detach())]
     return RegionParts(
         trunk=engines["trunk"],
         tail=engines["tail"],

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.transport import Region
-from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.manifest import EXPORT_COMMAND, Manifest
 from ois_runtime.engines.pair import EnginePair, Graph, GraphPair
 from ois_runtime.engines.region.pair import RegionPair, open_region_decoder
 
@@ -23,6 +23,9 @@ _FORMER_NAMES = {"f32": "fp32", "f16": "fp16"}
 class Precision(StrEnum):
     """The arithmetic of an engine's convolutions and matrix products.
 
+    INT8 is that of graphs which were exported in it. What they leave in floating point runs in the
+    fastest precision that the backend has on this machine.
+
     largest: the largest finite value of the type.
     """
 
@@ -31,6 +34,7 @@ class Precision(StrEnum):
     FP32 = ("fp32", 3.4028234663852886e38)
     FP16 = ("fp16", 65504.0)
     BF16 = ("bf16", 3.3895313892515355e38)
+    INT8 = ("int8", 127.0)
 
     def __new__(cls, value: str, largest: float) -> Precision:
         member = str.__new__(cls, value)
@@ -96,7 +100,7 @@ class EngineBackend(StrEnum):
         "onnxruntime",
         "cpu",
         "ois_runtime.engines.onnx_runtime",
-        (Precision.FP32,),
+        (Precision.FP32, Precision.INT8),
         ("cpu", "cuda"),
     )
     OPENVINO = (
@@ -104,7 +108,7 @@ class EngineBackend(StrEnum):
         "openvino",
         "cpu",
         "ois_runtime.engines.openvino",
-        (Precision.FP32, Precision.BF16),
+        (Precision.FP32, Precision.BF16, Precision.INT8),
         ("cpu",),
     )
     TORCH = (
@@ -271,12 +275,21 @@ def load_region_engines(
 
 def _graph_pair(folder: Path, library: GraphBackend, options: EngineOptions) -> EnginePair:
     manifest = Manifest.load(folder)
+    int8 = manifest.precision == Precision.INT8
+    if options.precision is Precision.INT8 and not int8:
+        raise EngineError(
+            f"got the precision int8; the engines in {folder} are {manifest.precision}. Make int8 "
+            f"ones with: {EXPORT_COMMAND} --precision int8"
+        )
+    description = library.describe(options)
+    if int8 and options.precision is not Precision.INT8:
+        description += " with int8 layers"
     parts = manifest.region
     if options.region is Region.AUTO and parts is not None and parts.accepted:
-        return _region_pair(folder, manifest, library, options, library.describe(options))
+        return _region_pair(folder, manifest, library, options, description)
     return GraphPair(
         manifest,
-        library.describe(options),
+        description,
         library.open_graph(folder / manifest.encoder.file, options),
         library.open_graph(folder / manifest.decoder.file, options),
     )

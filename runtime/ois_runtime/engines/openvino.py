@@ -11,6 +11,9 @@ positions) runs in fp32, and so does what follows the last one if it uses clicks
     back, bf16     the other outputs, or the tensors that the tail needs
     tail, fp32     the outputs behind the last convolution, if they need the clicks as well
 
+In int8 the layers that the export quantised run in eight bits, and the rest as in bf16 if this CPU
+has it, else in fp32.
+
 The parts of a decoder that never see the clicks (`region`) are not cut.
 """
 
@@ -31,6 +34,8 @@ from ois_runtime.engines.pair import Arrays
 from ois_runtime.engines.signal_stack import signal_stack_kept
 
 _CONVOLUTIONS = {"Convolution", "ConvolutionBackpropData", "GroupConvolution"}
+#: What stands between a FakeQuantize and the convolution that it is for.
+_DEQUANTISING = {"Convert", "Subtract", "Multiply"}
 _SOURCES = {"Constant", "Parameter"}
 _CLICKS = ("points", "labels")
 #: Inputs of which a graph makes coordinates. Without any, the whole graph runs in bf16.
@@ -40,7 +45,17 @@ _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16"}
 
 
 def describe(options: EngineOptions) -> str:
-    return f"openvino {openvino.__version__.split('-')[0]} {options.precision}"
+    precision = str(options.precision)
+    if options.precision is Precision.INT8:
+        precision += f"+{_rest(options.precision)}"
+    return f"openvino {openvino.__version__.split('-')[0]} {precision}"
+
+
+def _rest(precision: Precision) -> Precision:
+    """The precision of what is not quantised."""
+    if precision is not Precision.INT8:
+        return precision
+    return Precision.BF16 if native_bf16() else Precision.FP32
 
 
 def native_bf16() -> bool:
@@ -74,16 +89,16 @@ class OpenVinoGraph:
 
     def _load(self, path: Path, options: EngineOptions) -> None:
         core = openvino.Core()
-
+        rest = _rest(options.precision)
         model = core.read_model(str(path))
         self.inputs = tuple(port.get_any_name() for port in model.inputs)
         self.outputs = tuple(result_name(result) for result in model.get_results())
-        if options.precision is Precision.BF16 and _PLACES.intersection(self.inputs):
+        if rest is Precision.BF16 and _PLACES.intersection(self.inputs):
             front, back, *tail = split(model, lambda: core.read_model(str(path)))
             halves = [(front, Precision.FP32), (back, Precision.BF16)]
             halves += [(part, Precision.FP32) for part in tail]
         else:
-            halves = [(model, options.precision)]
+            halves = [(model, rest)]
         self._parts = [
             _Part(core, half, precision, options)
             for half, precision in halves
@@ -202,14 +217,30 @@ def _after_convolution(model: Model) -> set[Node]:
         below = any(_source(node, n).get_node() in late for n in range(node.get_input_size()))
         if kind in _CONVOLUTIONS or (below and kind != "ShapeOf"):
             late.add(node)
+        if kind in _CONVOLUTIONS:
+            late.update(_quantisers(node))
     return late
+
+
+def _quantisers(convolution: Node) -> list[Node]:
+    """The nodes that quantise a convolution's input, from the convolution up.
+
+    They belong to it: without them in the same part, it would not run in eight bits.
+    """
+    found: list[Node] = []
+    node = _source(convolution, 0).get_node()
+    while node.get_type_name() in _DEQUANTISING:
+        found.append(node)
+        node = _source(node, 0).get_node()
+    return [*found, node] if node.get_type_name() == "FakeQuantize" else []
 
 
 def _entering(model: Model, late: set[Node]) -> list[tuple[Output, list[Any]]]:
     """The tensors that enter the first convolutions, each with the inputs that read it."""
     found: dict[tuple[str, int], tuple[Output, list[Any]]] = {}
     for node in model.get_ordered_ops():
-        if node.get_type_name() not in _CONVOLUTIONS:
+        quantiser = node.get_type_name() == "FakeQuantize" and node in late
+        if node.get_type_name() not in _CONVOLUTIONS and not quantiser:
             continue
         tensor = _source(node, 0)
         above = tensor.get_node()

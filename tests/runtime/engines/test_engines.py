@@ -169,11 +169,11 @@ def test_an_unknown_backend_and_a_precision_it_lacks_are_refused(folder: Path) -
 
 
 def test_there_is_one_spelling_of_a_precision_and_old_scripts_still_run() -> None:
-    assert [str(precision) for precision in Precision] == ["fp32", "fp16", "bf16"]
+    assert [str(precision) for precision in Precision] == ["fp32", "fp16", "bf16", "int8"]
     for text, precision in (("f32", "fp32"), ("f16", "fp16"), ("bf16", "bf16")):
         assert Precision.parse(text) is EngineOptions(precision=text).precision  # type: ignore[arg-type]
         assert Precision.parse(text) == precision
-    with pytest.raises(InvalidInput, match="'f8'; expected one of fp32, fp16, bf16"):
+    with pytest.raises(InvalidInput, match="'f8'; expected one of fp32, fp16, bf16, int8"):
         Precision.parse("f8")
 
 

@@ -227,7 +227,8 @@ def test_errors_say_why_something_cannot_be_opened(micro: Path, tmp_path: Path) 
     (tmp_path / "text.safetensors").write_text("no tensors")
     for url, kind, text in (
         (f"local:{file}?device=tpu", InvalidInput, "'tpu'; expected cpu, cuda"),
-        (f"local:{file}?precision=int8", InvalidInput, "expected one of fp32, fp16, bf16"),
+        (f"local:{file}?precision=int4", InvalidInput, "expected one of fp32, fp16, bf16, int8"),
+        (f"local:{file}?precision=int8", InvalidInput, "torch supports fp32, fp16, bf16"),
         (f"local:{file}?checkpoint={TINY}", InvalidInput, "two checkpoints"),
         (f"local:{file}?threads=many", InvalidInput, "threads = 'many'; expected a number"),
         (f"local:{file}?cuda_graphs=-1", InvalidInput, "cuda_graphs = -1"),
