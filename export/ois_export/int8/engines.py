@@ -101,7 +101,8 @@ def quantise_engines(
         precision=Precision.INT8.value,
         region=region,
         options={**manifest.options, OPTION: record},
-        **engines,
+        encoder=engines.get("encoder", manifest.encoder),
+        decoder=engines.get("decoder", manifest.decoder),
     )
 
 

@@ -268,7 +268,7 @@ def load_region_engines(
     options = options or EngineOptions()
     options.check(backend)
     folder = Path(folder)
-    library: GraphBackend = _backend_module(backend)  # type: ignore[assignment]
+    library: GraphBackend = _backend_module(backend)
     manifest = Manifest.load(folder)
     return _region_pair(folder, manifest, library, options, library.describe(options))
 
