@@ -90,7 +90,10 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped checkpoint's engines."""
     folder = tmp_path_factory.mktemp("documents") / "engines" / "ois-photo-cpu"
     checkpoint = ROOT / "models" / "ois-photo.safetensors"
-    assert main(["export", str(checkpoint), "--target", "cpu", "--output", str(folder)]) == 0
+    assert (
+        main(["export", str(checkpoint), "--target", "cpu", "--output", str(folder), "--no-region"])
+        == 0
+    )
     return folder
 
 
