@@ -124,6 +124,17 @@ def _credentials(tls: TLS | None) -> Any:
 # -- with threads ---------------------------------------------------------------------------------
 
 
+def _status_of(error: Any) -> tuple[str, str]:
+    """The status and the text of a failed call.
+
+    A server that stops cancels the calls it has not answered, with the same status as a caller who
+    cancels his own. gRPC's text tells them apart.
+    """
+    status, text = error.code().name, error.details() or ""
+    own = "ocally cancelled" in text or "hannel closed" in text or "hannel is closed" in text
+    return ("UNAVAILABLE" if status == "CANCELLED" and not own else status), text
+
+
 class BlockingGrpc:
     """One channel. Thread-safe. A cancelled call is cancelled on the server too."""
 
@@ -184,7 +195,7 @@ class BlockingGrpc:
             raise self._error("CANCELLED", str(error), timeout_s) from error
 
     def _error_of(self, error: Any, timeout_s: float) -> OISError:
-        return self._error(error.code().name, error.details() or "", timeout_s)
+        return self._error(*_status_of(error), timeout_s)
 
     def _error(self, status: str, text: str, timeout_s: float) -> OISError:
         return error_for(status, text, url=str(self._address), timeout_s=timeout_s)
@@ -238,7 +249,7 @@ class AsyncGrpc:
         try:
             return await method(request, timeout=max(timeout_s, 0), metadata=pairs)
         except grpc.RpcError as error:
-            status, text = error.code().name, error.details() or ""
+            status, text = _status_of(error)
         except grpc.aio.UsageError as error:  # gRPC raises it for a closed channel
             status, text = "CANCELLED", str(error)
         raise error_for(status, text, url=str(self._address), timeout_s=within_s)

@@ -189,7 +189,7 @@ def test_a_machine_names_its_gpu_and_driver(monkeypatch: pytest.MonkeyPatch) -> 
         (["--size", "1022"], "expected WIDTHxHEIGHT"),
         (["--repeats", "0"], "Invalid value for '--repeats'"),
         (["--objects", "3"], "got 3 objects; expected some of 1, 2, 4"),
-        (["--precision", "int8"], "got the precision 'int8'"),
+        (["--precision", "int4"], "got the precision 'int4'"),
     ],
 )
 def test_impossible_options_are_refused(

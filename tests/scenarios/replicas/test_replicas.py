@@ -215,7 +215,7 @@ def test_deadlines_stay_at_the_proxy(tmp_path: Path) -> None:
                 with Client(url, timeouts=Timeouts(connect_s=5)):
                     pass
             direct, proxied = server.deadlines_s
-            assert direct <= 5
+            assert direct <= 6
             assert proxied > 3600
             server.delay_s = 5
             began = time.monotonic()

@@ -137,7 +137,7 @@ def test_a_form_at_the_metrics_is_refused(server: EmbeddedServer) -> None:
         assert status in (403, 413)
     for path in ("/", "/v2", "/metrics/"):
         assert ask(server, "GET", path, port=server.ports.metrics)[0] == 403
-    assert b"ois_requests_total" in get(str(server.metrics_url))
+    assert b"ois_click_seconds" in get(str(server.metrics_url))
 
 
 @pytest.mark.parametrize(
