@@ -11,6 +11,9 @@ import typer
 
 from ois_cli.output import print_json, say
 
+#: A graph in int8 that is less than this many times as fast is not worth its error.
+_WORTHWHILE = 1.1
+
 
 def register(app: typer.Typer) -> None:
     app.command("export")(export)
@@ -77,7 +80,7 @@ def export(
             "--region/--no-region",
             help="Also write the decoder in parts, so that a click decodes only where its mask can "
             "change, and compare these masks with whole ones. If they differ, clicks decode the "
-            "whole image. Default: for a trained network on cpu in fp32.",
+            "whole image. Default: for a trained network on cpu.",
             show_default=False,
         ),
     ] = None,
@@ -122,7 +125,7 @@ def export(
     from ois_export.region.parts import summary
 
     if region is None:
-        region = chosen is Target.CPU and chosen_precision is Precision.FP32
+        region = chosen is Target.CPU
     manifest = export_engines(
         checkpoint,
         folder,
@@ -159,6 +162,10 @@ def _int8_summary(options: Mapping[str, Any]) -> Iterator[str]:
         if choice["kept"]:
             text += f"; as they were: {', '.join(choice['kept'])}"
         yield text
+        if choice["quantised"]:
+            yield f"  {choice['times_as_fast']:.2f} times as fast here as without int8"
+            if choice["times_as_fast"] < _WORTHWHILE:
+                yield f"  that gains little; --{role}-precision fp32 leaves the {role} as it was"
         gate = choice["gate"]
         if gate and choice["quantised"]:
             yield (

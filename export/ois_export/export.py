@@ -58,8 +58,8 @@ def export_engines(
     cached_kv: keep the projected keys and values in the image state. A click then computes less,
     and an image takes about twice the memory.
     region: also write the decoder in parts, so that clicks can decode a region, and run the gate
-    that decides whether they do (`ois_export.region`). Only for the target cpu in fp32, and only if
-    the network is trained: otherwise there are no masks to compare.
+    that decides whether they do (`ois_export.region`). Only for the target cpu, and only if the
+    network is trained: otherwise there are no masks to compare.
     limits: how far the engines may differ from the network; default `Limits.of(precision)`.
     int8: with the precision int8, which graphs are quantised and on which pictures.
 
@@ -75,11 +75,8 @@ def export_engines(
     require_onnx_runtime()
     chosen = Precision.parse(precision)
     target.check(chosen)
-    if region and (target is not Target.CPU or chosen is not Precision.FP32):
-        raise InvalidInput(
-            f"got regions for the target {target} in {chosen}; they are decoded by engines of cpu, "
-            "which are exported in fp32"
-        )
+    if region and target is not Target.CPU:
+        raise InvalidInput(f"got regions for the target {target}; engines of cpu decode them")
     if chosen is Precision.INT8:
         require_packages()
     check_output(output)

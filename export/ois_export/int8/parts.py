@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ois_export.int8.quantise import Quantiser
 from ois_runtime.engines.backends import EngineOptions, GraphBackend
 from ois_runtime.engines.manifest import EngineFile, Manifest, RegionParts
 from ois_runtime.engines.pair import Arrays, Graph
+from ois_runtime.engines.region.boxes import Box
 from ois_runtime.engines.region.pair import RegionPair, open_region_decoder
 
 #: The inputs of the parts are whole maps, so few pictures have to do.
@@ -45,8 +46,7 @@ def quantise_parts(
 ) -> RegionParts | None:
     """Quantise these layers in the parts in `folder`; return their record, without a gate's.
 
-    encoder: the fp32 encoder. A part that no request of the calibration used stays in fp32. None if
-    the decoder was exported whole only.
+    encoder: the fp32 encoder. Returns None if the decoder was exported whole only.
     """
     if manifest.region is None:
         return None
@@ -59,20 +59,21 @@ def quantise_parts(
     decoder = open_region_decoder(manifest, folder, opened)
     pair = RegionPair(manifest, "", library.open_graph(encoder, EngineOptions()), decoder)
     for state, prompts in requests(pair, given[:_PICTURES]):  # it decodes the whole image
-        pair.decode_region(state, prompts)
+        grid = state.geometry.grid_height, state.geometry.grid_width
+        rows, columns = (max(1, side // 2) for side in grid)
+        pair.decode_region(state, prompts, boxes=[[Box(0, 0, rows, columns)]])
+    files = {role: getattr(manifest.region, role) for role in ("trunk", "tail", "crop")}
+    quantisers = {
+        role: Quantiser(folder / file.file, "decoder", recorded[file.file].given)
+        for role, file in files.items()
+    }
+    # A crop has to round as the whole does, or their masks differ.
+    quantisers["crop"].share_ranges(quantisers["tail"])
     made: dict[str, Any] = {}
-    for role in ("trunk", "tail", "crop"):
-        before: EngineFile = getattr(manifest.region, role)
-        if inputs := recorded[before.file].given:
-            made[role] = _quantised(folder / before.file, before, inputs, layers)
+    for role, quantiser in quantisers.items():
+        path, before = folder / files[role].file, files[role]
+        chosen = [layer for layer in quantiser.layers if layer in layers]
+        if chosen:
+            quantiser.write(path, chosen)
+        made[role] = EngineFile.of(path, before.inputs, before.outputs)
     return dataclasses.replace(manifest.region, accepted=False, gate={}, **made)
-
-
-def _quantised(
-    path: Path, before: EngineFile, given: Sequence[Mapping[str, Any]], layers: Collection[str]
-) -> EngineFile:
-    quantiser = Quantiser(path, "decoder", given)
-    chosen = [layer for layer in quantiser.layers if layer in layers]
-    if chosen:
-        quantiser.write(path, chosen)
-    return EngineFile.of(path, before.inputs, before.outputs)

@@ -54,6 +54,22 @@ class Quantiser:
             self._ranges: Any = calibrator.compute_data()
         self.layers = layers(self._model, role)
 
+    def share_ranges(self, other: Quantiser) -> None:
+        """Take the ranges of products that `other` has as well, so that both quantise alike."""
+        theirs = other._inputs()
+        for module, name in self._inputs().items():
+            if module in theirs:
+                self._ranges[name] = other._ranges[theirs[module]]
+
+    def _inputs(self) -> dict[str, str]:
+        """The input of each product that can be quantised, by its module."""
+        names = {name for products in self.layers.values() for name in products}
+        return {
+            _module_of(node.name): node.input[0]
+            for node in self._model.graph.node
+            if node.name in names
+        }
+
     def write(self, output: Path, chosen: Iterable[str]) -> None:
         """Write the graph with these layers in eight bits to `output`; at least one."""
         from onnxruntime.quantization import QuantType
@@ -131,10 +147,16 @@ def _drop_metadata(model: onnx.ModelProto) -> None:
 
 
 def _layer_of(product: str) -> str:
-    """The layer of a product by its name, `modules/node`."""
+    """The layer of a product."""
+    module = _module_of(product)
+    group = _GROUP.match(module)
+    return group.group() if group else module or product
+
+
+def _module_of(product: str) -> str:
+    """The module of a product by its name, `modules/node`."""
     module = product.partition("/")[0]
     # The parts of a decoder that decode a region call the same layer by other names.
     for prefix in ("encoder.", "decoder.", "network."):
         module = module.removeprefix(prefix)
-    group = _GROUP.match(module)
-    return group.group() if group else module or product
+    return module

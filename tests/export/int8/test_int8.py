@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ois_export.int8.calibration import encoder_inputs, pictures
 from ois_export.int8.engines import quantise_engines
 from ois_export.int8.options import GateLimits, Int8Options
 from ois_export.int8.quantise import Quantiser, layers
-from ois_export.parity.cases import SQUARE
+from ois_export.parity.cases import SQUARE, photo_folder
 from ois_network.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from ois_runtime.engines.backends import (
     EngineBackend,
@@ -28,12 +29,17 @@ from ois_runtime.engines.backends import (
     load_engines,
     load_region_engines,
 )
+from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.openvino import native_bf16, split
-from ois_runtime.engines.pair import EnginePair
+from ois_runtime.engines.pair import EnginePair, HostPrompts
 from ois_runtime.engines.pixels import preprocess
+from ois_runtime.engines.region.boxes import Box
+from ois_runtime.engines.region.decoder import OUTSIDE
 from support.network_scenes import micro
 
+#: Exporting the parts that decode a region takes as long as everything else here.
+REGIONS = bool(os.environ.get("OIS_INT8_REGIONS"))
 INT8 = EngineOptions(precision=Precision.INT8)
 
 
@@ -44,16 +50,25 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "micro.safetensors"
     network = micro(depth=4, out_layers=(0, 1, 2, 3), fusion_blocks=1)
     save_checkpoint(network, file, trained=False)
-    write_engines(load_checkpoint(file), folder, name="micro", region=True)
+    write_engines(load_checkpoint(file), folder, name="micro", region=REGIONS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def quantised(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures to calibrate on."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name in ("chelsea.jpg", "coffee.jpg"):
+        shutil.copy(photo_folder() / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantised(engines: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same in int8, as `ois export` makes them."""
     folder = copied(engines, tmp_path_factory.mktemp("int8") / "engines")
     lenient = GateLimits(iou_drop=1.0, noc_rise=5.0, agreement=0.0)  # the weights are random
-    options = Int8Options(scenes=1, limits=lenient)
+    options = Int8Options(scenes=1, limits=lenient, calibration=photographs)
     quantise_engines(folder, Manifest.load(folder), options).save(folder)
     return folder
 
@@ -67,14 +82,18 @@ def weight_bytes(graph: Path) -> int:
     return sum(numpy_helper.to_array(t).nbytes for t in onnx.load(str(graph)).graph.initializer)
 
 
-def masks(pair: EnginePair) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The image state of a photograph, and the logits of a click."""
+def request(pair: EnginePair) -> tuple[ImageState, HostPrompts]:
+    """A photograph, encoded, and one click on it."""
     image, geometry = preprocess(SQUARE.pixels(), pair.manifest.fit)
-    state = pair.encode(image, geometry)
     points, labels = fill_slots([[Click(250.0, 200.0)]], geometry)
     coverage = np.zeros((1, *geometry.coverage_shape), np.uint8)
-    logits, _ = pair.decode(state, Prompts(points, labels, coverage, np.array([False])))
-    return dict(state.arrays), logits
+    return pair.encode(image, geometry), Prompts(points, labels, coverage, np.array([False]))
+
+
+def masks(pair: EnginePair) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The image state of a photograph, and the logits of a click."""
+    state, prompts = request(pair)
+    return dict(state.arrays), pair.decode(state, prompts)[0]
 
 
 @pytest.mark.parametrize("backend", [EngineBackend.ONNXRUNTIME, EngineBackend.OPENVINO])
@@ -114,6 +133,7 @@ def test_the_manifest_says_what_was_quantised_and_what_the_robot_found(
     assert "int8" in record["judged_in"]
 
 
+@pytest.mark.skipif(not REGIONS, reason="set OIS_INT8_REGIONS=1 to export regions too")
 def test_the_parts_that_decode_a_region_are_quantised_in_the_same_layers(
     engines: Path, quantised: Path
 ) -> None:
@@ -132,8 +152,15 @@ def test_the_parts_that_decode_a_region_are_quantised_in_the_same_layers(
     }
     assert left <= eight
     whole = masks(load_engines(quantised, EngineBackend.OPENVINO, INT8))[1]
-    parts = masks(load_region_engines(quantised, EngineBackend.OPENVINO, INT8))[1]
+    pair = load_region_engines(quantised, EngineBackend.OPENVINO, INT8)
+    parts = masks(pair)[1]
     assert np.abs(parts - whole).mean() < 0.1 * np.abs(whole).mean()
+    state, prompts = request(pair)
+    region = pair.decode_region(state, prompts, boxes=[[Box(2, 2, 6, 6)]]).logits
+    decoded = region > OUTSIDE
+    assert 0 < decoded.mean() < 1
+    # The crop rounds as the whole does.
+    assert np.abs(region - parts)[decoded].mean() < 0.01 * np.abs(parts).mean()
 
 
 @pytest.mark.skipif(not native_bf16(), reason="this CPU has no bf16, so graphs are not cut")
@@ -160,23 +187,26 @@ def test_the_first_convolutions_run_in_eight_bits_although_the_graph_is_cut(
 
 
 def test_layers_that_change_the_masks_are_left_and_an_export_without_any_is_refused(
-    engines: Path, tmp_path: Path
+    engines: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copied(engines, tmp_path / "engines")
+    every = layers(onnx.load(str(folder / "decoder.onnx")), "decoder")
+    few = dict(list(every.items())[-4:])  # to be quick
+    monkeypatch.setattr("ois_export.int8.quantise.layers", lambda *_: few)
     said: list[str] = []
     impossible = Int8Options(
-        roles=("decoder",), scenes=1, limits=GateLimits(iou_drop=-1.0, noc_rise=9, agreement=0)
+        roles=("decoder",),
+        scenes=1,
+        limits=GateLimits(iou_drop=-1.0, noc_rise=9, agreement=0),
+        calibration=photographs,
     )
     with pytest.raises(ParityError, match=r"no layer could be quantised .*decoder: IoU after 5"):
         quantise_engines(folder, Manifest.load(folder), impossible, progress=said.append)
     assert (folder / "decoder.onnx").read_bytes() == (engines / "decoder.onnx").read_bytes()
-    names = layers(onnx.load(str(folder / "decoder.onnx")), "decoder")
-    alone = [text for text in said if "alone in int8" in text]
-    assert len(alone) == len(names)
+    alone = [text.split()[3] for text in said if "alone in int8" in text]
+    assert alone == list(few)
     counts = [int(text.split()[1]) for text in said if text.endswith("layers in int8")]
-    assert counts[0] == len(names)
-    assert counts == sorted(set(counts), reverse=True)
-    assert len(counts) > 2
+    assert counts == [4, 3, 2]
 
 
 def test_products_of_clicks_and_the_last_convolution_are_never_quantised(
