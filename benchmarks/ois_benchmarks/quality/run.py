@@ -24,6 +24,7 @@ from ois_benchmarks.quality.records import Failure, LogWriter, Measured, Skipped
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Click
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, OISError
 from ois_client.sessions.client import Client
+from ois_client.transports.address import is_server
 from ois_network.training.clicks.robot import intersection_over_union, next_robot_click
 from ois_network.training.data.collections import SkippedPair
 
@@ -43,12 +44,14 @@ def open_client(
     threads: int | None = None,
     checkout: Path | None = None,
     weights: Path | None = None,
+    token: str | None = None,
 ) -> Client | PeerClient:
     """Open a client.
 
     url: any address of `Client`, `torch:CHECKPOINT` for the network itself, or `peer:NAME` for a
     contestant of `ois bench spc`. Options that are None are not passed on, because not every
-    transport has them all. Raises what `Client` raises, `CheckpointError`, and `NotHere` if a
+    transport has them all. token: only for servers; other addresses ignore it, because it may come
+    from the environment. Raises what `Client` raises, `CheckpointError`, and `NotHere` if a
     peer's code or packages are missing.
     """
     if url.startswith(PEER):
@@ -63,6 +66,8 @@ def open_client(
         raise InvalidInput(f"got {url} with --checkout or --weights; only peer:NAME takes them")
     given: dict[str, Any] = {"backend": backend, "precision": precision, "threads": threads}
     options = {name: value for name, value in given.items() if value is not None}
+    if token and is_server(url):
+        options["token"] = token
     if not url.startswith(TORCH):
         return Client(url, **options)
     unknown = sorted(set(options) - {"threads"})

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ois_cli.batch.progress import counted
-from ois_cli.options import AsJson
+from ois_cli.bench.options import open_client
+from ois_cli.options import AsJson, Token
 from ois_cli.output import print_json
 
 
@@ -25,6 +26,7 @@ def boxes(
         Path | None,
         typer.Option("--output", "-o", help="Write the result as JSON.", show_default=False),
     ] = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the mask after a box's clicks with the mask after the robot's first click.
@@ -37,11 +39,10 @@ def boxes(
     from ois_benchmarks.quality.boxes import document, measure
     from ois_benchmarks.quality.datasets import open_dataset
     from ois_benchmarks.results import write_result
-    from ois_client.sessions.client import Client
 
     dataset = open_dataset(data)
     with (
-        Client(url) as client,
+        open_client(url, token) as client,
         counted("measuring", dataset.count, "Nothing is written.") as counter,
     ):
         result = document(client, dataset, measure(client, dataset, counter.add))

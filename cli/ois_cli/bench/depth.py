@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ois_cli.batch.progress import counted
-from ois_cli.options import AsJson
+from ois_cli.bench.options import open_client
+from ois_cli.options import AsJson, Token
 from ois_cli.output import print_json
 from ois_client.contract.errors import InvalidInput
 
@@ -37,6 +38,7 @@ def depth(
         Path | None,
         typer.Option("--output", "-o", help="Write the result as JSON.", show_default=False),
     ] = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare the order of a network's depth with exact depth.
@@ -49,14 +51,13 @@ def depth(
     from ois_benchmarks import machine
     from ois_benchmarks.quality import depth as measured
     from ois_benchmarks.results import write_result
-    from ois_client.sessions.client import Client
 
     files = [text.split(",") for text in pair or []]
     if wrong := [",".join(names) for names in files if len(names) != 2]:
         raise InvalidInput(f"got the pair {wrong[0]!r}; expected IMAGE,DISPARITY")
     scores = []
     with (
-        Client(url) as client,
+        open_client(url, token) as client,
         counted("measuring", len(files) + scenes, "Nothing is written.") as counter,
     ):
         for image, disparity in files:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ois_cli.files import check_output, make_folder
 from ois_cli.output import print_json, say
 from ois_client.contract.errors import InvalidInput
+from ois_client.transports.address import is_server
+
+if TYPE_CHECKING:
+    from ois_client.sessions.client import Client
 
 RESULTS = Path("benchmarks/results")
 RESULT_FORMATS = {".json": "JSON"}
@@ -29,6 +33,14 @@ Threads = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write the result here, as JSON.")
 ]
+
+
+def open_client(url: str, token: str | None) -> Client:
+    """Raises what `Client` raises. token: for a server. Engines in this process ignore it, because it
+    may come from the environment."""
+    from ois_client.sessions.client import Client
+
+    return Client(url, token=token) if is_server(url) else Client(url)
 
 
 def check_place(place: Path, formats: Mapping[str, str], *, default: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ois_cli.bench.options import RESULTS, check_place, print_result
-from ois_cli.options import AsJson
+from ois_cli.options import AsJson, Token
 from ois_cli.output import say, warn
 from ois_client.contract.files import write_files
 
@@ -87,6 +87,7 @@ def quality(
             show_default=False,
         ),
     ] = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate masks with SegNext's robot user: NoC, NoF, mIoU, boundary IoU, and harmful clicks.
@@ -116,6 +117,7 @@ def quality(
         threads=threads,
         checkout=checkout,
         weights=weights,
+        token=token,
     ) as client:
         if not client.info.trained:
             warn("the weights are random; the numbers say nothing about the method")

@@ -92,7 +92,8 @@ def attention(
     One row per click: image with its mask, order map, and for each fusion block the weights of
     order-aware attention, the mean over heads. "Before" is the same softmax without the bias of
     the order map; both have the same colours. The clicks are applied one after another, so the
-    last one sees the mask of those before it.
+    last one sees the mask of those before it. There is no --url: servers and engines do not return
+    the weights of attention, so the PyTorch network runs here.
 
     Example: [b]ois show attention photo.jpg -p 300,200 -p 60,40,- -o attention.png[/b]
     """

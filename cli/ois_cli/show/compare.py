@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from ois_cli.drawing.sheet import Panel
-from ois_cli.options import AsJson
+from ois_cli.options import AsJson, Token
 from ois_cli.output import print_json, progress, warn
 from ois_cli.show import objects
 from ois_cli.show.figure import Out, PanelWidth, Stage, check_figure, percent, write_figure
@@ -62,6 +62,7 @@ def compare(
     ] = None,
     panel_width: PanelWidth = 320,
     threads: Threads = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the masks of several methods after the same click, beside the true mask.
@@ -80,7 +81,7 @@ def compare(
     answers: list[list[Answer]] = []  # per method, per object
     for method in chosen:
         with progress(f"{method.name} clicks"):
-            answers.append(ask(method, subjects, clicks, threads))
+            answers.append(ask(method, subjects, clicks, threads, token))
         for failure in dict.fromkeys(one.failure for one in answers[-1] if one.failure):
             warn(f"{method.name} failed: {failure}")
     everything = [one for of_method in answers for one in of_method]
@@ -103,7 +104,11 @@ def compare(
 
 
 def ask(
-    method: Method, subjects: list[Subject], clicks: list[list[Click]], threads: int | None
+    method: Method,
+    subjects: list[Subject],
+    clicks: list[list[Click]],
+    threads: int | None,
+    token: str | None = None,
 ) -> list[Answer]:
     """Apply each object's clicks. A typed error becomes the answer for the object, or for all of
     them if the method cannot be opened."""
@@ -111,7 +116,7 @@ def ask(
 
     answers = []
     try:
-        with method.open(threads) as client:
+        with method.open(threads, token) as client:
             if not client.info.trained:
                 warn(f"{method.name} has random weights; its masks say nothing about the method")
             for subject, made in zip(subjects, clicks, strict=True):

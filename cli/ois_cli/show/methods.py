@@ -63,11 +63,13 @@ class Method:
         name = match["name"].strip() if match else _short(url)
         return cls(name, url, files.get("weights"), files.get("checkout"))
 
-    def open(self, threads: int | None) -> Client | PeerClient:
+    def open(self, threads: int | None, token: str | None = None) -> Client | PeerClient:
         """Raises what `ois_benchmarks.quality.run.open_client` raises."""
         from ois_benchmarks.quality.run import open_client
 
-        return open_client(self.url, threads=threads, weights=self.weights, checkout=self.checkout)
+        return open_client(
+            self.url, threads=threads, weights=self.weights, checkout=self.checkout, token=token
+        )
 
 
 def parse_methods(texts: Sequence[str]) -> list[Method]:

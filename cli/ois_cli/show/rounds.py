@@ -11,7 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from ois_cli.drawing.sheet import Panel
-from ois_cli.options import AsJson
+from ois_cli.options import AsJson, Token
 from ois_cli.output import print_json, progress, warn
 from ois_cli.show import objects
 from ois_cli.show.figure import Out, PanelWidth, Stage, check_figure, percent, write_figure
@@ -70,6 +70,7 @@ def rounds(
     clicks: Annotated[int, typer.Option(min=1, max=24, help="Clicks of the robot.")] = 5,
     panel_width: PanelWidth = 320,
     threads: Threads = None,
+    token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the masks after each click of the robot user, one row per method.
@@ -88,7 +89,7 @@ def rounds(
     strips = []
     for method in chosen:
         with progress(f"{method.name} clicks"):
-            strips.append(make_strip(method, subject, clicks, threads))
+            strips.append(make_strip(method, subject, clicks, threads, token))
         if strips[-1].failure:
             warn(f"{method.name} failed: {strips[-1].failure}")
     if not any(strip.masks for strip in strips):
@@ -102,13 +103,15 @@ def rounds(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def make_strip(method: Method, subject: Subject, clicks: int, threads: int | None) -> Strip:
+def make_strip(
+    method: Method, subject: Subject, clicks: int, threads: int | None, token: str | None = None
+) -> Strip:
     """Let the robot click. A typed error ends the strip and becomes its failure."""
     from ois_benchmarks.quality.run import measure
 
     strip = Strip(method)
     try:
-        with method.open(threads) as client:
+        with method.open(threads, token) as client:
             if not client.info.trained:
                 warn(f"{method.name} has random weights; its masks say nothing about the method")
             watched = cast("Client", _Watched(client, strip.masks))

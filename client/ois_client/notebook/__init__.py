@@ -1,4 +1,5 @@
-"""Clicking in a notebook: `ClickWidget`, which needs the extra `notebook` (docs/notebooks.md)."""
+"""Clicking in a notebook: `ClickWidget`, and masks as pictures with
+`%load_ext ois_client.notebook`. Both need the extra `notebook` (docs/notebooks.md)."""
 
 try:
     from ois_client.notebook.widget import ClickWidget
@@ -8,4 +9,6 @@ except ModuleNotFoundError as error:
         "pip install 'ois-deploy[notebook]'"
     ) from error
 
-__all__ = ["ClickWidget"]
+from ois_client.notebook.masks import load_ipython_extension, unload_ipython_extension
+
+__all__ = ["ClickWidget", "load_ipython_extension", "unload_ipython_extension"]
