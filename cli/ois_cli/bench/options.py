@@ -36,8 +36,8 @@ Output = Annotated[
 
 
 def open_client(url: str, token: str | None) -> Client:
-    """Raises what `Client` raises. token: for a server. Engines in this process ignore it, because it
-    may come from the environment."""
+    """Raises what `Client` raises. token: for a server; it may come from the environment, so
+    engines in this process ignore it."""
     from ois_client.sessions.client import Client
 
     return Client(url, token=token) if is_server(url) else Client(url)

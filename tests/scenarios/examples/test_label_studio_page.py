@@ -37,15 +37,16 @@ from support.tiny_engines import write_engines
 
 EXAMPLE = ROOT / "examples" / "label_studio"
 USER, PASSWORD, TOKEN = "ada@example.com", "only-for-this-test", "0123456789" * 4
-#: Engines of a real network: the test then clicks on a photograph, for the README's picture.
+#: Engines of a real network: the test then clicks on a photograph, for the README's pictures.
 ENGINES = os.environ.get("OIS_LABEL_STUDIO_ENGINES")
-SCALE = 4 if ENGINES else 1
-WIDTH, HEIGHT = 160 * SCALE, 120 * SCALE
 if ENGINES:
     COFFEE = ROOT / "export" / "ois_export" / "photos" / "coffee.jpg"
-    PIXELS = np.asarray(Image.open(COFFEE).convert("RGB").resize((WIDTH, HEIGHT)))
+    PIXELS = np.asarray(Image.open(COFFEE).convert("RGB"))
+    CLICKS = [(300, 60, True), (500, 350, False), (310, 240, True)]  # a pixel off, the same mask
 else:
-    PIXELS = np.random.default_rng(8).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    PIXELS = np.random.default_rng(8).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    CLICKS = [(64, 54, True), (16, 14, False), (80, 60, True)]
+HEIGHT, WIDTH = PIXELS.shape[:2]
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
 
@@ -200,11 +201,9 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
     )
     assert connected["readable_state"] == "Connected"
     [task] = studio.ask("GET", f"/api/tasks?project={project}")["tasks"]
-    places = [(64, 54, True), (16, 14, False), (80, 60, True)]
-    clicks = [(SCALE * x, SCALE * y, positive) for x, y, positive in places]
     with Client(open_transport(str(engines))) as client:
         session = client.open(PIXELS)
-        masks = [session.click(x, y, positive) for x, y, positive in clicks]
+        masks = [session.click(x, y, positive) for x, y, positive in CLICKS]
 
     program = chromium()
     assert program is not None
@@ -212,22 +211,26 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         person = Annotator(page, studio, project, task["id"])
         person.press("auto-annotation-toggle")
-        assert agree(person.click(*clicks[0]), masks[0])
+        assert agree(person.click(*CLICKS[0]), masks[0])
         with page.expect_response(
             lambda one: "/drafts" in one.url and one.request.method in ("POST", "PATCH")
         ):
-            assert agree(person.click(*clicks[1]), masks[1])
+            assert agree(person.click(*CLICKS[1]), masks[1])
         page.wait_for_timeout(5000)  # drafts are saved with a delay
         # After a reload the key points come from the draft, without their signs.
         page.reload()
         page.locator(".konvajs-content canvas").first.wait_for()
-        assert agree(person.click(*clicks[2]), masks[2])
+        assert agree(person.click(*CLICKS[2]), masks[2])
         (ROOT / "artefacts").mkdir(exist_ok=True)
         page.screenshot(path=ROOT / "artefacts" / "label-studio.png")
         person.press("accept-suggestions-button")
         with page.expect_response(re.compile(r"/api/tasks/\d+/annotations")) as submitted:
             person.press("submit-button")
         assert submitted.value.status == 201
+        if ENGINES:
+            page.goto(f"{studio.url}/projects/{project}/settings/ml")
+            page.get_by_text("Connected", exact=True).wait_for()
+            page.screenshot(path=ROOT / "artefacts" / "label-studio-model.png")
 
     [exported] = studio.ask("GET", f"/api/projects/{project}/export?exportType=JSON")
     regions = exported["annotations"][0]["result"]
