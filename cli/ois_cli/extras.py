@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 from ois_cli.packages import PACKAGES
 from ois_client.contract.errors import EngineError
@@ -41,8 +42,19 @@ def missing_extra(error: BaseException, arguments: Sequence[str]) -> EngineError
     extra = needed[0].extra
     if extra not in _OF_OPTIONS:
         extra = EXTRAS.get(command, extra)
+    if needed[0].extra != "cpu" and _has_gpu_runtime():
+        # `cpu` would install the CPU's ONNX Runtime over it.
+        extra = ",".join("gpu" if name == "cpu" else name for name in extra.split(","))
     wanted = f"ois-deploy[{extra}]" if extra else "ois-deploy"
     return EngineError(
         f"ois {command} needs the package {needed[0].distribution}, which is not installed in "
         f"{sys.prefix}; run pip install '{wanted}'"
     )
+
+
+def _has_gpu_runtime() -> bool:
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        return False
+    return True

@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from ois_cli.extras import EXTRAS
+from ois_cli import extras as module
+from ois_cli.extras import EXTRAS, missing_extra
 from support.documents import ROOT
 from support.extras import requirements
 from support.installed import base_site, python
@@ -116,3 +117,13 @@ def test_every_extra_in_the_table_exists() -> None:
     for extras in EXTRAS.values():
         for extra in extras.split(","):
             assert requirements(extra)
+
+
+def test_a_user_of_the_gpu_runtime_is_not_told_to_install_the_other_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "version", lambda name: {"onnxruntime-gpu": "1.31.1"}[name])
+    error = ModuleNotFoundError("No module named 'psutil'", name="psutil")
+    assert "'ois-deploy[gpu,bench]'" in str(missing_extra(error, ["bench", "kernels"]))
+    error = ModuleNotFoundError("No module named 'openvino'", name="openvino")
+    assert "'ois-deploy[cpu]'" in str(missing_extra(error, ["label"]))

@@ -58,7 +58,7 @@ def test_a_client_on_the_gpu_sees_the_cpus_masks(
     checkpoint = load_checkpoint(TINY)
     write_engines(checkpoint, tmp_path, name="tiny", target=Target.CUDA, precision=precision)
     if not packs:
-        monkeypatch.setattr(onnx_device, "_torch_has", lambda _place: False)
+        monkeypatch.setattr(onnx_device, "_torch_shares", lambda _place: False)
     picture = CASES[0].sample.pixels()
     masks = {}
     for url, device in ((f"local:{TINY}", "cpu"), (f"local:{tmp_path}", "cuda")):

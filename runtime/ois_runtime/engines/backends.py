@@ -246,7 +246,7 @@ def load_engines(
     options = options or EngineOptions()
     options.check(backend)
     folder = Path(folder)
-    library: Any = _backend_module(backend)
+    library: Any = _backend_module(backend, options.device)
     if backend is EngineBackend.TORCH:
         pair: EnginePair = library.open_engines(folder, options)
         return pair
@@ -268,7 +268,7 @@ def load_region_engines(
     options = options or EngineOptions()
     options.check(backend)
     folder = Path(folder)
-    library: GraphBackend = _backend_module(backend)
+    library: GraphBackend = _backend_module(backend, options.device)
     manifest = Manifest.load(folder)
     return _region_pair(folder, manifest, library, options, library.describe(options))
 
@@ -310,12 +310,14 @@ def _region_pair(
     return RegionPair(manifest, description, encoder, decoder)
 
 
-def _backend_module(backend: EngineBackend) -> ModuleType:
+def _backend_module(backend: EngineBackend, device: str) -> ModuleType:
     try:
         importlib.import_module(backend.package)
     except ImportError as error:
+        on_gpu = backend is EngineBackend.ONNXRUNTIME and device != "cpu"
+        extra = "gpu" if on_gpu else backend.extra
         raise EngineError(
             f"the backend {backend} needs the package {backend.package}, which cannot be "
-            f"imported here ({error}). Install it with: pip install 'ois-deploy[{backend.extra}]'"
+            f"imported here ({error}). Install it with: pip install 'ois-deploy[{extra}]'"
         ) from error
     return importlib.import_module(backend.module)

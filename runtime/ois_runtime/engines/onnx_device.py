@@ -4,8 +4,8 @@
     click    `OrtState` + prompts ─► logits in GPU memory ─► masks, one bit per pixel ─► CPU
 
 Masks are packed on the GPU by PyTorch, if it is installed: logits and masks are passed to it by
-DLPack, without a copy. Otherwise the logits are copied and the masks are made on the CPU. With
-PyTorch, clicks are also replayed as CUDA graphs (`cuda_graphs`).
+DLPack, without a copy. Otherwise, and before ONNX Runtime 1.26, the logits are copied and the masks
+are made on the CPU. With PyTorch, clicks are also replayed as CUDA graphs (`cuda_graphs`).
 
 The same code runs on ONNX Runtime's CPU provider, where tests compare it with `onnx_runtime`.
 **It was not run on a GPU yet.**
@@ -104,7 +104,7 @@ def open_pair(folder: Path, options: EngineOptions) -> OrtPair:
         _load_libraries()
     encoder = OrtSession(folder / manifest.encoder.file, place, options.threads)
     file = folder / manifest.decoder.file
-    most = options.cuda_graphs if _torch_has(place) else 0  # which copies the features
+    most = options.cuda_graphs if _torch_shares(place) else 0  # which copies the features
     try:
         decoder = OrtSession(file, place, options.threads, graphs=most > 0)
     except EngineError as error:
@@ -304,7 +304,7 @@ class OrtPair:
         self.description = description
         self._encoder, self._decoder, self._place = encoder, decoder, place
         #: Whether masks are packed on the device.
-        self.packs = _torch_has(place)
+        self.packs = _torch_shares(place)
         self.graphs = OrtGraphs(decoder, place, most_graphs) if most_graphs else None
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> OrtState:
@@ -374,8 +374,10 @@ def _logits(value: Any, count: int) -> NDArray[np.float32]:
     return logits
 
 
-def _torch_has(place: Place) -> bool:
-    if find_spec("torch") is None:
+def _torch_shares(place: Place) -> bool:
+    """Whether PyTorch can use ONNX Runtime's memory on this device."""
+    # ONNX Runtime has DLPack from 1.26 on.
+    if find_spec("torch") is None or not hasattr(onnxruntime.OrtValue, "__dlpack__"):
         return False
     import torch
 

@@ -198,23 +198,31 @@ def test_compiled_engines_are_kept_when_asked(folder: Path, tmp_path: Path) -> N
     assert list((tmp_path / "compiled").iterdir())
 
 
-@pytest.mark.parametrize("backend", list(EngineBackend))
-def test_a_missing_package_names_the_extra_to_install(folder: Path, backend: EngineBackend) -> None:
+@pytest.mark.parametrize(
+    ("backend", "device", "extra"),
+    [
+        *((backend, backend.devices[0], backend.extra) for backend in EngineBackend),
+        (EngineBackend.ONNXRUNTIME, "cuda:1", "gpu"),
+    ],
+)
+def test_a_missing_package_names_the_extra_to_install(
+    folder: Path, backend: EngineBackend, device: str, extra: str
+) -> None:
     # In a child process, because this process has already imported the package.
     script = (
         "import sys; sys.modules[sys.argv[1]] = None\n"
         "from ois_client.contract.errors import EngineError\n"
         "from ois_runtime.engines.backends import EngineBackend, EngineOptions, load_engines\n"
         "backend = EngineBackend.parse(sys.argv[2])\n"
-        "options = EngineOptions(device=backend.devices[0], precision=backend.precisions[0])\n"
+        "options = EngineOptions(device=sys.argv[4], precision=backend.precisions[0])\n"
         "try: load_engines(sys.argv[3], backend, options)\n"
         "except EngineError as error: print(error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, backend.package, backend.value, str(folder)],
+        [sys.executable, "-c", script, backend.package, backend.value, str(folder), device],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert f"pip install 'ois-deploy[{backend.extra}]'" in done.stdout
+    assert f"pip install 'ois-deploy[{extra}]'" in done.stdout

@@ -135,6 +135,18 @@ def test_a_shape_that_cannot_be_captured_runs_without_a_graph(
     assert caplog.text.count("cannot capture a CUDA graph for a grid of 3x4 and 1 objects") == 1
 
 
+def test_before_dlpack_masks_are_made_on_the_cpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(onnxruntime.OrtValue, "__dlpack__", raising=False)  # from 1.26 on
+    pair = open_pair(folder, EngineOptions(threads=1))
+    assert not pair.packs
+    assert pair.graphs is None
+    state = pair.encode(picture(), GEOMETRY)
+    for _ in range(3):
+        assert pair.decode_masks(state, prompts(), want_logits=False).packed.any()
+
+
 def test_the_options_of_cuda_are_those_of_its_graphs() -> None:
     (_, options), _ = Place("cuda", 1).providers(graphs=True)
     assert options["enable_cuda_graph"] == "1"
