@@ -32,6 +32,11 @@ def gpu_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def cudnn_version(device: torch.device) -> int | None:
+    """cuDNN's version, such as 91900; None on the CPU, which does not need the library."""
+    return torch.backends.cudnn.version() if device.type == "cuda" else None
+
+
 class Kept:
     """One measurement in the user's cache: a JSON file.
 

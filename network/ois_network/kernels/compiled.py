@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from ois_client.contract.errors import EngineError
 from ois_network.config import NetworkConfig
-from ois_network.kernels.cached import Kept, gpu_name
+from ois_network.kernels.cached import Kept, cudnn_version, gpu_name
 from ois_network.kernels.choice import WORTH
 from ois_network.kernels.fused import FusedChoice, preferred
 from ois_network.kernels.here import Stopwatch
@@ -125,8 +125,8 @@ def compile_halves(
 def kept_answer(config: NetworkConfig, dtype: torch.dtype, device: torch.device) -> Kept:
     """Where the answer for this network and device is kept."""
     network = json.dumps(config.to_dict(), sort_keys=True)
-    cudnn = torch.backends.cudnn.version()
-    return Kept("compiled", [gpu_name(device), torch.__version__, cudnn, dtype, network])
+    versions = (torch.__version__, cudnn_version(device))
+    return Kept("compiled", [gpu_name(device), *versions, dtype, network])
 
 
 def host_time_us(run: Callable[[], object]) -> float:

@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ois_client.contract.clicks import SLOTS
 from ois_network.attention import TorchAttention
 from ois_network.config import EncoderFamily, NetworkConfig
-from ois_network.kernels.cached import Kept, gpu_name
+from ois_network.kernels.cached import Kept, cudnn_version, gpu_name
 from ois_network.kernels.choice import WORTH
 from ois_network.kernels.click_attention import ClickAttention
 from ois_network.kernels.here import Stopwatch
@@ -109,7 +109,7 @@ def fused_here(
     kept = Kept(
         "attention",
         [
-            *(gpu_name(device), torch.__version__, torch.backends.cudnn.version(), dtype),
+            *(gpu_name(device), torch.__version__, cudnn_version(device), dtype),
             *(config.longest, config.patch, config.encoder, config.embed_dim, config.heads),
             *(config.prompt_dim, config.fusion_heads, can_use_kernels(config)),
         ],
