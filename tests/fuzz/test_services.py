@@ -130,6 +130,7 @@ def is_clean(text: str, given: object) -> None:
 
 REQUESTS = [
     RawRequest("", GOOD, {"ois_want": "depth", "ois_session": "fuzz"}, ("INFO", "MASKS")),
+    RawRequest("", GOOD, {"ois_answer": "coarse", "ois_region": "full"}, ("INFO", "MASKS")),
     RawRequest("", GOOD, {}, ("INFO",), output_parameters={"classification": 2}),
     RawRequest("", {}),
     RawRequest("", {"IMAGE": GOOD["IMAGE"]}, outputs=("INFO",)),

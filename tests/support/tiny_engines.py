@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ois_client.contract.geometry import PREPROCESS_VERSION
-from ois_runtime.engines.manifest import EngineFile, Manifest, TensorSpec
+from ois_runtime.engines.manifest import EngineFile, Manifest, RegionParts, TensorSpec
 
 LONGEST = 56
 PATCH = 14
@@ -40,13 +40,8 @@ encoder (uint8[h, w, 3] image, float[gh, t] pos_rows, float[gw, t] pos_cols)
 }
 """
 
-DECODER = """
-<ir_version: 10, opset_import: ["": 18]>
-decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
-         float[1, gh, gw] position, float[n, 48, 2] points, int32[n, 48] labels,
-         uint8[n, gh, gw] coverage, bool[n] has_previous)
-    => (float[n, h, w] logits, uint8[n, gh, gw] new_coverage)
-{
+#: The centre of the positive clicks, and their number.
+_CENTRE = """
     axis_1 = Constant<value_ints = [1]>()
     axis_2 = Constant<value_ints = [2]>()
     axes_12 = Constant<value_ints = [1, 2]>()
@@ -71,20 +66,10 @@ decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
     centre_x, centre_y = Split<axis = 1, num_outputs = 2>(centre)
     centre_x3 = Unsqueeze(centre_x, axis_2)
     centre_y3 = Unsqueeze(centre_y, axis_2)
+"""
 
-    height = Shape<start = 1, end = 2>(depth)
-    width = Shape<start = 2, end = 3>(depth)
-    height0 = Squeeze(height)
-    width0 = Squeeze(width)
-    ys_int = Range(zero, height0, one)
-    xs_int = Range(zero, width0, one)
-    ys_flat = Cast<to = 1>(ys_int)
-    xs = Cast<to = 1>(xs_int)
-    ys = Unsqueeze(ys_flat, axis_1)
-    dx = Sub(xs, centre_x3)
-    dy = Sub(ys, centre_y3)
-    dx2 = Mul(dx, dx)
-    dy2 = Mul(dy, dy)
+#: The distance of each pixel to it, and the radius.
+_DISTANCE = """
     square = Add(dx2, dy2)
     distance = Sqrt(square)
 
@@ -101,6 +86,35 @@ decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
     smaller = Sub(base, minus)
     radius = Add(smaller, plus)
     radius3 = Unsqueeze(radius, axis_2)
+"""
+
+DECODER = (
+    """
+<ir_version: 10, opset_import: ["": 18]>
+decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
+         float[1, gh, gw] position, float[n, 48, 2] points, int32[n, 48] labels,
+         uint8[n, gh, gw] coverage, bool[n] has_previous)
+    => (float[n, h, w] logits, uint8[n, gh, gw] new_coverage)
+{
+"""
+    + _CENTRE
+    + """
+    height = Shape<start = 1, end = 2>(depth)
+    width = Shape<start = 2, end = 3>(depth)
+    height0 = Squeeze(height)
+    width0 = Squeeze(width)
+    ys_int = Range(zero, height0, one)
+    xs_int = Range(zero, width0, one)
+    ys_flat = Cast<to = 1>(ys_int)
+    xs = Cast<to = 1>(xs_int)
+    ys = Unsqueeze(ys_flat, axis_1)
+    dx = Sub(xs, centre_x3)
+    dy = Sub(ys, centre_y3)
+    dx2 = Mul(dx, dx)
+    dy2 = Mul(dy, dy)
+"""
+    + _DISTANCE
+    + """
     logits = Sub(radius3, distance)
 
     nothing = Constant<value_float = 0.0>()
@@ -121,6 +135,78 @@ decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
     new_coverage = Cast<to = 2>(whole)
 }
 """
+)
+
+#: The decoder in parts: the same logits at the centres of 4x4 cells per patch, then enlarged.
+TRUNK = (
+    """
+<ir_version: 10, opset_import: ["": 18]>
+trunk (float[1, gh, gw] position, float[n, 48, 2] points, int32[n, 48] labels,
+       uint8[n, gh, gw] coverage, bool[n] has_previous)
+    => (float[n, 1, rows, columns] path, float[n, rows, columns] coarse)
+{
+"""
+    + _CENTRE
+    + """
+    patch_rows = Shape<start = 1, end = 2>(position)
+    patch_columns = Shape<start = 2, end = 3>(position)
+    cells = Constant<value = int64 {4}>()
+    patch_rows0 = Squeeze(patch_rows)
+    patch_columns0 = Squeeze(patch_columns)
+    rows0 = Mul(patch_rows0, cells)
+    columns0 = Mul(patch_columns0, cells)
+    ys_int = Range(zero, rows0, one)
+    xs_int = Range(zero, columns0, one)
+    ys_cell = Cast<to = 1>(ys_int)
+    xs_cell = Cast<to = 1>(xs_int)
+    side = Constant<value_float = 3.5>()
+    middle = Constant<value_float = 1.25>()
+    ys_scaled = Mul(ys_cell, side)
+    xs_scaled = Mul(xs_cell, side)
+    ys_flat = Add(ys_scaled, middle)
+    xs = Add(xs_scaled, middle)
+    ys = Unsqueeze(ys_flat, axis_1)
+    dx = Sub(xs, centre_x3)
+    dy = Sub(ys, centre_y3)
+    dx2 = Mul(dx, dx)
+    dy2 = Mul(dy, dy)
+"""
+    + _DISTANCE
+    + """
+    coarse = Sub(radius3, distance)
+    path = Unsqueeze(coarse, axis_1)
+}
+"""
+)
+
+TAIL = """
+<ir_version: 10, opset_import: ["": 18]>
+tail (float[n, 1, rows, columns] path) => (float[n, h, w] logits)
+{
+    to_eight = Constant<value_floats = [1.0, 1.0, 2.0, 2.0]>()
+    to_output = Constant<value_floats = [1.0, 1.0, 1.75, 1.75]>()
+    eight = Resize<mode = "linear">(path, , to_eight)
+    output = Resize<mode = "linear">(eight, , to_output)
+    axis_1 = Constant<value_ints = [1]>()
+    logits = Squeeze(output, axis_1)
+}
+"""
+
+CROP = """
+<ir_version: 10, opset_import: ["": 18]>
+crop (float[n, 1, rows, columns] path, float[r8, rows] rows8, float[c8, columns] columns8,
+      float[h, r8] rows_out, float[w, c8] columns_out) => (float[n, h, w] logits)
+{
+    columns8_t = Transpose(columns8)
+    columns_out_t = Transpose(columns_out)
+    tall = MatMul(rows8, path)
+    eight = MatMul(tall, columns8_t)
+    taller = MatMul(rows_out, eight)
+    output = MatMul(taller, columns_out_t)
+    axis_1 = Constant<value_ints = [1]>()
+    logits = Squeeze(output, axis_1)
+}
+"""
 
 
 def disk_logits(
@@ -134,13 +220,7 @@ def disk_logits(
 def write_engines(folder: Path, **changes: object) -> Path:
     """Write the pair with its manifest into `folder`; `changes` replace manifest fields."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for role, text in (("encoder", ENCODER), ("decoder", DECODER)):
-        model = onnx.parser.parse_model(text)
-        onnx.checker.check_model(model)
-        path = folder / f"{role}.onnx"
-        path.write_bytes(model.SerializeToString())
-        files[role] = EngineFile.of(path, _specs(model.graph.input), _specs(model.graph.output))
+    files = {role: _write(folder, role, text) for role, text in _PAIR.items()}
     fields: dict[str, object] = {
         "name": "tiny-test",
         "target": "cpu",
@@ -160,6 +240,35 @@ def write_engines(folder: Path, **changes: object) -> Path:
     }
     Manifest(**fields).save(folder)  # type: ignore[arg-type]
     return folder
+
+
+def write_region_engines(folder: Path, **changes: object) -> Path:
+    """`write_engines`, with a decoder in parts that is used for clicks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {role: _write(folder, role, text) for role, text in _PARTS.items()}
+    region = RegionParts(
+        **parts,
+        stride=1,
+        aligned=False,
+        detail=None,
+        keep_clicks=True,
+        threshold=-1.0,
+        coarse=(0.0, 0.0, 0.0),
+        accepted=True,
+    )
+    return write_engines(folder, region=region, **changes)
+
+
+_PAIR = {"encoder": ENCODER, "decoder": DECODER}
+_PARTS = {"trunk": TRUNK, "tail": TAIL, "crop": CROP}
+
+
+def _write(folder: Path, role: str, text: str) -> EngineFile:
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model)
+    path = folder / f"{role}.onnx"
+    path.write_bytes(model.SerializeToString())
+    return EngineFile.of(path, _specs(model.graph.input), _specs(model.graph.output))
 
 
 def _specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:

@@ -37,6 +37,8 @@ class ModelInfo:
     engine: str
     #: cells of the coverage along each side of a patch (`coverage.py`)
     coverage_scale: int = 1
+    #: whether clicks can be answered coarsely before they are answered in full (`Answer`)
+    coarse_answers: bool = False
 
     def fit(self, width: int, height: int) -> Geometry:
         """The geometry of a `width` x `height` image. Raises as `Geometry.fit`."""
@@ -87,6 +89,25 @@ class Region(StrEnum):
             raise InvalidInput(f"got region = {name!r}; expected one of {', '.join(cls)}") from None
 
 
+class Answer(StrEnum):
+    """Which answer a click gets.
+
+    COARSE is a rough mask to show until the full one is there, which is requested as well. It
+    costs the first part of the decoder, which the full answer then does not repeat.
+    """
+
+    FULL = "full"
+    COARSE = "coarse"
+
+    @classmethod
+    def parse(cls, name: str) -> Answer:
+        """The value called `name`. Raises `InvalidInput`, naming the known ones, for another."""
+        try:
+            return cls(name)
+        except ValueError:
+            raise InvalidInput(f"got answer = {name!r}; expected one of {', '.join(cls)}") from None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClickRequest:
     """All clicks so far on N objects of one image. P is the largest number of clicks on one.
@@ -99,6 +120,7 @@ class ClickRequest:
     want_depth, want_logits, want_order: optional parts of the reply, see `ClickReply`.
     session: an opaque id for the server's log.
     region: None leaves it to the engines: `full` if logits are wanted, else as they were opened.
+    answer: coarse only if `ModelInfo.coarse_answers`, and then without optional parts.
     """
 
     digest: str
@@ -111,6 +133,7 @@ class ClickRequest:
     want_order: bool = field(default=False, kw_only=True)
     session: str = field(default="", kw_only=True)
     region: Region | None = field(default=None, kw_only=True)
+    answer: Answer = field(default=Answer.FULL, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +150,7 @@ class ClickReply:
     clicks, if it has any, then one per negative click.
     model_sha256: of the model that replied; "" when the transport cannot change its model.
     packed: each mask as `pack_mask` packs it, when it arrived in that form; None otherwise.
+    answer: a coarse one is to be shown, not kept: its coverage is empty, (N, 0, 0).
     """
 
     masks: NDArray[np.uint8]
@@ -137,6 +161,7 @@ class ClickReply:
     order: NDArray[np.float32] | None = None
     model_sha256: str = ""
     packed: tuple[bytes, ...] | None = field(default=None, kw_only=True, repr=False)
+    answer: Answer = field(default=Answer.FULL, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

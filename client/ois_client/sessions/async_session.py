@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import Cancelled
+from ois_client.contract.errors import Cancelled, OISError
 from ois_client.contract.images import Picture
 from ois_client.contract.steps import run_async
 from ois_client.contract.transport import (
@@ -22,6 +23,7 @@ from ois_client.contract.transport import (
 )
 from ois_client.sessions.base import Ask, SessionBase, click_steps
 from ois_client.sessions.history import PendingClick, Wants
+from ois_client.sessions.progressive import Show, coarse_request
 
 #: A click's request and its reply.
 Answered = tuple[PendingClick, ClickReply]
@@ -61,11 +63,16 @@ class AsyncSession(SessionBase):
         want_order: bool = False,
         region: str | None = None,
         supersede: bool = False,
+        on_coarse: Callable[[NDArray[np.uint8]], object] | None = None,
     ) -> NDArray[np.uint8]:
-        """As `Session.click`. Cancelling the task cancels the click, on a gRPC server too."""
+        """As `Session.click`. Cancelling the task cancels the click, on a gRPC server too.
+
+        on_coarse is called on the event loop.
+        """
         new = {self._obj(obj): Click(x, y, positive)}
         wants = Wants(want_depth, want_logits, want_order, region)
-        return (await self._click(new, wants, supersede)).masks[0]
+        show = None if on_coarse is None else lambda reply: on_coarse(reply.masks[0])
+        return (await self._click(new, wants, supersede, show)).masks[0]
 
     async def click_many(
         self,
@@ -76,12 +83,17 @@ class AsyncSession(SessionBase):
         want_order: bool = False,
         region: str | None = None,
         supersede: bool = False,
+        on_coarse: Callable[[dict[int, NDArray[np.uint8]]], object] | None = None,
     ) -> dict[int, NDArray[np.uint8]]:
         """As `Session.click_many`."""
         new = dict(clicks)
         wants = Wants(want_depth, want_logits, want_order, region)
-        reply = await self._click(new, wants, supersede)
-        return dict(zip(new, reply.masks, strict=True))
+
+        def masks_of(reply: ClickReply) -> dict[int, NDArray[np.uint8]]:
+            return dict(zip(new, reply.masks, strict=True))
+
+        show = None if on_coarse is None else lambda reply: on_coarse(masks_of(reply))
+        return masks_of(await self._click(new, wants, supersede, show))
 
     async def send(self, request: ClickRequest) -> ClickReply:
         """As `Session.send`."""
@@ -89,12 +101,14 @@ class AsyncSession(SessionBase):
         self._state.check_model(reply.model_sha256)
         return reply
 
-    async def _click(self, new: Mapping[int, Click], wants: Wants, supersede: bool) -> ClickReply:
+    async def _click(
+        self, new: Mapping[int, Click], wants: Wants, supersede: bool, show: Show | None
+    ) -> ClickReply:
         if supersede:
             self._superseded |= self._calls
             for earlier in self._calls:
                 earlier.cancel()
-        call = asyncio.ensure_future(self._ask(new, wants))
+        call = asyncio.ensure_future(self._ask(new, wants, show))
         self._calls.add(call)
         try:
             # Committed here, not in `_ask`: if this task is cancelled after the reply has arrived,
@@ -116,15 +130,27 @@ class AsyncSession(SessionBase):
             if call.done() and not call.cancelled() and call.exception() is None:
                 self._lock.release()
 
-    async def _ask(self, new: Mapping[int, Click], wants: Wants) -> Answered:
+    async def _ask(self, new: Mapping[int, Click], wants: Wants, show: Show | None) -> Answered:
         """Send the click. On success the session's lock stays held until `_click` has committed."""
         await self._lock.acquire()
+        coarse: CoarseTask | None = None
         try:
             pending = self._state.begin(new, wants)
+            if show is not None and self._has_coarse:
+                ask = partial(self._ask_coarse, pending.request)
+                coarse = CoarseTask(ask, show, self.coarse_after_s)
             return pending, await self._send(pending.request)
         except BaseException:
             self._lock.release()
             raise
+        finally:
+            if coarse is not None:
+                coarse.end()
+
+    async def _ask_coarse(self, request: ClickRequest) -> ClickReply:
+        reply = await self._transport.click(coarse_request(request))
+        self._state.check_coarse(reply, len(request.points))
+        return reply
 
     async def _send(self, request: ClickRequest) -> ClickReply:
         steps = click_steps(request, self._picture, self._state.check_model)
@@ -134,3 +160,25 @@ class AsyncSession(SessionBase):
         if ask is None:
             return await self._transport.info()
         return await self._transport.click(ask.request, ask.picture)
+
+
+class CoarseTask:
+    """`CoarseThread` as a task of the running event loop."""
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[ClickReply]], show: Show, after_s: float
+    ) -> None:
+        self._ask, self._show, self._after_s = ask, show, after_s
+        self._task = asyncio.ensure_future(self._run())
+
+    def end(self) -> None:
+        """As `CoarseThread.end`."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        await asyncio.sleep(self._after_s)
+        try:
+            reply = await self._ask()
+        except OISError:
+            return
+        self._show(reply)

@@ -16,6 +16,7 @@ from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.sessions.history import SessionState
+from ois_client.sessions.progressive import COARSE_AFTER_S
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,9 @@ class SessionBase:
 
     In all methods, `obj` is an object's id from `new_object`. None means the newest object, which
     is 0 before the first `new_object`. `guard` is held during changes.
+
+    coarse_after_s: how long a click with `on_coarse` waits for its full answer before it requests
+    the coarse one. May be set; 0 requests it at once, which makes the full answer a little later.
     """
 
     def __init__(
@@ -74,6 +78,8 @@ class SessionBase:
         self._picture = picture
         self._state = SessionState(picture.digest, geometry, info.model_sha256)
         self._guard = guard
+        self._has_coarse = info.coarse_answers
+        self.coarse_after_s = COARSE_AFTER_S
         self._last_reply: ClickReply | None = None
         self._last_encode: EncodeReply | None = None
 

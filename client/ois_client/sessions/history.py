@@ -203,6 +203,12 @@ class SessionState:
         }
         self._histories.update(after)
 
+    def check_coarse(self, reply: ClickReply, count: int) -> None:
+        """Raise `IncompatibleServer` unless it is the model's coarse answer for `count` objects."""
+        self.check_model(reply.model_sha256)
+        shape = (count, self.geometry.height, self.geometry.width)
+        _check_array("masks", reply.masks, shape)
+
     def check_model(self, model_sha256: str) -> None:
         """Raise `IncompatibleServer` if a reply came from another model than the session's."""
         if model_sha256 and self.model_sha256 and model_sha256 != self.model_sha256:
@@ -214,13 +220,14 @@ class SessionState:
 
     def _check_reply(self, reply: ClickReply, count: int) -> None:
         fit = self.geometry
-        for name, array, shape in (
-            ("masks", reply.masks, (count, fit.height, fit.width)),
-            ("coverage", reply.coverage, (count, *fit.coverage_shape)),
-        ):
-            if array.shape != shape or array.dtype != np.uint8:
-                raise IncompatibleServer(
-                    f"the server answered with {name} of shape {array.shape} and type "
-                    f"{array.dtype}; expected {shape} uint8. Install the same release of "
-                    "ois-deploy on both sides"
-                )
+        _check_array("masks", reply.masks, (count, fit.height, fit.width))
+        # A coarse answer has no coverage, so it is never taken for an object's mask.
+        _check_array("coverage", reply.coverage, (count, *fit.coverage_shape))
+
+
+def _check_array(name: str, array: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.uint8:
+        raise IncompatibleServer(
+            f"the server answered with {name} of shape {array.shape} and type {array.dtype}; "
+            f"expected {shape} uint8. Install the same release of ois-deploy on both sides"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from ois_client.contract.transport import (
     ModelInfo,
     Transport,
 )
-from ois_client.sessions.base import Ask, SessionBase, click_steps
+from ois_client.sessions.base import Ask, Attempt, SessionBase, click_steps
 from ois_client.sessions.history import Wants
+from ois_client.sessions.progressive import CoarseThread, Show, coarse_request
 
 
 class Session(SessionBase):
@@ -64,6 +66,7 @@ class Session(SessionBase):
         want_order: bool = False,
         region: str | None = None,
         supersede: bool = False,
+        on_coarse: Callable[[NDArray[np.uint8]], object] | None = None,
     ) -> NDArray[np.uint8]:
         """Click at (x, y) in pixels of the original image -> the object's mask.
 
@@ -76,6 +79,10 @@ class Session(SessionBase):
         supersede: cancel all clicks of this session that are in progress in other threads; they
         raise `Cancelled` there. With gRPC the server cancels them too. Otherwise their replies
         are awaited and dropped.
+        on_coarse: called with a coarse mask if the click takes longer than `coarse_after_s` and the
+        engines can make one (`client.info.coarse_answers`). It is called in another thread, and
+        never after this method has returned or raised: that waits for it. The coarse mask is for
+        showing only; the session, its history and the result do not depend on it.
 
         Raises `InvalidClick` or `TooManyClicks` before anything is sent, `Cancelled` if it is
         superseded, and the errors of the transport. If the server has lost the image, the click
@@ -83,7 +90,8 @@ class Session(SessionBase):
         """
         new = {self._obj(obj): Click(x, y, positive)}
         wants = Wants(want_depth, want_logits, want_order, region)
-        return self._click(new, wants, supersede).masks[0]
+        show = None if on_coarse is None else lambda reply: on_coarse(reply.masks[0])
+        return self._click(new, wants, supersede, show).masks[0]
 
     def click_many(
         self,
@@ -94,6 +102,7 @@ class Session(SessionBase):
         want_order: bool = False,
         region: str | None = None,
         supersede: bool = False,
+        on_coarse: Callable[[dict[int, NDArray[np.uint8]]], object] | None = None,
     ) -> dict[int, NDArray[np.uint8]]:
         """Click once on each of several objects in one request -> their masks by object id.
 
@@ -101,7 +110,12 @@ class Session(SessionBase):
         """
         new = dict(clicks)
         wants = Wants(want_depth, want_logits, want_order, region)
-        return dict(zip(new, self._click(new, wants, supersede).masks, strict=True))
+
+        def masks_of(reply: ClickReply) -> dict[int, NDArray[np.uint8]]:
+            return dict(zip(new, reply.masks, strict=True))
+
+        show = None if on_coarse is None else lambda reply: on_coarse(masks_of(reply))
+        return masks_of(self._click(new, wants, supersede, show))
 
     def send(self, request: ClickRequest) -> ClickReply:
         """Send a request about this image that the caller made. The session does not change.
@@ -112,8 +126,11 @@ class Session(SessionBase):
         self._state.check_model(reply.model_sha256)
         return reply
 
-    def _click(self, new: Mapping[int, Click], wants: Wants, supersede: bool) -> ClickReply:
+    def _click(
+        self, new: Mapping[int, Click], wants: Wants, supersede: bool, show: Show | None
+    ) -> ClickReply:
         cancellation = Cancellation()
+        coarse: CoarseThread | None = None
         if supersede:
             for earlier in tuple(self._calls):
                 earlier.cancel()
@@ -122,20 +139,33 @@ class Session(SessionBase):
             with self._lock:
                 cancellation.check()
                 pending = self._state.begin(new, wants)
+                if show is not None and self._has_coarse:
+                    ask = partial(self._ask_coarse, pending.request)
+                    coarse = CoarseThread(ask, show, self.coarse_after_s)
                 reply = self._send(pending.request, cancellation)
                 cancellation.check()
                 self._state.commit(pending, reply)
                 self._last_reply = reply
         finally:
             self._calls.discard(cancellation)
+            if coarse is not None:
+                coarse.end()  # without the lock: `show` may use the session
         return reply
+
+    def _ask_coarse(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+        reply = self._ask(Attempt(coarse_request(request)), cancellation)
+        self._state.check_coarse(reply, len(request.points))
+        return reply
+
+    def _ask(self, attempt: Attempt, cancellation: Cancellation) -> ClickReply:
+        if isinstance(self._transport, CancellableTransport):
+            return self._transport.click_until(attempt.request, cancellation, attempt.picture)
+        return self._transport.click(attempt.request, attempt.picture)
 
     def _send(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
         def perform(ask: Ask) -> ClickReply | ModelInfo:
             if ask is None:
                 return self._transport.info()
-            if isinstance(self._transport, CancellableTransport):
-                return self._transport.click_until(ask.request, cancellation, ask.picture)
-            return self._transport.click(ask.request, ask.picture)
+            return self._ask(ask, cancellation)
 
         return run(click_steps(request, self._picture, self._state.check_model), perform)

@@ -8,7 +8,7 @@ results, or thrown their errors. `blocking.py` performs the effects with threads
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from ois_client.contract.errors import (
 )
 from ois_client.contract.images import Picture
 from ois_client.contract.masks import MaskFormat
-from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
+from ois_client.contract.transport import Answer, ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.transports.address import Address
 from ois_client.transports.failures import error_for
 from ois_client.transports.settings import TLS, Retries, Timeouts
@@ -194,7 +194,8 @@ class Exchange:
         timeouts = self._options.timeouts
         if picture is None:
             headers = {DIGEST_HEADER: request.digest}
-            tensors = yield from self._send(message, headers, timeouts.click_s)
+            once = request.answer is Answer.COARSE  # the full answer would be there before
+            tensors = yield from self._send(message, headers, timeouts.click_s, once=once)
         else:
             within_s = timeouts.encode_s + timeouts.click_s
             tensors = yield from self._send_picture(picture, message, within_s)
@@ -262,9 +263,11 @@ class Exchange:
         within_s: float,
         *,
         shared: Mapping[str, SharedBytes] | None = None,
+        once: bool = False,
     ) -> Steps[Tensors]:
+        """once: without retries."""
         deadline = time.monotonic() + within_s
-        pauses_s = self._options.retries.pauses_s()
+        pauses_s: Iterator[float] = iter(()) if once else self._options.retries.pauses_s()
         while True:
             left_s = deadline - time.monotonic()
             if left_s <= 0:  # with a timeout of 0 some libraries would still send

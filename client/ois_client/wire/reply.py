@@ -19,6 +19,7 @@ from ois_client.contract.errors import IncompatibleServer, OISError
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import MAX_PIXELS, MaskFormat, decode_mask, encode_mask
 from ois_client.contract.transport import (
+    Answer,
     ClickReply,
     ClickRequest,
     EncodeReply,
@@ -45,6 +46,7 @@ class ReplyInfo:
     the reply to a request without an image. Clients do not read it.
     oneshot: the server has the model `ois_oneshot`, for clicks of any round; only in the reply to a
     request without an image. Servers of earlier releases do not send it, which means False.
+    answer: coarse if the masks are those of a coarse answer.
     """
 
     model: ModelInfo
@@ -55,6 +57,7 @@ class ReplyInfo:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     probe: tuple[int, int] | None = None
     oneshot: bool = False
+    answer: Answer = Answer.FULL
 
     def to_json(self) -> str:
         rest = _fields(self)
@@ -64,7 +67,7 @@ class ReplyInfo:
     def from_json(cls, text: str | bytes) -> ReplyInfo:
         """Read INFO. Raises `IncompatibleServer` if this client cannot work with the server."""
         try:
-            data = {"coverage_scale": 1, **json.loads(text)}  # a server before it has only 1
+            data = {**_EARLIER, **json.loads(text)}
             contract = data["contract"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IncompatibleServer(
@@ -86,7 +89,10 @@ class ReplyInfo:
             for stage, value in rest["timings_ms"].items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        return cls(model, **rest, oneshot=data.get("oneshot") is True)
+        if data["answer"] not in [*Answer]:
+            raise _unexpected(f"INFO with answer = {str(data['answer'])[:80]!r}")
+        oneshot = data.get("oneshot") is True
+        return cls(model, **rest, oneshot=oneshot, answer=Answer(data["answer"]))
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -94,6 +100,8 @@ def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
+#: What servers of earlier releases do not say.
+_EARLIER = {"coverage_scale": 1, "coarse_answers": False, "answer": Answer.FULL}
 _MODEL_TYPES: dict[str, type] = {
     "network": str,
     "longest": int,
@@ -103,6 +111,7 @@ _MODEL_TYPES: dict[str, type] = {
     "trained": bool,
     "engine": str,
     "coverage_scale": int,
+    "coarse_answers": bool,
 }
 _INFO_TYPES: dict[str, type] = {
     "digest": str,
@@ -150,7 +159,8 @@ def write_reply(
     encoded = [encode_mask(mask, mask_format) for mask in reply.masks]
     tensors["MASKS"] = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     tensors["MASK_SIZES"] = np.array([len(data) for data in encoded], dtype=np.int64)
-    tensors["NEW_COVERAGE"] = np.ascontiguousarray(reply.coverage)
+    if reply.answer is Answer.FULL:
+        tensors["NEW_COVERAGE"] = np.ascontiguousarray(reply.coverage)
     for name, array in (("DEPTH", reply.depth), ("LOGITS", reply.logits), ("ORDER", reply.order)):
         if array is not None:
             tensors[name] = np.ascontiguousarray(array, dtype=np.float32)
@@ -192,15 +202,22 @@ def read_click_reply(
     size = (geometry.network_height, geometry.network_width)
     maps = int(_maps_per_object(request.labels).sum()) if request.want_order else 0
     encoded = _encoded_masks(tensors, count)
+    if info.answer is not request.answer:
+        raise _unexpected(f"a {info.answer} answer to a request for a {request.answer} one")
+    if info.answer is Answer.COARSE:
+        coverage: NDArray[Any] = np.zeros((count, 0, 0), dtype=np.uint8)
+    else:
+        coverage = _take(tensors, "NEW_COVERAGE", (count, *geometry.coverage_shape))
     return ClickReply(
         _decode_masks(encoded, geometry, mask_format),
-        _take(tensors, "NEW_COVERAGE", (count, *geometry.coverage_shape)),
+        coverage,
         info.timings_ms,
         _take(tensors, "DEPTH", size) if request.want_depth else None,
         _take(tensors, "LOGITS", (count, *size)) if request.want_logits else None,
         _take(tensors, "ORDER", (maps, *size)) if request.want_order else None,
         info.model.model_sha256,
         packed=encoded if mask_format is MaskFormat.PACKED else None,
+        answer=info.answer,
     )
 
 

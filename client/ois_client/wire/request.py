@@ -26,7 +26,7 @@ from ois_client.contract.errors import (
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.images import DEFAULT_LIMITS, ImageLimits, Picture, load_image
 from ois_client.contract.masks import MaskFormat
-from ois_client.contract.transport import ClickRequest, Region
+from ois_client.contract.transport import Answer, ClickRequest, Region
 from ois_client.wire.schema import (
     CONTRACT,
     INPUTS,
@@ -92,6 +92,10 @@ def click_message(
         parameters["ois_want"] = ",".join(want)
     if request.region is not None:
         parameters["ois_region"] = request.region.value
+    outputs: tuple[str, ...] = _CLICK_OUTPUTS
+    if request.answer is Answer.COARSE:
+        parameters["ois_answer"] = request.answer.value
+        outputs = tuple(name for name in outputs if name != "NEW_COVERAGE")
     tensors = {
         "DIGEST": bytes_tensor(request.digest),
         "POINTS": np.ascontiguousarray(request.points, dtype=np.float32),
@@ -101,7 +105,7 @@ def click_message(
     }
     if picture is not None:
         tensors.update(_picture_tensors(picture))
-    return Message(tensors, parameters, (*_CLICK_OUTPUTS, *(name.upper() for name in want)))
+    return Message(tensors, parameters, (*outputs, *(name.upper() for name in want)))
 
 
 def oneshot_message(
@@ -110,13 +114,17 @@ def oneshot_message(
     """`click_message` with the picture, for the model `ois_oneshot`, which stores nothing.
 
     Raises `InvalidInput` if the session id is invalid, or if `request` wants depth, logits or order
-    maps, which this model does not return.
+    maps, or a coarse answer, which this model does not return.
     """
     message = click_message(request, picture=picture, mask_format=mask_format)
     if "ois_want" in message.parameters:
         raise InvalidInput(
             f"got a request for {message.parameters['ois_want']} to {ONESHOT_MODEL}; it returns "
             "masks and coverage only. Open a session for the others"
+        )
+    if request.answer is Answer.COARSE:
+        raise InvalidInput(
+            f"got a request for a coarse answer to {ONESHOT_MODEL}; it returns full answers only"
         )
     given = dict(message.tensors)
     if not request.has_previous.any():  # the server then makes the same zeros
@@ -170,6 +178,7 @@ class Call:
     want: frozenset[str] = frozenset()
     session: str = ""
     region: Region | None = None
+    answer: Answer = Answer.FULL
 
     @property
     def objects(self) -> int:
@@ -200,6 +209,7 @@ class Call:
             want_order="order" in self.want,
             session=self.session,
             region=self.region,
+            answer=self.answer,
         )
 
 
@@ -259,7 +269,14 @@ def _read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     session = ours.get("ois_session", "")
     _parameters(session)
     region = Region.parse(ours["ois_region"][:80]) if "ois_region" in ours else None
-    return {"mask_format": form, "want": want, "session": session, "region": region}
+    answer = Answer.parse(ours.get("ois_answer", Answer.FULL)[:80])
+    return {
+        "mask_format": form,
+        "want": want,
+        "session": session,
+        "region": region,
+        "answer": answer,
+    }
 
 
 def _read_digest(tensors: Mapping[str, NDArray[Any]]) -> str | None:

@@ -10,7 +10,7 @@
     reply     INFO         UINT8 [bytes]      JSON in UTF-8, see `ReplyInfo`
               MASKS        UINT8 [bytes]      N encoded masks, concatenated
               MASK_SIZES   INT64 [N]          bytes of each mask
-              NEW_COVERAGE UINT8 [N, gh, gw]  of the new masks
+              NEW_COVERAGE UINT8 [N, gh, gw]  of the new masks; a coarse answer has none
               DEPTH        FP32  [h, w]       on request
               LOGITS       FP32  [N, h, w]    on request
               ORDER        FP32  [K, h, w]    on request, see `ClickReply.order`
@@ -25,6 +25,7 @@ request:
     ois_session      an opaque id for the server's log
     ois_region       auto or full: whether only where the mask can change may be decoded. Without it
                      the server decides, and decodes everything if the logits are wanted
+    ois_answer       full (default) or coarse: a rough mask to show until the full one is there
 
 Two headers accompany a request: `ois-image-digest`, by which a load balancer can send an image's
 clicks to the replica that holds its features, and `authorization` with the token, if the server
@@ -32,7 +33,8 @@ requires one.
 
 The stateless model `ois_oneshot` has the same inputs except DIGEST, and the outputs INFO, MASKS,
 MASK_SIZES and NEW_COVERAGE. It is an ensemble, which has no optional inputs in Triton: an empty
-tensor means that the input is absent. It needs IMAGE, POINTS and LABELS, and refuses `ois_want`.
+tensor means that the input is absent. It needs IMAGE, POINTS and LABELS, and refuses `ois_want` and
+coarse answers.
 
 BYTES tensors are object arrays of `bytes`, as in Triton's Python packages. Errors travel as text,
 see `errors.py`.
@@ -105,7 +107,14 @@ DIGEST_HEADER = "ois-image-digest"
 #: HTTP header or gRPC metadata key with the token, without a prefix.
 TOKEN_HEADER = "authorization"
 
-PARAMETERS = ("ois_contract", "ois_mask_format", "ois_want", "ois_session", "ois_region")
+PARAMETERS = (
+    "ois_contract",
+    "ois_mask_format",
+    "ois_want",
+    "ois_session",
+    "ois_region",
+    "ois_answer",
+)
 
 
 def mask_format_name(form: MaskFormat) -> str:

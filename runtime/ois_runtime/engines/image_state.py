@@ -23,7 +23,7 @@ from ois_client.contract.geometry import Geometry
 _SMALLEST_RANGE = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ImageState:
     """The encoder's outputs for one image, read-only, with the image's geometry.
 

@@ -199,7 +199,8 @@ class LocalTransport:
         """Refine N objects of one image. With `picture`, encode it first if necessary.
 
         Raises `UnknownImage` if the store does not have the image and `picture` is None, and
-        `InvalidInput` or a subclass if an array of the request is wrong.
+        `InvalidInput` or a subclass if an array of the request is wrong, or if it is for a coarse
+        answer that these engines do not have.
         """
         timings_ms: dict[str, float] = {}
         if picture is None:
@@ -221,6 +222,7 @@ class LocalTransport:
             logits=refined.logits if request.want_logits else None,
             order=refined.order,
             packed=None if packed is None else tuple(row.tobytes() for row in packed),
+            answer=request.answer,
         )
 
     def close(self) -> None:

@@ -174,7 +174,7 @@ class Manifest:
             del options[_EXPORTED_LONGEST]
         return dataclasses.replace(self, longest=longest, options=options)
 
-    def model_info(self, engine: str) -> ModelInfo:
+    def model_info(self, engine: str, *, coarse_answers: bool = False) -> ModelInfo:
         """What clients are told about the model. engine: what runs it, for people."""
         return ModelInfo(
             network=self.name,
@@ -185,6 +185,7 @@ class Manifest:
             trained=self.trained,
             engine=engine,
             coverage_scale=self.coverage_scale,
+            coarse_answers=coarse_answers,
         )
 
     def fit(self, width: int, height: int) -> Geometry:

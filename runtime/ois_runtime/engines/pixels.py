@@ -67,9 +67,14 @@ def postprocess(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.
         raise InvalidInput(
             f"got logits of shape {logits.shape}; expected (N, {shape[0]}, {shape[1]})"
         )
+    return masks_of_grid(logits, geometry)
+
+
+def masks_of_grid(logits: NDArray[np.floating], geometry: Geometry) -> NDArray[np.uint8]:
+    """`postprocess` of logits (N, rows, columns) on any grid over the image."""
     masks = np.zeros((len(logits), geometry.height, geometry.width), dtype=np.uint8)
-    rows = Taps.of(geometry.height, shape[0])
-    columns = Taps.of(geometry.width, shape[1])
+    rows = Taps.of(geometry.height, logits.shape[1])
+    columns = Taps.of(geometry.width, logits.shape[2])
     for mask, one in zip(masks, logits, strict=True):
         _fill(mask.view(np.bool_), np.asarray(one, dtype=np.float32), rows, columns)
     return masks

@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_client.contract.clicks import Click, Prompts, place_clicks, unpack_clicks
-from ois_client.contract.errors import EngineError, UnknownImage
+from ois_client.contract.errors import EngineError, InvalidInput, UnknownImage
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import Picture
-from ois_client.contract.transport import ClickRequest, ModelInfo, Region
+from ois_client.contract.transport import Answer, ClickRequest, ModelInfo, Region
 from ois_runtime.engines.features import FeatureFolder
 from ois_runtime.engines.image_state import ImageState, order_depth, order_maps
 from ois_runtime.engines.manifest import EXPORT_COMMAND, Manifest
 from ois_runtime.engines.pair import EnginePair, HostPrompts, MaskEngines, ResizingEngines
-from ois_runtime.engines.pixels import pixels_of, postprocess, preprocess
-from ois_runtime.engines.region.pair import RegionEngines
+from ois_runtime.engines.pixels import masks_of_grid, pixels_of, postprocess, preprocess
+from ois_runtime.engines.region.pair import CoarseEngines, RegionEngines
 from ois_runtime.engines.store import FeatureStore, StoreStats
 
 #: Patches on the short side of the smallest image in the profiles "landscape" and "portrait".
@@ -54,6 +54,8 @@ class Refined:
     logits: (N, h, w) float32 at network size, > 0 = object; None if the engines made masks and
     logits were not requested.
     packed: masks made by the engines, see `DecodedMasks`; None if they made logits only.
+    coarse: (N, rows, columns) float32 on a coarse grid, > 0 = object: the only result of a request
+    for a coarse answer, whose coverage is empty; None otherwise.
     coverage: (N, gh, gw) uint8 of the new masks.
     depth: (h, w) float32, near 0, far 1. order: (K, h, w) float32, see `ClickReply`. Both are None
     unless requested.
@@ -66,6 +68,7 @@ class Refined:
     depth: NDArray[np.float32] | None
     order: NDArray[np.float32] | None
     timings_ms: Mapping[str, float]
+    coarse: NDArray[np.float32] | None = None
 
     def mask(self, row: int) -> NDArray[np.uint8]:
         """The mask of one object, (H, W) uint8 of the original image, 1 = object."""
@@ -73,6 +76,9 @@ class Refined:
         if self.packed is not None:
             bits = np.unpackbits(self.packed[row], count=height * width)
             return bits.reshape(height, width)
+        if self.coarse is not None:
+            (mask,) = masks_of_grid(self.coarse[row : row + 1], self.geometry)
+            return mask
         if self.logits is None:
             raise ValueError("got neither masks nor logits from the engines")
         (mask,) = postprocess(self.logits[row : row + 1], self.geometry)
@@ -106,7 +112,10 @@ class Segmenter:
         self._store: FeatureStore[StoreKey, ImageState] = FeatureStore(cache_bytes, ttl_s=ttl_s)
 
     def info(self) -> ModelInfo:
-        return self._manifest.model_info(self._engines.description)
+        engines = self._engines
+        return self._manifest.model_info(
+            engines.description, coarse_answers=isinstance(engines, CoarseEngines)
+        )
 
     def probe_size(self) -> tuple[int, int]:
         """The (width, height) of an image for health checks, see the function `probe_size`."""
@@ -167,8 +176,9 @@ class Segmenter:
     def refine(self, state: ImageState, request: ClickRequest) -> Refined:
         """Run the decoder once for the N objects of a request on the image of `state`.
 
-        Raises `InvalidInput` or a subclass if an array of the request is wrong. The clicks are
-        checked here, and the shapes of `coverage` and `has_previous` by the engines.
+        Raises `InvalidInput` or a subclass if an array of the request is wrong, or if it is for a
+        coarse answer that these engines do not have. The clicks are checked here, and the shapes
+        of `coverage` and `has_previous` by the engines.
         """
         geometry = state.geometry
         points, labels = place_clicks(request.points, request.labels, geometry)
@@ -180,6 +190,12 @@ class Segmenter:
         )
         timings_ms: dict[str, float] = {}
         engines = self._engines
+        if request.answer is Answer.COARSE:
+            checked = _check_coarse(engines, request)
+            with timed(timings_ms, "decode"):
+                coarse = checked.coarse(state, prompts)
+            nothing = np.zeros((len(coarse), 0, 0), dtype=np.uint8)
+            return Refined(geometry, None, None, nothing, None, None, timings_ms, coarse)
         logits = packed = None
         with timed(timings_ms, "decode"):
             if isinstance(engines, MaskEngines):
@@ -223,6 +239,20 @@ class Segmenter:
 
     def _key(self, digest: str, salt: str) -> StoreKey:
         return digest, salt, self._manifest.model_sha256, PREPROCESS_VERSION
+
+
+def _check_coarse(engines: EnginePair, request: ClickRequest) -> CoarseEngines:
+    if not isinstance(engines, CoarseEngines):
+        raise InvalidInput(
+            "got a request for a coarse answer, which these engines do not have: they decode every "
+            "click whole. Request the full answer"
+        )
+    if request.want_depth or request.want_logits or request.want_order:
+        raise InvalidInput(
+            "got a request for a coarse answer with depth, logits or order maps; it has masks "
+            "only. Request them with the full answer"
+        )
+    return engines
 
 
 def _may_be_region(request: ClickRequest) -> bool:

@@ -24,6 +24,7 @@ from ois_client.contract.clicks import Prompts, place_clicks
 from ois_client.contract.errors import InvalidImage, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import encode_mask
+from ois_client.contract.transport import Answer
 from ois_client.wire import ReplyInfo, Tensors, check_objects, read_call
 from ois_client.wire.reply import info_tensor
 from ois_runtime.engines.pair import HostPrompts, check_prompts
@@ -98,6 +99,10 @@ class PreprocessModel(EnsembleModel):
             raise InvalidInput(
                 f"got ois_want {','.join(sorted(call.want))}; this model returns masks and "
                 "coverage only. Ask ois_segment"
+            )
+        if call.answer is Answer.COARSE:
+            raise InvalidInput(
+                "got ois_answer coarse; this model returns full answers only. Ask ois_segment"
             )
         with timed(record.timings_ms, "preprocess"):
             image, geometry = preprocess(call.picture, manifest.fit)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ois_client.contract.errors import InvalidInput, ServerOverloaded, ServerUnavailable
 from ois_client.contract.masks import MaskFormat, encode_mask
-from ois_client.contract.transport import ClickRequest
+from ois_client.contract.transport import Answer, ClickRequest
 from ois_client.wire import TOKEN_HEADER, Call, ReplyInfo, Tensors, read_call, write_reply
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.segmenter import Refined, Segmenter, timed
@@ -37,7 +37,8 @@ class Cancelled(Exception):
 class RequestRecord:
     """What is known about one request, for its log line and the metrics."""
 
-    #: "info", "encode" or "click" once the request is read; "oneshot" in the ensemble's models
+    #: "info", "encode", "click" or "coarse" once the request is read; "oneshot" in the ensemble's
+    #: models
     kind: str = "invalid"
     session: str = "-"
     digest: str = ""
@@ -57,6 +58,10 @@ class RequestRecord:
         )
         return " ".join(filter(None, parts))
 
+
+#: A request for a coarse answer that waited longer than this in the queue is refused: the click's
+#: full answer waits too, and a busy server then has less to do.
+COARSE_PATIENCE_MS = 50.0
 
 #: The token's names among a request's parameters, if Triton passes headers on. Proxies read the
 #: first; Triton's own check of gRPC calls reads the second.
@@ -113,6 +118,7 @@ class SegmentService:
     ) -> Tensors:
         """Answer one request. Returns all outputs of the reply and fills in `record`.
 
+        record: `timings_ms` has the time in the queue, if there was one.
         cancelled: called between the stages; if it returns True, the rest is not computed.
         Raises `OISError` of any kind, and `Cancelled`.
         """
@@ -124,11 +130,16 @@ class SegmentService:
         record.session = call.session or "-"
         record.digest = call.digest or ""
         record.objects = call.objects
-        record.kind = "click" if call.objects else "info" if call.digest is None else "encode"
+        record.kind = _kind(call)
         if call.digest is None:
             probe = self.segmenter.probe_size()
             return write_reply(ReplyInfo(self.segmenter.info(), probe=probe, oneshot=self._oneshot))
         _check_cancelled(cancelled)
+        if record.kind == "coarse" and record.timings_ms.get("queue", 0.0) > COARSE_PATIENCE_MS:
+            raise ServerOverloaded(
+                f"the request for a coarse answer waited more than {COARSE_PATIENCE_MS:g} ms; the "
+                "full answer does not need it"
+            )
         state, cached = self._features(call, call.digest, self._salt(parameters), record)
         geometry = state.geometry
         reply = {}
@@ -142,6 +153,7 @@ class SegmentService:
             height=geometry.height,
             cached=cached,
             timings_ms={stage: round(ms, 3) for stage, ms in record.timings_ms.items()},
+            answer=call.answer,
         )
         return {**write_reply(info), **reply}
 
@@ -173,7 +185,7 @@ class SegmentService:
             _check_cancelled(cancelled)
             rows = slice(start, start + self.options.decode_objects)
             refined = self.segmenter.refine(state, _rows(request, rows))
-            record.decodes += 1
+            record.decodes += refined.coarse is None
             _add(record.timings_ms, refined.timings_ms)
             mask_timings_ms: dict[str, float] = {}
             for row in range(len(refined.coverage)):
@@ -182,14 +194,18 @@ class SegmentService:
             # The masks are encoded by now and logits can be large: keep only what is replied.
             parts.append(
                 replace(
-                    refined, packed=None, logits=refined.logits if request.want_logits else None
+                    refined,
+                    packed=None,
+                    coarse=None,
+                    logits=refined.logits if request.want_logits else None,
                 )
             )
         reply: Tensors = {
             "MASKS": np.frombuffer(b"".join(masks), dtype=np.uint8),
             "MASK_SIZES": np.array([len(mask) for mask in masks], dtype=np.int64),
-            "NEW_COVERAGE": np.concatenate([part.coverage for part in parts]),
         }
+        if request.answer is Answer.FULL:
+            reply["NEW_COVERAGE"] = np.concatenate([part.coverage for part in parts])
         if request.want_logits:
             reply["LOGITS"] = np.concatenate(
                 [part.logits for part in parts if part.logits is not None]
@@ -213,6 +229,12 @@ class SegmentService:
                 f"got a request for {maps} logit and order maps, {size} bytes; the limit is "
                 f"{self.options.max_reply_bytes}. Send fewer objects per request"
             )
+
+
+def _kind(call: Call) -> str:
+    if not call.objects:
+        return "info" if call.digest is None else "encode"
+    return "coarse" if call.answer is Answer.COARSE else "click"
 
 
 def _encoded(refined: Refined, row: int, form: MaskFormat, timings_ms: dict[str, float]) -> bytes:

@@ -148,6 +148,9 @@ class LocalRegionEngines(TritonEngines):
     ) -> Decoded:
         return self._decoder.decode(state, prompts, boxes=boxes)
 
+    def coarse(self, state: ImageState, prompts: HostPrompts) -> NDArray[np.float32]:
+        return self._decoder.coarse(state, prompts)
+
 
 def local_decoder_engines(
     manifest: Manifest, decoder: Path, parts: Path | None = None

@@ -80,6 +80,9 @@ class TorchRegionEngines:
     ) -> Decoded:
         return self._regions.decode(state, prompts, boxes=boxes)
 
+    def coarse(self, state: ImageState, prompts: HostPrompts) -> NDArray[np.float32]:
+        return self._regions.coarse(state, prompts)
+
 
 def with_regions(
     engines: TorchEngines,

@@ -23,7 +23,7 @@ from ois_client.contract.errors import EngineError, InvalidInput, ServerUnavaila
 from ois_client.contract.masks import png_of_mask
 from ois_client.sessions.client import Client
 from support.demo.calls import ask, click, encoded, noise, open_image, pixels_of
-from support.tiny_engines import write_engines
+from support.tiny_engines import write_engines, write_region_engines
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +219,26 @@ def test_clicks_equal_those_of_a_session(url: str, client: Client) -> None:
         assert answer["gateway_ms"] > answer["timings_ms"]["decode"] > 0
         coverage = parts["coverage"]
     assert answer["maps"] == {"positive": True, "negative": 1}
+
+
+def test_a_coarse_click_has_a_picture_to_show_and_nothing_to_keep(tmp_path: Path) -> None:
+    with Gateway(f"local:{write_region_engines(tmp_path)}", port=0) as gateway:
+        assert json.loads(ask(gateway.url, "/api/info").body)["coarse_answers"]
+        head, _ = open_image(gateway.url, encoded(noise(112, 84, seed=7)))
+        answer, parts = click(gateway.url, head, [[40, 40, True]], want=[], answer="coarse").frame
+        assert [*parts] == ["shown"]
+        assert {*answer} == {"timings_ms", "model_sha256", "gateway_ms"}
+        assert pixels_of(parts["shown"])[40, 40]
+        _, full = click(gateway.url, head, [[40, 40, True]]).frame
+        assert pixels_of(full["mask"])[40, 40]
+
+
+def test_engines_without_coarse_answers_say_so(url: str) -> None:
+    assert not json.loads(ask(url, "/api/info").body)["coarse_answers"]
+    head, _ = open_image(url, encoded(noise(112, 84, seed=7)))
+    for answer in ("coarse", "rough", 1):
+        reply = click(url, head, [[40, 40, True]], want=[], answer=answer)
+        assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
 
 
 def test_depth_and_order_maps_are_sent_as_pictures(url: str, client: Client) -> None:

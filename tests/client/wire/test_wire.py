@@ -25,7 +25,7 @@ from ois_client.contract.errors import (
 from ois_client.contract.geometry import PREPROCESS_VERSION, Geometry
 from ois_client.contract.images import ImageLimits, load_image
 from ois_client.contract.masks import MaskFormat, pack_mask, png_of_mask
-from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
+from ois_client.contract.transport import Answer, ClickReply, ClickRequest, ModelInfo
 
 MODEL = ModelInfo("tiny", 140, 14, PREPROCESS_VERSION, "ab" * 32, trained=True, engine="numpy")
 WIDTH, HEIGHT = 80, 60
@@ -123,6 +123,35 @@ def test_a_click_and_its_answer_arrive_as_they_were_sent(objects, wants, form, s
     packed = tuple(pack_mask(mask) for mask in reply.masks)
     assert back.packed == (packed if form is MaskFormat.PACKED else None)
     assert_same(dataclasses.replace(back, packed=None), reply)
+
+
+def test_a_coarse_answer_arrives_marked_and_without_a_coverage():
+    request = request_for(answer=Answer.COARSE)
+    message = wire.click_message(request)
+    assert "NEW_COVERAGE" not in message.outputs
+    call = wire.read_call(message.tensors, message.parameters)
+    assert call.answer is Answer.COARSE
+    assert_same(call.click_request(GEOMETRY), request)
+    full = reply_for(request)
+    reply = dataclasses.replace(full, answer=Answer.COARSE, coverage=np.zeros((1, 0, 0), np.uint8))
+    tensors = wire.write_reply(info_for(answer=Answer.COARSE), reply)
+    assert list(tensors) == [*message.outputs]
+    back = wire.read_click_reply(tensors, request)
+    assert_same(dataclasses.replace(back, packed=None), reply)
+    for asked, got in ((request, wire.write_reply(info_for(), full)), (request_for(), tensors)):
+        with pytest.raises(IncompatibleServer, match="answer to a request for"):
+            wire.read_click_reply(got, asked)
+    with pytest.raises(InvalidInput, match="coarse"):
+        wire.oneshot_message(request, PICTURE)
+    with pytest.raises(InvalidInput, match="got answer = 'rough'; expected one of full, coarse"):
+        wire.read_call(GOOD, {"ois_answer": "rough"})
+
+
+def test_a_server_of_an_earlier_release_has_full_answers_only():
+    info = json.loads(info_for().to_json())
+    for name in ("coarse_answers", "answer", "coverage_scale", "oneshot"):
+        del info[name]
+    assert wire.ReplyInfo.from_json(json.dumps(info)) == info_for()
 
 
 @pytest.mark.parametrize("picture", [PICTURE, GREY, PNG], ids=["rgb", "grey", "png"])
@@ -382,6 +411,9 @@ def test_a_reply_that_does_not_fit_raises_incompatible_server(changes, message):
         ({"longest": True}, "longest = True"),
         ({"longest": "140"}, "longest = '140'"),
         ({"trained": 1}, "trained = 1"),
+        ({"coarse_answers": 1}, "coarse_answers = 1"),
+        ({"answer": ["full"]}, "answer = "),
+        ({"answer": "rough"}, "answer = 'rough'"),
         ({"width": 0}, "masks of 0x60"),
         ({"width": -1, "height": -1}, "-1x-1"),
         ({"width": 10**6, "height": 10**6}, "1000000x1000000"),

@@ -18,9 +18,11 @@ from support.server.malformed import GOOD, RawRequest, malformed
 from support.server.malformed_models import GOOD_INPUTS
 
 WANTED = {"ois_want": "depth", "ois_session": "anna"}
+COARSE = {"ois_answer": "coarse"}
 GOOD_REQUESTS = [
     RawRequest("", {}),
     RawRequest("", GOOD, WANTED, ("INFO", "MASKS")),
+    RawRequest("", GOOD, COARSE, ("INFO", "MASKS", "MASK_SIZES")),
     RawRequest("", GOOD_INPUTS[ONESHOT_MODEL], model=ONESHOT_MODEL),
     RawRequest("", GOOD, version="1"),
 ]

@@ -129,7 +129,11 @@ def _mask_of() -> object:
 
 
 _MASK = _mask_of()
-_REQUESTS = [RawRequest("", {}), RawRequest("", GOOD, {"ois_want": "depth"}, ("INFO", "MASKS"))]
+_REQUESTS = [
+    RawRequest("", {}),
+    RawRequest("", GOOD, {"ois_want": "depth"}, ("INFO", "MASKS")),
+    RawRequest("", GOOD, {"ois_answer": "coarse"}, ("INFO", "MASKS")),
+]
 _MODEL = ModelInfo("tiny", 42, 14, PREPROCESS_VERSION, "a" * 64, True, "here")
 _INFO_TEXT = wire.ReplyInfo(_MODEL, "0" * 64, WIDTH, HEIGHT).to_json().encode()
 

@@ -20,7 +20,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from ois_client.contract.masks import MaskFormat
-from ois_client.wire import CONTRACT, INPUTS, MODEL, mask_format_name
+from ois_client.wire import CONTRACT, INPUTS, MODEL, PARAMETERS, mask_format_name
 
 WIDTH, HEIGHT = 112, 84
 GRID = (3, 4)  # patch grid (rows, columns) of this image in the tiny network
@@ -298,9 +298,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_siz
 
 @st.composite
 def wrong_parameter(draw: Draw) -> RawRequest:
-    name = draw(
-        st.sampled_from(["ois_contract", "ois_mask_format", "ois_want", "ois_session", "ois_other"])
-    )
+    name = draw(st.sampled_from([*PARAMETERS, "ois_other"]))
     value = draw(words | st.integers(-5, 2**62) | st.booleans() | st.floats(allow_nan=False))
     formats = [mask_format_name(form) for form in MaskFormat]
     bad = {
@@ -308,6 +306,8 @@ def wrong_parameter(draw: Draw) -> RawRequest:
         "ois_mask_format": "gif" if value in formats else value,
         "ois_want": f"depth,{value} and everything",
         "ois_session": f"{value} \n",
+        "ois_region": f"{value} region",
+        "ois_answer": f"{value} answer",
         "ois_other": value,
     }[name]
     return RawRequest(f"{name}={bad!r}", GOOD, {name: bad})

@@ -138,6 +138,7 @@ class GatewayApp:
                 "model_sha256": self._info.model_sha256,
                 "max_bytes": LIMITS.max_bytes,
                 "max_clicks": SLOTS_PER_SIGN,
+                "coarse_answers": self._info.coarse_answers,
                 "shown_mask": SHOWN_MASK,
                 "colours": [object_colour(number) for number in range(1, OBJECT_COLOURS + 1)],
                 "viridis": VIRIDIS.tolist(),

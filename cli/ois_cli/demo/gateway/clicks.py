@@ -7,6 +7,7 @@ all clicks on the object and the coverage of its mask, and gets the new mask and
                     model                   sha256 of the model that made the coverage; "" for any
                     clicks                  [[x, y, positive], ...] in pixels of the image
                     want                    some of "mask", "depth", "order"
+                    answer                  "full" or "coarse"; absent means "full"
              parts  coverage                (gh, gw) uint8; absent without a previous mask
     response, head  area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms, model_sha256,
                     maps: {"positive": bool, "negative": number of maps}
@@ -14,6 +15,9 @@ all clicks on the object and the coverage of its mask, and gets the new mask and
                     mask                    if wanted: the mask at the size of the image
                     coverage                (gh, gw) uint8
                     depth, order0, order1…  if wanted: grey PNG at network size, see `ClickReply`
+
+The response to a coarse click has `model_sha256`, `timings_ms` and the part `shown` only: the page
+shows it until the full answer is there, and keeps nothing of it.
 """
 
 from __future__ import annotations
@@ -26,13 +30,13 @@ from typing import Any
 import numpy as np
 
 from ois_cli.demo.gateway.frames import read_frame, write_frame
-from ois_cli.demo.gateway.masks import mask_head, mask_parts
-from ois_cli.demo.gateway.pictures import grey_png
+from ois_cli.demo.gateway.masks import SHOWN_MASK, mask_head, mask_parts
+from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
 from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer, InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
-from ois_client.contract.masks import MAX_PIXELS
-from ois_client.contract.transport import ClickReply, ClickRequest, ModelInfo
+from ois_client.contract.masks import MAX_PIXELS, png_of_mask
+from ois_client.contract.transport import Answer, ClickReply, ClickRequest, ModelInfo
 
 WANTS = ("mask", "depth", "order")
 
@@ -75,6 +79,7 @@ class PageClick:
             want_depth="depth" in want,
             want_order="order" in want,
             session="demo",
+            answer=_answer(head.get("answer", Answer.FULL.value)),
         )
         return cls(request, geometry, clicks, str(head.get("model", "")), want)
 
@@ -89,6 +94,10 @@ class PageClick:
                 "are kept. Open the image again to continue clicking"
             )
         mask, coverage = reply.masks[0], reply.coverage[0]
+        if reply.answer is Answer.COARSE:
+            times = dict(reply.timings_ms)
+            shown = png_of_mask(shrink_mask(mask, SHOWN_MASK))
+            return {"timings_ms": times, "model_sha256": reply.model_sha256}, {"shown": shown}
         positive = any(click.positive for click in self.clicks)
         fit = self.geometry
         head = {
@@ -157,6 +166,12 @@ def read_clicks(value: Any) -> tuple[Click, ...]:
                 "got a click that is not two numbers and a flag; expected [x, y, positive]"
             )
     return tuple(Click(float(x), float(y), positive) for x, y, positive in value)
+
+
+def _answer(value: Any) -> Answer:
+    if not isinstance(value, str):
+        raise InvalidInput(f"got answer = {value!r}; expected one of {', '.join(Answer)}")
+    return Answer.parse(value)
 
 
 def _want(value: Any) -> frozenset[str]:

@@ -77,6 +77,7 @@ async function begin() {
     const masks = session.doc.objects.filter(({ mask }) => mask?.area);
     if (session.image) album.saveWork(session.snapshot(), masks.length, session.image);
   });
+  session.addEventListener("coarse", () => scene.render());
   session.addEventListener("trouble", () => {
     const { trouble, waiting } = session;
     const stop = opener.isOpening ? "Stop opening" : "Discard clicks";
@@ -201,6 +202,9 @@ async function begin() {
     session.drop();
     showTrouble(null);
   };
+  get("coarse-control").hidden = !facts.coarse_answers;
+  session.progressive = facts.coarse_answers;
+  get("coarse").onchange = () => (session.progressive = get("coarse").checked);
   get("load-masks").onclick = () => get("mask-file").click();
   get("mask-file").onchange = () => {
     loadMasks(get("mask-file").files[0]);

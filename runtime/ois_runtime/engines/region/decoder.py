@@ -6,11 +6,15 @@
 
 Inside the boxes the logits are those of the whole decoder. Outside they are `OUTSIDE`: background,
 without a statement of how certain that is.
+
+`RegionDecoder.coarse` stops after the trunk, for those who want to see something first. The click
+that follows finds the trunk's results (`sharing.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +33,7 @@ from ois_runtime.engines.region.boxes import (
     in_steps,
 )
 from ois_runtime.engines.region.finish import coverage_of, keep_clicks
+from ois_runtime.engines.region.sharing import TrunkResult, TrunkResults
 from ois_runtime.engines.region.windows import CELLS, TailForm, Windows
 
 #: The logit of every pixel that was not decoded.
@@ -74,6 +79,23 @@ class RegionDecoder:
     def __init__(self, form: RegionForm, trunk: Graph, tail: Graph, crop: Graph) -> None:
         self.form = form
         self._trunk, self._tail, self._crop = trunk, tail, crop
+        self._results = TrunkResults()
+
+    def coarse(self, state: ImageState, prompts: HostPrompts) -> Logits:
+        """An estimate of the logits, (N, 4 gh, 4 gw): above 0 is object.
+
+        Costs the trunk alone, and `decode` with the same prompts does not run it again. Clicked
+        cells are right if the network corrects clicked pixels.
+        Raises `InvalidInput` if a prompt array has the wrong shape or type.
+        """
+        check_prompts(prompts, state.geometry)
+        with self._trunk_of(state, prompts, keep=True) as found:
+            coarse = found.coarse.copy()
+        if self.form.keep_clicks:
+            cell = state.geometry.patch / CELLS
+            for one, points, labels in zip(coarse, prompts.points, prompts.labels, strict=True):
+                keep_clicks(one, (points + 0.5) / cell - 0.5, labels)
+        return coarse
 
     def decode(
         self,
@@ -91,19 +113,21 @@ class RegionDecoder:
         """
         geometry = state.geometry
         check_prompts(prompts, geometry)
-        feeds = {**self._maps(state), **prompts.named()}
-        names = self._trunk.inputs or feeds
-        found = self._trunk.run({name: feeds[name] for name in names})
-        path, coarse = found["path"], np.asarray(found["coarse"], dtype=np.float32)
+        with self._trunk_of(state, prompts, keep=False) as found:
+            return self._decode(state, prompts, found, whole, boxes)
+
+    def _decode(
+        self,
+        state: ImageState,
+        prompts: HostPrompts,
+        found: TrunkResult,
+        whole: bool,
+        boxes: Sequence[Sequence[Box]] | None,
+    ) -> Decoded:
+        path, coarse, geometry = found.path, found.coarse, state.geometry
         size = (geometry.network_height, geometry.network_width)
         count = len(prompts.labels)
-        grid = (geometry.grid_height, geometry.grid_width)
-        if path.shape[::2] != (count, CELLS * grid[0]) or path.shape[3] != CELLS * grid[1]:
-            raise EngineError(
-                f"the trunk returned a path of shape {path.shape}; expected {count} objects and "
-                f"{CELLS} cells per patch of {grid}. The engines are not from one export"
-            )
-        shape = (grid[0], grid[1])
+        shape = (geometry.grid_height, geometry.grid_width)
         chosen: list[list[Box] | None] = [None] * count
         if boxes is not None:
             chosen = [[in_steps(box, shape) for box in each] for each in boxes]
@@ -135,6 +159,27 @@ class RegionDecoder:
             self._finish(logits, prompts, chosen),
             tuple(None if own is None else tuple(own) for own in chosen),
         )
+
+    def _trunk_of(
+        self, state: ImageState, prompts: HostPrompts, *, keep: bool
+    ) -> AbstractContextManager[TrunkResult]:
+        return self._results.shared(
+            state, prompts, lambda: self._run_trunk(state, prompts), keep=keep
+        )
+
+    def _run_trunk(self, state: ImageState, prompts: HostPrompts) -> TrunkResult:
+        feeds = {**self._maps(state), **prompts.named()}
+        names = self._trunk.inputs or feeds
+        found = self._trunk.run({name: feeds[name] for name in names})
+        path, coarse = found["path"], np.asarray(found["coarse"], dtype=np.float32)
+        geometry, count = state.geometry, len(prompts.labels)
+        grid = (geometry.grid_height, geometry.grid_width)
+        if path.shape[::2] != (count, CELLS * grid[0]) or path.shape[3] != CELLS * grid[1]:
+            raise EngineError(
+                f"the trunk returned a path of shape {path.shape}; expected {count} objects and "
+                f"{CELLS} cells per patch of {grid}. The engines are not from one export"
+            )
+        return TrunkResult(path, coarse)
 
     def _whole(self, state: ImageState, path: NDArray[Any]) -> Logits:
         maps = state.arrays

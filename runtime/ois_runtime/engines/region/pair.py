@@ -37,6 +37,19 @@ class RegionEngines(Protocol):
         ...
 
 
+@runtime_checkable
+class CoarseEngines(Protocol):
+    """An `EnginePair` that can answer a click coarsely before it decodes it."""
+
+    def coarse(self, state: ImageState, prompts: HostPrompts) -> NDArray[np.float32]:
+        """An estimate of the logits, (N, rows, columns) on a grid over the image, > 0 = object.
+
+        A click with the same prompts at the same time or soon after does not repeat this work.
+        Raises `InvalidInput` if a prompt array has the wrong shape or type.
+        """
+        ...
+
+
 class RegionPair:
     """An encoder and a decoder in three parts. Thread-safe if the graphs are."""
 
@@ -65,6 +78,9 @@ class RegionPair:
         boxes: Sequence[Sequence[Box]] | None = None,
     ) -> Decoded:
         return self._decoder.decode(state, prompts, boxes=boxes)
+
+    def coarse(self, state: ImageState, prompts: HostPrompts) -> NDArray[np.float32]:
+        return self._decoder.coarse(state, prompts)
 
 
 def open_region_decoder(

@@ -138,6 +138,63 @@ test("undo cancels a click without a result", async () => {
   assert.equal(session.canUndo, false);
 });
 
+test("a coarse mask is shown until the full one is there, and nothing of it is kept", async () => {
+  const api = gateway();
+  const plain = api.click;
+  let finish;
+  api.click = async (head, coverage, signal) => {
+    if (head.answer !== "coarse") await new Promise((resolve) => (finish = resolve));
+    return plain.call(api, head, coverage, signal);
+  };
+  const { session, pauses } = await opened(api);
+  session.progressive = true;
+  const shown = [];
+  session.addEventListener("coarse", () => shown.push(session.coarse));
+  const done = session.click({ x: 1, y: 1, positive: true });
+  while (!shown.length) await new Promise(setImmediate);
+  assert.deepEqual(pauses, [30, 10]);
+  assert.equal(shown[0].object, 1);
+  assert.deepEqual(api.requests.map(({ answer, want }) => [answer, want]), [["coarse", []]]);
+  assert.equal(session.active.mask, null);
+  finish();
+  await done;
+  assert.equal(session.coarse, null);
+  assert.equal(shown.length, 1);
+  assert.equal(session.times.length, 1);
+  assert.equal(api.requests.length, 2);
+});
+
+test("a coarse mask that comes late, or fails, or whose click was undone, is not shown", async () => {
+  for (const fate of ["late", "fails", "undone"]) {
+    const api = gateway();
+    const plain = api.click;
+    let finish;
+    api.click = async (head, coverage, signal) => {
+      const held = (fate === "undone") === (head.answer !== "coarse") && fate !== "fails";
+      if (held) await new Promise((resolve) => (finish = resolve));
+      if (fate === "fails" && head.answer === "coarse") throw new ApiError("INVALID_INPUT", "no coarse answers");
+      return plain.call(api, head, coverage, signal);
+    };
+    const { session } = await opened(api);
+    session.progressive = true;
+    let shown = 0;
+    session.addEventListener("coarse", () => (shown += Boolean(session.coarse)));
+    const done = session.click({ x: 1, y: 1, positive: true });
+    if (fate === "undone") {
+      while (!session.coarse) await new Promise(setImmediate);
+      session.undo();
+      assert.equal(session.coarse, null);
+      shown = 0;
+      finish();
+    }
+    await done;
+    if (fate === "late") finish();
+    for (let k = 0; k < 5; k++) await new Promise(setImmediate);
+    assert.deepEqual([shown, session.coarse, session.trouble], [0, null, null]);
+    assert.equal(clicksOf(session).length, fate === "undone" ? 0 : 1);
+  }
+});
+
 test("with another model at the same address, clicks fail and masks are kept", async () => {
   const api = gateway([null, "UNKNOWN_IMAGE"]);
   const { session } = await opened(api);

@@ -1,4 +1,5 @@
-// What the stage draws of the session: the masks, the clicks, and strokes without an answer.
+// What the stage draws of the session: the masks, the clicks, and strokes without an answer. A
+// coarse mask takes the place of its object's mask.
 
 import { readMask } from "./raster.js";
 
@@ -39,8 +40,10 @@ export class Scene {
 
   async #masks() {
     const round = ++this.#round;
-    const { doc } = this.#session;
-    const shown = doc.objects.filter(({ id, mask }) => mask && !this.#hidden.has(id));
+    const { doc, coarse } = this.#session;
+    const shown = doc.objects
+      .map(({ id, mask }) => ({ id, mask: coarse?.object === id ? coarse : mask }))
+      .filter(({ id, mask }) => mask && !this.#hidden.has(id));
     shown.sort((a, b) => (a.id === doc.active) - (b.id === doc.active));
     const masks = await Promise.all(shown.map(async ({ id, mask }) => {
       const colour = this.#colourOf(id);

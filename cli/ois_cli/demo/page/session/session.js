@@ -4,8 +4,8 @@
 // What the user does to a mask is a step: {object, clicks: [{x, y, positive}]}, usually one click,
 // or {object, stroke: {points: [{x, y}], radius, paint}}. Steps are answered one after another.
 //
-// Events: "image" (another image), "change" (objects, masks, waiting steps), "answer" (detail:
-// {object, mask}, after a step), "trouble".
+// Events: "image" (another image), "change" (objects, masks, waiting steps), "coarse" (a coarse mask
+// to show, or none any more), "answer" (detail: {object, mask}, after a step), "trouble".
 
 import * as documents from "./document.js";
 import { ApiError } from "./api.js";
@@ -15,6 +15,10 @@ import { parts } from "./timing.js";
 const PAUSES = [500, 1000, 2000, 4000];
 /** How many times a click may send its image again. */
 const RESENDS = 3;
+/** A coarse mask is requested, in ms, after the full one was, if that is not there by then. */
+const COARSE_AFTER = 30;
+/** A coarse mask waits this long, in ms: if the full one comes so soon, the change would flicker. */
+const HOLD = 10;
 
 export class Session extends EventTarget {
   #api;
@@ -40,6 +44,10 @@ export class Session extends EventTarget {
     this.depth = null;
     /** Whether clicks also request depth and order maps. */
     this.wantsMaps = false;
+    /** Whether clicks also request a coarse mask, to show until the full one is there. */
+    this.progressive = false;
+    /** The coarse mask of the click that is being answered, {object, shown}; null if there is none. */
+    this.coarse = null;
     /** Times of the clicks on this image: see `parts`, and their sum as `total`. */
     this.times = [];
   }
@@ -224,7 +232,10 @@ export class Session extends EventTarget {
   // -- private -----------------------------------------------------------------------------
 
   #discard(steps) {
-    if (steps.includes(this.waiting[0])) this.#abort.abort();
+    if (steps.includes(this.waiting[0])) {
+      this.#abort.abort();
+      this.coarse = null;
+    }
     this.waiting = this.waiting.filter((step) => !steps.includes(step));
     this.#wake();
   }
@@ -262,12 +273,44 @@ export class Session extends EventTarget {
     const before = await this.#coverage(object.mask, signal);
     const want = this.wantsMaps ? ["mask", "order"] : ["mask"];
     if (this.wantsMaps && !this.depth) want.push("depth");
-    const answer = await this.#request(clicks, before, want, signal);
+    const endCoarse = this.progressive ? this.#showCoarse(object.id, clicks, before) : () => {};
+    let answer;
+    try {
+      answer = await this.#request(clicks, before, want, signal);
+    } catch (error) {
+      endCoarse();
+      this.#emit("coarse");
+      throw error;
+    }
+    endCoarse(); // without an event: the full mask takes its place with the next "change"
     if (signal.aborted) return null;
     const mask = maskOf(answer, before, this.image.model);
     if (answer.parts.depth) this.depth = png(answer.parts.depth);
     this.times = [...this.times, mask.time];
     return { clicks, mask };
+  }
+
+  /**
+   * Request the coarse mask of clicks if the full one takes long, and show it, until the returned
+   * function is called. An error is ignored: the request for the full mask reports its own.
+   */
+  #showCoarse(object, clicks, coverage) {
+    const abort = new AbortController();
+    const head = { ...this.#requestHead(clicks, []), answer: "coarse" };
+    const show = async () => {
+      await this.#pause(COARSE_AFTER);
+      abort.signal.throwIfAborted();
+      const { parts: found } = await this.#api.click(head, coverage, abort.signal);
+      await this.#pause(HOLD);
+      if (abort.signal.aborted) return;
+      this.coarse = { object, shown: png(found.shown) };
+      this.#emit("coarse");
+    };
+    show().catch(() => {});
+    return () => {
+      abort.abort();
+      this.coarse = null;
+    };
   }
 
   /** Answer a stroke of the brush -> the changed fields of the object. */
