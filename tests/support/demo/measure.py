@@ -114,6 +114,7 @@ def main() -> None:
         found = measure(page, photograph, given.repeats)
         version = browser.version
     document = {
+        "benchmark": "page",
         "what": "the page of ois demo with a photograph of 6000 x 4000 pixels, 1366 x 768 window",
         "engines": Path(given.engines).name,
         "browser": f"{given.browser} {version}",
