@@ -14,6 +14,7 @@ from PIL import Image
 
 from ois_client import Click, Client, OISError
 from ois_client.contract.images import Picture, load_image
+from ois_client.environment import open_client
 from ois_client.formats.cvat import cvat_of_mask
 from ois_client.sessions.replay import RecentSessions, in_order, replay
 
@@ -73,5 +74,12 @@ def _errors_in_words() -> Iterator[None]:
 
 
 def create(url: str = "local:") -> OISInteraction:
-    """Create the function. `cvat-cli` passes its `-p` parameters as arguments."""
-    return OISInteraction(Client(url))
+    """Create the function. `cvat-cli` passes its `-p` parameters as arguments. $OIS_TOKEN is the
+    token of a server that requires one.
+
+    Ends the program with a sentence if there is no server: `cvat-cli` would show a traceback.
+    """
+    try:
+        return OISInteraction(open_client(url))
+    except OISError as error:
+        raise SystemExit(f"error: {error}") from error

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import Any
 
 from cvat_format import clicks_in_order, read_request, reply_of_mask
-from ois_client import Client, InvalidInput, OISError
+from ois_client import InvalidInput, OISError
+from ois_client.environment import open_client
 from ois_client.sessions.replay import RecentSessions, replay
 
 
 def init_context(context: Any) -> None:
     """Connect to the server. Nuclio calls this once per worker, and restarts it if this raises."""
-    client = Client(os.environ.get("OIS_URL", "local:"))
+    client = open_client()
     context.user_data.recent = RecentSessions(client)
     context.logger.info(f"clicks go to {client.info.network}, {client.info.engine}")
 

@@ -38,6 +38,7 @@ from ois_client import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from ois_client.environment import open_client
 from ois_client.sessions.replay import RecentSessions, replay
 from task_images import ImageFetcher
 
@@ -202,7 +203,7 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"))
     setting = os.environ.get
     try:
-        client = Client(setting("OIS_URL", "local:"))
+        client = open_client()
     except OISError as error:
         raise SystemExit(f"error: {error}") from error
     with client:

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ois_client import AccessDenied, Client, InvalidInput, OISError
+from ois_client.environment import open_client
 from ois_client.sessions.replay import RecentSessions, replay
 from x_anylabeling_format import (
     image_bytes,
@@ -165,7 +166,7 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"))
     setting = os.environ.get
     try:
-        client = Client(setting("OIS_URL", "local:"))
+        client = open_client()
     except OISError as error:
         raise SystemExit(f"error: {error}") from error
     with client:

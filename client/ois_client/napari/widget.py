@@ -18,6 +18,7 @@ from napari.utils.notifications import show_error
 
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.masks import Mask
+from ois_client.environment import open_client
 from ois_client.napari.planes import (
     Place,
     changes,
@@ -233,7 +234,7 @@ class ClickToSegment(widgets.Container):
     ) -> Mask:
         """Click -> the object's mask. Runs in a thread of its own, one at a time."""
         if self._client is None or address != self._address:
-            client = Client(address)
+            client = open_client(address)
             if self._client is not None:
                 self._client.close()
             self._client, self._address = client, address

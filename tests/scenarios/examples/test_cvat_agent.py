@@ -17,7 +17,7 @@ from PIL import Image
 
 from ois_client import Client
 from ois_runtime.engines.local import open_transport
-from support.cvat_host import TOKEN, CvatHost
+from support.cvat_host import TASK, TOKEN, CvatHost
 from support.tiny_engines import write_engines
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_answer_an_annotator(host: CvatHost, tmp_path
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
-    def execute(command: list[str]) -> str:
+    def execute(command: list[str], fails: bool = False) -> str:
         ran = subprocess.run(
             command,
             cwd=elsewhere,  # not the example's folder: its neighbours cannot be imported
@@ -67,9 +67,13 @@ def test_the_commands_of_the_readme_answer_an_annotator(host: CvatHost, tmp_path
             text=True,
             timeout=120,
         )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
+        assert (ran.returncode != 0) is fails, ran.stderr
+        return ran.stderr if fails else ran.stdout
 
+    nobody = [word.replace(f"local:{engines}", "grpc://127.0.0.1:1") for word in create]
+    said = execute(nobody, fails=True)
+    assert "no OIS server answers at grpc://127.0.0.1:1" in said.splitlines()[-1]
+    assert "Traceback" not in said
     assert execute(create).strip() == "1"
     assert host.function["kind"] == "interactor"
     assert (host.function["min_pos_points"], host.function["min_neg_points"]) == (1, 0)
@@ -79,10 +83,18 @@ def test_the_commands_of_the_readme_answer_an_annotator(host: CvatHost, tmp_path
     host.ask([[500, 45]], [])
     host.ask([[n, 45] for n in range(25)], [])
     host.ask([[40.5, 35.5]], [], roi=[20, 10, 110, 80])
+    host.ask([[5, 5]], [], roi=[100, 80, 300, 200])
+    host.ask([], [])
+    host.ask([[5, 5]], [], task=TASK + 1)  # deleted in the meantime
+    host.ask([[60.5, 45.5]], [])
     execute([*run, "--burst"])
 
     outcomes = [outcome for outcome, _ in host.results]
-    assert outcomes == ["complete", "complete", "fail", "fail", "complete"]
+    assert outcomes == ["complete"] * 2 + ["fail"] * 2 + ["complete"] + ["fail"] * 3 + ["complete"]
+    for (_, body), words in zip(
+        host.results[5:8], ("Invalid ROI", "not enough positive points", "status 404"), strict=True
+    ):
+        assert words in body["exc_info"]
     assert (
         "expected x 0..120" in host.results[2][1]["exc_info"]
         or "canvas of a 120x90" in (host.results[2][1]["exc_info"])
@@ -100,4 +112,4 @@ def test_the_commands_of_the_readme_answer_an_annotator(host: CvatHost, tmp_path
         height, width = mask.shape
         drawn = cvat_masks.decode_mask(shape["points"], image_width=width, image_height=height)
         np.testing.assert_array_equal(drawn, mask)
-    assert host.refused == []
+    assert host.refused == [f"/api/tasks/{TASK + 1}"]

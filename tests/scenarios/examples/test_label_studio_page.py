@@ -1,7 +1,8 @@
 """The real Label Studio with our backend: connect, click, refine, reload, accept, submit, export.
 
-Label Studio has its own environment (`support/environments.py`), because its pinned packages
-conflict with ours. OIS_LABEL_STUDIO=path/to/label-studio uses an installed one.
+Both are started as the README says, each in an environment of its own
+(`support/environments.py`): Label Studio's pinned packages conflict with ours, and the backend gets
+only what its README installs. OIS_LABEL_STUDIO=path/to/label-studio uses an installed one.
 
 It runs on SQLite and the loopback interface.
 """
@@ -14,11 +15,11 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ois_client import Client
 from ois_client.formats.brush import mask_of_brush
 from ois_runtime.engines.local import open_transport
 from support.demo.page import chromium, open_browser
-from support.documents import ROOT
+from support.documents import ROOT, blocks
 from support.environments import environment
 from support.tiny_engines import write_engines
 
@@ -62,7 +63,11 @@ def running(command: list[str], health: str, log: Path, **environment: str) -> I
     """A server until the block ends. It is up when `health` answers."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=output, stderr=output
+            command,
+            cwd=EXAMPLE,  # as the README says for the backend
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
         )
         try:
             until = time.monotonic() + 600  # the first start writes the database
@@ -93,12 +98,15 @@ class Studio:
             headers["Content-Type"] = kind
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=120) as reply:
-            return json.load(reply)
+            return json.loads(reply.read() or "null")
 
     def project_with_one_image(self, png: bytes) -> int:
         config = (EXAMPLE / "label_config.xml").read_text()
         project = self.ask("POST", "/api/projects/", {"title": "clicks", "label_config": config})
-        number = int(project["id"])
+        self.import_image(int(project["id"]), png)
+        return int(project["id"])
+
+    def import_image(self, number: int, png: bytes) -> None:
         part = b'Content-Disposition: form-data; name="file"; filename="photo.png"'
         form = b"--edge\r\n" + part + b"\r\nContent-Type: image/png\r\n\r\n" + png
         self.ask(
@@ -107,7 +115,23 @@ class Studio:
             form + b"\r\n--edge--\r\n",
             "multipart/form-data; boundary=edge",
         )
-        return number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Label Studio and our backend. folder: Label Studio's data, and both logs."""
+
+    studio: Studio
+    backend: str
+    folder: Path
+
+    @contextmanager
+    def without_the_image(self) -> Iterator[None]:
+        """The one uploaded file is gone until the block ends."""
+        [upload] = self.folder.glob("media/upload/*/*")
+        away = upload.rename(self.folder / "away")
+        yield
+        away.rename(upload)
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +139,21 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(ENGINES) if ENGINES else write_engines(tmp_path_factory.mktemp("engines"))
 
 
+def line_of_the_readme(*ending: str) -> dict[str, str]:
+    """The variables of the README's command with this ending."""
+    lines = [words for block in blocks(EXAMPLE / "README.md") for words in block.commands()]
+    [words] = [words for words in lines if tuple(words[-len(ending) :]) == ending]
+    return dict(word.split("=", 1) for word in words[: -len(ending)])
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, engines: Path) -> Iterator[tuple[Studio, str]]:
-    """Label Studio, and the address of our backend."""
+def place(tmp_path_factory: pytest.TempPathFactory, engines: Path) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("label-studio")
     ports = free_port(), free_port()
     studio, backend = (f"http://127.0.0.1:{port}" for port in ports)
     given = os.environ.get("OIS_LABEL_STUDIO")
     program = given or environment("label-studio", "label-studio==1.23.*").with_name("label-studio")
+    readme = line_of_the_readme("label-studio", "start")
     start = [str(program), "start", "--no-browser", "--data-dir", str(folder), "--username", USER]
     start += ["--password", PASSWORD, "--user-token", TOKEN, "--enable-legacy-api-token"]
     start += ["--internal-host", "127.0.0.1", "--port", str(ports[0])]
@@ -131,22 +162,28 @@ def place(tmp_path_factory: pytest.TempPathFactory, engines: Path) -> Iterator[t
         "LATEST_VERSION_CHECK": "false",
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
-        # as the README says, for a backend on this machine
-        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        **readme,
     }
+    asked = line_of_the_readme("python", "-m", "backend")
+    answers = {
+        "OIS_URL": f"local:{engines.resolve()}",
+        "LABEL_STUDIO_URL": studio,
+        "LABEL_STUDIO_API_KEY": TOKEN,
+    }
+    assert set(asked) == set(answers)
+    needed = str(EXAMPLE / "requirements.txt")
+    python = environment("label-studio-backend", "-e", f"{ROOT}[cpu]", "-r", needed)
     with (
         running(start, f"{studio}/health", folder / "studio.log", **offline),
         running(
-            [sys.executable, str(EXAMPLE / "backend.py")],
+            [str(python), "-m", "backend"],
             f"{backend}/health",
             folder / "backend.log",
             PORT=str(ports[1]),
-            OIS_URL=f"local:{engines}",
-            LABEL_STUDIO_URL=studio,
-            LABEL_STUDIO_API_KEY=TOKEN,
+            **answers,
         ),
     ):
-        yield Studio(studio), backend
+        yield Place(Studio(studio), backend, folder)
 
 
 class Annotator:
@@ -169,19 +206,27 @@ class Annotator:
 
     def click(self, x: int, y: int, positive: bool) -> np.ndarray:
         """Choose the label and the tool, click on pixel (x, y) -> the suggested mask."""
+        [region] = self.ask(x, y, positive)["data"]["result"]
+        return mask_of_brush(region["value"]["rle"], WIDTH, HEIGHT)
+
+    def ask(self, x: int, y: int, positive: bool) -> dict[str, Any]:
+        """As `click` -> what Label Studio answers to its page."""
+        with self.page.expect_response(re.compile("interactive-annotating")) as answer:
+            self.press_at(x, y, positive)
+        found: dict[str, Any] = answer.value.json()
+        return found
+
+    def press_at(self, x: int, y: int, positive: bool) -> None:
         self.page.locator(".lsf-label").first.click()
         self.page.keyboard.press("m")  # the tool Auto-Detect
         box = self._picture.bounding_box()
         assert box is not None
         at = (box["x"] + (x + 0.5) / WIDTH * box["width"],
               box["y"] + (y + 0.5) / HEIGHT * box["height"])  # fmt: skip
-        with self.page.expect_response(re.compile("interactive-annotating")) as answer:
-            if not positive:
-                self.page.keyboard.down("Alt")
-            self.page.mouse.click(*at)
-            self.page.keyboard.up("Alt")
-        [region] = answer.value.json()["data"]["result"]
-        return mask_of_brush(region["value"]["rle"], WIDTH, HEIGHT)
+        if not positive:
+            self.page.keyboard.down("Alt")
+        self.page.mouse.click(*at)
+        self.page.keyboard.up("Alt")
 
 
 def agree(got: np.ndarray, expected: np.ndarray) -> bool:
@@ -189,8 +234,8 @@ def agree(got: np.ndarray, expected: np.ndarray) -> bool:
     return bool((got & expected).sum() / (got | expected).sum() > 0.9)
 
 
-def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -> None:
-    studio, backend = place
+def test_a_person_segments_an_object(place: Place, engines: Path) -> None:
+    studio, backend = place.studio, place.backend
     file = io.BytesIO()
     Image.fromarray(PIXELS).save(file, format="PNG")
     project = studio.project_with_one_image(file.getvalue())
@@ -211,7 +256,11 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         person = Annotator(page, studio, project, task["id"])
         person.press("auto-annotation-toggle")
-        assert agree(person.click(*CLICKS[0]), masks[0])
+        # The image cannot be had: Label Studio keeps the click, and the next one brings both.
+        with place.without_the_image():
+            assert "400 Client Error" in person.ask(*CLICKS[0])["errors"][0]
+            log = (place.folder / "backend.log").read_text()
+            assert re.search(r"answers [45]0.; expected the task's image", log)
         with page.expect_response(
             lambda one: "/drafts" in one.url and one.request.method in ("POST", "PATCH")
         ):
@@ -227,13 +276,20 @@ def test_a_person_segments_an_object(place: tuple[Studio, str], engines: Path) -
         with page.expect_response(re.compile(r"/api/tasks/\d+/annotations")) as submitted:
             person.press("submit-button")
         assert submitted.value.status == 201
+        [exported] = studio.ask("GET", f"/api/projects/{project}/export?exportType=JSON")
+        regions = exported["annotations"][0]["result"]
+        [mask] = [one for one in regions if one["type"] == "brushlabels"]
+        assert mask["value"]["brushlabels"] == ["object"]
+        assert agree(mask_of_brush(mask["value"]["rle"], WIDTH, HEIGHT), masks[2])
+        # Somebody deletes a task while it is open: Label Studio says so.
+        studio.import_image(project, file.getvalue())
+        *_, other = studio.ask("GET", f"/api/tasks?project={project}")["tasks"]
+        page.goto(f"{studio.url}/projects/{project}/data?task={other['id']}")
+        page.locator(".konvajs-content canvas").first.wait_for()
+        studio.ask("DELETE", f"/api/tasks/{other['id']}")
+        person.press_at(*CLICKS[2])
+        page.get_by_text("Not Found").wait_for()
         if ENGINES:
             page.goto(f"{studio.url}/projects/{project}/settings/ml")
             page.get_by_text("Connected", exact=True).wait_for()
             page.screenshot(path=ROOT / "artefacts" / "label-studio-model.png")
-
-    [exported] = studio.ask("GET", f"/api/projects/{project}/export?exportType=JSON")
-    regions = exported["annotations"][0]["result"]
-    [mask] = [one for one in regions if one["type"] == "brushlabels"]
-    assert mask["value"]["brushlabels"] == ["object"]
-    assert agree(mask_of_brush(mask["value"]["rle"], WIDTH, HEIGHT), masks[2])
