@@ -288,7 +288,7 @@ def test_a_person_segments_an_object(place: Place, engines: Path) -> None:
         page.locator(".konvajs-content canvas").first.wait_for()
         studio.ask("DELETE", f"/api/tasks/{other['id']}")
         person.press_at(*CLICKS[2])
-        page.get_by_text("Not Found").wait_for()
+        page.get_by_text("Runtime error: Not Found", exact=True).wait_for()
         if ENGINES:
             page.goto(f"{studio.url}/projects/{project}/settings/ml")
             page.get_by_text("Connected", exact=True).wait_for()
