@@ -45,28 +45,38 @@ from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest
 
-#: How long a click waits before it requests the coarse mask.
-WAITS_S = {"usual": COARSE_AFTER_S, "at once": 0.0}
+#: How long a click waits before it requests the coarse mask. "At once" lets the full request go
+#: first, because whoever comes second waits for the trunk's results.
+WAITS_S = {"usual": COARSE_AFTER_S, "at once": 0.002}
 
 
 @dataclass(slots=True)
 class Way:
-    """Milliseconds of clicks with a coarse mask: to the full one, to the coarse masks that came
-    first, and by how much they did."""
+    """Milliseconds of clicks with a coarse mask: to the full one, and to the coarse one, which is
+    None where it did not come first."""
 
     full: list[float] = field(default_factory=list)
-    coarse: list[float] = field(default_factory=list)
-    lead: list[float] = field(default_factory=list)
+    coarse: list[float | None] = field(default_factory=list)
 
     def summary(self, plain: list[float]) -> dict[str, Any]:
-        """JSON-ready. added: by the coarse mask to the full one."""
-        shown = len(self.coarse)
-        return {
+        """JSON-ready. added: by the coarse mask to the full one. where_shown: the same figures for
+        the clicks that showed one; lead: by how much it came first."""
+        shown = [number for number, each in enumerate(self.coarse) if each is not None]
+        found = {
             "full": spread(self.full),
             "added": difference(self.full, plain),
-            "shown": round(shown / len(self.full), 4),
-            **({"coarse": spread(self.coarse), "lead": spread(self.lead)} if shown > 1 else {}),
+            "shown": round(len(shown) / len(self.full), 4),
         }
+        if len(shown) > 1:
+            coarse = [each for each in self.coarse if each is not None]
+            full = [self.full[number] for number in shown]
+            found["where_shown"] = {
+                "coarse": spread(coarse),
+                "full": spread(full),
+                "added": difference(full, [plain[number] for number in shown]),
+                "lead": difference(full, coarse),
+            }
+        return found
 
 
 class _Came:
@@ -111,9 +121,7 @@ class Times:
                 continue
             way = self.ways[name]
             way.full.append(took_ms)
-            if came.at is not None:
-                way.coarse.append((came.at - started) * 1e3)
-                way.lead.append((ended - came.at) * 1e3)
+            way.coarse.append(None if came.at is None else (came.at - started) * 1e3)
         self.different += sum(int((mask != masks[0]).any()) for mask in masks[1:])
 
     def summary(self) -> dict[str, Any]:
@@ -253,28 +261,32 @@ def figures(times: Mapping[str, Times], ious: NDArray[np.float64] | None) -> dic
 
 def tables_of(result: Mapping[str, Any]) -> list[Table]:
     """Milliseconds to both masks, and the IoU of coarse and full masks."""
-    columns = ["coarse mask", "full mask", "added", "95 % interval", "shown"]
+    columns = ["full mask", "added", "95 % interval", "shown", "coarse mask", "full", "added"]
     rows = []
     for client, each in result["clients"].items():
-        rows.append(TableRow([client, "no", "", f"{each['plain']['median_ms']:.1f}", "", "", ""]))
+        rows.append(TableRow([client, "no", f"{each['plain']['median_ms']:.1f}", *[""] * 6]))
         for way in WAITS_S:
             one = each[way]
-            added = one["added"]
+            added, inner = one["added"], one.get("where_shown")
+            shown = [""] * 3
+            if inner is not None:
+                shown = [f"{inner[name]['median_ms']:.1f}" for name in ("coarse", "full")]
+                shown.append(f"{inner['added']['median_ms']:+.2f}")
             rows.append(
                 TableRow(
                     [
-                        *(client, way),
-                        f"{one['coarse']['median_ms']:.1f}" if "coarse" in one else "",
-                        f"{one['full']['median_ms']:.1f}",
+                        *(client, way, f"{one['full']['median_ms']:.1f}"),
                         f"{added['median_ms']:+.2f}",
                         f"{added['low_ms']:+.2f} to {added['high_ms']:+.2f}",
                         f"{one['shown']:.0%}",
+                        *shown,
                     ]
                 )
             )
     noisy = "Other programs used the cores during the run: this is not a clean measurement."
     words = [Column("one click, ms", number=False), Column("coarse request", number=False)]
-    notes = [noisy] if result["noisy"] else []
+    notes = ["The last three columns are medians over the clicks that showed a coarse mask."]
+    notes += [noisy] if result["noisy"] else []
     tables = [Table("", [*words, *map(Column, columns)], rows, notes)]
     if iou := result.get("iou_of_coarse_and_full"):
         by_click = [f"{each:.3f}" for each in iou["mean_by_click"]]

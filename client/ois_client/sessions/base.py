@@ -65,7 +65,8 @@ class SessionBase:
     is 0 before the first `new_object`. `guard` is held during changes.
 
     coarse_after_s: how long a click with `on_coarse` waits for its full answer before it requests
-    the coarse one. May be set; 0 requests it at once, which makes the full answer a little later.
+    the coarse one. May be set. A second request beside the first makes the full answer later, by
+    milliseconds where client and server share few cores.
     """
 
     def __init__(

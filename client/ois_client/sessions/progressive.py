@@ -18,7 +18,7 @@ from ois_client.contract.errors import OISError
 from ois_client.contract.transport import Answer, Cancellation, ClickReply, ClickRequest
 
 #: How long a click waits for its full answer before it requests the coarse one.
-COARSE_AFTER_S = 0.03
+COARSE_AFTER_S = 0.05
 
 #: Called with a coarse reply.
 Show = Callable[[ClickReply], object]

@@ -35,7 +35,7 @@ def test_every_click_is_made_both_ways_by_every_client(tmp_path: Path) -> None:
             assert each[way]["full"]["clicks"] == 4
             assert 0 <= each[way]["shown"] <= 1
     clicks, iou = (table.markdown() for table in tables_of({**found, "noisy": False}))
-    assert "| one click, ms | coarse request | coarse mask | full mask |" in clicks
+    assert "| one click, ms | coarse request | full mask | added |" in clicks
     assert clicks.count("\n| one | ") == clicks.count("\n| other | ") == 3
     assert "| IoU of coarse and full masks | click 1 | click 2 | all |" in iou
     (only,) = tables_of({**figures(times, None), "noisy": True})

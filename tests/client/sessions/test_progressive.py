@@ -175,7 +175,7 @@ def test_a_coarse_reply_is_never_committed(server, session):
 
 def test_a_click_that_is_answered_soon_requests_no_coarse_mask(server):
     session = Session(server, load_image(IMAGE))
-    assert session.coarse_after_s == 0.03
+    assert session.coarse_after_s == 0.05
     session.coarse_after_s = 60
     before = threading.active_count()
     assert session.click(20, 20, on_coarse=lambda _: 1 / 0).any()

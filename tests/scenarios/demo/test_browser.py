@@ -6,14 +6,18 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ois_client.contract.transport import Answer, ClickRequest
 from ois_client.sessions.session import Session
 from ois_runtime.embedded.server import EmbeddedServer
+from ois_runtime.engines.image_state import ImageState
+from ois_runtime.engines.segmenter import Refined, Segmenter
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -21,6 +25,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from ois_cli.demo.gateway.server import Gateway  # noqa: E402
 from support.demo.page import DemoPage, chromium  # noqa: E402
+from support.tiny_engines import write_region_engines  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     chromium() is None, reason="no Chromium here: apt-get install chromium"
@@ -93,6 +98,39 @@ def test_a_preview_follows_the_pointer(open_page: OpenPage, photo: Path) -> None
     page.page.wait_for_timeout(100)
     np.testing.assert_array_equal(page.picture(), before)
     assert page.sizes() == ["no clicks"]
+
+
+def test_a_slow_click_shows_a_coarse_mask_first(
+    open_page: OpenPage, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, answered = Segmenter.refine, threading.Event()
+
+    def slow(self: Segmenter, state: ImageState, request: ClickRequest) -> Refined:
+        if request.answer is Answer.FULL:
+            assert answered.wait(30)
+        return plain(self, state, request)
+
+    monkeypatch.setattr(Segmenter, "refine", slow)
+    with Gateway(f"local:{write_region_engines(tmp_path / 'engines')}", port=0) as local:
+        page = open_page(local.url)
+        page.open(photo)
+        page.page.locator("#hover").uncheck()
+        page.page.locator("#coarse").uncheck()
+        page.page.locator("#coarse").check()
+        page.page.mouse.move(*page.place(40, 40))
+        before = page.picture()
+        with page.page.expect_response("**/api/clicks"):  # the full answer is held back
+            page.click(40, 40)
+        page.page.wait_for_timeout(200)
+        assert (page.picture() != before).any(axis=2).sum() > 5000  # the click alone: hundreds
+        assert page.sizes() == ["no clicks"]
+        answered.set()
+        page.expect_clicks("Object 1", 1)
+        assert page.mask()[40, 40]
+
+
+def test_engines_without_coarse_masks_have_no_switch_for_them(open_page: OpenPage) -> None:
+    expect(open_page().page.locator("#coarse-control")).to_be_hidden()
 
 
 def test_the_network_s_inputs_are_shown(open_page: OpenPage, photo: Path) -> None:

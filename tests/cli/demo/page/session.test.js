@@ -152,7 +152,7 @@ test("a coarse mask is shown until the full one is there, and nothing of it is k
   session.addEventListener("coarse", () => shown.push(session.coarse));
   const done = session.click({ x: 1, y: 1, positive: true });
   while (!shown.length) await new Promise(setImmediate);
-  assert.deepEqual(pauses, [30, 10]);
+  assert.deepEqual(pauses, [50, 10]);
   assert.equal(shown[0].object, 1);
   assert.deepEqual(api.requests.map(({ answer, want }) => [answer, want]), [["coarse", []]]);
   assert.equal(session.active.mask, null);

@@ -16,7 +16,7 @@ const PAUSES = [500, 1000, 2000, 4000];
 /** How many times a click may send its image again. */
 const RESENDS = 3;
 /** A coarse mask is requested, in ms, after the full one was, if that is not there by then. */
-const COARSE_AFTER = 30;
+const COARSE_AFTER = 50;
 /** A coarse mask waits this long, in ms: if the full one comes so soon, the change would flicker. */
 const HOLD = 10;
 
