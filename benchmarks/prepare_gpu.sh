@@ -16,25 +16,27 @@ FOLDER="${2:-artefacts/gpu}"
 PYTHON="${PYTHON:-python3}"
 PYTHON_VERSION="${PYTHON_VERSION:-3.12}"
 LIMIT_MIB=64
-# The base install without NumPy, then what tests, benchmarks and peers import. OpenCV (60 MB) and SciPy
-# (35 MB) are left out: peers import them but call nothing of them when they segment, so a stand-in that
-# refuses to be used is enough (ois_benchmarks/contestants/standins.py).
+# The base install, then what tests and benchmarks import; pip adds what these need. OpenCV (60 MB) is
+# left out: peers import it but call nothing of it when they segment, so a stand-in that refuses to be used
+# is enough (ois_benchmarks/contestants/standins.py). Nothing that runs there exports or asks a server, so
+# there is no ONNX and no tritonclient, and no Matplotlib: the report is made later, from the results.
 WHEELS=(
-  'aiohttp>=3.10,<4' 'rich>=13.7,<16' 'tritonclient>=2.50,<3' 'typer>=0.12,<1' 'urllib3>=2.0.7,<3'
-  'pillow>=10.3,<14' 'protobuf' 'grpcio' 'python-rapidjson'
-  'aiohappyeyeballs' 'aiosignal' 'attrs' 'frozenlist' 'multidict' 'propcache' 'yarl' 'idna'
-  'markdown-it-py' 'mdurl' 'pygments' 'click' 'shellingham' 'typing-extensions'
-  'safetensors>=0.5,<1' 'onnx>=1.18,<2' 'ml-dtypes' 'pyelftools>=0.30,<1'
-  'pytest>=8.3,<10' 'iniconfig' 'packaging' 'pluggy' 'hypothesis>=6.100,<7' 'sortedcontainers'
-  'segment-anything==1.0' 'segment-anything-hq==0.3'
+  'aiohttp>=3.10,<4' 'pillow>=10.3,<14' 'rich>=13.7,<16' 'typer>=0.12,<1' 'urllib3>=2.0.7,<3'
+  'safetensors>=0.5,<1' 'scipy>=1.12,<2' 'pyelftools>=0.30,<1' 'pytest>=8.3,<10' 'hypothesis>=6.100,<7'
 )
+PEERS=('segment-anything==1.0' 'segment-anything-hq==0.3') # alone, because they name PyTorch
 
 rm -rf "$FOLDER/wheels" "$FOLDER/peers"
 mkdir -p "$FOLDER/wheels" "$FOLDER/peers"
-"$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --dest "$FOLDER/wheels" \
-  --python-version "$PYTHON_VERSION" --implementation cp --abi "cp${PYTHON_VERSION//./}" --abi abi3 \
-  --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
-  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --platform any "${WHEELS[@]}"
+download() {
+  "$PYTHON" -m pip download --quiet --only-binary=:all: --dest "$FOLDER/wheels" \
+    --python-version "$PYTHON_VERSION" --implementation cp --abi "cp${PYTHON_VERSION//./}" --abi abi3 \
+    --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --platform any "$@"
+}
+download "${WHEELS[@]}"
+download --no-deps "${PEERS[@]}"
+rm -f "$FOLDER"/wheels/numpy-*.whl # the machine's own
 
 # Code only: *.py, configs and licences, nothing above 1 MB.
 for clone in ${CLONES:+"$CLONES"/*/}; do

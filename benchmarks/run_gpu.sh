@@ -27,8 +27,8 @@
 # '.[serve]'`), because the embedded server does not run under NumPy 2; otherwise they are skipped. If a
 # step fails or takes too long, the next one runs. Read RESULTS/summary.txt first.
 #
-# DEVICE, NETWORK or CHECKPOINT, SIZE, OBJECTS, PICTURE and WRITE change what is measured; the rehearsal sets them. PATIENCE
-# multiplies all time limits, for slow machines.
+# DEVICE, NETWORK or CHECKPOINT, SIZE, OBJECTS, PICTURE, CONTESTANTS and WRITE change what is measured; the
+# rehearsal sets them. PATIENCE multiplies all time limits, for slow machines.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,6 +44,9 @@ PEERS="${PEERS:-}"
 DEVICE="${DEVICE:-cuda}" NETWORK="${NETWORK:-vitb}" CHECKPOINT="${CHECKPOINT:-}" SIZE="${SIZE:-1022x1022}" # network pixels
 PICTURE="${PICTURE:-1024x1024}"
 PATIENCE="${PATIENCE:-1}" OBJECTS="${OBJECTS:-1 8 32}"
+# OIS and its peers, in fp32 as they ship and in their fastest form.
+CONTESTANTS="${CONTESTANTS:-ois-torch-cuda segnext-sax2 segnext-sax2-fp16 hqsam-vitb-hoisted \
+  hqsam-vitb-hoisted-fp16 hqsam-vitb sam-vitb sam-vitb-fp16 simpleclick-448-flip simpleclick-448-flip-fp16}"
 WRITE="${WRITE---write}" # whether the kernels' times decide what the engine runs
 [ -n "$dry" ] || RESULTS="$(mkdir -p "$RESULTS" && cd "$RESULTS" && pwd)" || exit 2
 SCRATCH="${SCRATCH:-${TMPDIR:-/tmp}/ois-run-gpu}" # networks and engines: large, only for later steps
@@ -67,9 +70,11 @@ wanted() {
 
 note() { printf '%-14s %s\n' "$1" "$2" | tee -a "$SUMMARY"; }
 
-# One file with all results so far, replaced at once.
+# One file with all results so far, replaced at once. tar ends with 1 if the folder changed meanwhile, as
+# it does when tar makes its own file there.
 pack() {
-  tar -C "$RESULTS" --exclude='./results.tar.gz*' -czf "$RESULTS/results.tar.gz.part" . &&
+  tar -C "$RESULTS" --warning=no-file-changed --exclude='./results.tar.gz*' \
+    -czf "$RESULTS/results.tar.gz.part" . || [ $? = 1 ] &&
     mv "$RESULTS/results.tar.gz.part" "$RESULTS/results.tar.gz"
 }
 
@@ -154,16 +159,14 @@ steps() {
   step engine-kernels 40 "${OIS[@]}" "${engine[@]}" --output "$RESULTS/gpu-engine-kernels.json"
   step compiled 120 "${OIS[@]}" bench gpu-compiled "${half[@]}" --output "$RESULTS/compiled.json"
 
-  # 3. SPC and SAT: OIS and its peers on the same GPU, the peers in fp32 as they ship and in their
-  # fastest form. Only the square picture, for which the targets are set.
-  local peers=(ois-torch-cuda segnext-sax2 segnext-sax2-fp16 hqsam-vitb-hoisted hqsam-vitb-hoisted-fp16)
-  peers+=(hqsam-vitb sam-vitb sam-vitb-fp16 simpleclick-448-flip simpleclick-448-flip-fp16)
+  # 3. SPC and SAT: OIS and its peers on the same GPU. Only the square picture, for which the targets
+  # are set.
   local checkouts=() peer
   for peer in "${CLONES[@]}"; do
     [ -n "$PEERS" ] && [ -d "$PEERS/$peer" ] && checkouts+=(--checkout "$peer=$PEERS/$peer")
   done
   local given picture=("${network[@]}" --device "$DEVICE" --size "$PICTURE")
-  mapfile -t given < <(contestants "${peers[@]}")
+  mapfile -t given < <(contestants $CONTESTANTS)
   step spc 110 "${OIS[@]}" bench spc "${picture[@]}" "${given[@]}" "${checkouts[@]}" \
     --output "$RESULTS/spc-vitb-gpu.json"
   step sat 80 "${OIS[@]}" bench sat "${picture[@]}" --batch 16 --full-below 20 \
@@ -171,7 +174,10 @@ steps() {
 
   # 4. Parity, and what is installed.
   step parity 190 "${TESTS[@]}" tests/gpu/test_engine.py tests/gpu/test_kernels.py
-  step doctor 20 "${OIS[@]}" doctor
+  # Without it the base install is incomplete, which is an error of `ois doctor`.
+  if available tritonclient module tritonclient -- doctor; then
+    step doctor 20 "${OIS[@]}" doctor
+  fi
   step click 45 "${OIS[@]}" segment export/ois_export/photos/coffee.jpg --point 300,200 \
     --backend torch --device "$DEVICE" --precision fp16 --repeat 20 --json
   step cold-start 75 "${OIS[@]}" bench cold-start local:cuda --repeats 2 \
@@ -208,9 +214,11 @@ steps() {
     step onnxruntime 40 "${TESTS[@]}" tests/gpu/test_onnxruntime.py
   fi
 
-  # 7. All results on one page.
-  step report 15 "${OIS[@]}" bench report "$RESULTS" --no-measure --output "$RESULTS/report.html" \
-    --markdown "$RESULTS/report.md"
+  # 7. All results on one page. Without Matplotlib, make it elsewhere with the same command.
+  if available Matplotlib module matplotlib -- report; then
+    step report 15 "${OIS[@]}" bench report "$RESULTS" --no-measure --output "$RESULTS/report.html" \
+      --markdown "$RESULTS/report.md"
+  fi
 }
 
 # Absolute paths, because some steps start processes in other folders.

@@ -3,18 +3,43 @@
 The folder must be on PYTHONPATH, and `tests` too. Everything that needs a GPU is replaced, and
 nothing else: the device is the CPU, captured graphs live on `HostDevice`, every replay takes 10 us
 by a stand-in clock, `torch.compile` compiles nothing. Networks, engines, measurements, results and
-reports are the real ones.
+reports are the real ones. Packages that `benchmarks/prepare_gpu.sh` does not carry to a GPU machine
+cannot be imported, except for the report, which is made elsewhere.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from dataclasses import replace
 from typing import Any
+
+NOT_CARRIED = (
+    *("cv2", "cuda", "google", "grpc", "matplotlib", "onnx", "onnxruntime", "onnxscript"),
+    *("openvino", "psutil", "tensorboard", "transformers", "tritonclient"),
+)
+
+
+def miss() -> None:
+    """From here on, these packages are not installed."""
+    find = importlib.util.find_spec
+
+    def missing(name: str) -> bool:
+        return name.partition(".")[0] in NOT_CARRIED
+
+    class Finder:
+        def find_spec(self, name: str, *_others: object) -> None:
+            if missing(name):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    importlib.util.find_spec = lambda name, *more: None if missing(name) else find(name, *more)
+    sys.meta_path.insert(0, Finder())  # type: ignore[arg-type]
 
 
 def rehearse() -> None:
     import torch
 
+    import ois_benchmarks.contestants.ois as contestants
     import ois_benchmarks.gpu.timing as timing
     import ois_runtime.torch.device as device
     import ois_runtime.torch.runner as runner
@@ -48,6 +73,8 @@ def rehearse() -> None:
 
         return GraphRunner(encode, decode, HostDevice(), cuda_graphs=32)
 
+    open_ois = contestants.open_ois
+    contestants.open_ois = lambda place, variant: open_ois(replace(place, device="cuda"), variant)
     timing.require_gpu = lambda: cpu  # type: ignore[assignment]
     timing.describe_gpu = lambda _device: {"gpu": "rehearsal", "capability": "0.0"}
     timing.GraphTimer = Clock  # type: ignore[assignment,misc]
@@ -60,4 +87,6 @@ def rehearse() -> None:
 
 # Only for the commands of the script and the processes that measure, not for pip.
 if any(word.startswith("ois_") for word in sys.orig_argv):
+    if "report" not in sys.orig_argv:
+        miss()
     rehearse()
