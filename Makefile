@@ -5,7 +5,8 @@
 #   make test     ruff, mypy and the tests
 #   make lint     ruff and mypy alone
 #   make test-gpu-image   the tests of the GPU path, on a CPU, with the versions of a current CUDA image:
-#                 Python 3.12 (GPU_PYTHON), torch 2.11, triton 3.6, NumPy 2; downloads 3 GB, once
+#                 Python 3.12 if there is one (GPU_PYTHON), torch 2.11, triton 3.6, NumPy 2; downloads
+#                 0.8 GB, once
 #   make bench    measure the engines on this machine
 #   make docs     write the API reference, from docstrings, to site/
 #   make clean    remove what these targets made, but keep the environment
@@ -18,15 +19,11 @@ PYTHON ?=
 VENV ?= .venv
 # A file stays on one worker, so that what its tests share is made once.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
-GPU_PYTHON ?= python3.12
 GPU_VENV ?= .venv-gpu-image
-GPU_TESTS := tests/runtime/torch/test_cuda.py tests/runtime/torch/test_gpu_thread.py \
-  tests/runtime/torch/test_graph_pool.py tests/runtime/torch/test_graphs.py \
-  tests/runtime/torch/test_most_objects.py tests/runtime/torch/test_masks.py \
-  tests/runtime/torch/test_resize.py tests/network/kernels/test_dot.py tests/network/kernels/test_fused.py \
-  tests/runtime/engines/test_onnx_device.py tests/network/kernels/test_slots.py \
-  tests/network/kernels/test_measured.py tests/network/kernels/test_here.py \
-  tests/network/kernels/test_parity.py tests/benchmarks/gpu/test_engine.py
+GPU_TESTS := tests/runtime/torch tests/network/kernels tests/runtime/engines/test_onnx_device.py \
+  tests/benchmarks/gpu/test_autocast.py tests/benchmarks/gpu/test_compiled.py \
+  tests/benchmarks/gpu/test_engine.py tests/benchmarks/gpu/test_kernels.py \
+  tests/benchmarks/gpu/test_run_gpu.py::test_the_script_runs_on_a_cpu_with_a_tiny_network_and_a_stand_in_clock
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -51,16 +48,13 @@ sheets: $(ENGINES)/manifest.json
 test: lint
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
-# NumPy below 2.4, because Triton 3.6's interpreter fails with later ones. -W default: other versions of
-# libraries may raise warnings, which do not concern the GPU.
+# -W default: other versions of libraries may raise warnings, which do not concern the GPU. One thread for
+# each of the two workers.
 test-gpu-image: $(GPU_VENV)/.installed
-	PYTHONPATH=tests $(GPU_VENV)/bin/python -m pytest -q -p no:cacheprovider -W default $(GPU_TESTS)
+	OMP_NUM_THREADS=1 OIS_REHEARSE=all $(GPU_VENV)/bin/python -m pytest -q -p no:cacheprovider -W default $(PYTEST_FLAGS) $(GPU_TESTS)
 
-$(GPU_VENV)/.installed: pyproject.toml
-	$(GPU_PYTHON) -m venv --clear $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --editable ".[cpu,export,kernels]" \
-	  "torch==2.11.*" "triton==3.6.*" "numpy>=2,<2.4" "pytest>=8.3,<10" "hypothesis>=6.100,<7"
-	@touch $@
+$(GPU_VENV)/.installed: pyproject.toml .ci/gpu-image | $(INSTALLED)
+	.ci/gpu-image $(GPU_VENV) "$(PY) -m uv"
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
