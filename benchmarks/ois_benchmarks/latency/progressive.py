@@ -59,8 +59,9 @@ class Way:
     coarse: list[float | None] = field(default_factory=list)
 
     def summary(self, plain: list[float]) -> dict[str, Any]:
-        """JSON-ready. added: by the coarse mask to the full one. where_shown: the same figures for
-        the clicks that showed one; lead: by how much it came first."""
+        """JSON-ready. added: by the coarse mask to the full one. where_shown: of the clicks that
+        showed one; lead: by how much it came first. What was added to these is not stated: where
+        they are few, they are those that were disturbed."""
         shown = [number for number, each in enumerate(self.coarse) if each is not None]
         found = {
             "full": spread(self.full),
@@ -73,7 +74,6 @@ class Way:
             found["where_shown"] = {
                 "coarse": spread(coarse),
                 "full": spread(full),
-                "added": difference(full, [plain[number] for number in shown]),
                 "lead": difference(full, coarse),
             }
         return found
@@ -261,17 +261,16 @@ def figures(times: Mapping[str, Times], ious: NDArray[np.float64] | None) -> dic
 
 def tables_of(result: Mapping[str, Any]) -> list[Table]:
     """Milliseconds to both masks, and the IoU of coarse and full masks."""
-    columns = ["full mask", "added", "95 % interval", "shown", "coarse mask", "full", "added"]
+    columns = ["full mask", "added", "95 % interval", "shown", "coarse mask", "full"]
     rows = []
     for client, each in result["clients"].items():
-        rows.append(TableRow([client, "no", f"{each['plain']['median_ms']:.1f}", *[""] * 6]))
+        rows.append(TableRow([client, "no", f"{each['plain']['median_ms']:.1f}", *[""] * 5]))
         for way in WAITS_S:
             one = each[way]
             added, inner = one["added"], one.get("where_shown")
-            shown = [""] * 3
+            shown = [""] * 2
             if inner is not None:
                 shown = [f"{inner[name]['median_ms']:.1f}" for name in ("coarse", "full")]
-                shown.append(f"{inner['added']['median_ms']:+.2f}")
             rows.append(
                 TableRow(
                     [
@@ -285,7 +284,7 @@ def tables_of(result: Mapping[str, Any]) -> list[Table]:
             )
     noisy = "Other programs used the cores during the run: this is not a clean measurement."
     words = [Column("one click, ms", number=False), Column("coarse request", number=False)]
-    notes = ["The last three columns are medians over the clicks that showed a coarse mask."]
+    notes = ["The last two columns are medians over the clicks that showed a coarse mask."]
     notes += [noisy] if result["noisy"] else []
     tables = [Table("", [*words, *map(Column, columns)], rows, notes)]
     if iou := result.get("iou_of_coarse_and_full"):

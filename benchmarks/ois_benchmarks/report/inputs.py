@@ -183,7 +183,8 @@ def _ceilings(found: Inputs, source: Source) -> None:
 #: Results that have their own table and are not part of the report.
 _ELSEWHERE = (
     *("boxes", "capacity", "capacity-check", "chaos", "cold-start", "depth", "fuzz"),
-    *("gpu-compiled", "gpu-profile", "page", "serving-paths", "soak", "switched-off"),
+    *("gpu-compiled", "gpu-profile", "page", "progressive", "serving-paths", "soak"),
+    "switched-off",
 )
 
 _KINDS: dict[str, Callable[[Inputs, Source], None]] = {
