@@ -156,7 +156,9 @@ def _write_graphs(
 
     coarse: the coarse map and its threshold, to decode regions.
     """
-    rewrites = Rewrites(cached_kv=cached_kv).effective(checkpoint.config)
+    few = target is Target.CPU  # elsewhere, one size of the prompts is worth more
+    rewrites = Rewrites(cached_kv=cached_kv, few_slots=few, project_tokens=few)
+    rewrites = rewrites.effective(checkpoint.config)
     attention = target.attention(precision)
     form = target.form(precision)
     progress("exporting graphs")

@@ -171,6 +171,50 @@ class CrossAttention(nn.Module):
             raise TypeError("got Rows with a tensor as bias; Rows need a SlotBias")
         return self.out(self.ops.attend(self.query(tokens), key, value, self.heads, bias))
 
+    def attend_unprojected(
+        self, tokens: Tensor, keys: Tensor, values: Tensor, bias: Tensor | SlotBias | None
+    ) -> Tensor:
+        """`forward` with K and V of these sources, none of which is projected (rewrite R8).
+
+        q·(Wₖ f) = (Wₖᵀ q)·f and Σ w (Wᵥ f) = Wᵥ (Σ w f): with few tokens and many patches it is
+        less work to apply both matrices to the tokens. The bias of the keys adds the same to every
+        logit of a softmax, so it changes nothing.
+
+        tokens (N, Q, C); keys, values (N or 1, K, C); bias (N, 1, Q, K) -> (N, Q, C).
+        """
+        if isinstance(bias, SlotBias):
+            raise TypeError("got a SlotBias; attention to unprojected sources needs a tensor")
+        n, q, c = tokens.shape
+        split = self.heads, c // self.heads
+        query = self.query(tokens).view(n, q, *split).transpose(1, 2)  # (N, heads, Q, d)
+        query = query @ (self.key.weight.view(*split, c) * split[1] ** -0.5)  # (N, heads, Q, C)
+        logits = query.reshape(n, -1, c) @ keys.transpose(1, 2)
+        logits = logits.view(n, self.heads, q, -1)
+        if bias is not None:
+            logits = logits + bias
+        seen = logits.softmax(-1).view(n, self.heads * q, -1) @ values  # (N, heads * Q, C)
+        value = self.value.weight.view(*split, c).transpose(1, 2)
+        result = (seen.view(n, self.heads, q, c) @ value).transpose(1, 2).reshape(n, q, c)
+        return self.out(result + self.value.bias)
+
+    def update_unprojected(self, image: Tensor, tokens: Tensor, bias: Tensor | None) -> Tensor:
+        """`forward` of the queries `image` to the tokens, with its projections moved to the tokens.
+
+        image (N, K, C), tokens (N, S, C), bias (N, S) -> (N, K, C). See `attend_unprojected`.
+        """
+        n, s, c = tokens.shape
+        split = self.heads, c // self.heads
+        key = self.key(tokens).view(n, s, *split).transpose(1, 2) * split[1] ** -0.5
+        value = self.value(tokens).view(n, s, *split).transpose(1, 2)  # (N, heads, S, d)
+        keys = (key @ self.query.weight.view(*split, c)).reshape(n, self.heads * s, c)
+        added = (key @ self.query.bias.view(*split, 1))[..., 0]  # (N, heads, S)
+        if bias is not None:
+            added = added + bias.unsqueeze(1)
+        logits = image @ keys.transpose(1, 2) + added.reshape(n, 1, self.heads * s)
+        weights = logits.view(n, -1, self.heads, s).softmax(-1).view(n, -1, self.heads * s)
+        out = self.out.weight.t().reshape(*split, c)
+        return weights @ (value @ out).reshape(n, self.heads * s, c) + self.out.bias
+
     def _attend_slots(self, query: Tensor, key: Rows, value: Rows, bias: SlotBias) -> Tensor:
         if not isinstance(self.ops, SlotAttentionOps):
             raise TypeError(f"{type(self.ops).__name__} does not support SlotBias; pass a tensor")

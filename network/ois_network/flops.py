@@ -32,6 +32,9 @@ from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
 
 T = TypeVar("T")
 
+#: The fewest slots of an object in engines for CPUs (`ois_runtime.engines.slots`).
+CPU_SLOTS = 8
+
 #: PyTorch's counter does not know fused attention on a CPU: it is counted as its two products.
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -157,6 +160,27 @@ def click_flops(config: NetworkConfig, height: int, width: int) -> list[Row]:
     return table
 
 
+def cpu_click_flops(config: NetworkConfig, height: int, width: int) -> Row | None:
+    """The cost of an object's first clicks in engines for CPUs: R7 and R8 instead of R4.
+
+    An object has `CPU_SLOTS` slots: at most four clicks of each sign. None if the network has no
+    attention to save on. Raises as `click_flops`.
+    """
+    rows, columns = _grid(config, height, width)
+    network = _network(config)
+    rewrites = Rewrites(few_slots=True, project_tokens=True).effective(config)
+    if not rewrites.project_tokens:
+        return None
+    image = _image(config, rows, columns)
+    slots = CPU_SLOTS if rewrites.few_slots else SLOTS
+    made = count(partial(ImageEncoder(network, rewrites), *image))
+    prompts = _prompts(config, rows, columns, slots)
+    used = count(partial(ClickDecoder(network, rewrites), made.result, *prompts))
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in made.result.values())
+    name = "R7, R8 few slots, tokens projected; without R4"
+    return Row(name, made.flops, used.flops, stored, made.bytes, used.bytes)
+
+
 def encoder_flops(config: NetworkConfig, height: int, width: int) -> list[PartFlops]:
     """FLOPs of the image encoder and of one DPT head.
 
@@ -197,12 +221,12 @@ def _image(config: NetworkConfig, rows: int, columns: int) -> tuple[Tensor, Tens
         )
 
 
-def _prompts(config: NetworkConfig, rows: int, columns: int) -> Prompts[Tensor]:
+def _prompts(config: NetworkConfig, rows: int, columns: int, slots: int = SLOTS) -> Prompts[Tensor]:
     scale = config.coverage_scale
     with torch.device("meta"):
         return Prompts(
-            points=torch.empty(1, SLOTS, 2),
-            labels=torch.empty(1, SLOTS, dtype=torch.int32),
+            points=torch.empty(1, slots, 2),
+            labels=torch.empty(1, slots, dtype=torch.int32),
             coverage=torch.empty(1, scale * rows, scale * columns, dtype=torch.uint8),
             has_previous=torch.empty(1, dtype=torch.bool),
         )

@@ -8,7 +8,8 @@ Three blocks on the 48 tokens T. Each step is followed by LayerNorm:
 
 K and V come from the image features F. Keys also contain the position of their patch, as in SAM
 (*ours*), so that attention can find what is near a click and not only what looks like it. Then the
-image attends to the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or in every block).
+image attends to the tokens: F' = F + Attn(Q=F, K=V=T) (*ours*; once, or in every block). No token
+attends to another, so tokens that start equal stay equal: one can stand for several (rewrite R7).
 
 A network without `order_attention` or `object_attention` (Table 4) has no such step.
 """
@@ -16,6 +17,8 @@ A network without `order_attention` or `object_attention` (Table 4) has no such 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,11 +76,11 @@ class FusionBlock(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        projected: list[Tensor] | list[Rows],
+        projected: list[Tensor] | list[Rows] | Sources,
         order: Tensor | SlotBias | None,
         allow: Tensor | SlotBias | None,
     ) -> Tensor:
-        """tokens (N, 48, C) -> (N, 48, C). projected: see `project`.
+        """tokens (N, 48, C) -> (N, 48, C). projected: see `project`, or what it would project.
 
         order: M (N, 1 or heads, 48, K) or None. allow: B of the same shape, or None. Both can be a
         `SlotBias` if `Fusion.takes_slots`.
@@ -93,11 +96,25 @@ class FusionBlock(nn.Module):
             steps.append((self.order_attention, self.order_norm, bias))
         if self.object_attention is not None and self.object_norm is not None:
             steps.append((self.object_attention, self.object_norm, allow))
-        pairs = list(zip(projected[::2], projected[1::2], strict=True))
+        pairs: list[Any] = [projected] * len(steps)
+        if not isinstance(projected, Sources):
+            pairs = list(zip(projected[::2], projected[1::2], strict=True))
         made = list(zip(steps, pairs, strict=True))
-        for (attention, norm, bias), (key, value) in made if self.order_first else made[::-1]:
-            tokens = norm(tokens + attention(tokens, key, value, bias))
+        for (attention, norm, bias), pair in made if self.order_first else made[::-1]:
+            if isinstance(pair, Sources):
+                seen = attention.attend_unprojected(tokens, pair.keys, pair.values, bias)
+            else:
+                seen = attention(tokens, *pair, bias)
+            tokens = norm(tokens + seen)
         return self.ffn_norm(tokens + self.ffn(tokens))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sources:
+    """What K and V are projected from, for attentions that do not project it (rewrite R8)."""
+
+    keys: Tensor
+    values: Tensor
 
 
 class Fusion(nn.Module):
@@ -144,29 +161,36 @@ class Fusion(nn.Module):
         order: Tensor | SlotBias | None,
         allow: Tensor | SlotBias | None,
         projected: list[list[Tensor]] | list[list[Rows]] | None = None,
+        *,
+        project_tokens: bool = False,
+        counts: Tensor | None = None,
     ) -> Tensor:
         """tokens (N, 48, C), features F (N, K, C), position (1, K, C) -> F' (N, K, C).
 
         order, allow: see `FusionBlock.forward`. projected: K and V of each block, if they are
-        cached (rewrite R4); impossible if the image features change between blocks.
+        cached (rewrite R4); impossible if the image features change between blocks. project_tokens:
+        rewrite R8. counts (N, S): how many equal tokens each of S tokens stands for (rewrite R7);
+        only with R8.
         """
         each_block = len(self.image_updates) > 1
+        repeated = None if counts is None else counts.log()
         for number, block in enumerate(self.block_list()):
+            pairs: list[Tensor] | list[Rows] | Sources
             if projected is not None:
-                pairs: list[Tensor] | list[Rows] = projected[number]
+                pairs = projected[number]
+            elif project_tokens:
+                pairs = Sources(features + position, features)
             else:
                 pairs = block.project(features + position, features)
             tokens = block(tokens, pairs, order, allow)
-            if each_block:
-                features = self._update(number, features, position, tokens)
-        if not each_block:
-            features = self._update(0, features, position, tokens)
+            if each_block or number == len(self.blocks) - 1:
+                layer = self._update_layer(number if each_block else 0)
+                if project_tokens:
+                    seen = layer.update_unprojected(features + position, tokens, repeated)
+                else:
+                    seen = layer(features + position, layer.key(tokens), layer.value(tokens))
+                features = features + seen
         return features
-
-    def _update(self, number: int, features: Tensor, position: Tensor, tokens: Tensor) -> Tensor:
-        update = self._update_layer(number)
-        seen: Tensor = update(features + position, update.key(tokens), update.value(tokens))
-        return features + seen
 
     def _update_layer(self, number: int) -> CrossAttention:
         return [each for each in self.image_updates if isinstance(each, CrossAttention)][number]

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ois_client.contract.clicks import SLOTS_PER_SIGN
-
 _SMALLEST_RANGE = 1e-6  # a flat depth map becomes all zeros instead of 0/0
 
 
@@ -63,10 +61,11 @@ def slot_depths(depths: Tensor, labels: Tensor) -> Tensor:
     Positive slots get the mean over all positive clicks (Eq. 1), negative slots their own depth
     (Eq. 2). The values of empty slots mean nothing; `order_maps` ignores them.
     """
-    positive = (labels[:, :SLOTS_PER_SIGN] >= 0).to(depths.dtype)
-    total = (depths[:, :SLOTS_PER_SIGN] * positive).sum(1, keepdim=True)
+    half = labels.shape[1] // 2
+    positive = (labels[:, :half] >= 0).to(depths.dtype)
+    total = (depths[:, :half] * positive).sum(1, keepdim=True)
     mean = total / positive.sum(1, keepdim=True).clamp(min=1)
-    return torch.cat((mean.expand(-1, SLOTS_PER_SIGN), depths[:, SLOTS_PER_SIGN:]), dim=1)
+    return torch.cat((mean.expand(-1, half), depths[:, half:]), dim=1)
 
 
 def order_maps(grid_depth: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
@@ -93,8 +92,9 @@ def blocked_keys(
     block_negative = ~background & background.any(1, keepdim=True)
     active = has_previous.unsqueeze(1)
     active = active.expand_as(labels) if empty else (labels >= 0) & active  # (N, 48)
-    positive = active[:, :SLOTS_PER_SIGN].unsqueeze(2) & block_positive.unsqueeze(1)
-    negative = active[:, SLOTS_PER_SIGN:].unsqueeze(2) & block_negative.unsqueeze(1)
+    half = labels.shape[1] // 2
+    positive = active[:, :half].unsqueeze(2) & block_positive.unsqueeze(1)
+    negative = active[:, half:].unsqueeze(2) & block_negative.unsqueeze(1)
     return torch.cat((positive, negative), dim=1)
 
 

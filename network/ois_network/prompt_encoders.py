@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
 from ois_network.config import FINE_SCALE, NetworkConfig
 
 
@@ -68,7 +67,8 @@ class SparsePrompts(nn.Module):
 
     def forward(self, position: Tensor, labels: Tensor) -> Tensor:
         """position (N, 48, C), labels (N, 48) -> tokens (N, 48, C)."""
-        kinds = self.type_embedding.repeat_interleave(SLOTS_PER_SIGN, dim=0)  # (48, C)
+        half = labels.shape[1] // 2
+        kinds = self.type_embedding.unsqueeze(1).expand(-1, half, -1).flatten(0, 1)  # (48, C)
         filled = (labels >= 0).unsqueeze(2)
         return torch.where(filled, position + kinds, self.empty_embedding)
 
@@ -164,8 +164,8 @@ class FinePrompts(nn.Module):
             deviation = width * self.patch / FINE_SCALE
             along_x = gaussians(points[..., 0], columns, deviation, stride)
             along_y = gaussians(points[..., 1], rows, deviation, stride)
-            along_y = (along_y * filled).unflatten(1, (2, SLOTS_PER_SIGN))
-            along_x = along_x.unflatten(1, (2, SLOTS_PER_SIGN))
+            along_y = (along_y * filled).unflatten(1, (2, labels.shape[1] // 2))
+            along_x = along_x.unflatten(1, (2, labels.shape[1] // 2))
             maps.append(along_y.transpose(2, 3) @ along_x)  # (N, 2, rows, columns)
         return torch.cat(maps, dim=1)
 
@@ -197,11 +197,12 @@ class DensePrompts(nn.Module):
         x = torch.arange(width, device=points.device, dtype=points.dtype)
         y = torch.arange(height, device=points.device, dtype=points.dtype)
         maps = []
-        for first in (0, SLOTS_PER_SIGN):
+        half = labels.shape[1] // 2
+        for first in (0, half):
             near = torch.zeros(
                 points.shape[0], height, width, dtype=torch.bool, device=points.device
             )
-            for slot in range(first, first + SLOTS_PER_SIGN):
+            for slot in range(first, first + half):
                 dx = x.view(1, 1, -1) - points[:, slot, 0].view(-1, 1, 1)
                 dy = y.view(1, -1, 1) - points[:, slot, 1].view(-1, 1, 1)
                 inside = dx * dx + dy * dy <= self.radius**2
@@ -218,20 +219,20 @@ class DensePrompts(nn.Module):
         patches, (N, 192) int64, and the embedding (N, 192, C) to add there. If several entries name
         the same patch, the first has its embedding and the others have zeros.
         """
-        n, patch = points.shape[0], self.patch
+        n, patch, slots = points.shape[0], self.patch, points.shape[1]
         filled = labels >= 0
         corner = torch.floor(
             (points + 0.5 - self.radius) / patch
         )  # the first patch that it reaches
-        cell = (corner.unsqueeze(2) + self.reach).view(n, 4 * SLOTS, 2)  # (column, row)
-        owner = filled.unsqueeze(2).expand(-1, -1, 4).reshape(n, 4 * SLOTS)
+        cell = (corner.unsqueeze(2) + self.reach).view(n, 4 * slots, 2)  # (column, row)
+        owner = filled.unsqueeze(2).expand(-1, -1, 4).reshape(n, 4 * slots)
         column, row = cell[..., 0], cell[..., 1]
         valid = owner & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
         index = torch.where(valid, row * columns + column, torch.zeros_like(row)).long()
 
         # Keep the first entry that names a patch: entry j is a repeat if an earlier i matches.
         same = (index.unsqueeze(2) == index.unsqueeze(1)) & valid.unsqueeze(1)  # [n, j, i]
-        order = torch.arange(4 * SLOTS, device=points.device)
+        order = torch.arange(4 * slots, device=points.device)
         earlier = order.unsqueeze(0) < order.unsqueeze(1)  # i < j
         keep = valid & ~(same & earlier).any(2)
 
@@ -239,12 +240,11 @@ class DensePrompts(nn.Module):
         x = column.unsqueeze(2) * patch + inside  # (N, 192, patch)
         y = row.unsqueeze(2) * patch + inside
         signs = []
-        for first in (0, SLOTS_PER_SIGN):
-            slots = slice(first, first + SLOTS_PER_SIGN)
-            dx = x.unsqueeze(3) - points[:, None, None, slots, 0]  # (N, 192, patch, 24)
-            dy = y.unsqueeze(3) - points[:, None, None, slots, 1]
+        for half in (slice(0, slots // 2), slice(slots // 2, slots)):
+            dx = x.unsqueeze(3) - points[:, None, None, half, 0]  # (N, 192, patch, 24)
+            dy = y.unsqueeze(3) - points[:, None, None, half, 1]
             # Empty slots are moved far away, so that one comparison is enough.
-            far = (~filled[:, None, None, slots]).to(points.dtype) * 1e6
+            far = (~filled[:, None, None, half]).to(points.dtype) * 1e6
             distance = (dx * dx).unsqueeze(2) + (dy * dy + far).unsqueeze(3)
             signs.append(distance.amin(4) <= self.radius**2)  # (N, 192, patch y, patch x)
         disks = torch.stack(signs, dim=2).to(points.dtype).flatten(2)  # (N, 192, 2*patch*patch)

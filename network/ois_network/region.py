@@ -10,9 +10,14 @@ costs most of a click, and its cost is proportional to the area, so it need not 
 choose the region (`ois_runtime/engines/region/`).
 
 Bilinear upsampling is the one operation that a crop changes: its weights depend on the position in
-the whole map. `RegionTail` gets them as matrices, one for each axis and each upsampling. Zero
-padding is right where a crop ends at the image's border; elsewhere the crop is larger than needed,
-by what the convolutions spoil.
+the whole map. `RegionTail` gets them as matrices for each axis and each upsampling. Zero padding is
+right where a crop ends at the image's border; elsewhere the crop is larger than needed, by what the
+convolutions spoil.
+
+A sample depends on two neighbours, so nearly all of such a matrix is zero. The large upsamplings
+get it in tiles: for a few samples that follow one another, the cells that they read, and one small
+matrix. Channels come last meanwhile, as in the convolutions of CPU libraries, so a gather copies
+whole cells, and tiles follow each other in memory as they should in the result.
 """
 
 from __future__ import annotations
@@ -47,7 +52,10 @@ class CoarseHead(nn.Module):
 
     def forward(self, path: Tensor) -> Tensor:
         """path (N, f, rows, columns) -> (N, rows, columns)."""
-        return self.conv(torch.cat((path, F.relu(path)), dim=1))[:, 0]
+        # Two products, because joining the maps first would copy the largest of a click.
+        plain, positive = self.conv.weight.chunk(2, dim=1)
+        linear = F.conv2d(path, plain, self.conv.bias)
+        return (linear + F.conv2d(F.relu(path), positive))[:, 0]
 
 
 class Trunk(nn.Module):
@@ -101,9 +109,9 @@ class RegionTail(nn.Module):
         head, config = self.network.mask_head, self.network.config
         refinenet = head.refinenet(1)
         path = refinenet.out_conv(refinenet.resConfUnit2(given["path"]))
-        path = head.scratch.output_conv1(resample(path, given["rows8"], given["columns8"]))
+        path = head.scratch.output_conv1(enlarged(path, given, "8"))
         if "rows_out" in given:
-            path = resample(path, given["rows_out"], given["columns_out"])
+            path = enlarged(path, given, "_out")
         if self.network.detail is not None:
             path = self.network.detail.merge(path, given[detail_name(config)])
         logits = head.scratch.output_conv2(path)
@@ -112,9 +120,26 @@ class RegionTail(nn.Module):
         return logits[:, 0]
 
 
+def enlarged(x: Tensor, given: dict[str, Tensor], suffix: str) -> Tensor:
+    """x (N, f, a, b) after the upsampling of this suffix of `crop_names`."""
+    columns, columns_from = given[f"columns{suffix}"], given[f"columns{suffix}_from"]
+    rows, rows_from = given[f"rows{suffix}"], given[f"rows{suffix}_from"]
+    tiles, size, cells = columns.shape
+    x = x.permute(0, 2, 3, 1)
+    n, a, b, f = x.shape
+    x = x.index_select(2, columns_from.flatten()).view(n, a, tiles, cells, f)
+    x = (columns @ x).view(n, a, tiles * size, f)
+    b, (tiles, size, cells) = tiles * size, rows.shape
+    x = x.index_select(1, rows_from.flatten()).view(n, tiles, cells, b * f)
+    return (rows @ x).view(n, tiles * size, b, f).permute(0, 3, 1, 2)
+
+
 def resample(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """x (N, f, a, b), rows (A, a), columns (B, b) -> (N, f, A, B)."""
     return rows @ (x @ columns.t())
+
+
+_TILES = [(axis, part) for axis in ("rows", "columns") for part in ("", "_from")]
 
 
 def tail_names(config: NetworkConfig) -> tuple[str, ...]:
@@ -126,11 +151,13 @@ def crop_names(config: NetworkConfig) -> tuple[str, ...]:
     """The names of the inputs of `RegionTail`.
 
     rows8, columns8: from the 4x grid to the 8x grid; rows_out, columns_out: to the size of the last
-    convolutions, if that is another; rows_full, columns_full: to network size, if that is another.
+    convolutions, if that is another. Both in tiles: (T, m, k) matrices, and (T, k) int64 the cells
+    that each reads, as rows8_from and so on. rows_full, columns_full: to network size, if that is
+    another; one matrix.
     """
-    names = [*tail_names(config), "rows8", "columns8"]
-    if config.patch != 8 * config.output_stride:
-        names += ["rows_out", "columns_out"]
+    steps = ["8", "_out"] if config.patch != 8 * config.output_stride else ["8"]
+    names = [*tail_names(config)]
+    names += [f"{axis}{step}{part}" for step in steps for axis, part in _TILES]
     if config.output_stride > 1:
         names += ["rows_full", "columns_full"]
     return tuple(names)

@@ -11,6 +11,10 @@ arithmetic and has its own switch, so that tests and `ois bench flops` can show 
                         the part of its disks and mask (memory: 12 C numbers per patch)
     R5 shared_bias      M and B are built once per click, for all heads
     R6 local_disks      the dense embedding is computed only in patches that a disk touches
+    R7 few_slots        S slots instead of 48, of which an empty one stands for several: they are
+                        equal, and stay so, because no token attends to another
+    R8 project_tokens   the projections between image features and tokens are applied to the
+                        tokens, of which there are few
 
 The image state that connects the halves is a dict of tensors with batch 1, which broadcast over
 N objects:
@@ -29,14 +33,14 @@ N objects:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ois_client.contract.clicks import Prompts
+from ois_client.contract.clicks import SLOTS, Prompts
 from ois_network.config import FINE_SCALE, ImageUpdate, NetworkConfig
 from ois_network.keep_clicks import keep_clicks
 from ois_network.kernels.slots import Rows, SlotBias, Slots, Touched, visible_bits
@@ -62,23 +66,24 @@ class Rewrites:
     cached_kv: bool = False
     shared_bias: bool = True
     local_disks: bool = True
+    few_slots: bool = False
+    project_tokens: bool = False
 
     @classmethod
     def none(cls) -> Rewrites:
         """All off."""
-        return cls(*([False] * 6))
+        return cls(**{each.name: False for each in fields(cls)})
 
     def effective(self, config: NetworkConfig) -> Rewrites:
         """These rewrites without the ones that are impossible for `config`."""
         attends = config.sparse and (config.order_attention or config.object_attention)
-        cached = self.cached_kv and attends and config.image_update is ImageUpdate.ONCE
-        return Rewrites(
-            self.laterals,
-            self.project_first,
-            self.split_linear,
-            cached,
-            self.shared_bias,
-            self.local_disks,
+        # Object masks that cover empty slots make those of the two halves different.
+        equal = config.sparse and not (config.uses_object_masks and config.mask_empty_slots)
+        return replace(
+            self,
+            cached_kv=self.cached_kv and attends and config.image_update is ImageUpdate.ONCE,
+            few_slots=self.few_slots and self.project_tokens and equal,
+            project_tokens=self.project_tokens and config.sparse,
         )
 
 
@@ -228,7 +233,8 @@ class ClickDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, h, w), and the coverage of the mask logits > 0, shaped as the one given.
 
-        The four tensors are those of `Prompts`: exported graphs need single inputs.
+        The four tensors are those of `Prompts`: exported graphs need single inputs. With R7, any
+        even number of slots per object, of which at least one is empty; or 48.
         """
         config = self.network.config
         path = self.path(state, points, labels, coverage, has_previous)
@@ -318,7 +324,16 @@ class ClickDecoder(nn.Module):
             return network.fusion(tokens, features, state["position"], *biases, cached)
         order, allow = self._biases(state, prompts)
         projected = self._cached(state, features, prompts, index, embedding)
-        return network.fusion(tokens, features, state["position"], order, allow, projected)
+        return network.fusion(
+            tokens,
+            features,
+            state["position"],
+            order,
+            allow,
+            projected,
+            project_tokens=self.rewrites.project_tokens,
+            counts=slot_counts(labels, features.dtype) if self.rewrites.few_slots else None,
+        )
 
     def _biases(
         self, state: dict[str, Tensor], prompts: Prompts[Tensor]
@@ -407,6 +422,17 @@ class ClickDecoder(nn.Module):
             stored = list(state["keys_values"][number].unsqueeze(1))
             attentions = block.attentions()
             yield stored, [layer for each in attentions for layer in (each.key, each.value)]
+
+
+def slot_counts(labels: Tensor, dtype: torch.dtype) -> Tensor:
+    """How many of the 48 slots each of S slots stands for: labels (N, S) -> (N, S).
+
+    One for a click. The empty slots share what remains; at least one must be empty if S < 48.
+    """
+    empty = (labels < 0).to(dtype)
+    absent = SLOTS - labels.shape[1]
+    shares = empty.sum(1, keepdim=True).clamp(min=1)
+    return 1 + empty * absent / shares
 
 
 def add_at(base: Tensor, index: Tensor, values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ois_client.contract.errors import InvalidInput
 from ois_network.attention import EquationAttention, set_attention_ops
 from ois_network.config import PRESETS, ImageUpdate
-from ois_network.flops import STEPS, click_flops, encoder_flops
+from ois_network.flops import STEPS, click_flops, cpu_click_flops, encoder_flops
 from ois_network.parameters import count_parameters
 from support.network_scenes import (
     SMALL,
@@ -62,6 +62,15 @@ def test_a_click_of_vitb_gets_cheaper_as_the_design_says() -> None:
     assert laterals.click_flops - project_first.click_flops == pytest.approx(11.1 * giga, rel=0.01)
     assert split.click_flops < 190 * giga
     assert last.click_flops < 0.56 * naive.click_flops
+
+
+def test_few_slots_and_projected_tokens_cost_less_than_cached_keys() -> None:
+    *_, plain, cached = click_flops(PRESETS["vitb"], 574, 1022)
+    few = cpu_click_flops(PRESETS["vitb"], 574, 1022)
+    assert few is not None
+    assert few.click_flops < cached.click_flops < plain.click_flops
+    assert few.state_bytes == plain.state_bytes
+    assert cpu_click_flops(PRESETS["vitb"].replace(sparse=False), 574, 1022) is None
 
 
 def test_the_key_cache_is_left_out_where_it_is_impossible() -> None:

@@ -14,6 +14,7 @@ from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.network import ImageFeatures, OISNetwork
 from ois_network.order import coverage_of_logits
 from ois_network.split import ClickDecoder, ImageEncoder, Rewrites
+from ois_runtime.engines.slots import fewer_slots
 from support.network_scenes import (
     SMALL,
     objects,
@@ -60,6 +61,8 @@ REWRITES: dict[str, Rewrites] = {
     **{f.name: replace(Rewrites.none(), **{f.name: True}) for f in fields(Rewrites)},
     "default": Rewrites(),
     "all": Rewrites(cached_kv=True),
+    "of few tokens": Rewrites(few_slots=True, project_tokens=True),
+    "of few tokens, cached": Rewrites(cached_kv=True, few_slots=True, project_tokens=True),
 }
 #: Odd and even rows, portrait and landscape, one object and three, full and empty slots.
 SCENES: dict[str, tuple[int, int, list[tuple[int, int]], list[bool]]] = {
@@ -102,6 +105,21 @@ def test_a_rewritten_network_is_the_network(name: str, rewrite: str, scene: str)
     assert float(expected.std()) > 0.01, "a flat map would agree with anything"
     assert relative_error(logits, expected) <= 1e-5
     assert torch.equal(coverage, coverage_of_logits(logits, cell))
+
+
+@pytest.mark.parametrize("scene", ["5x7, first click", "7x6, three objects"])
+@pytest.mark.parametrize(
+    "name", ["default", "image update each block", "fine prompts", "keep clicks"]
+)
+def test_few_slots_stand_for_all(name: str, scene: str) -> None:
+    network, rewrites = network_of(name), REWRITES["of few tokens"]
+    image, _, prompts, expected = scene_of(name, scene)
+    state = ImageEncoder(network, rewrites)(*image)
+    points, labels = fewer_slots(prompts.points.numpy(), prompts.labels.numpy())
+    few = replace(prompts, points=torch.from_numpy(points), labels=torch.from_numpy(labels))
+    assert few.labels.shape[1] < prompts.labels.shape[1]
+    logits, _ = ClickDecoder(network, rewrites)(state, *few)
+    assert relative_error(logits, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("name", CONFIGS)

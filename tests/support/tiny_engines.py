@@ -192,21 +192,40 @@ tail (float[n, 1, rows, columns] path) => (float[n, h, w] logits)
 }
 """
 
-CROP = """
+CROP = (
+    """
 <ir_version: 10, opset_import: ["": 18]>
-crop (float[n, 1, rows, columns] path, float[r8, rows] rows8, float[c8, columns] columns8,
-      float[h, r8] rows_out, float[w, c8] columns_out) => (float[n, h, w] logits)
+crop (float[n, 1, rows, columns] path,
+      float[r8, m8, k8] rows8, int64[r8, k8] rows8_from,
+      float[c8, m8, k8] columns8, int64[c8, k8] columns8_from,
+      float[ro, mo, ko] rows_out, int64[ro, ko] rows_out_from,
+      float[co, mo, ko] columns_out, int64[co, ko] columns_out_from)
+    => (float[n, h, w] logits)
 {
-    columns8_t = Transpose(columns8)
-    columns_out_t = Transpose(columns_out)
-    tall = MatMul(rows8, path)
-    eight = MatMul(tall, columns8_t)
-    taller = MatMul(rows_out, eight)
-    output = MatMul(taller, columns_out_t)
+    joined = Constant<value_ints = [0, 0, -1]>()
     axis_1 = Constant<value_ints = [1]>()
-    logits = Squeeze(output, axis_1)
+    picture = Squeeze(path, axis_1)
+"""
+    + "".join(
+        f"""
+    cells{n} = Gather<axis = 1>({source}, {name}_from)
+    tiles{n} = MatMul({name}, cells{n})
+    lines{n} = Transpose<perm = [0, 3, 1, 2]>(tiles{n})
+    {result} = Reshape(lines{n}, joined)
+"""
+        for n, (source, name, result) in enumerate(
+            [
+                ("picture", "rows8", "tall"),
+                ("tall", "columns8", "eight"),
+                ("eight", "rows_out", "taller"),
+                ("taller", "columns_out", "logits"),
+            ]
+        )
+    )
+    + """
 }
 """
+)
 
 
 def disk_logits(

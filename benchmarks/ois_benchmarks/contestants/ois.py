@@ -209,6 +209,10 @@ def _identity(
     )
 
 
+#: How the engines describe themselves whose graphs are exported for CPUs.
+_CPU_GRAPHS = ("onnxruntime", "openvino")
+
+
 class OisContestant(SessionContestant):
     """OIS of a checkpoint that is here, so that its work can be counted."""
 
@@ -229,15 +233,18 @@ class OisContestant(SessionContestant):
 
     def cost(self) -> Cost:
         """Half precision counts as half the bytes of fp32; the few fp32 tensors are neglected."""
-        from ois_network.flops import click_flops
+        from ois_network.flops import click_flops, cpu_click_flops
         from ois_network.split import Rewrites
 
         geometry = self._open().geometry
         rows = click_flops(self._config, geometry.network_height, geometry.network_width)
-        # The last row caches K and V, which engines do not do by default.
         row = rows[0]
         if self._rewritten:
+            # The last row caches K and V, which engines do not do by default.
             row = rows[-1] if Rewrites().effective(self._config).cached_kv else rows[-2]
+        if self._rewritten and self.identity.engine.startswith(_CPU_GRAPHS):
+            size = geometry.network_height, geometry.network_width
+            row = cpu_click_flops(self._config, *size) or row
         share = 1 if self.identity.precision == "fp32" else 2
         return Cost(
             parameters=self._parameters,

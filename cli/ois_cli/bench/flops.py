@@ -30,12 +30,14 @@ def flops(
     """
     width, height = parse_size(size)
     from ois_network.config import preset
-    from ois_network.flops import click_flops, encoder_flops
+    from ois_network.flops import click_flops, cpu_click_flops, encoder_flops
 
     config = preset(network)
     with progress("counting"):
         parts = encoder_flops(config, height, width)
         rows = click_flops(config, height, width)
+        on_cpus = cpu_click_flops(config, height, width)
+        rows += [] if on_cpus is None else [on_cpus]
     if as_json:
         print_json(
             {

@@ -42,6 +42,9 @@ class PaddedFusion(Fusion):
         order: Tensor | SlotBias | None,
         allow: Tensor | SlotBias | None,
         projected: list[list[Tensor]] | list[list[Rows]] | None = None,
+        *,
+        project_tokens: bool = False,
+        counts: Tensor | None = None,
     ) -> Tensor:
         length = features.shape[1]
         if projected is not None:
@@ -58,6 +61,8 @@ class PaddedFusion(Fusion):
             self._pad(order, 3, self.masked_distance),
             self._pad(allow, 3, self.masked_logit),
             projected,
+            project_tokens=project_tokens,
+            counts=counts,
         )
         return fused.narrow(1, 0, length)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ois_client.contract.clicks import PROMPT_NAMES, SLOTS
+from ois_client.contract.clicks import PROMPT_NAMES, SLOTS, SLOTS_PER_SIGN
 from ois_client.contract.errors import ExportError
 from ois_export.graphs.onnx_file import free_axes, write_onnx
 from ois_export.graphs.padding import padded
@@ -31,6 +31,8 @@ from ois_runtime.engines.pair import DECODER_OUTPUTS, ENCODER_INPUTS
 # another. The exported graph serves every grid, 1x1 included (tested).
 _TRACE_GRID = (20, 33)
 _TRACE_OBJECTS = 2
+#: Slots per sign, if their number is free.
+_TRACE_SLOTS = 11
 
 
 class EncoderGraph(nn.Module):
@@ -73,9 +75,9 @@ def export_graphs(
                 _export_encoder(encoder, inputs, tuple(state), paths["encoder"], form.opset)
                 _export_decoder(decoder, state, paths["decoder"], form.opset)
                 if coarse is not None:
-                    prompts = _prompts(network.config)
+                    prompts, axes = _prompts(decoder), _prompt_axes(decoder)
                     paths |= export_region_graphs(
-                        decoder, coarse, state, prompts, _prompt_axes(), folder, form.opset
+                        decoder, coarse, state, prompts, axes, folder, form.opset
                     )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ExportError(
@@ -89,11 +91,11 @@ def export_graphs(
 
 
 def decoder_example(
-    encoder: ImageEncoder,
+    encoder: ImageEncoder, decoder: ClickDecoder
 ) -> tuple[dict[str, Tensor], tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """An image state and prompts to trace a decoder with, and the free axes of each prompt."""
-    config = encoder.network.config
-    return encoder(*_images(config)), _prompts(config), _prompt_axes()
+    state = encoder(*_images(encoder.network.config))
+    return state, _prompts(decoder), _prompt_axes(decoder)
 
 
 def _export_encoder(
@@ -117,8 +119,8 @@ def _export_encoder(
 def _export_decoder(
     decoder: ClickDecoder, state: dict[str, Tensor], path: Path, opset: int
 ) -> None:
-    shapes = ({name: free_axes(name) for name in state}, *_prompt_axes())
-    prompts = _prompts(decoder.network.config)
+    shapes = ({name: free_axes(name) for name in state}, *_prompt_axes(decoder))
+    prompts = _prompts(decoder)
     write_onnx(
         decoder,
         (state, *prompts),
@@ -137,17 +139,22 @@ def _images(config: NetworkConfig) -> tuple[Tensor, ...]:
     return image, torch.zeros(rows, table), torch.zeros(columns, table)
 
 
-def _prompts(config: NetworkConfig) -> tuple[Tensor, ...]:
-    rows, columns = (config.coverage_scale * cells for cells in _TRACE_GRID)
+def _prompts(decoder: ClickDecoder) -> tuple[Tensor, ...]:
+    scale = decoder.network.config.coverage_scale
+    rows, columns = (scale * cells for cells in _TRACE_GRID)
     n = _TRACE_OBJECTS
+    slots = 2 * _TRACE_SLOTS if decoder.rewrites.few_slots else SLOTS
     return (
-        torch.zeros(n, SLOTS, 2),
-        torch.zeros(n, SLOTS, dtype=torch.int32),
+        torch.zeros(n, slots, 2),
+        torch.zeros(n, slots, dtype=torch.int32),
         torch.zeros(n, rows, columns, dtype=torch.uint8),
         torch.zeros(n, dtype=torch.bool),
     )
 
 
-def _prompt_axes() -> tuple[dict[int, Any], ...]:
+def _prompt_axes(decoder: ClickDecoder) -> tuple[dict[int, Any], ...]:
     auto = Dim.AUTO
-    return {0: auto}, {0: auto}, {0: auto, 1: auto, 2: auto}, {0: auto}
+    slots: dict[int, Any] = {0: auto}
+    if decoder.rewrites.few_slots:
+        slots[1] = 2 * Dim("slots_per_sign", min=2, max=SLOTS_PER_SIGN)
+    return slots, slots, {0: auto, 1: auto, 2: auto}, {0: auto}

@@ -24,6 +24,8 @@ from ois_runtime.engines.region.windows import CELLS
 ROLES = ("trunk", "tail", "crop")
 # Sides of the traced crop; no two of them equal, and none a simple multiple of another.
 _ROWS, _COLUMNS = 34, 47
+# Tiles per axis of the traced crop, with samples and cells of each.
+_TRACE_TILES = {"8": ((13, 17), 7, 5), "_out": ((15, 19), 11, 6)}
 
 
 def export_region_graphs(
@@ -61,10 +63,11 @@ def export_region_graphs(
     write_onnx(Tail(decoder), (maps,), (shapes,), paths["tail"], [*maps], ["logits"], opset)
     crop = _crop_inputs(decoder)
     free: dict[str, dict[int, Any]] = {
-        name: {0: auto, 1: auto} if tensor.dim() == 2 else free_axes(name)
-        for name, tensor in crop.items()
+        name: dict.fromkeys(range(tensor.dim()), auto) for name, tensor in crop.items()
     }
     free["path"] = shapes["path"]
+    if config.detail_channels:
+        free[detail] = free_axes(detail)
     tail = RegionTail(network)
     write_onnx(tail, (crop,), (free,), paths["crop"], [*crop], ["logits"], opset)
     return paths
@@ -73,20 +76,18 @@ def export_region_graphs(
 def _crop_inputs(decoder: ClickDecoder) -> dict[str, Tensor]:
     """Inputs of `RegionTail` with sides that are all different."""
     config = decoder.network.config
-    sizes = {"path": (_ROWS, _COLUMNS), "8": (_ROWS + 29, _COLUMNS + 35)}
-    sizes["_out"] = (_ROWS + 73, _COLUMNS + 81)
-    sizes["_full"] = (_ROWS + 131, _COLUMNS + 145)
-    before = sizes["path"]
+    before = (_ROWS, _COLUMNS)
     given: dict[str, Tensor] = {"path": torch.zeros(2, config.head_features, *before)}
     names = crop_names(config)
-    for suffix in ("8", "_out", "_full"):
+    for suffix, (counts, samples, cells) in _TRACE_TILES.items():
         if f"rows{suffix}" not in names:
             continue
-        for axis, name in enumerate((f"rows{suffix}", f"columns{suffix}")):
-            given[name] = torch.zeros(sizes[suffix][axis], before[axis])
-        before = sizes[suffix]
-        if suffix != "_full":
-            output = before
+        for axis, count in zip(("rows", "columns"), counts, strict=True):
+            given[f"{axis}{suffix}"] = torch.zeros(count, samples, cells)
+            given[f"{axis}{suffix}_from"] = torch.zeros(count, cells, dtype=torch.int64)
+        before = (counts[0] * samples, counts[1] * samples)
+    for axis, side, more in zip(("rows", "columns"), before, (58, 64), strict=True):
+        given[f"{axis}_full"] = torch.zeros(side + more, side)
     if config.detail_channels:
-        given[detail_name(config)] = torch.zeros(1, config.detail_channels, *output)
+        given[detail_name(config)] = torch.zeros(1, config.detail_channels, *before)
     return {name: given[name] for name in names}

@@ -19,6 +19,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
+from ois_runtime.engines.slots import FewSlots, takes_few_slots
 
 ENCODER_INPUTS = ("image", "pos_rows", "pos_cols")
 #: "new_coverage", because a graph's input and output cannot both be called "coverage".
@@ -147,7 +148,7 @@ class GraphPair:
         self.manifest = manifest
         self.description = description
         self._encoder = encoder
-        self._decoder = decoder
+        self._decoder = FewSlots(decoder) if takes_few_slots(manifest.decoder) else decoder
         check_halves(manifest, encoder, decoder)
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:
@@ -189,7 +190,7 @@ def run_decoder(
     grid = geometry.coverage_shape
     size = (geometry.network_height, geometry.network_width)
     count = len(prompts.labels)
-    feeds: Arrays = {**state.arrays, **prompts.named()}
+    feeds = {**state.arrays, **prompts.named()}
     outputs = decoder.run({name: feeds[name] for name in decoder.inputs})
     logits, new_coverage = (outputs[name] for name in DECODER_OUTPUTS)
     if logits.shape != (count, *size) or new_coverage.shape != (count, *grid):

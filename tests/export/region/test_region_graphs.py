@@ -59,7 +59,7 @@ class Exported:
             prompts = random_prompts(ROWS, COLUMNS, counts, previous=[True, False], config=CONFIG)
             self.logits, self.coverage = (t.numpy() for t in decoder(state, *prompts))
             self.coarse = head(decoder.path(state, *prompts)).numpy()
-            example, given, axes = decoder_example(encoder)
+            example, given, axes = decoder_example(encoder, decoder)
             target = Target.CPU
             set_attention_ops(network, target.attention("fp32"))
             self.paths = export_region_graphs(

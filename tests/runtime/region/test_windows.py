@@ -15,7 +15,7 @@ from torch import Tensor
 from ois_network.config import NetworkConfig
 from ois_network.region import RegionTail, Tail, crop_names
 from ois_network.split import ClickDecoder, detail_name
-from ois_runtime.engines.region.windows import CELLS, TailForm, Windows, upsampling
+from ois_runtime.engines.region.windows import CELLS, TailForm, Tiles, Windows, upsampling
 from support.network_scenes import SMALL, random_network
 
 CONFIGS: dict[str, NetworkConfig] = {
@@ -62,12 +62,8 @@ def test_a_region_is_the_whole_there(
     given = {"path": maps["path"][:, :, down.path, across.path]}
     if form.detail is not None:
         given[form.detail] = maps[form.detail][:, :, down.output, across.output]
-    steps = {"8": "to_eight", "_out": "to_output", "_full": "to_full"}
-    for suffix, step in steps.items():
-        for axis, windows in (("rows", down), ("columns", across)):
-            matrix = getattr(windows, step)
-            if matrix is not None:
-                given[axis + suffix] = torch.from_numpy(matrix.copy())
+    matrices = {**down.named("rows"), **across.named("columns")}
+    given |= {name: torch.from_numpy(matrix.copy()) for name, matrix in matrices.items()}
     assert set(given) == set(crop_names(CONFIGS[name]))
     got = tail(given)[:, down.inner, across.inner]
     box = [
@@ -94,10 +90,24 @@ def test_matrices_are_the_upsampling_of_pytorch(aligned: bool, source: int, fact
     np.testing.assert_allclose(matrix @ line[0, 0, :, 0].numpy(), want.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+@given(
+    patches=st.integers(1, 9), cells=st.sampled_from([4, 8, 7]), samples=st.sampled_from([8, 14])
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_tiles_are_the_matrix(aligned: bool, patches: int, cells: int, samples: int) -> None:
+    size, source = patches * samples, patches * cells
+    matrix = upsampling(slice(0, size), slice(0, source), size, source, aligned=aligned)
+    tiles = Tiles.of(matrix, samples, (samples - 1) * cells // samples + 3)
+    line = np.random.default_rng(0).normal(size=source).astype(np.float32)
+    got = (tiles.matrices @ line[tiles.cells][:, :, None]).reshape(-1)
+    np.testing.assert_allclose(got, matrix @ line, atol=1e-5)
+
+
 def test_windows_of_one_size_have_one_shape_wherever_they_are() -> None:
     form = TailForm(14, 1, aligned=True)
     shapes = {
-        (windows.to_eight.shape, windows.path.stop - windows.path.start)
+        (windows.to_eight.matrices.shape, windows.path.stop - windows.path.start)
         for first in range(30)
         for windows in [Windows.of(form, 40, first, 10)]
     }

@@ -255,12 +255,7 @@ def crop_feeds(
     if tail.detail is not None:
         detail = maps[tail.detail]
         feeds[tail.detail] = np.ascontiguousarray(detail[:, :, rows.output, columns.output])
-    for suffix, step in (("8", "to_eight"), ("_out", "to_output"), ("_full", "to_full")):
-        for axis, windows in (("rows", rows), ("columns", columns)):
-            matrix = getattr(windows, step)
-            if matrix is not None:
-                feeds[axis + suffix] = matrix
-    return feeds
+    return {**feeds, **rows.named("rows"), **columns.named("columns")}
 
 
 def _decoded_at(logits: Logits, points: NDArray[np.float32]) -> NDArray[np.bool_]:

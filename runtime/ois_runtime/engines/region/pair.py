@@ -17,6 +17,7 @@ from ois_runtime.engines.pair import Graph, HostPrompts, run_encoder
 from ois_runtime.engines.region.boxes import Box
 from ois_runtime.engines.region.decoder import Decoded, RegionDecoder, RegionForm
 from ois_runtime.engines.region.windows import TailForm
+from ois_runtime.engines.slots import FewSlots, takes_few_slots
 
 
 @runtime_checkable
@@ -92,8 +93,10 @@ def open_region_decoder(
         raise EngineError(
             f"{manifest.name} was exported without the parts that decode a region; export it again"
         )
-    graphs = [open_graph(folder / engine.file) for engine in parts.files]
-    return RegionDecoder(region_form(manifest, parts), *graphs)
+    trunk, tail, crop = (open_graph(folder / engine.file) for engine in parts.files)
+    if takes_few_slots(parts.trunk):
+        trunk = FewSlots(trunk)
+    return RegionDecoder(region_form(manifest, parts), trunk, tail, crop)
 
 
 def region_form(manifest: Manifest, parts: RegionParts) -> RegionForm:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,29 +51,80 @@ class TailForm:
 
     @property
     def margins(self) -> tuple[int, int, int]:
-        """By how much the windows of the output, the 8x grid and the 4x grid exceed the box."""
+        """By how much the windows of the output, the 8x grid and the 4x grid exceed the box.
+
+        The first two are whole patches, so that a window is a number of tiles.
+        """
         output = 1 + (self.stride > 1) + 2 * (self.detail is not None)
         if self.resizes_output:
             eight = math.ceil(output * 2 * CELLS * self.stride / self.patch) + 3
         else:
-            eight = output = output + 1  # one window, for one more convolution
-        return output, eight, math.ceil(eight / 2 + 0.5) + 2
+            eight = output + 1  # one window, for one more convolution
+        return (
+            _up_to(output, self.patch // self.stride),
+            _up_to(eight, 2 * CELLS),
+            math.ceil(eight / 2 + 0.5) + 2,
+        )
+
+
+def _up_to(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiles:
+    """A sparse matrix as T small ones, each for m samples: sample t * m + i of the result is
+    matrices[t, i] @ source[cells[t]].
+
+    matrices (T, m, k) float32, cells (T, k) int64.
+    """
+
+    matrices: NDArray[np.float32]
+    cells: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.float32], samples: int, cells: int) -> Tiles:
+        """matrix (A, a), A a multiple of `samples`, of which every `samples` rows read `cells`."""
+        size, source = matrix.shape
+        count, cells = size // samples, min(cells, source)
+        blocks = matrix.reshape(count, samples, source)
+        first = np.minimum(blocks.any(axis=1).argmax(axis=1), source - cells)
+        places = first[:, None] + np.arange(cells)
+        parts = np.take_along_axis(blocks, places[:, None, :], axis=2)
+        return cls(_fixed(parts), _fixed(places))
+
+
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Windows:
     """The windows of `count` patches from patch `first` on, along one axis with `total` patches.
 
-    path, output: of the maps. inner: of the result, the pixels of the box. to_eight, to_output,
-    to_full: the matrices (size, size before), float32; None if that step does not exist.
+    path, output: of the maps. inner: of the result, the pixels of the box. to_eight, to_output:
+    upsamplings in tiles of a patch. to_full: a matrix (size, size before), float32. None if that
+    step does not exist.
     """
 
     path: slice
     output: slice
     inner: slice
-    to_eight: NDArray[np.float32]
-    to_output: NDArray[np.float32] | None
+    to_eight: Tiles
+    to_output: Tiles | None
     to_full: NDArray[np.float32] | None
+
+    def named(self, axis: str) -> dict[str, NDArray[Any]]:
+        """The matrices as inputs of `ois_network.region.RegionTail`; axis: rows or columns."""
+        given: dict[str, NDArray[Any]] = {}
+        for suffix, tiles in (("8", self.to_eight), ("_out", self.to_output)):
+            if tiles is not None:
+                given[axis + suffix] = tiles.matrices
+                given[f"{axis}{suffix}_from"] = tiles.cells
+        if self.to_full is not None:
+            given[f"{axis}_full"] = self.to_full
+        return given
 
     @classmethod
     def of(cls, form: TailForm, total: int, first: int, count: int) -> Windows:
@@ -100,6 +152,10 @@ def _windows(form: TailForm, total: int, first: int, count: int) -> Windows:
     def matrix(to: slice, of: slice, step: int) -> NDArray[np.float32]:
         return upsampling(to, of, sizes[step + 1], sizes[step], aligned=form.aligned)
 
+    def tiles(to: slice, of: slice, step: int) -> Tiles:
+        samples, cells = sizes[step + 1] // total, sizes[step] // total
+        return Tiles.of(matrix(to, of, step), samples, (samples - 1) * cells // samples + 3)
+
     full = stride > 1
     inner = slice(0, box.stop - box.start)
     if not full:
@@ -108,8 +164,8 @@ def _windows(form: TailForm, total: int, first: int, count: int) -> Windows:
         path=path,
         output=output,
         inner=inner,
-        to_eight=matrix(eight, path, 0),
-        to_output=matrix(output, eight, 1) if form.resizes_output else None,
+        to_eight=tiles(eight, path, 0),
+        to_output=tiles(output, eight, 1) if form.resizes_output else None,
         to_full=matrix(box, output, 2) if full else None,
     )
 
