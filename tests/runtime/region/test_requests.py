@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,25 @@ import pytest
 from numpy.typing import NDArray
 
 from ois_client.contract.clicks import Click, pack_clicks
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.transport import ClickRequest, Region
 from ois_client.sessions.client import Client
 from ois_client.wire import read_call
 from ois_client.wire.request import click_message
-from ois_runtime.engines.backends import EngineOptions, load_engines
+from ois_runtime.engines.backends import (
+    EngineBackend,
+    EngineOptions,
+    load_engines,
+    load_region_engines,
+)
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.local import LocalTransport
+from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair, HostPrompts
 from ois_runtime.engines.region.boxes import Box
 from ois_runtime.engines.region.decoder import Decoded
-from support.tiny_engines import write_engines
+from support.tiny_engines import write_engines, write_region_engines
 
 IMAGE = np.zeros((42, 56, 3), dtype=np.uint8)
 
@@ -98,3 +105,12 @@ def test_the_wish_travels(region: Region | None) -> None:
     message = click_message(request)
     call = read_call(message.tensors, message.parameters)
     assert call.click_request(geometry).region is region
+
+
+def test_engines_of_an_earlier_export_are_refused(tmp_path: Path) -> None:
+    manifest = Manifest.load(write_region_engines(tmp_path))
+    assert manifest.region is not None
+    earlier = replace(manifest.region, crop=manifest.region.tail)
+    replace(manifest, region=earlier).save(tmp_path)
+    with pytest.raises(EngineError, match="exported by an earlier version.*export it again"):
+        load_region_engines(tmp_path, EngineBackend.ONNXRUNTIME, EngineOptions())

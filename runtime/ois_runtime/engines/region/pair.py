@@ -93,6 +93,11 @@ def open_region_decoder(
         raise EngineError(
             f"{manifest.name} was exported without the parts that decode a region; export it again"
         )
+    if not any(each.name == "rows8_from" for each in parts.crop.inputs):
+        raise EngineError(
+            f"{manifest.name} was exported by an earlier version, whose {parts.crop.file} takes "
+            "other inputs; export it again"
+        )
     trunk, tail, crop = (open_graph(folder / engine.file) for engine in parts.files)
     if takes_few_slots(parts.trunk):
         trunk = FewSlots(trunk)
