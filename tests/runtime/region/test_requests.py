@@ -112,5 +112,5 @@ def test_engines_of_an_earlier_export_are_refused(tmp_path: Path) -> None:
     assert manifest.region is not None
     earlier = replace(manifest.region, crop=manifest.region.tail)
     replace(manifest, region=earlier).save(tmp_path)
-    with pytest.raises(EngineError, match="exported by an earlier version.*export it again"):
+    with pytest.raises(EngineError, match=r"exported by an earlier version.*export it again"):
         load_region_engines(tmp_path, EngineBackend.ONNXRUNTIME, EngineOptions())
