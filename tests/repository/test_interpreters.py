@@ -53,6 +53,7 @@ def test_the_client_works(version: str) -> None:
         "pytest>=8.3,<10",
         "hypothesis>=6.100,<7",
         "onnx>=1.18,<2",
+        "pycocotools>=2.0.8,<3",
         python=python,
     )
     ran = subprocess.run(

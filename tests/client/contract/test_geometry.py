@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +86,7 @@ def test_network_sizes_off_the_patch_grid_are_refused(longest):
 @example(73, 41, 37)
 @example(37, 36, 37)
 def test_position_matrices_are_torchs_bicubic_interpolation_with_dinov2s_offset(gh, gw, table):
+    torch = pytest.importorskip("torch")
     positions = torch.randn(1, 3, table, table, generator=torch.Generator().manual_seed(gh * gw))
     if gh == gw == table:
         expected = positions  # as in DINOv2, no interpolation for the size of the table
