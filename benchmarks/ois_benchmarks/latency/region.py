@@ -98,6 +98,8 @@ def flat_lines(path: Path, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Seconds per click of the contestants in a result of `ois bench spc`, at one picture size."""
     found = []
     for row in read_result(path).rows:
+        if row.identity is not None and row.identity.family == "ois":
+            continue  # the curve itself
         figure = row.figures.get(Definition.CLICK)
         if row.failed is None and figure is not None and (row.width, row.height) == size:
             label = row.contestant if row.identity is None else row.identity.label
@@ -195,6 +197,10 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"whole {row['full']['median_s'] * 1e3:.1f} ms; regions, ms: {', '.join(points)}"
 
 
+#: Labels of lines are at least this factor apart.
+_LABEL_GAP = 1.28
+
+
 def table_of(result: Mapping[str, Any]) -> Table:
     """Milliseconds per click: an engine per row, a share of the picture per column."""
     measured = [row for row in result["rows"] if "failed" not in row]
@@ -216,21 +222,27 @@ def table_of(result: Mapping[str, Any]) -> Table:
 @plotting.styled
 def draw(result: Mapping[str, Any]) -> Figure:
     """Milliseconds per click over the object's share of the picture, with peers as flat lines."""
-    figure, axes = plotting.new_axes(420, width=720, left=70, right=190, top=24, bottom=54)
+    figure, axes = plotting.new_axes(420, width=860, left=70, right=330, top=24, bottom=54)
     measured = [row for row in result["rows"] if "failed" not in row]
+    labels: list[tuple[float, str, str]] = []
     for row, colour in zip(measured, plotting.SERIES, strict=False):
         shares = [100 * point["share"] for point in row["curve"]]
         times = [1e3 * point["click"]["median_s"] for point in row["curve"]]
         axes.plot(shares, times, "o-", markersize=4, color=colour)
         whole = 1e3 * row["full"]["median_s"]
         axes.plot([0, 100], [whole, whole], "--", linewidth=1, color=colour)
-        axes.annotate(row["engine"], (101, times[-1]), color=colour, annotation_clip=False)
+        labels.append((times[-1], row["engine"], colour))
     for peer in result["peers"]:
         time = 1e3 * peer["click_s"]
         axes.plot([0, 100], [time, time], ":", linewidth=1.5, color=plotting.GREY)
-        axes.annotate(peer["label"], (101, time), color=plotting.GREY, annotation_clip=False)
+        labels.append((time, peer["label"], plotting.GREY))
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")  # a peer can be forty times as slow as another
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    place = 0.0
+    for time, text, colour in sorted(labels):  # upwards, and not over each other
+        place = max(place * _LABEL_GAP, time)
+        axes.annotate(text, (101, place), color=colour, annotation_clip=False, va="center")
     axes.set_xlabel("the object's box, % of the picture")
     axes.set_ylabel("ms per click")
     return figure

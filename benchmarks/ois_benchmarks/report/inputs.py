@@ -184,6 +184,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
 _ELSEWHERE = (
     *("boxes", "capacity", "capacity-check", "chaos", "cold-start", "depth", "fuzz"),
     *("gpu-compiled", "gpu-profile", "page", "progressive", "serving-paths", "soak"),
+    "region",
     "switched-off",
 )
 
