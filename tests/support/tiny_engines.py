@@ -239,7 +239,8 @@ def disk_logits(
 def write_engines(folder: Path, **changes: object) -> Path:
     """Write the pair with its manifest into `folder`; `changes` replace manifest fields."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {role: _write(folder, role, text) for role, text in _PAIR.items()}
+    pair = {"encoder": ENCODER, "decoder": DECODER}  # here, because a test may replace them
+    files = {role: _write(folder, role, text) for role, text in pair.items()}
     fields: dict[str, object] = {
         "name": "tiny-test",
         "target": "cpu",
@@ -278,7 +279,6 @@ def write_region_engines(folder: Path, **changes: object) -> Path:
     return write_engines(folder, region=region, **changes)
 
 
-_PAIR = {"encoder": ENCODER, "decoder": DECODER}
 _PARTS = {"trunk": TRUNK, "tail": TAIL, "crop": CROP}
 
 

@@ -178,8 +178,8 @@ def input_shape(
         "features": (rows * columns,),
         "position": (rows * columns,),
         "keys_values": (rows * columns,),
-        "points": (objects,),
-        "labels": (objects,),
+        "points": (objects, SLOTS),
+        "labels": (objects, SLOTS),
         "coverage": (objects, rows * coverage_scale, columns * coverage_scale),
         "has_previous": (objects,),
     }
