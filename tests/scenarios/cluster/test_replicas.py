@@ -113,7 +113,11 @@ def test_a_killed_replica_costs_its_own_images_one_encode_each(
     os.killpg(dead.pid, signal.SIGKILL)
     assert eventually(lambda: dead.restarts > restarts and answers(dead), bool, 60)
     assert eventually(lambda: not front.edge.unhealthy(), bool, 30)
-    assert crowd.click() == {1: crowd.images_of(1)}  # after: it has its images again
+    # After: it has its images again. The front may have kept a click that the frozen server never
+    # answered, and have repeated it since.
+    (again,) = crowd.click().items()
+    assert again[0] == 1
+    assert crowd.images_of(1) - 1 <= again[1] <= crowd.images_of(1)
     assert not crowd.click()
 
 
