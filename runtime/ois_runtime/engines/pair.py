@@ -19,7 +19,7 @@ from ois_client.contract.errors import EngineError, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_runtime.engines.image_state import ImageState
 from ois_runtime.engines.manifest import Manifest
-from ois_runtime.engines.slots import FewSlots, takes_few_slots
+from ois_runtime.engines.slots import few_slots
 
 ENCODER_INPUTS = ("image", "pos_rows", "pos_cols")
 #: "new_coverage", because a graph's input and output cannot both be called "coverage".
@@ -148,7 +148,7 @@ class GraphPair:
         self.manifest = manifest
         self.description = description
         self._encoder = encoder
-        self._decoder = FewSlots(decoder) if takes_few_slots(manifest.decoder) else decoder
+        self._decoder = few_slots(decoder, manifest.decoder)
         check_halves(manifest, encoder, decoder)
 
     def encode(self, image: NDArray[np.uint8], geometry: Geometry) -> ImageState:

@@ -6,8 +6,7 @@ rest. A decoder's cost then depends on how many clicks there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +14,25 @@ from numpy.typing import NDArray
 from ois_client.contract.clicks import SLOTS, SLOTS_PER_SIGN
 from ois_runtime.engines.manifest import EngineFile
 
-Arrays = Mapping[str, NDArray[np.generic]]
+if TYPE_CHECKING:
+    from ois_runtime.engines.pair import Arrays, Graph
 
 #: Slots per sign. Few steps, because engines prepare themselves for each new size.
 STEPS = (4, 12, SLOTS_PER_SIGN)
 
 
-class Runs(Protocol):
-    """A loaded graph (`ois_runtime.engines.pair.Graph`)."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-
-    @property
-    def outputs(self) -> tuple[str, ...]: ...
-
-    def run(self, feeds: Arrays) -> dict[str, NDArray[np.generic]]: ...
-
-
-def takes_few_slots(decoder: EngineFile) -> bool:
-    """Whether the graph accepts prompts with any even number of slots."""
-    return any(each.name == "labels" and isinstance(each.shape[1], str) for each in decoder.inputs)
+def few_slots(graph: Graph, described: EngineFile) -> Graph:
+    """The graph, called with the fewest slots if it accepts any even number of them."""
+    free = any(
+        each.name == "labels" and isinstance(each.shape[1], str) for each in described.inputs
+    )
+    return FewSlots(graph) if free else graph
 
 
 class FewSlots:
-    """A `Graph` that gets its clicks in the fewest slots. For graphs that `takes_few_slots`."""
+    """A `Graph` that gets its clicks in the fewest slots. See `few_slots`."""
 
-    def __init__(self, graph: Runs) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self.inputs, self.outputs = graph.inputs, graph.outputs
 

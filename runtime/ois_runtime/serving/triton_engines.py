@@ -33,7 +33,7 @@ from ois_runtime.engines.pair import (
 from ois_runtime.engines.region.boxes import Box
 from ois_runtime.engines.region.decoder import Decoded, RegionDecoder
 from ois_runtime.engines.region.pair import open_region_decoder
-from ois_runtime.engines.slots import FewSlots, takes_few_slots
+from ois_runtime.engines.slots import few_slots
 
 ENCODER = "ois_encoder"
 DECODER = "ois_decoder"
@@ -118,7 +118,7 @@ class LocalDecoderEngines(TritonEngines):
     def __init__(self, manifest: Manifest, decoder: Graph) -> None:
         super().__init__(manifest)
         self.description += ", clicks in the session model's process"
-        self._decoder = FewSlots(decoder) if takes_few_slots(manifest.decoder) else decoder
+        self._decoder = few_slots(decoder, manifest.decoder)
 
     def decode(
         self, state: ImageState, prompts: HostPrompts

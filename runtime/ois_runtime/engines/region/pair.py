@@ -17,7 +17,7 @@ from ois_runtime.engines.pair import Graph, HostPrompts, run_encoder
 from ois_runtime.engines.region.boxes import Box
 from ois_runtime.engines.region.decoder import Decoded, RegionDecoder, RegionForm
 from ois_runtime.engines.region.windows import TailForm
-from ois_runtime.engines.slots import FewSlots, takes_few_slots
+from ois_runtime.engines.slots import few_slots
 
 
 @runtime_checkable
@@ -99,8 +99,7 @@ def open_region_decoder(
             "other inputs; export it again"
         )
     trunk, tail, crop = (open_graph(folder / engine.file) for engine in parts.files)
-    if takes_few_slots(parts.trunk):
-        trunk = FewSlots(trunk)
+    trunk = few_slots(trunk, parts.trunk)
     return RegionDecoder(region_form(manifest, parts), trunk, tail, crop)
 
 
