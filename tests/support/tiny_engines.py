@@ -70,6 +70,11 @@ _CENTRE = """
 
 #: The distance of each pixel to it, and the radius.
 _DISTANCE = """
+    ys = Unsqueeze(ys_flat, axis_1)
+    dx = Sub(xs, centre_x3)
+    dy = Sub(ys, centre_y3)
+    dx2 = Mul(dx, dx)
+    dy2 = Mul(dy, dy)
     square = Add(dx2, dy2)
     distance = Sqrt(square)
 
@@ -107,11 +112,6 @@ decoder (float[1, h, w] depth, float[1] depth_min, float[1] depth_max,
     xs_int = Range(zero, width0, one)
     ys_flat = Cast<to = 1>(ys_int)
     xs = Cast<to = 1>(xs_int)
-    ys = Unsqueeze(ys_flat, axis_1)
-    dx = Sub(xs, centre_x3)
-    dy = Sub(ys, centre_y3)
-    dx2 = Mul(dx, dx)
-    dy2 = Mul(dy, dy)
 """
     + _DISTANCE
     + """
@@ -165,11 +165,6 @@ trunk (float[1, gh, gw] position, float[n, 48, 2] points, int32[n, 48] labels,
     xs_scaled = Mul(xs_cell, side)
     ys_flat = Add(ys_scaled, middle)
     xs = Add(xs_scaled, middle)
-    ys = Unsqueeze(ys_flat, axis_1)
-    dx = Sub(xs, centre_x3)
-    dy = Sub(ys, centre_y3)
-    dx2 = Mul(dx, dx)
-    dy2 = Mul(dy, dy)
 """
     + _DISTANCE
     + """
