@@ -189,6 +189,4 @@ def upsampling(
     rows, last = np.arange(len(place)), of.stop - of.start - 1
     np.add.at(matrix, (rows, np.clip(low - of.start, 0, last)), 1 - fraction)
     np.add.at(matrix, (rows, np.clip(low + 1 - of.start, 0, last)), fraction)
-    result = matrix.astype(np.float32)
-    result.flags.writeable = False
-    return result
+    return _fixed(matrix.astype(np.float32))
