@@ -107,6 +107,12 @@ TABLE: tuple[Row, ...] = (
         ServerUnavailable,
         _NO_ANSWER,
     ),
+    Row(
+        ("INTERNAL",),
+        r"deserializing",
+        ServerUnavailable,
+        "the answer from {url} was damaged on its way ({text}); ask again",
+    ),
     Row(("UNAVAILABLE",), _ANY, ServerUnavailable, _NO_ANSWER),
     Row(
         ("NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"),

@@ -24,7 +24,7 @@ from types import TracebackType
 
 from ois_client.contract.errors import EngineError
 from ois_runtime.edge.configuration import replica_file, with_file
-from ois_runtime.edge.routes import HTTP_CLUSTER, Json
+from ois_runtime.edge.routes import GRPC_CLUSTER, HTTP_CLUSTER, Json
 from ois_runtime.edge.settings import EdgeSettings, Replica
 
 INSTALL = "pip install 'ois-deploy[cluster]'"
@@ -157,11 +157,14 @@ class Edge:
             time.sleep(0.02)
 
     def unhealthy(self) -> frozenset[str]:
-        """HOST:HTTP_PORT of the replicas that failed their health checks, by IP address."""
+        """IP_ADDRESS:PORT of what failed its health checks.
+
+        The HTTP port and the gRPC port of a replica are checked separately, at different times.
+        """
         statuses = json.loads(self._admin("GET", "/clusters?format=json"))["cluster_statuses"]
         found = set()
         for cluster in statuses:
-            if cluster["name"] == HTTP_CLUSTER:
+            if cluster["name"] in (HTTP_CLUSTER, GRPC_CLUSTER):
                 for host in cluster.get("host_statuses", ()):
                     if host["health_status"].get("failed_active_health_check"):
                         where = host["address"]["socket_address"]

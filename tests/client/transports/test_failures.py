@@ -56,6 +56,7 @@ URL = "grpc://host:8001"
         ("UNAVAILABLE", "failed to connect to all addresses", ServerUnavailable, "ois serve"),
         ("UNAVAILABLE", "Socket closed", ServerUnavailable, URL),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerUnavailable, URL),
+        ("INTERNAL", "Exception deserializing response!", ServerUnavailable, "damaged"),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded, "within 2.5 s"),
         ("CANCELLED", "Channel closed!", Cancelled, "nothing was changed"),
         ("UNIMPLEMENTED", "unknown service", IncompatibleServer, "unknown service"),
