@@ -132,6 +132,8 @@ class AsyncClient:
                 transport = await open_transport(self._url, self._options)
                 try:
                     self._info = await self._ask(transport)
+                    if self._closed:  # while this call waited
+                        raise InvalidInput("this client was closed; open a new one")
                 except BaseException:
                     await transport.close()
                     raise

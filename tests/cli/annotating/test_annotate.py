@@ -323,8 +323,9 @@ def test_a_journal_belongs_to_one_model_and_one_process(tmp_path: Path) -> None:
     with Journal(path, INFO) as journal:
         journal.add(done)
         assert journal.find("k", (1, 2)) == done
-        with pytest.raises(OutputError, match="another process"):
-            Journal(path, INFO)
+        for overwrite in (False, True):  # which would take the lines of a running process
+            with pytest.raises(OutputError, match="another process"):
+                Journal(path, INFO, overwrite=overwrite)
     with Journal(path, ModelInfo("disks", 140, 14, "1:x", "a" * 64, True, "there")) as journal:
         assert journal.engines == ["here", "there"]
         assert journal.find("k", (1, 2)) == done

@@ -188,6 +188,29 @@ def test_an_async_client_follows_a_restarted_server_as_well():
     asyncio.run(main())
 
 
+def test_an_async_client_that_is_closed_while_it_connects_leaves_no_connection():
+    async def main():
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        class Slow(OnALoop):
+            async def info(self):
+                asked.set()
+                await answer.wait()
+                return await super().info()
+
+        transport = Restarted()
+        client = AsyncClient(Slow(transport))
+        opening = asyncio.create_task(client.open(IMAGE))
+        await asked.wait()
+        await client.close()
+        answer.set()
+        with pytest.raises(InvalidInput, match="was closed"):
+            await opening
+        assert transport.closed == 1
+
+    asyncio.run(main())
+
+
 def test_a_server_that_names_one_model_and_answers_with_another_is_refused():
     transport = Restarted()
     with Client(transport) as client:
