@@ -81,6 +81,9 @@ class ServerProcess:
             "shm_prefix": self.shm_prefix,
             "remove": [str(stage.folder)],
         }
+        assert stage.lock is not None
+        stage.lock.write(self.shm_prefix)
+        stage.lock.flush()
         # With -I -S, the user's Python environment cannot break the guard.
         try:
             self._guard = subprocess.Popen(
@@ -89,12 +92,14 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which stops the guard
+                pass_fds=(stage.lock.fileno(),),
             )
         except OSError as error:  # out of processes, memory or open files
             raise EngineError(
                 f"no process could be started for the server ({error}); end other programs, or "
                 "raise the limits on processes and open files (ulimit -u, -n)"
             ) from error
+        stage.release()
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         self._reader = threading.Thread(target=self._read_log, name="ois-server-log", daemon=True)

@@ -26,6 +26,7 @@ from ois_runtime.embedded.command import Ports, choose_ports, on_ports, printabl
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.probe import answers, probe_click
 from ois_runtime.embedded.process import LogSink, ServerProcess, shm_prefix
+from ois_runtime.embedded.remains import remove_remains
 from ois_runtime.embedded.staging import (
     Stage,
     find_wheel,
@@ -63,6 +64,7 @@ class EmbeddedServer:
         if self.options.longest is not None:
             manifest_of(self.repository).at(self.options.longest)  # now, not in a model's start
         self._wheel = find_wheel()
+        remove_remains()
         if self.options.device:
             self._cache_bytes = self.options.cache_bytes or 2 * 2**30
             check_machine(self._wheel, 1)  # features are on the device, not in shared memory

@@ -7,10 +7,12 @@ them under the names that NVIDIA's container uses, so that both run the same mod
     <stage>/backends/onnxruntime/   a Python-based backend that runs `model.onnx` on the CPU
     <stage>/backends/tensorrt/      a Python-based backend that runs `model.plan` on a GPU
     <stage>/sockets/                where the server listens, for this user only
+    <stage>/lock                    locked while the server's owner or its guard lives (remains.py)
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -19,8 +21,9 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from ois_client.contract.errors import EngineError
 from ois_client.wire import MODEL
@@ -31,6 +34,10 @@ INSTALL = "pip install 'ois-deploy[serve]'"
 
 #: Name of a Python-based backend -> its class in `ois_runtime.serving.engine_models`.
 BACKENDS = {"onnxruntime": "OnnxRuntimeModel", "tensorrt": "TensorRTModel"}
+
+#: How the names of staging folders begin.
+STAGE_PREFIX = "ois-server-"
+LOCK = "lock"
 
 _REPOSITORY = "repository"
 #: The kernel's limit on the name of a Unix socket is 107 bytes.
@@ -69,10 +76,14 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A temporary folder with the files that the server needs besides the model repository."""
+    """A temporary folder with the files that the server needs besides the model repository.
+
+    lock: an open, locked file in it, for the server's guard to inherit; None if nobody needs it.
+    """
 
     wheel: Wheel
     folder: Path
+    lock: IO[str] | None = field(default=None, compare=False)
 
     @property
     def backends(self) -> Path:
@@ -88,7 +99,13 @@ class Stage:
         return environment(self.wheel, os.environ)
 
     def remove(self) -> None:
+        self.release()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def release(self) -> None:
+        """This process no longer holds the lock. The guard does until it ends."""
+        if self.lock is not None:
+            self.lock.close()
 
 
 def find_wheel() -> Wheel:
@@ -111,8 +128,8 @@ def find_wheel() -> Wheel:
 def make_stage(wheel: Wheel) -> Stage:
     """Copy the backends into a new folder. Raises `EngineError` if the files cannot be written."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix="ois-server-"))
-        stage = Stage(wheel, folder)
+        folder = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX))
+        stage = Stage(wheel, folder, _locked(folder / LOCK))
         stage.sockets.mkdir(mode=0o700)
         python = stage.backends / "python"
         python.mkdir(parents=True)
@@ -139,6 +156,15 @@ def make_stage(wheel: Wheel) -> Stage:
             f"{error}; free space there, or set TMPDIR to another folder"
         ) from error
     return stage
+
+
+def _locked(path: Path) -> IO[str]:
+    """Make a file that is locked from its first moment."""
+    new = path.with_name("unlocked")
+    lock = new.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    new.rename(path)
+    return lock
 
 
 def repository_of(engines: Path) -> Path:

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from ois_client.contract.errors import InvalidInput, OISError
+from ois_client.contract.errors import InvalidInput, OISError, ServerUnavailable
 from ois_client.wire import TOKEN_HEADER, error_text, triton_code
 from ois_runtime.edge import rules
 from ois_runtime.front.requests import check_region, checked_message
@@ -94,9 +94,9 @@ class GrpcFront(grpc.GenericRpcHandler):
         if self._channel is not None:
             await self._channel.close()
 
-    def stop_listening(self, grace_s: float) -> asyncio.Task[None]:
-        """New calls are refused. Those in progress may take so long."""
-        return asyncio.create_task(self._server.stop(grace_s))
+    async def finish(self, within_s: float) -> None:
+        """Refuse connections, and wait until no call is in progress, at most so long."""
+        await self._server.stop(within_s)
 
     def service(self, details: Any) -> Any:
         """The handler of a call. A refused call is answered before its message is read."""
@@ -106,6 +106,10 @@ class GrpcFront(grpc.GenericRpcHandler):
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
         if not _HEALTH.fullmatch(method) and not self._work.may(*tokens):
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
+        try:
+            self._work.check_open()
+        except ServerUnavailable as error:
+            return _refusal(_code_of(error), error_text(error))
         if _INFER.fullmatch(method):
             metadata = self._passed_on(tokens)
 

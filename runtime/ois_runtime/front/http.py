@@ -8,8 +8,10 @@ page: browsers send Origin with every POST.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -18,7 +20,12 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy
 
-from ois_client.contract.errors import InvalidInput, OISError, ServerOverloaded
+from ois_client.contract.errors import (
+    InvalidInput,
+    OISError,
+    ServerOverloaded,
+    ServerUnavailable,
+)
 from ois_client.wire import TOKEN_HEADER, error_text
 from ois_runtime.edge import rules
 from ois_runtime.front.requests import check_region, checked_json, read_json
@@ -40,6 +47,9 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _HOST = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.I)
 _FOREIGN = "this server takes no requests of web pages"
 _CHUNK = 2**20
+_POLL_S = 0.02
+#: For requests on connections that were made just before connections are refused.
+_LAST_REQUESTS_S = 0.25
 #: Answers of Triton up to this size are read whole.
 _SMALL = 2**20
 #: Instead of aiohttp's name and version.
@@ -75,6 +85,7 @@ class HttpFront:
         self._settings, self._work = settings, work
         self._triton: aiohttp.ClientSession | None = None
         self._runner: web.ServerRunner | None = None
+        self._busy: set[web.RequestHandler] = set()
 
     async def start(self) -> None:
         """Raises `OSError` if the port is taken."""
@@ -88,16 +99,38 @@ class HttpFront:
         if self._triton is not None:
             await self._triton.close()
 
-    def stop_listening(self) -> None:
-        """New connections are refused. Open ones may finish their request."""
+    async def finish(self, within_s: float) -> None:
+        """Refuse connections, then close those without a request. Return when no request is in
+        progress, or after so long."""
+        if self._runner is None or self._runner.server is None:
+            return
+        server = self._runner.server
+        deadline = time.monotonic() + within_s
         _stop_listening(self._runner)
+        await asyncio.sleep(min(_LAST_REQUESTS_S, within_s))
+        while server.connections and time.monotonic() < deadline:
+            for one in server.connections:
+                if one not in self._busy:
+                    one.force_close()
+            await asyncio.sleep(_POLL_S)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await _answered(self._pass_on, request)
+        self._busy.add(request.protocol)
+        try:
+            answer = await _answered(self._pass_on, request)
+            if self._work.stopping and not answer.prepared:
+                answer.force_close()
+            with contextlib.suppress(ConnectionError):  # the client is gone
+                await answer.prepare(request)
+                await answer.write_eof()
+            return answer
+        finally:
+            self._busy.discard(request.protocol)
 
     async def _pass_on(self, request: web.BaseRequest) -> web.StreamResponse:
         path, headers = request.raw_path, request.headers
         _check_origin(headers)
+        self._work.check_open()
         if request.method == "GET" and _HEALTH.fullmatch(path):
             return await self._described(request)
         if not self._work.may(headers.get(TOKEN_HEADER)):
@@ -236,11 +269,9 @@ def _session(socket: str) -> aiohttp.ClientSession:
 
 async def _listen(answer: object, host: str, port: int) -> web.ServerRunner:
     server = web.Server(answer, access_log=None, **_LIMITS)  # type: ignore[arg-type]
-    runner = web.ServerRunner(server)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(
-        runner, host, port, shutdown_timeout=0.1, backlog=1024, reuse_address=True, reuse_port=False
-    )
+    site = web.TCPSite(runner, host, port, backlog=1024, reuse_address=True, reuse_port=False)
     try:
         await site.start()
     except BaseException:
@@ -249,12 +280,11 @@ async def _listen(answer: object, host: str, port: int) -> web.ServerRunner:
     return runner
 
 
-def _stop_listening(runner: web.ServerRunner | None) -> None:
-    if runner is not None:
-        for site in runner.sites:
-            server = getattr(site, "_server", None)
-            if server is not None:
-                server.close()
+def _stop_listening(runner: web.ServerRunner) -> None:
+    for site in runner.sites:
+        server = getattr(site, "_server", None)
+        if server is not None:
+            server.close()
 
 
 # -- requests and answers -------------------------------------------------------------------------
@@ -266,7 +296,7 @@ async def _answered(pass_on: PassOn, request: web.BaseRequest) -> web.StreamResp
         return await pass_on(request)
     except Refused as refusal:
         return _error(refusal.status, str(refusal))
-    except ServerOverloaded as error:
+    except (ServerOverloaded, ServerUnavailable) as error:
         return _error(503, error_text(error))
     except OISError as error:
         return _error(400, error_text(error))

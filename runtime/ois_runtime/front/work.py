@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hmac
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ois_client.contract.errors import ServerOverloaded
+from ois_client.contract.errors import ServerOverloaded, ServerUnavailable
 from ois_client.wire import TOKEN_HEADER
 
 #: Bytes of all requests that are being read or passed on. Seven of the largest fit.
@@ -17,6 +17,9 @@ MAX_BYTES = 512 * 2**20
 NO_TOKEN = f"expecting header '{TOKEN_HEADER}' with the token"
 #: The client library takes it for a server that can be tried again.
 NOT_READY = "the server is not ready: it is starting, or has just ended"
+STOPPING = "the server is stopping and takes no further requests; repeat the request later"
+#: A server that answered a request during the last so many seconds tells its clients that it stops.
+_LATELY_S = 2.0
 
 
 class Work:
@@ -26,8 +29,8 @@ class Work:
         self._token = None if token is None else token.encode()
         self._bytes = 0
         self._requests = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        self._last = -math.inf  # when a request ended, by the monotonic clock
+        self.stopping = False
 
     def may(self, *given: str | None) -> bool:
         """Whether one of the headers that a client sent is the token, if one is needed."""
@@ -36,6 +39,16 @@ class Work:
         # No early end, so that the time says nothing about the token.
         found = [hmac.compare_digest((one or "").encode(), self._token) for one in given]
         return any(found)
+
+    @property
+    def lately(self) -> bool:
+        """Whether requests are in progress, or were during the last seconds."""
+        return self._requests > 0 or time.monotonic() - self._last < _LATELY_S
+
+    def check_open(self) -> None:
+        """Raises `ServerUnavailable` once the server is stopping."""
+        if self.stopping:
+            raise ServerUnavailable(STOPPING)
 
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
@@ -47,17 +60,9 @@ class Work:
             )
         self._bytes += size
         self._requests += 1
-        self._none.clear()
         try:
             yield
         finally:
             self._bytes -= size
             self._requests -= 1
-            if not self._requests:
-                self._none.set()
-
-    async def ended(self, within_s: float) -> None:
-        """Wait until no request is in progress, at most so long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                await self._none.wait()
+            self._last = time.monotonic()

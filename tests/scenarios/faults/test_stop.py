@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import os
+import re
 import signal
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,13 +20,16 @@ from ois_client.contract.errors import ServerUnavailable
 from ois_client.contract.masks import MaskFormat
 from ois_client.transports.settings import Retries
 from ois_client.wire import click_message, encode_message, read_click_reply, read_info
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from support.server.calls import click_request, eventually, infer, picture, triton_statistics
-from support.server.players import Player, pixels
+from support.server.malformed import GOOD, RawRequest
+from support.server.players import Player, pixels, play_while
 from support.server.processes import children, processes_of, serving, shared_memory_of
 from support.server.slow_engines import write_engines_that_take
 
 ONCE = Retries(attempts=1)
+SMALL = ServerOptions(cache_bytes=2**24)
 
 
 def test_sigterm_lets_encodes_finish_and_later_requests_fail_with_a_typed_error(
@@ -56,6 +62,50 @@ def test_sigterm_lets_encodes_finish_and_later_requests_fail_with_a_typed_error(
         for url in urls:
             with pytest.raises(ServerUnavailable):
                 Client(url, retries=ONCE)
+
+
+def test_sigterm_among_steady_clicks_cuts_none_off(engines: Path) -> None:
+    """There is always a click in progress, and a request that takes as long as the test wants."""
+    path, body, headers = RawRequest("", GOOD).http()
+    with (
+        serving(engines) as (process, server),
+        Client(f"local:{engines}") as twin,
+        ExitStack() as stack,
+    ):
+        players = []
+        for n in range(12):
+            url = server.grpc_url if n % 3 == 0 else server.http_url
+            client = stack.enter_context(Client(url, retries=ONCE))
+            players.append(Player(client, twin, pixels(7100 + n), seed=n))
+        slow = http.client.HTTPConnection(server.options.host, server.ports.http, timeout=60)
+        slow.putrequest("POST", path)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            slow.putheader(name, value)
+        slow.endheaders()
+        slow.send(body[:-1])
+        said = ""
+
+        def stop() -> None:
+            nonlocal said
+            assert eventually(lambda: sum(one.answered for one in players) > 60, bool, 60)
+            process.terminate()
+            assert eventually(lambda: all(one.errors for one in players), bool, 60)
+            assert process.poll() is None
+            slow.send(body[-1:])
+            answer = slow.getresponse()
+            assert answer.status == 200
+            assert answer.read()
+            _, said = process.communicate(timeout=60)
+
+        play_while(players, stop)  # every answer is compared
+        slow.close()
+    assert process.returncode == 0, said
+    assert not shared_memory_of(process.pid)
+    errors = [error for player in players for error in player.errors]
+    assert {type(error) for error in errors} == {ServerUnavailable}
+    assert not [text for text in map(str, errors) if not re.search("stopping|no OIS server", text)]
+    # Nothing that the server answered was lost on its way.
+    assert said.count("ois click ok") == sum(player.answered for player in players) + 1
 
 
 def test_sigterm_lets_clicks_finish_and_leaves_nothing(
@@ -123,6 +173,28 @@ def test_the_server_dies_with_its_parent_and_leaves_nothing(engines: Path) -> No
         assert not eventually(
             lambda: shared_memory_of(process.pid), lambda names: not names, within_s=20
         )
+
+
+def test_the_next_start_removes_what_is_left_if_all_are_killed(engines: Path) -> None:
+    with serving(engines) as (process, _), EmbeddedServer(engines, SMALL) as other:
+        (guard,) = children(process.pid)
+        triton, _ = children(guard)
+        prefix = f"ois-{process.pid}-"
+        (lock,) = [
+            path
+            for path in Path(tempfile.gettempdir()).glob("ois-server-*/lock")
+            if path.read_text().startswith(prefix)
+        ]
+        os.kill(process.pid, signal.SIGSTOP)  # or it would start another server
+        for pid in (guard, triton, process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        assert shared_memory_of(process.pid)
+        EmbeddedServer(engines, SMALL)
+        assert not shared_memory_of(process.pid)
+        assert not lock.parent.exists()
+        assert not eventually(lambda: processes_of(triton), lambda names: not names, within_s=20)
+        assert click_is_answered(other)  # which runs, so nothing of it was touched
 
 
 def click_is_answered(server: EmbeddedServer) -> bool:
