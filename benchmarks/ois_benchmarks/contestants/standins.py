@@ -3,7 +3,8 @@
 SAM and SegNext need four functions of torchvision, FocalClick a fifth, SAM 2 two transforms;
 TinyViT and SegFormer need helpers of timm; SegNext, SimpleClick and FocalClick need one layer of
 mmcv; the logger of RITM's family needs a class of tensorboard; RITM uses names that NumPy has
-removed. SegNext and SimpleClick import OpenCV and SciPy for training, drawing and simulated clicks.
+removed. SegNext and SimpleClick import OpenCV and SciPy for training, drawing and simulated clicks,
+InterFormer a compiled operator of mmcv for a loss, DynaMITe a CUDA kernel that its code replaces.
 A torchvision works only with its own build of PyTorch, timm needs torchvision, and mmcv 1.x is no
 longer built. The functions that compute something (`resize`, `to_tensor`, `Resize`, `Normalize`,
 `roi_align`, non-maximum suppression, `ConvModule`) do the same as the originals. Rows that were
@@ -33,6 +34,11 @@ def supply_missing(libraries: Sequence[str]) -> tuple[str, ...]:
         "torchvision": ("torchvision.transforms.functional", _torchvision),
         "timm": ("timm.models.layers", _timm),
         "mmcv": ("mmcv.runner", _mmcv),
+        "mmcv.ops": ("mmcv.ops", lambda: {"mmcv.ops": {"__getattr__": _unused_name}}),
+        "MultiScaleDeformableAttention": (
+            "MultiScaleDeformableAttention",
+            lambda: {"MultiScaleDeformableAttention": {}},
+        ),
         "tensorboard": ("torch.utils.tensorboard", _tensorboard),
         "skimage": ("skimage.measure", lambda: _unused("skimage.measure", "label")),
         "IPython": ("IPython", lambda: _unused("IPython", "embed")),
@@ -48,7 +54,7 @@ def supply_missing(libraries: Sequence[str]) -> tuple[str, ...]:
         needed, contents = known[library]
         if _imports(needed):
             continue
-        for name in [each for each in sys.modules if each.split(".")[0] == library]:
+        for name in [each for each in sys.modules if f"{each}.".startswith(f"{library}.")]:
             del sys.modules[name]
         _install(contents())
         warnings.append(f"{library} cannot be imported; a stand-in replaces it")
@@ -125,7 +131,8 @@ def _torchvision() -> dict[str, dict[str, Any]]:
             "Normalize": Normalize,
         },
         "torchvision.transforms.functional": {"resize": resize, "to_pil_image": Image.fromarray},
-        "torchvision.ops": {},
+        # detectron2 imports them for boxes.
+        "torchvision.ops": dict.fromkeys(("deform_conv2d", "nms", "RoIPool"), _Unused),
         "torchvision.ops.boxes": {"batched_nms": batched_nms, "box_area": box_area},
         "torchvision.ops.roi_align": {"roi_align": roi_align},
     }

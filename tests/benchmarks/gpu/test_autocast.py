@@ -58,31 +58,39 @@ class BatchedPeer(Peer):
         return self._product()
 
 
-def test_calls_run_in_half_precision_and_the_count_does_not() -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_calls_run_in_half_precision_and_the_count_does_not(
+    precision: str, dtype: torch.dtype
+) -> None:
     peer = BatchedPeer()
-    fast: Any = autocast.wrap(peer, "cpu")
+    fast: Any = autocast.wrap(peer, "cpu", precision)
     fast.set_image(np.zeros((4, 4, 3), dtype=np.uint8))
     assert fast.click([Click(1, 1)]).all()
     fast.click_each([Click(1, 1)])
     fast.cost()
     fast.close()
-    assert peer.dtypes == [torch.float16] * 3 + [torch.float32]
+    assert peer.dtypes == [dtype] * 3 + [torch.float32]
     assert peer.closed
-    assert (fast.identity.label, fast.identity.precision) == ("Peer, fp16", "fp16")
-    assert "fp16 autocast, TF32" in fast.identity.engine
+    assert (fast.identity.label, fast.identity.precision) == (f"Peer, {precision}", precision)
+    assert f"{precision} autocast, on cpu" in fast.identity.engine
+    assert "TF32, on cuda" in autocast.wrap(peer, "cuda", precision).identity.engine
     assert isinstance(fast, BatchedContestant)
-    assert not isinstance(autocast.wrap(Peer(), "cpu"), BatchedContestant)
+    assert not isinstance(autocast.wrap(Peer(), "cpu", precision), BatchedContestant)
 
 
 def test_every_variant_is_a_contestant_of_the_same_peer(tmp_path: Path) -> None:
     assert set(FAST) == set(autocast.VARIANTS)
     assert not set(FAST) & {*choose([]), *choose(["sam"])}  # only if they are named
     assert choose(list(FAST)) == list(FAST)
-    for name, shipped in autocast.VARIANTS.items():
-        assert name == f"{shipped}-fp16"
-        assert shipped in CONTESTANTS
-        assert peer_of(name) == peer_of(shipped)
-        with pytest.raises(NotHere, match=f"for GPUs; on a CPU, measure {shipped}"):
+    for name, variant in autocast.VARIANTS.items():
+        assert name == f"{variant.shipped}-{variant.precision}"
+        assert variant.shipped in CONTESTANTS
+        assert peer_of(name) == peer_of(variant.shipped)
+        # fp16 is refused on a CPU, bf16 only lacks the clone.
+        why = "for GPUs; on a CPU, measure" if variant.precision == "fp16" else "clone https"
+        with pytest.raises(NotHere, match=why):
             open_contestant(name, Place(threads=1, scratch=tmp_path))
 
 

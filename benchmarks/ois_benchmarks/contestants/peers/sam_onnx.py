@@ -1,4 +1,4 @@
-"""SAM and HQ-SAM as ONNX graphs, the way they are usually deployed.
+"""SAM, HQ-SAM and MobileSAM as ONNX graphs, the way they are usually deployed.
 
 The decoder is each repository's `SamOnnxModel` (prompt encoder, decoder and resizing to the image
 in one graph), exported as in its `scripts/export_onnx_model.py`. The repositories do not export the
@@ -8,11 +8,8 @@ encoder, so the image encoder is exported in the same way.
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
+from ois_benchmarks.contestants.graphs import Graph, in_its_own_process, open_graph, trace
 from ois_benchmarks.contestants.peers.sam import (
     SIDE,
     SamContestant,
@@ -35,37 +33,27 @@ from ois_client.contract.clicks import Click
 
 VARIANTS = {
     f"{name}-onnx{'-hoisted' if variant.hoisted else ''}": replace(
-        variant, label=variant.label.replace("ViT-B", "ViT-B, ONNX Runtime")
+        variant, label=", ".join((label, "ONNX Runtime", *rest))
     )
     for name, variant in (
         ("sam-vitb", EAGER["sam-vitb"]),
         ("hqsam-vitb", EAGER["hqsam-vitb"]),
         ("hqsam-vitb", EAGER["hqsam-vitb-hoisted"]),
+        ("mobilesam", EAGER["mobilesam"]),
     )
+    for label, *rest in (variant.label.split(", "),)
 }
-_OPSET = 17
 _FILES = ("encoder.onnx", "decoder.onnx")
-_PROVIDERS = ["CPUExecutionProvider"]
 
 
 def open_sam_onnx(place: Place, variant: SamVariant) -> SamOnnxContestant:
     """Export both graphs into `place.scratch` and load them. Raises what `open_sam` raises."""
-    import onnxruntime
-
     place = replace(place, device="cpu")
-    # Exporting and counting need far more memory than clicking. Another process keeps that peak.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        cost = pool.submit(export, place, variant).result()
+    cost = in_its_own_process(export, place, variant)
     eager = open_sam(place, variant)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = place.threads
-    sessions = [
-        onnxruntime.InferenceSession(place.scratch / name, options, providers=_PROVIDERS)
-        for name in _FILES
-    ]
-    engine = f"onnxruntime {onnxruntime.__version__} fp32 on cpu"
-    identity = replace(eager.identity, engine=engine)
-    return SamOnnxContestant(eager.predictor, identity, cost, sessions[0], sessions[1])
+    encoder, decoder = (open_graph(place.scratch / name, place.threads) for name in _FILES)
+    identity = replace(eager.identity, engine=encoder.engine)
+    return SamOnnxContestant(eager.predictor, identity, cost, encoder, decoder)
 
 
 def export(place: Place, variant: SamVariant) -> Cost | None:
@@ -76,7 +64,7 @@ def export(place: Place, variant: SamVariant) -> Cost | None:
     cost = eager.cost()
     encoder, decoder = (place.scratch / name for name in _FILES)
     graph = _Encoder(eager.network, variant)
-    _export(graph, {"image": torch.zeros(1, 3, SIDE, SIDE)}, graph.outputs, encoder)
+    trace(graph, {"image": torch.zeros(1, 3, SIDE, SIDE)}, graph.outputs, encoder)
     _export_decoder(eager, variant, decoder)
     return cost
 
@@ -88,23 +76,20 @@ class SamOnnxContestant:
     served = False
 
     def __init__(
-        self, predictor: Any, identity: Identity, cost: Cost | None, encoder: Any, decoder: Any
+        self, predictor: Any, identity: Identity, cost: Cost | None, encoder: Graph, decoder: Graph
     ) -> None:
         self.identity = identity
         self._predictor = predictor
         self._cost = cost
         self._encoder, self._decoder = encoder, decoder
-        self._wanted = {each.name for each in decoder.get_inputs()}
-        self._state: dict[str, NDArray[np.float32]] = {}
+        self._state: dict[str, NDArray[Any]] = {}
         self._logits: NDArray[np.float32] = np.zeros((1, 1, 256, 256), np.float32)
 
     def set_image(self, image: Image) -> None:
         predictor = self._predictor
         scaled = torch.as_tensor(predictor.transform.apply_image(image))
         pixels = predictor.model.preprocess(scaled.permute(2, 0, 1).contiguous()[None])
-        names = [each.name for each in self._encoder.get_outputs()]
-        outputs = self._encoder.run(None, {"image": pixels.numpy()})
-        self._state = dict(zip(names, outputs, strict=True))
+        self._state = dict(self._encoder.run({"image": pixels.numpy()}))
         self._size = np.array(image.shape[:2], np.float32)
 
     def click(self, clicks: Sequence[Click]) -> Mask:
@@ -120,11 +105,9 @@ class SamOnnxContestant:
             "has_mask_input": np.array([len(clicks) > 1], np.float32),
             "orig_im_size": self._size,
         }
-        # The exporter drops inputs that the graph does not use.
-        masks, _, self._logits = self._decoder.run(
-            None, {name: value for name, value in feeds.items() if name in self._wanted}
-        )
-        mask: Mask = masks[0, 0] > 0
+        found = self._decoder.run(feeds)
+        self._logits = found["low_res_masks"]
+        mask: Mask = found["masks"][0, 0] > 0
         return mask
 
     def cost(self) -> Cost | None:
@@ -194,26 +177,4 @@ def _export_decoder(eager: SamContestant, variant: SamVariant, path: Path) -> No
         "orig_im_size": torch.tensor([1500.0, 2250.0]),
     }
     axes = {"point_coords": {1: "points"}, "point_labels": {1: "points"}}
-    _export(graph, inputs, ["masks", "iou_predictions", "low_res_masks"], path, axes)
-
-
-def _export(
-    graph: nn.Module,
-    inputs: dict[str, Tensor],
-    outputs: list[str],
-    path: Path,
-    axes: dict[str, dict[int, str]] | None = None,
-) -> None:
-    """Export by tracing, as the repositories' scripts do."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns about their code
-        torch.onnx.export(
-            graph.eval(),
-            tuple(inputs.values()),
-            str(path),
-            opset_version=_OPSET,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_axes=axes or {},
-            dynamo=False,
-        )
+    trace(graph, inputs, ["masks", "iou_predictions", "low_res_masks"], path, axes)

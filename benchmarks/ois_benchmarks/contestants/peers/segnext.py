@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ois_benchmarks.contestants.base import Image, Mask, Place
 from ois_benchmarks.contestants.code import Source, open_code
@@ -73,6 +74,8 @@ def open_segnext(place: Place, variant: SegNextVariant) -> SegNextContestant:
 class SegNextContestant(TorchContestant):
     def __init__(self, network: Any, identity: Identity) -> None:
         super().__init__(network, identity)
+        if isinstance(network, nn.Module):  # in bf16 the predictor could not make a NumPy array
+            network.register_forward_hook(_in_fp32)
         self._predictor = importlib.import_module("isegm.inference.predictor").BasePredictor(
             network
         )
@@ -86,3 +89,7 @@ class SegNextContestant(TorchContestant):
             self._predictor.prev_mask = self._no_mask
         mask: Mask = self._predictor.predict(clicker_of(clicks)) > THRESHOLD
         return mask
+
+
+def _in_fp32(_network: nn.Module, _inputs: Any, found: dict[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: tensor.float() for name, tensor in found.items()}

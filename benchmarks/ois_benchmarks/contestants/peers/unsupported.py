@@ -21,18 +21,12 @@ class Unsupported:
     reason: str
 
 
-_MMCV = "mmcv-full 1.6 with compiled operators, whose wheels are for PyTorch 1.12 and older"
 _HRSAM = (
     "its encoder imports the CUDA extension selective_scan_cuda_core and xformers 0.0.22, whose "
     "wheels are for PyTorch 2.0, and has no form for a CPU"
 )
 
 VARIANTS = {
-    "interformer-light": Unsupported(
-        "InterFormer light",
-        "YouHuang67/InterFormer c2d7f5d",
-        f"it is built on the copy of mmsegmentation 0.26 in its clone, which needs {_MMCV}",
-    ),
     "hrsam": Unsupported(
         "HR-SAM",
         "YouHuang67/High-Resolution-Segment-Anything 881cfc0",
@@ -48,12 +42,6 @@ VARIANTS = {
         "YouHuang67/inter2former 028dd20",
         "it needs two C++ extensions of its clone, mmcv 2.0.1 with compiled operators, whose "
         "wheels are for PyTorch 2.0, and the copies of mmsegmentation and mmdetection in its clone",
-    ),
-    "dynamite": Unsupported(
-        "DynaMITe",
-        "amitrana001/DynaMITe ed865f6",
-        "it is built on detectron2, which is not on PyPI, and on a CUDA kernel of its clone "
-        "(MSDeformAttn)",
     ),
 }
 
