@@ -19,6 +19,7 @@ from ois_client import Client
 from ois_client.contract.errors import AccessDenied, OISError
 from ois_client.transports.settings import TLS, Retries, Timeouts
 from ois_runtime.embedded.server import EmbeddedServer
+from support.documents import ROOT
 from support.server.calls import eventually, get
 from support.server.envoy import Front, envoy_before, needs_envoy, replica
 from support.server.nginx import free_ports
@@ -124,9 +125,11 @@ def test_ois_cluster_serves_follows_its_file_and_stops(
     with running(*words) as (process, lines):
         assert eventually(lambda: "ready; Ctrl-C stops" in lines.read_text(), bool, 60)
         assert get(f"http://127.0.0.1:{stats}/ready").startswith(b"LIVE")
-        assert b"envoy_cluster_membership_healthy" in get(
-            f"http://127.0.0.1:{stats}/stats/prometheus"
-        )
+        alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
+        told = get(f"http://127.0.0.1:{stats}/stats/prometheus").decode()
+        named = set(re.findall(r"envoy_\w+", alerts))
+        assert len(named) == 3
+        assert not [name for name in named if f"{name}{{" not in told]
         with pytest.raises(OSError, match="404"):
             get(f"http://127.0.0.1:{stats}/quitquitquit")
         with Client(f"local:{engines}") as twin, Client(f"grpc://127.0.0.1:{rpc}") as client:
