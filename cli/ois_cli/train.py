@@ -33,10 +33,10 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="scenes (procedural), hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS, "
-            "coco:FILE[,IMAGES], such as `ois label` writes, cutouts:FOLDER,PHOTOGRAPHS, or "
-            "photo:FOLDER, see above. Repeated: a mixture; 3*coco:FILE is used three times as "
-            "often. Default: scenes.",
+            help="scenes, lookalikes or distinct (procedural), hqseg44k:ROOT, davis:ROOT, "
+            "folders:IMAGES,MASKS, coco:FILE[,IMAGES], such as `ois label` writes, "
+            "cutouts:FOLDER,PHOTOGRAPHS, or photo:FOLDER, see above. Repeated: a mixture; "
+            "3*coco:FILE is used three times as often. Default: scenes.",
             show_default=False,
         ),
     ] = None,

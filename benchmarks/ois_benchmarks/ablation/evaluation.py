@@ -12,9 +12,10 @@ from ois_client.contract.images import load_image
 from ois_network.network import OISNetwork
 from ois_network.training.data.collections import SkippedPair
 from ois_network.training.evaluate import robot_ious, robot_session, torch_predictor
+from ois_network.training.scenes.scene import SceneKind
 
-#: The validation scenes. (`ois bench quality` uses the test scenes under this name.)
-SCENES = "scenes"
+#: Validation scenes. (`ois bench quality` uses the test scenes under these names.)
+SCENES = SceneKind.MIXED.value
 _SCENES = 60
 
 
@@ -22,17 +23,19 @@ _SCENES = 60
 class Evaluation:
     """Objects that the robot user clicks on.
 
-    label: for readers. dataset: None for the first `count` validation scenes.
+    label: for readers. dataset: None for the first `count` validation scenes of `kind`.
     """
 
     label: str
     count: int
     dataset: Dataset | None = None
+    kind: SceneKind = SceneKind.MIXED
 
     def identity(self) -> dict[str, Any]:
         """JSON-ready; equal if the objects are."""
         if self.dataset is None:
-            return {"objects": self.count}
+            mixed = self.kind is SceneKind.MIXED
+            return {"objects": self.count, **({} if mixed else {"data": self.label})}
         return {"objects": self.count, "data": self.dataset.describe()}
 
     def ious(
@@ -43,7 +46,9 @@ class Evaluation:
         longest: longest side in network pixels. Raises `InvalidInput` if there is no such object.
         """
         if self.dataset is None:
-            return robot_ious(network, self.count, longest=longest, clicks=clicks, bf16=bf16)
+            return robot_ious(
+                network, self.count, longest=longest, clicks=clicks, bf16=bf16, kind=self.kind
+            )
         ious = []
         for item in self.dataset.items():
             try:
@@ -63,16 +68,17 @@ class Evaluation:
 
 @cache
 def evaluation(data: str, objects: int | None) -> Evaluation:
-    """The evaluation for a text of `--data`: scenes[:COUNT], or what `open_dataset` takes.
+    """The evaluation for a text of `--data`, as `open_dataset` takes; scenes are validation ones.
 
     objects: at most this many. Raises `InvalidInput` for an unknown data set or missing files.
     """
     kind, _, count = data.partition(":")
-    if kind == SCENES and (not count or count.isdecimal()):
+    if kind in list(SceneKind) and (not count or count.isdecimal()):
         wanted = int(count) if count else objects or _SCENES
         wanted = min(wanted, objects or wanted)
         if not wanted:
             raise InvalidInput(f"got the data {data!r}; expected at least one scene")
-        return Evaluation("procedural scenes", wanted)
+        suffix = "" if kind == SceneKind.MIXED else f" ({kind})"
+        return Evaluation(f"procedural scenes{suffix}", wanted, kind=SceneKind(kind))
     dataset = open_dataset(data, limit=objects)
     return Evaluation(dataset.label, dataset.count, dataset)

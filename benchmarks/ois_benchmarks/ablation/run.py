@@ -14,6 +14,7 @@ attention. The other variants remove less than a module, or are choices that the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import sys
@@ -133,8 +134,9 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
     """Train and evaluate every run that `plan.folder` does not hold yet.
 
     Returns one row per variant and seed. jobs: runs at once, each in its own process, which prints
-    its progress. After an interruption the same plan resumes the unfinished runs. Raises
-    `InvalidInput` if the folder holds runs of another plan.
+    its progress. After an interruption the same plan resumes the unfinished runs. A plan that only
+    clicks on other objects evaluates the networks in the folder without training them again.
+    Raises `InvalidInput` if the folder holds runs that were trained in another way.
     """
     if plan.recipe.network_changes:
         raise InvalidInput(
@@ -159,8 +161,11 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
     return [row for row in rows if row is not None]
 
 
+#: In the folder of a run: what it was trained on.
+_PLAN = "plan.json"
+
 _OTHER_PLAN = (
-    "{path} was made by another plan (recipe, checkpoint or evaluation differ); choose another "
+    "{path} was trained by another plan (recipe, checkpoint or data differ); choose another "
     "folder, or remove it"
 )
 
@@ -173,13 +178,18 @@ def _read(
     plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int
 ) -> dict[str, Any] | None:
     """The row of a finished run; None if it is not finished."""
-    path = _place(plan, variant, seed) / "result.json"
-    if not path.is_file():
+    place = _place(plan, variant, seed)
+    if not (place / _PLAN).is_file():
         return None
-    row: dict[str, Any] = read_json(path)
-    if row.get("identity") != _identity(plan, trunk, variant, seed):
-        raise InvalidInput(_OTHER_PLAN.format(path=path))
-    return row
+    _check_identity(place, _training(plan, trunk, variant, seed))
+    path = place / _row_file(plan)
+    return read_json(path) if path.is_file() else None
+
+
+def _row_file(plan: AblationPlan) -> str:
+    """The name of the row for what `plan` clicks on."""
+    clicked = json.dumps(_clicking(plan), sort_keys=True)
+    return f"clicked-{hashlib.sha256(clicked.encode()).hexdigest()[:16]}.json"
 
 
 def _run_alone(plan: AblationPlan, variant: NetworkVariant, seed: int) -> str:
@@ -201,8 +211,7 @@ def _run_one(
     """Train, evaluate, and write the row."""
     place = _place(plan, variant, seed)
     recipe = plan.recipe.replace(seed=seed)
-    identity = _identity(plan, trunk.sha256, variant, seed)
-    _note_identity(place, identity)
+    _note_identity(place, _training(plan, trunk.sha256, variant, seed))
     network = started(trunk.network, variant, seed, plan.start)
     options = RunOptions(
         place,
@@ -217,7 +226,7 @@ def _run_one(
     chosen = evaluation(plan.data, plan.objects)
     ious = chosen.ious(trained, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16)
     row = row_of(variant, seed, trained, ious)
-    _write(place / "result.json", {**row, "identity": identity})
+    _write(place / _row_file(plan), row)
 
 
 def row_of(
@@ -238,13 +247,17 @@ def _write(path: Path, value: dict[str, Any]) -> None:
 
 def _note_identity(place: Path, identity: dict[str, Any]) -> None:
     """Write what the run depends on before it begins, so that another plan cannot resume it."""
-    path = place / "plan.json"
+    path = place / _PLAN
     if path.is_file():
-        if read_json(path) != identity:
-            raise InvalidInput(_OTHER_PLAN.format(path=place))
+        _check_identity(place, identity)
         return
     place.mkdir(parents=True, exist_ok=True)
     _write(path, identity)
+
+
+def _check_identity(place: Path, identity: dict[str, Any]) -> None:
+    if read_json(place / _PLAN) != identity:
+        raise InvalidInput(_OTHER_PLAN.format(path=place))
 
 
 def started(
@@ -279,15 +292,18 @@ def with_trunk(trunk: OISNetwork, variant: NetworkVariant, seed: int) -> OISNetw
     return network
 
 
-def _identity(plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any]:
-    """Everything the result depends on, as plain JSON."""
+def _clicking(plan: AblationPlan) -> dict[str, Any]:
+    """What a network is evaluated on, JSON-ready."""
+    chosen = evaluation(plan.data, plan.objects)
+    return {**chosen.identity(), "clicks": plan.clicks, "longest": plan.longest}
+
+
+def _training(plan: AblationPlan, trunk: str, variant: NetworkVariant, seed: int) -> dict[str, Any]:
+    """Everything that the trained network depends on, as plain JSON."""
     described = {
         "trunk": trunk,
         "recipe": plan.recipe.replace(seed=seed).to_dict(),
         "changes": variant.changes,
-        **evaluation(plan.data, plan.objects).identity(),
-        "clicks": plan.clicks,
-        "longest": plan.longest,
     }
     if plan.start is not Start.UNTRAINED:
         described["start"] = plan.start

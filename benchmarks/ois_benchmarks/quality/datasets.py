@@ -1,6 +1,8 @@
 """Data sets for quality: objects, each with its image and its mask.
 
     scenes[:COUNT]          held-out procedural scenes (default 200), always the same ones
+    lookalikes[:COUNT]      likewise, with objects that only depth and edges tell apart
+    distinct[:COUNT]        likewise, with objects that all look different
     photos[:COUNT]          the photographs in `photographs/`, several objects in each
     hqseg44k:ROOT           HQSeg44K val, 1,537 images
     davis:ROOT              DAVIS345, 345 frames, all objects of a frame as one
@@ -32,6 +34,7 @@ from ois_network.training.data.collections import (
     hqseg44k,
     read_pair,
 )
+from ois_network.training.scenes.scene import SceneKind
 
 DEFAULT_SCENES = 200
 #: Photographs with masks that come with this package: `annotations.json` and its images.
@@ -95,10 +98,10 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
     folders of HQSeg44K. Raises `InvalidInput` for an unknown data set or missing files.
     """
     kind, _, where = text.partition(":")
-    if kind == "scenes" and (where.isdecimal() or text == kind):
+    if kind in list(SceneKind) and (where.isdecimal() or text == kind):
         count = int(where) if where else DEFAULT_SCENES
         if count:
-            return scenes(min(count, limit or count))
+            return scenes(min(count, limit or count), SceneKind(kind))
     elif kind == "hqseg44k" and where:
         collection = hqseg44k(where, "val", partial=partial)
         label = "HQSeg44K val"
@@ -121,8 +124,8 @@ def open_dataset(text: str, *, limit: int | None = None, partial: bool = False) 
         file, _, images = where.partition(",")
         return _of_pairs(f"COCO {Path(file).name}", kind, coco(file, images or None), limit)
     raise InvalidInput(
-        f"got the data {text!r}; expected scenes, scenes:COUNT, photos, photos:COUNT, "
-        "hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS or coco:FILE[,IMAGES]"
+        f"got the data {text!r}; expected {', '.join(SceneKind)} or photos, each also with "
+        ":COUNT, hqseg44k:ROOT, davis:ROOT, folders:IMAGES,MASKS or coco:FILE[,IMAGES]"
     )
 
 
@@ -140,27 +143,28 @@ def photographs(limit: int | None = None, folder: Path = PHOTOGRAPHS) -> Dataset
     return _of_pairs("photographs", "photos", collection, limit)
 
 
-def scenes(count: int) -> Dataset:
+def scenes(count: int, kind: SceneKind = SceneKind.MIXED) -> Dataset:
     """`count` held-out procedural scenes at their own size."""
     # Imported here because it imports torch, which other data sets do not need.
     from ois_network.training.evaluate import held_out
 
     def items() -> Iterator[Item]:
-        for number, (scene, chosen) in enumerate(held_out(count)):
+        for number, (scene, chosen) in enumerate(held_out(count, kind=kind)):
             target = Target(scene.image, scene.instances == chosen)
             yield Item(f"scene-{number:05d}", lambda target=target: target)  # type: ignore[misc]
 
+    suffix = "" if kind is SceneKind.MIXED else f" ({kind})"
     return Dataset(
-        "held-out procedural scenes",
-        f"scenes{count}",
+        f"held-out procedural scenes{suffix}",
+        f"{kind}{count}",
         count,
-        f"{count}:{scenes_fingerprint()}",
+        f"{count}:{scenes_fingerprint(kind)}",
         items,
     )
 
 
 @cache
-def scenes_fingerprint() -> str:
+def scenes_fingerprint(kind: SceneKind = SceneKind.MIXED) -> str:
     """sha256 over image and target mask of some scenes that are spread over the default set.
 
     It changes when an edit of the generator, or another version of its libraries, draws other
@@ -170,7 +174,7 @@ def scenes_fingerprint() -> str:
 
     digest = hashlib.sha256()
     for index in _FINGERPRINTED:
-        if (found := scene_with_target(index)) is not None:
+        if (found := scene_with_target(index, kind=kind)) is not None:
             scene, target = found
             digest.update(scene.image.tobytes() + (scene.instances == target).tobytes())
     return digest.hexdigest()

@@ -73,8 +73,9 @@ def ablation(
     data: Annotated[
         str,
         typer.Option(
-            help="What to click on: scenes\\[:COUNT] (validation scenes), photos, davis:ROOT, "
-            "hqseg44k:ROOT, coco:FILE\\[,IMAGES] or folders:IMAGES,MASKS."
+            help="What to click on: scenes\\[:COUNT] (validation scenes), lookalikes\\[:COUNT] "
+            "(scenes where depth decides), distinct\\[:COUNT] (where it does not), photos, "
+            "davis:ROOT, hqseg44k:ROOT, coco:FILE\\[,IMAGES] or folders:IMAGES,MASKS."
         ),
     ] = "scenes",
     objects: Annotated[
@@ -105,7 +106,8 @@ def ablation(
     """Train variants of a network in the same way and compare them (paper, Tables 4 and 5).
 
     Trains on procedural scenes or --train-data, the same for all variants with one seed. Each run
-    takes minutes. --data says what they are evaluated on. Examples: [b]ois bench ablation --variant
+    takes minutes. --data says what they are evaluated on; the same command with other --data trains
+    nothing again. Examples: [b]ois bench ablation --variant
     no-order --seeds 1[/b] and [b]ois bench ablation models/ois-photo.safetensors --start trained
     --train-data photo:FOLDER --recipe photo-ablation --data photos --longest 704[/b]
     """
@@ -156,8 +158,8 @@ def switched_off(
     data: Annotated[
         str,
         typer.Option(
-            help="scenes (the validation scenes), photos, davis:ROOT or another data set "
-            "of `ois bench quality`."
+            help="scenes, lookalikes or distinct (validation scenes), photos, davis:ROOT or "
+            "another data set of `ois bench quality`."
         ),
     ] = "scenes",
     output: Annotated[
@@ -178,7 +180,7 @@ def switched_off(
     from ois_network.training.processes import keep_freed_memory
 
     keep_freed_memory()
-    if objects is None and data == "scenes":
+    if objects is None and data in ("scenes", "lookalikes", "distinct"):
         objects = 100
     trained = _checkpoint(checkpoint, "switched-off")
     document = run(trained, objects=objects, clicks=clicks, say=say, data=data)

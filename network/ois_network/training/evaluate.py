@@ -20,7 +20,13 @@ from ois_network.training.clicks.robot import (
     next_robot_click,
 )
 from ois_network.training.forward import click_batch, encode_batch
-from ois_network.training.scenes.scene import HELD_OUT_SEED, VALIDATION_SEED, Scene, render
+from ois_network.training.scenes.scene import (
+    HELD_OUT_SEED,
+    VALIDATION_SEED,
+    Scene,
+    SceneKind,
+    render,
+)
 
 #: All clicks on an object, its previous mask (None before the first) -> its mask, (H, W) bool.
 Predict = Callable[[list[Click], NDArray[np.bool_] | None], NDArray[np.bool_]]
@@ -46,20 +52,24 @@ class Quality:
         return cls(len(ious), curve[0], curve[min(4, most - 1)], round(noc, 3), curve)
 
 
-def held_out(count: int, seed: int = HELD_OUT_SEED) -> Iterator[tuple[Scene, int]]:
-    """The first `count` scenes of a seed that have a target, each with one target object.
+def held_out(
+    count: int, seed: int = HELD_OUT_SEED, kind: SceneKind = SceneKind.MIXED
+) -> Iterator[tuple[Scene, int]]:
+    """The first `count` scenes of a seed and a kind that have a target, each with one target.
 
     The scenes have their own size and are the same on every call. To choose a recipe or a default
     by its score, use `VALIDATION_SEED`: the scenes of the default seed must stay unseen.
     """
     indices = itertools.count()
-    found = (scene for index in indices if (scene := scene_with_target(index, seed)) is not None)
-    return itertools.islice(found, count)
+    drawn = (scene_with_target(index, seed, kind) for index in indices)
+    return itertools.islice((scene for scene in drawn if scene is not None), count)
 
 
-def scene_with_target(index: int, seed: int = HELD_OUT_SEED) -> tuple[Scene, int] | None:
+def scene_with_target(
+    index: int, seed: int = HELD_OUT_SEED, kind: SceneKind = SceneKind.MIXED
+) -> tuple[Scene, int] | None:
     """Scene `index` of a seed and the number of its target object; None if it has no target."""
-    scene = render(seed, index)
+    scene = render(seed, index, kind=kind)
     targets = scene.targets()
     if not targets:
         return None
@@ -138,11 +148,17 @@ def evaluate(
 
 
 def robot_ious(
-    network: OISNetwork, count: int, *, longest: int, clicks: int, bf16: bool
+    network: OISNetwork,
+    count: int,
+    *,
+    longest: int,
+    clicks: int,
+    bf16: bool,
+    kind: SceneKind = SceneKind.MIXED,
 ) -> list[list[float]]:
     """IoU after each click, one list per object, on `count` validation scenes."""
     ious = []
-    for scene, target in held_out(count, VALIDATION_SEED):
+    for scene, target in held_out(count, VALIDATION_SEED, kind):
         predict = torch_predictor(network, scene.image, longest, bf16=bf16)
         ious.append(robot_session(scene.instances == target, predict, clicks))
     return ious

@@ -103,8 +103,6 @@ def test_any_data_set_can_be_clicked_on(plan: AblationPlan, tmp_path: Path) -> N
     document = result(given, run(given, lambda _text: None))
     assert (document["data"], document["objects"]) == ("images, 2 of 3", 2)
     assert "2 objects of images, 2 of 3" in table_of(document).markdown()
-    with pytest.raises(InvalidInput, match="made by another plan"):
-        run(replace(given, objects=3), lambda _text: None)
 
 
 def test_failures_are_counted_in_both_readings() -> None:
@@ -151,11 +149,25 @@ def test_runs_at_once_give_the_same_rows(plan: AblationPlan, tmp_path: Path) -> 
     assert said[-1].endswith("done (4 of 4)")
 
 
-def test_results_of_another_plan_are_refused(plan: AblationPlan) -> None:
+def test_runs_that_were_trained_in_another_way_are_refused(plan: AblationPlan) -> None:
     small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
     run(small, lambda _text: None)
-    with pytest.raises(InvalidInput, match="made by another plan"):
-        run(replace(small, objects=1), lambda _text: None)
+    with pytest.raises(InvalidInput, match="trained by another plan"):
+        run(replace(small, recipe=RECIPE.replace(ema=0.5)), lambda _text: None)
+
+
+def test_a_trained_network_clicks_on_other_objects_without_another_training(
+    plan: AblationPlan,
+) -> None:
+    small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
+    (first,) = run(small, lambda _text: None)
+    weights = (small.folder / "default-seed0" / "last.safetensors").stat().st_mtime_ns
+    said: list[str] = []
+    (row,) = run(replace(small, data="lookalikes:3", objects=None), said.append)
+    assert len(row["ious"]) == 3
+    assert row["ious"][:2] != first["ious"]
+    assert (small.folder / "default-seed0" / "last.safetensors").stat().st_mtime_ns == weights
+    assert run(small, said.append) == [first]
 
 
 def test_unknown_variants_are_named() -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from ois_network.training.scenes.scene import HELD_OUT_SEED, TRAIN_SEED, render, scene_size
+from ois_network.training.scenes.scene import (
+    HELD_OUT_SEED,
+    TRAIN_SEED,
+    SceneKind,
+    render,
+    scene_size,
+)
 from ois_network.training.scenes.shapes import SHAPES
 
 SIZE = (160, 120)
@@ -88,3 +96,19 @@ def test_scenes_contain_occlusion_holes_and_thin_shapes() -> None:
     assert {"fence", "bar", "ring", "holed"} <= kinds
     assert touching > 20
     assert np.median(spans) > 0.1
+
+
+def test_lookalikes_share_shape_and_surface_and_differ_in_depth() -> None:
+    for index in range(4):
+        scene = render(TRAIN_SEED, index, SIZE, SceneKind.LOOKALIKES)
+        assert len(set(scene.kinds)) == 1
+        targets = scene.targets()
+        depths = [float(np.median(scene.depth[scene.instances == k])) for k in targets]
+        assert len({round(depth, 4) for depth in depths}) == len(depths)
+        means = [scene.image[scene.instances == k].mean(0) for k in targets]
+        assert np.abs(np.subtract(means, means[0])).max() < 90  # lookalikes of lookalikes drift
+
+
+def test_kinds_of_scenes_are_different_scenes() -> None:
+    drawn = [render(TRAIN_SEED, 3, SIZE, kind).image for kind in SceneKind]
+    assert all((one != other).mean() > 0.2 for one, other in itertools.combinations(drawn, 2))

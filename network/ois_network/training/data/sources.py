@@ -18,6 +18,7 @@ from ois_network.training.scenes.scene import (
     SMALLEST_TARGET,
     TRAIN_SEED,
     Scene,
+    SceneKind,
     render,
     scene_size,
 )
@@ -82,8 +83,10 @@ def sample_of_scene(
 class SceneSource:
     """Procedural scenes; endless."""
 
-    def __init__(self, network: NetworkConfig, config: TrainConfig) -> None:
-        self.patch = network.patch
+    def __init__(
+        self, network: NetworkConfig, config: TrainConfig, kind: SceneKind = SceneKind.MIXED
+    ) -> None:
+        self.patch, self.kind = network.patch, kind
         self.smallest = config.smallest_target or SMALLEST_TARGET
         self.first = config.seed * 100_000_000  # every seed has scenes of its own
 
@@ -98,7 +101,8 @@ class SceneSource:
             shape = network_size(width, height, stage.longest, self.patch)
         attempt = 0
         while True:  # a scene without a large enough object is replaced by another
-            scene = render(TRAIN_SEED, self.first + index + attempt * 50_000_000, shape)
+            number = self.first + index + attempt * 50_000_000
+            scene = render(TRAIN_SEED, number, shape, self.kind)
             targets = scene.targets(self.smallest)
             if targets:
                 break

@@ -1,6 +1,8 @@
 """The texts of `--data`: what to train on, alone or as a mixture.
 
     scenes                                procedural scenes
+    lookalikes                            scenes whose objects only depth and edges tell apart
+    distinct                              scenes whose objects all look different
     hqseg44k:ROOT, davis:ROOT             the paper's training data, DAVIS
     folders:IMAGES,MASKS                  images and masks with the same names
     coco:FILE[,IMAGES]                    a COCO file, such as `ois label` writes
@@ -24,6 +26,7 @@ from ois_network.training.data.collections import davis, folders, hqseg44k
 from ois_network.training.data.mixture import MixtureSource
 from ois_network.training.data.photographs import AnnotatedSource, CompositeSource
 from ois_network.training.data.sources import PairSource, SceneSource, Source
+from ois_network.training.scenes.scene import SceneKind
 
 PHOTO = "photo:"
 #: The labels in FOLDER of photo:FOLDER.
@@ -85,8 +88,9 @@ def _open(
     text: str, network: NetworkConfig, config: TrainConfig, *, partial: bool
 ) -> tuple[Source, str]:
     kind, _, where = text.partition(":")
-    if text == "scenes":
-        return SceneSource(network, config), "procedural scenes"
+    if text in list(SceneKind):
+        suffix = "" if text == SceneKind.MIXED else f" ({text})"
+        return SceneSource(network, config, SceneKind(text)), f"procedural scenes{suffix}"
     if kind == "hqseg44k" and where:
         collection = hqseg44k(where, partial=partial)
     elif kind == "davis" and where:
@@ -106,7 +110,7 @@ def _open(
         )
     else:
         raise InvalidInput(
-            f"got the data {text!r}; expected scenes, hqseg44k:ROOT, davis:ROOT, "
+            f"got the data {text!r}; expected {', '.join(SceneKind)}, hqseg44k:ROOT, davis:ROOT, "
             "folders:IMAGES,MASKS, coco:FILE[,IMAGES], cutouts:FOLDER,PHOTOGRAPHS or photo:FOLDER"
         )
     return PairSource(collection, network, config), collection.report()

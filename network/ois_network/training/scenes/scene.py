@@ -11,6 +11,7 @@ A z-buffer decides visibility, so a mask is exactly the visible part of its obje
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,34 @@ HELD_OUT_SEED = 1_000_003  # for reported results
 SMALLEST_TARGET = 0.005
 
 _ASPECTS = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3)
+
+
+class SceneKind(StrEnum):
+    """Which scenes to draw. The values are also the names of data sets."""
+
+    MIXED = "scenes"
+    #: Objects of one kind and one surface that overlap at different depths: depth tells them apart.
+    LOOKALIKES = "lookalikes"
+    #: Every object has a shape and a surface of its own: colours and edges tell them apart.
+    DISTINCT = "distinct"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mix:
+    """Probabilities that a further object has the depth of another one, lies near it, has its
+    surface, and its shape."""
+
+    same_depth: float
+    near: float
+    same_surface: float
+    same_shape: float
+
+
+_MIXES = {
+    SceneKind.MIXED: _Mix(same_depth=0.2, near=0.35, same_surface=0.3, same_shape=0.0),
+    SceneKind.LOOKALIKES: _Mix(same_depth=0.0, near=1.0, same_surface=1.0, same_shape=1.0),
+    SceneKind.DISTINCT: _Mix(same_depth=0.2, near=0.35, same_surface=0.0, same_shape=0.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +111,17 @@ def scene_size(seed: int, index: int) -> tuple[int, int]:
     return round(longest * aspect), longest
 
 
-def render(seed: int, index: int, size: tuple[int, int] | None = None) -> Scene:
-    """Draw scene `index` of a seed, at `size` (width, height) or at its own size."""
+def render(
+    seed: int,
+    index: int,
+    size: tuple[int, int] | None = None,
+    kind: SceneKind = SceneKind.MIXED,
+) -> Scene:
+    """Draw scene `index` of a seed and a kind, at `size` (width, height) or at its own size."""
     width, height = size or scene_size(seed, index)
     rng = np.random.default_rng([seed, index])
     background = _draw_background(rng)
-    objects = _draw_objects(rng, background)
+    objects = _draw_objects(rng, background, _MIXES[kind])
     light = rng.uniform(-0.3, 0.3, 2)
     haze = float(rng.uniform(0, 0.55)) * (rng.random() < 0.7)
     haze_colour = rng.uniform(90, 240, 3).astype(np.float32)
@@ -124,12 +158,13 @@ def _draw_background(rng: np.random.Generator) -> _Background:
     )
 
 
-def _draw_objects(rng: np.random.Generator, background: _Background) -> list[_Object]:
+def _draw_objects(rng: np.random.Generator, background: _Background, mix: _Mix) -> list[_Object]:
     objects: list[_Object] = []
     for _ in range(int(rng.integers(3, 9))):
-        kind, shape, thin = draw_shape(rng)
+        same_shape = mix.same_shape and objects and rng.random() < mix.same_shape
+        kind, shape, thin = draw_shape(rng, objects[0].kind if same_shape else "")
         inverse_depth = float(rng.uniform(0.3, 1.0))
-        if objects and rng.random() < 0.2:  # another surface at the same depth
+        if objects and rng.random() < mix.same_depth:  # another surface at the same depth
             inverse_depth = objects[int(rng.integers(len(objects)))].inverse_depth
         # Nearer objects look larger, with a spread, so that size does not determine depth.
         radius = (0.06 + 0.16 * inverse_depth) * float(np.exp(rng.normal(0, 0.35)))
@@ -142,12 +177,12 @@ def _draw_objects(rng: np.random.Generator, background: _Background) -> list[_Ob
                 (inverse_depth - background.far) / (background.near - background.far)
             )
             centre_y = float(np.clip(foot - radius, 0.05, 1.0))
-        if objects and rng.random() < 0.35:  # near another object, so that many overlap
+        if objects and rng.random() < mix.near:  # near another object, so that many overlap
             other = objects[int(rng.integers(len(objects)))]
             centre_x = float(np.clip(other.centre[0] + rng.normal(0, 0.13), 0.03, 0.97))
             if background.horizon is None:
                 centre_y = float(np.clip(other.centre[1] + rng.normal(0, 0.13), 0.03, 0.97))
-        if objects and rng.random() < 0.3:  # a similar surface at another depth
+        if objects and rng.random() < mix.same_surface:  # a similar surface at another depth
             other = objects[int(rng.integers(len(objects)))]
             textures: tuple[Texture, ...] = tuple(t.lookalike(rng) for t in other.textures)
         else:

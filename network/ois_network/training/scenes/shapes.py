@@ -123,10 +123,11 @@ SHAPES: dict[str, tuple[Callable[[np.random.Generator], Shape], float, bool]] = 
 }
 
 
-def draw_shape(rng: np.random.Generator) -> tuple[str, Shape, bool]:
-    """A random shape: its name, its polygons, and whether it is thin."""
-    names = list(SHAPES)
-    weights = np.array([SHAPES[name][1] for name in names])
-    name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+def draw_shape(rng: np.random.Generator, name: str = "") -> tuple[str, Shape, bool]:
+    """A random shape, or one of the kind `name`: its kind, its polygons, and whether it is thin."""
+    if not name:
+        names = list(SHAPES)
+        weights = np.array([SHAPES[kind][1] for kind in names])
+        name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     generator, _, thin = SHAPES[name]
     return name, generator(rng), thin
