@@ -48,6 +48,12 @@ _MAGIC = (
     *((b"P%d" % kind, "PPM") for kind in range(1, 7)),
 )
 
+#: Reads of a file by Pillow. A PNG file needs four for each of its chunks.
+_MAX_PIECES = 2**18
+#: Files with their pixels as decimal numbers, which Pillow reads in Python.
+_PLAIN = (b"P1", b"P2", b"P3")
+_MAX_PLAIN = 4 * 2**20
+
 #: EXIF orientation -> the transposition that makes the picture upright. 1 needs none.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -172,13 +178,39 @@ def _open(data: bytes, max_pixels: int, name: str) -> tuple[ImageFile.ImageFile,
     if form == "WEBP":
         # Check before Pillow opens the file, because libwebp then allocates the canvas.
         check_size(*_webp_size(data), max_pixels, name)
-    picture = _plugin(form)(io.BytesIO(data))
+    if data[:2] in _PLAIN and len(data) > _MAX_PLAIN:
+        raise InvalidImage(
+            f"{name}: got a plain PPM file of {len(data)} bytes, which takes long to read; "
+            f"expected at most {_MAX_PLAIN}, or a binary one (P4, P5 or P6)"
+        )
+    picture = _plugin(form)(_Pieces(data, name))
     check_size(*_stored_size(picture), max_pixels, name)
     if form == "PNG" and "exif" not in picture.info:
         late = _png_chunk(data, b"eXIf")
         if late is not None:
             picture.info["exif"] = b"Exif\x00\x00" + late
     return picture, orientation_of(picture)
+
+
+class _Pieces(io.BytesIO):
+    """A file that is read in a limited number of pieces. Raises `InvalidImage` above it.
+
+    Pillow reads each part of a file in Python. A file of parts without content would keep the
+    interpreter busy for 0.2 s per MiB.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self._name, self._left = name, _MAX_PIECES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidImage(
+                f"{self._name}: the file has too many parts (segments, chunks or blocks); save the "
+                "picture again with another program"
+            )
+        return super().read(size)
 
 
 def _sniff(data: bytes) -> str | None:
@@ -248,7 +280,9 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
     """The first chunk of this kind in a PNG file. EXIF may come after the pixels."""
     at = 8
-    while at + 8 <= len(data):
+    for _ in range(_MAX_PIECES):
+        if at + 8 > len(data):
+            break
         length = int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == kind:
             return data[at + 8 : at + 8 + length]

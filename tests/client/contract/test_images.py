@@ -325,6 +325,52 @@ def test_a_decompression_bomb_is_refused_by_its_header_with_size_and_limit(data,
         load_image(data)
 
 
+def chunk(kind, data=b""):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def many_parts():
+    """Files of megabytes with parts without content, which Pillow reads one by one in Python."""
+    picture = Image.new("RGB", (40, 30), "white")
+    png, jpeg, gif = (encoded(picture, form) for form in ("PNG", "JPEG", "GIF"))
+    pixels, frame = png.index(b"IDAT") - 4, gif.index(b",")
+    count = 300_000
+    return {
+        "PNG before the pixels": png[:pixels] + chunk(b"teSt") * count + png[pixels:],
+        "PNG without pixels": png[:pixels] + chunk(b"IDAT") * count + png[pixels:],
+        "PNG after the pixels": png[:-12] + chunk(b"teSt") * count + png[-12:],
+        "JPEG comments": jpeg[:2] + b"\xff\xfe\0\2" * count + jpeg[2:],
+        "JPEG fill bytes": jpeg[:2] + b"\xff" * count + jpeg[2:],
+        "GIF comment": gif[:frame] + b"!\xfe" + b"\1a" * count + b"\0" + gif[frame:],
+        "GIF extensions": gif[:frame] + b"!\xfe\0" * count + gif[frame:],
+        "PPM comments": b"P6 " + b"#\n" * count + b"4 3 255\n" + bytes(36),
+    }
+
+
+@pytest.mark.parametrize(("data"), many_parts().values(), ids=many_parts())
+def test_a_file_of_very_many_parts_is_refused_before_all_are_read(data):
+    with pytest.raises(InvalidImage, match="too many parts"):
+        load_image(data).pixels()
+
+
+def test_a_large_plain_ppm_file_is_refused_and_a_small_one_read():
+    assert load_image(b"P2 2 1 255\n7 9\n").pixels()[0, :, 0].tolist() == [7, 9]
+    with pytest.raises(InvalidImage, match="plain PPM"):
+        load_image(b"P2 2 1 255\n7 9\n" + b" " * 2**22)
+
+
+def test_a_png_file_with_its_pixels_in_very_small_chunks_is_read():
+    data = encoded(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8))
+    )
+    start = data.index(b"IDAT")
+    content = data[start + 4 : start + 4 + int.from_bytes(data[start - 4 : start], "big")]
+    small = b"".join(chunk(b"IDAT", content[at : at + 1]) for at in range(len(content)))
+    many = data[: start - 4] + small + chunk(b"IEND")
+    assert len(content) > 20_000
+    np.testing.assert_array_equal(load_image(many).pixels(), load_image(data).pixels())
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
 def test_the_callers_limit_applies_and_pillows_global_one_does_not(form, monkeypatch):
     data = encoded(Image.new("RGB", (40, 30), "white"), form)
