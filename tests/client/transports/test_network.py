@@ -254,13 +254,13 @@ def test_permanent_faults_are_not_retried(server, make, url, fault, kind):
 
 
 def test_a_late_answer_exceeds_the_deadline_and_changes_nothing(server, make, url):
-    with make(url, timeouts=Timeouts(click_s=0.15), retries=QUICK) as client:
+    with make(url, timeouts=Timeouts(click_s=0.75), retries=QUICK) as client:
         session = client.open(IMAGE)
-        server.delay_s = 5
+        server.delay_s = 60
         begin = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match=r"within 0\.15 s"):
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.75 s"):
             session.click(20, 20)
-        assert 0.1 < time.monotonic() - begin < 2
+        assert 0.7 < time.monotonic() - begin < 30
         assert session.clicks() == ()
         server.delay_s = 0
         session.click(20, 20)
@@ -275,7 +275,7 @@ def test_retries_end_before_the_deadline(server, make, url):
         begin = time.monotonic()
         with pytest.raises((ServerOverloaded, DeadlineExceeded)):  # on a busy machine the latter
             session.click(20, 20)
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 30  # all attempts would take minutes
 
 
 def test_without_a_server_the_error_names_the_address_and_the_command(make, protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -18,6 +17,7 @@ from ois_client.wire import MODEL
 from ois_runtime.front.grpc import GrpcFront
 from ois_runtime.front.settings import FrontSettings
 from ois_runtime.front.work import Work
+from support.ports import free_port
 
 Call = Callable[[Any], Awaitable[None]]
 
@@ -51,9 +51,7 @@ def with_front(use: Callable[[Any, Triton], Awaitable[None]], **settings: Any) -
     async def run() -> None:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+            port = free_port()
             chosen = FrontSettings(
                 host="127.0.0.1", grpc=port, http=0, metrics=None, sockets=folder, **settings
             )
@@ -82,7 +80,7 @@ def test_deadlines_stay_at_the_front_and_their_calls_are_cancelled() -> None:
         assert triton.left_s[-1] is None
         triton.wait_s = 60
         with pytest.raises(grpc.aio.AioRpcError) as late:
-            await stub.ModelInfer(REQUEST, timeout=0.2)
+            await stub.ModelInfer(REQUEST, timeout=1)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         async with asyncio.timeout(20):
             while not triton.cancelled:

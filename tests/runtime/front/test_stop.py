@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +21,7 @@ from ois_client.contract.errors import ServerUnavailable
 from ois_client.wire import MODEL, error_from_text
 from ois_runtime.front import __main__ as front
 from ois_runtime.front.settings import FrontSettings
+from support.ports import free_ports
 
 REQUEST = service_pb2.ModelInferRequest(model_name=MODEL)
 LARGE = bytes(3 * 2**20)  # such an answer is passed on in pieces
@@ -35,7 +35,7 @@ async def running() -> AsyncIterator[SimpleNamespace]:
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
-        ports = [free_port() for _ in range(2)]
+        ports = free_ports(2)
         settings = FrontSettings(
             host="127.0.0.1", grpc=ports[0], http=ports[1], metrics=None, sockets=folder, grace_s=60
         )
@@ -87,13 +87,6 @@ async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def until(condition: Any) -> None:
