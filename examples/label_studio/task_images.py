@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from ois_client import AccessDenied, InvalidImage, InvalidInput, ServerUnavailable
+from ois_client.contract.decoding import FORMATS, is_image
 
 CLOUD = ("s3", "gs", "azure-blob")
 
@@ -98,6 +99,9 @@ class ImageFetcher:
             )
         if status != 200:
             raise InvalidImage(f"{_shown(place.url)} answers {status}; expected the task's image")
+        if not is_image(body):
+            # Nothing of the answer is told: whoever asks may not be allowed to read that address.
+            raise InvalidImage(f"{_shown(place.url)} is no image; expected {', '.join(FORMATS)}")
         return body
 
     def _get(self, place: Place, authorization: dict[str, str]) -> tuple[int, bytes]:

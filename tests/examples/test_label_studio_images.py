@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ois_client import AccessDenied, InvalidImage, InvalidInput, ServerUnavailable
+from ois_client.contract.decoding import FORMATS
 from support.label_studio_host import LEGACY_TOKEN, PERSONAL_TOKEN, Host, jpeg
 from task_images import ImageFetcher, place_of
 
@@ -73,6 +74,18 @@ def test_the_token_is_sent_only_to_label_studio(host: Host) -> None:
     assert fetcher.fetch(host.url(host.storage) + "/direct.jpg", 7) == jpeg(9)
     sent = {server: token for server, _, token in host.seen}
     assert sent == {"studio": f"Token {LEGACY_TOKEN}", "storage": ""}
+
+
+@pytest.mark.parametrize("answer", [b" ", b"root:x:0:0:root", b'{"secret": 17}' * 99])
+def test_nothing_of_an_answer_that_is_no_image_is_told(host: Host, answer: bytes) -> None:
+    """Whoever sends a task can name any address that the backend reaches."""
+    path = "/data/upload/1/0.jpg"
+    fetcher = ImageFetcher(host.url(host.studio), LEGACY_TOKEN)
+    host.images[path] = answer
+    with pytest.raises(InvalidImage) as refused:
+        fetcher.fetch(path, 7)
+    expected = f"{host.url(host.studio)}{path} is no image; expected {', '.join(FORMATS)}"
+    assert str(refused.value) == expected  # neither the bytes nor how many
 
 
 def test_failed_downloads_have_a_message(host: Host) -> None:

@@ -96,6 +96,11 @@ def decode(data: bytes, max_pixels: int, name: str) -> NDArray[np.uint8]:
         return np.asarray(rgb)
 
 
+def is_image(data: bytes) -> bool:
+    """Whether the bytes begin as a file in one of `FORMATS` does."""
+    return _sniff(data) is not None
+
+
 def check_size(width: int, height: int, max_pixels: int, name: str) -> None:
     """Raise `InvalidImage` if a side is 0 or there are more than `max_pixels` pixels."""
     if width < 1 or height < 1:
