@@ -1,10 +1,11 @@
-"""The details of a quality result as tables: clicks, boundaries, sizes and the worst objects."""
+"""The details of a quality result as tables: clicks, boundaries, sizes, thinness, worst objects."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ois_benchmarks.quality.objects import AFTER
+from ois_benchmarks.quality.order import Order
 from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.quality.safety import ClickMetric
 from ois_benchmarks.statistics import Estimate
@@ -28,10 +29,16 @@ def detail_tables(result: Document) -> list[Table]:
     if result.get("boundary"):
         tables.append(_boundary_table(runs))
     if result.get("by_size"):
-        tables.append(_size_table(result["by_size"]))
-    if result.get("worst"):
-        tables.append(_worst_table(result["worst"]))
+        tables.append(_group_table(result["by_size"], "size", "share of the image"))
+    tables += [table for table in (thinness_table(result), worst_table(result)) if table]
     return tables
+
+
+def thinness_table(result: Document) -> Table | None:
+    """Mean IoU by thinness; None for results of earlier versions."""
+    if not result.get("by_thinness"):
+        return None
+    return _group_table(result["by_thinness"], "thinness", "thinness (a disk has 1)")
 
 
 def _clicks_table(runs: Runs) -> Table:
@@ -74,25 +81,33 @@ def _boundary_table(runs: Runs) -> Table:
     return Table("", columns, rows)
 
 
-def _size_table(sizes: list[Document]) -> Table:
-    clicks = list(sizes[0]["miou"])
+def _group_table(groups: list[Document], key: str, heading: str) -> Table:
+    clicks = list(groups[0]["miou"])
     columns = [
-        Column("share of the image", number=False),
+        Column(heading, number=False),
         Column("objects"),
         *(Column(_after(k), "mean IoU, %") for k in clicks),
     ]
     rows = [
-        TableRow([one["size"], str(one["objects"]), *(_percent(one["miou"][k]) for k in clicks)])
-        for one in sizes
+        TableRow([one[key], str(one["objects"]), *(_percent(one["miou"][k]) for k in clicks)])
+        for one in groups
     ]
     return Table("", columns, rows)
 
 
-def _worst_table(objects: list[Document]) -> Table:
+def worst_table(result: Document) -> Table | None:
+    """The worst objects of a result, in its order. What an earlier version did not write is left
+    out; None if it listed none.
+    """
+    objects: list[Document] = result.get("worst") or []
+    if not objects:
+        return None
     clicks = list(objects[0]["iou"])
     columns = [
-        Column("worst objects", number=False),
+        Column(Order(result.get("worst_order", Order.IOU)).heading, number=False),
         Column("share of the image, %"),
+        Column("thinness"),
+        Column("clicks to 90 %"),
         *(Column(_after(k), "IoU, %") for k in clicks),
     ]
     rows = [
@@ -100,12 +115,20 @@ def _worst_table(objects: list[Document]) -> Table:
             [
                 one["name"].replace("\n", " "),
                 f"{100 * one['share']:.1f}",
+                "" if one.get("thinness") is None else f"{one['thinness']:.1f}",
+                _clicks_to_90(one),
                 *(f"{100 * one['iou'][k]:.1f}" for k in clicks),
             ]
         )
         for one in objects
     ]
-    return Table("", columns, rows)
+    return Table("", columns, rows).without_empty_columns()
+
+
+def _clicks_to_90(one: Document) -> str:
+    if "clicks" not in one:
+        return ""
+    return "never" if one["clicks"] is None else str(one["clicks"])
 
 
 def _after(clicks: int | str) -> str:

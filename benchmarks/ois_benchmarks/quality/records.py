@@ -50,7 +50,8 @@ class Measured:
 
     picture: name of the image if it can have several objects. right: after each click, whether its
     own pixel was inside the mask (positive) or outside of it (negative). boundary: after each
-    click, `Boundary.ious`. Both are None in logs of earlier versions.
+    click, `Boundary.ious`. thinness: of the true mask. These three are None in logs of earlier
+    versions.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Measured:
     picture: str = ""
     right: tuple[bool, ...] | None = None
     boundary: tuple[tuple[float, float], ...] | None = None
+    thinness: float | None = None
 
     @property
     def image(self) -> str:

@@ -12,7 +12,8 @@ from ois_benchmarks.quality.boundary import NEAR, SHARE
 from ois_benchmarks.quality.curves import Curve
 from ois_benchmarks.quality.datasets import Dataset
 from ois_benchmarks.quality.metrics import summarise, summarise_difference
-from ois_benchmarks.quality.objects import by_size, worst
+from ois_benchmarks.quality.objects import by_size, by_thinness, worst
+from ois_benchmarks.quality.order import Order
 from ois_benchmarks.quality.records import Log, with_present_precision
 from ois_benchmarks.quality.safety import ClickMetric, click_ratios
 from ois_benchmarks.statistics import CONFIDENCE, Estimate
@@ -22,10 +23,13 @@ from ois_client.contract.errors import InvalidInput
 BOUNDARIES = (f"{NEAR} px", f"{100 * SHARE:.0f} % of the diagonal")
 
 
-def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, Any]:
+def result(
+    log: Log, dataset: Dataset, other: Log | None = None, *, order: Order = Order.IOU
+) -> dict[str, Any]:
     """The JSON-ready result of a log: metrics, curves, clicks, sizes, failures, model and machine.
 
-    other: a run to compare with, see `compare`. Raises `InvalidInput` if nothing was measured.
+    other: a run to compare with, see `compare`. order: of the worst objects. Raises `InvalidInput`
+    if nothing was measured.
     """
     measured = log.measured
     if not measured:
@@ -50,7 +54,9 @@ def result(log: Log, dataset: Dataset, other: Log | None = None) -> dict[str, An
         "measured_on": log.header["machine"],
         **_summary(log, list(measured)),
         "by_size": by_size(log),
-        "worst": worst(log),
+        "by_thinness": by_thinness(log),
+        "worst": worst(log, order),
+        "worst_order": str(order),
         "seconds": round(sum(record.seconds for record in measured.values()), 1),
         "failed": [{"name": name, **asdict(failure)} for name, failure in failed],
         "skipped": [{"name": record.name, "reason": record.skipped} for record in log.skipped],

@@ -21,6 +21,7 @@ from ois_benchmarks.contestants.client import PEER, PeerClient
 from ois_benchmarks.quality.boundary import Boundary
 from ois_benchmarks.quality.datasets import Dataset, Target
 from ois_benchmarks.quality.records import Failure, LogWriter, Measured, Skipped
+from ois_benchmarks.quality.thinness import thinness
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Click
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, OISError
 from ois_client.sessions.client import Client
@@ -192,6 +193,7 @@ def measure(
         picture,
         tuple(right),
         tuple(boundaries),
+        round(thinness(target.mask), 3),
     )
 
 

@@ -1,6 +1,6 @@
 """`ois bench report`: all results on one page.
 
-    files ─► Inputs ─► Report (findings, sections of charts and tables) ─► HTML, Markdown
+    files ─► Inputs ─► Report (findings, sections of charts, tables, pictures) ─► HTML, Markdown
 
 No result is dropped. Rows that failed give their reason, and the title of a chart names the
 peers that are faster as well as those that are slower.
@@ -17,7 +17,7 @@ from ois_benchmarks.report import gpu
 from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, describe_machine
 from ois_benchmarks.report.latency import engines_section, latency_section, sizes
 from ois_benchmarks.report.load import load_section
-from ois_benchmarks.report.page import Block, Chart, Report, Section
+from ois_benchmarks.report.page import Block, Chart, Photo, Report, Section
 from ois_benchmarks.report.paper import ablation_tables, quality_tables
 from ois_benchmarks.report.quality import quality_section
 from ois_benchmarks.report.roofline import roofline_section
@@ -37,6 +37,14 @@ _LOAD_TERMS = (
     ("lost", "a click that was due but neither answered nor failed, or that is missing from its "
      "session's history"),
 )  # fmt: skip
+
+#: What a figure shows, by the first word of its name.
+_FIGURES = {
+    "attention": "As Figures 3, 6 and 7 of the paper: one row per click, its order map, and the "
+    "weights of order-aware attention over the image before and after the order map.",
+    "compare": "As Figures 4, 5, 8 and 9 of the paper: one click, the true mask, and each method.",
+    "rounds": "As Figures 10 to 13 of the paper: the robot's rounds, one row per method.",
+}
 
 
 def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report:
@@ -59,6 +67,7 @@ def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report
             quality_section(inputs.quality),
             load_section(inputs.load),
             stage_section(inputs),
+            _figures_section(inputs),
             _definitions_section(inputs),
             _machine_section(inputs),
         )
@@ -102,6 +111,16 @@ def _tables_section(
         blocks.append(f"{source.name}: {describe_machine(source.machine)}.")
         blocks += tables(source.document)
     return Section(title, blocks)
+
+
+def _figures_section(inputs: Inputs) -> Section:
+    """The pictures of `ois show`. Their names are the titles, and the first word is the kind."""
+    blocks: list[Block] = []
+    for path in inputs.figures:
+        name = path.stem.removeprefix("figure-")
+        caption = _FIGURES.get(name.partition("-")[0], "")
+        blocks.append(Photo(path, name.replace("-", " "), caption))
+    return Section("Figures", blocks)
 
 
 def _definitions_section(inputs: Inputs) -> Section:

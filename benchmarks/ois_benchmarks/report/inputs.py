@@ -12,6 +12,7 @@ from ois_benchmarks.latency.result import LatencyResult
 from ois_benchmarks.load.result import SCHEMA as LOAD_SCHEMA
 from ois_benchmarks.load.result import StepResult
 from ois_benchmarks.report.gpu import engine_tables, kernel_tables
+from ois_benchmarks.report.page import MEDIA_TYPES
 from ois_benchmarks.results import read_json
 from ois_benchmarks.roofline import Ceilings
 from ois_client.contract.errors import InvalidInput
@@ -19,10 +20,14 @@ from ois_client.contract.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One result file: its name, its JSON document, and the machine it was measured on."""
+    """One result file: its name, its JSON document, and the machine it was measured on.
+
+    folder: where it lies, for the picture that it names; None if it is not a file.
+    """
 
     name: str
     document: Mapping[str, Any] = field(repr=False)
+    folder: Path | None = None
 
     @property
     def machine(self) -> Mapping[str, Any]:
@@ -50,7 +55,8 @@ class LoadRun:
 class Inputs:
     """Results by kind, in the order of the files.
 
-    skipped: name and reason of each file in a folder that could not be used.
+    figures: pictures of `ois show`. skipped: name and reason of each file in a folder that could
+    not be used.
     """
 
     latency: list[LatencyRun] = field(default_factory=list)
@@ -63,18 +69,23 @@ class Inputs:
     kernels: list[Source] = field(default_factory=list)
     ceilings: list[Ceilings] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
+    figures: list[Path] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
 def read_inputs(paths: Sequence[Path]) -> Inputs:
-    """Read result files, and the results in folders.
+    """Read result files, and the results and figures in folders.
 
-    Raises `InvalidInput` if a named file is not a result, or if there is no result at all. In
-    folders, other files are skipped, and results of `_ELSEWHERE` are ignored.
+    A picture that is named is a figure; in folders, those whose names begin with "figure-". Raises
+    `InvalidInput` if a named file is not a result, or if there is no result at all. In folders,
+    other files are skipped, and results of `_ELSEWHERE` are ignored.
     """
     found = Inputs()
     for path in paths:
         if path.is_dir():
+            found.figures += [
+                file for file in sorted(path.glob(_FIGURES)) if file.suffix.lower() in MEDIA_TYPES
+            ]
             for file in sorted(path.glob("*.json")):
                 try:
                     document = read_json(file)
@@ -82,6 +93,8 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
                         _add(found, file, document)
                 except InvalidInput as error:
                     found.skipped.append(f"{file.name}: {error}")
+        elif path.suffix.lower() in MEDIA_TYPES:
+            found.figures.append(path)
         else:
             _add(found, path, read_json(path))
     if not found.sources:
@@ -117,7 +130,7 @@ def _add(found: Inputs, path: Path, document: Any) -> None:
             f"{path} cannot be part of a report: got the benchmark {kind!r}; expected one of "
             f"{', '.join(_KINDS)}"
         )
-    source = Source(path.name, document)
+    source = Source(path.name, document, path.parent)
     try:
         add(found, source)
     except InvalidInput as error:
@@ -180,6 +193,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
     found.ceilings.append(Ceilings.from_dict(source.document))
 
 
+_FIGURES = "figure-*"
 #: Results that have their own table and are not part of the report.
 _ELSEWHERE = (
     *("boxes", "capacity", "capacity-check", "chaos", "cold-start", "depth", "fuzz"),

@@ -1,14 +1,17 @@
-"""A report: findings and sections of charts and tables, as one HTML file and as Markdown."""
+"""A report: findings and sections of charts, tables and pictures, as HTML and as Markdown."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
+from pathlib import Path
 
 from ois_benchmarks.plotting import themed
 from ois_benchmarks.table import Table
+from ois_client.contract.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,28 @@ class Chart:
     caption: str = ""
 
 
+#: Of the pictures that a page can hold, by suffix.
+MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A picture of pixels, which becomes part of the page. path: with a suffix of `MEDIA_TYPES`.
+    title, caption: as of a chart.
+    """
+
+    path: Path
+    title: str
+    caption: str = ""
+
+
 #: A text is a paragraph.
-Block = Chart | Table | str
+Block = Chart | Photo | Table | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +64,10 @@ class Report:
     sections: Sequence[Section]
 
     def html(self) -> str:
-        """One page for light and dark screens and for print. It loads nothing from elsewhere."""
+        """One page for light and dark screens and for print. It loads nothing from elsewhere.
+
+        Raises `InvalidInput` if a picture cannot be read.
+        """
         style = resources.files("ois_benchmarks.report").joinpath("report.css")
         findings = "".join(f"<li>{escape(finding)}</li>" for finding in self.findings)
         links = " · ".join(
@@ -73,14 +99,14 @@ class Report:
 """
 
     def markdown(self) -> str:
-        """Findings, tables and paragraphs. Of a chart, only its title."""
+        """Findings, tables and paragraphs. Of a chart or photo, only its title."""
         lines = [f"# {self.title}", "", *(f"- {finding}" for finding in self.findings)]
         for section in self.sections:
             lines += ["", f"## {section.title}", ""]
             for block in section.blocks:
                 if isinstance(block, Table):
                     lines.append(block.markdown())
-                elif isinstance(block, Chart):
+                elif isinstance(block, Chart | Photo):
                     lines.append(f"- {block.title}")
                 else:
                     lines += [block, ""]
@@ -98,7 +124,14 @@ def _block_html(block: Block) -> str:
     if isinstance(block, str):
         return f"<p>{escape(block)}</p>"
     caption = f'<p class="note">{escape(block.caption)}</p>' if block.caption else ""
-    return (
-        f'<figure class="chart"><figcaption>{escape(block.title)}</figcaption>'
-        f"{themed(block.svg)}{caption}</figure>"
-    )
+    shown = _image(block) if isinstance(block, Photo) else themed(block.svg)
+    return f"<figure><figcaption>{escape(block.title)}</figcaption>{shown}{caption}</figure>"
+
+
+def _image(photo: Photo) -> str:
+    try:
+        data = b64encode(photo.path.read_bytes()).decode()
+    except OSError as error:
+        raise InvalidInput(f"the picture {photo.path} cannot be read: {error.strerror}") from error
+    kind = MEDIA_TYPES[photo.path.suffix.lower()]
+    return f'<img src="data:{kind};base64,{data}" alt="{escape(photo.title)}">'

@@ -1,24 +1,29 @@
-"""Quality runs: mean IoU per click, one chart per data set."""
+"""Quality runs: mean IoU per click in one chart per data set, thinness, and the worst objects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ois_benchmarks import plotting
 from ois_benchmarks.quality.curves import curves_svg
+from ois_benchmarks.quality.details import thinness_table, worst_table
 from ois_benchmarks.quality.result import curves_of, model_name
 from ois_benchmarks.report.inputs import Source
-from ois_benchmarks.report.page import Block, Chart, Section
+from ois_benchmarks.report.page import Block, Chart, Photo, Section
 
 _CAPTION = (
     "The robot user clicks the wrong pixel that lies farthest from the edge of its region. Bands "
     "are 95 % bootstrap intervals over images."
 )
+_PICTURES = "From the left: the true mask, and the masks after the robot's clicks."
 
 
 def quality_section(sources: Sequence[Source]) -> Section:
-    """The curves of each data set, in one chart or as many as the number of colours requires."""
+    """The curves of each data set, in one chart or as many as the number of colours requires, and
+    the objects of each run.
+    """
     blocks: list[Block] = []
     by_dataset: dict[str, list[dict[str, Any]]] = {}
     for source in sources:
@@ -40,4 +45,21 @@ def quality_section(sources: Sequence[Source]) -> Section:
             for document in documents
             if not document["model"]["trained"]
         ]
+    for source in sources:
+        blocks += _objects(source)
     return Section("Clicks against IoU", blocks)
+
+
+def _objects(source: Source) -> Iterator[Block]:
+    """Mean IoU by thinness and the worst objects, as far as the version that measured has them."""
+    document = dict(source.document)
+    found = [table for table in (thinness_table(document), worst_table(document)) if table]
+    if not found:
+        return
+    what = f"{model_name(document['model'])} on {document['dataset']['name']}"
+    yield f"{what}, {document['protocol']['clicks']} clicks per object ({source.name}):"
+    yield from found
+    if source.folder is not None and (name := document.get("pictures")):
+        path = source.folder / Path(name).name
+        if path.is_file():
+            yield Photo(path, f"{what}: the worst objects", _PICTURES)

@@ -9,7 +9,7 @@ its row stands beside both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,17 +102,16 @@ def table_3(
     results: SPC and SAT runs of one machine. size: (width, height) of the image in pixels; None if
     nothing was measured.
     """
-    rows: dict[str, dict[Benchmark, LatencyRow]] = {}
-    for one in results:
-        for row in one.result.rows:
-            if (row.width, row.height) == size:
-                rows.setdefault(row.contestant, {})[one.result.benchmark] = row
-    beside = {
-        row.contestant: row
-        for row in TABLE_3
-        if any(row.network in label(each) for each in rows.get(row.contestant, {}).values())
-    }
-    lines = [_measured(rows[name], beside.get(name)) for name in _ordered(rows)]
+    groups = _groups(results, size)
+    beside: dict[str, PaperRow] = {}
+    lines = []
+    for group in groups:
+        printed = _beside(group)
+        if printed is not None and printed.contestant not in beside:
+            beside[printed.contestant] = printed
+        else:
+            printed = None
+        lines.append(_measured(group, printed))
     lines += [_paper_only(row) for row in TABLE_3 if row.contestant not in beside]
     if size is None:
         title = "Table 3 of the paper; not measured here yet"
@@ -124,7 +123,7 @@ def table_3(
         "from fewer clicks. *: other programs used the machine. Parameters here count the elements "
         "of all parameters.",
     ]
-    notes += _warnings(row for by_benchmark in rows.values() for row in by_benchmark.values())
+    notes += _warnings(row for group in groups for row in group.rows.values())
     title = f"Table 3 of the paper and the same on this machine, image of {size[0]}x{size[1]}"
     return Table(title, _COLUMNS, lines, notes).without_empty_columns()
 
@@ -138,19 +137,54 @@ def _warnings(rows: Iterable[LatencyRow]) -> list[str]:
     return [f"{warning}: {'; '.join(labels)}." for warning, labels in found.items()]
 
 
-def _ordered(rows: Mapping[str, Mapping[Benchmark, LatencyRow]]) -> list[str]:
-    """Ours first, then peers. In each group the fastest click comes first, failures last."""
+def _groups(results: Sequence[LatencyRun], size: tuple[int, int] | None) -> list[_Group]:
+    """Ours first, then peers. In each part the fastest click comes first, failures last.
 
-    def place(name: str) -> tuple[bool, bool, float]:
-        every = list(rows[name].values())
-        figures = [figure for row in every for figure in row.figures.items()]
+    A contestant that was measured by several runs of one benchmark has as many rows.
+    """
+    found: dict[tuple[str, str], list[_Group]] = {}
+    for one in results:
+        for row in one.result.rows:
+            if (row.width, row.height) != size:
+                continue
+            key = row.contestant, str(one.result.settings.get("network")) if is_ours(row) else ""
+            benchmark, groups = one.result.benchmark, found.setdefault(key, [])
+            group = next((each for each in groups if benchmark not in each.rows), None)
+            if group is None:
+                group = _Group({}, one.source.name if groups else "")
+                groups.append(group)
+            group.rows[benchmark] = row
+    every = [group for groups in found.values() for group in groups]
+    return sorted(every, key=lambda group: (not is_ours(group.any), *group.place))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row of the table. source: the file, if another file has a row of the contestant."""
+
+    rows: dict[Benchmark, LatencyRow]
+    source: str
+
+    @property
+    def any(self) -> LatencyRow:
+        return next(iter(self.rows.values()))
+
+    @property
+    def place(self) -> tuple[bool, float]:
+        figures = [figure for row in self.rows.values() for figure in row.figures.items()]
         click = min((f.seconds for d, f in figures if d is Definition.CLICK), default=1e6)
-        return not is_ours(every[0]), not figures, click
-
-    return sorted(rows, key=place)
+        return not figures, click
 
 
-def _measured(by_benchmark: Mapping[Benchmark, LatencyRow], printed: PaperRow | None) -> TableRow:
+def _beside(group: _Group) -> PaperRow | None:
+    for row in TABLE_3:
+        if row.contestant == group.any.contestant and row.network in label(group.any):
+            return row
+    return None
+
+
+def _measured(group: _Group, printed: PaperRow | None) -> TableRow:
+    by_benchmark = group.rows
     rows = list(by_benchmark.values())
     figures = {d: (f, row) for row in rows for d, f in row.figures.items()}
     cost = next((row.cost for row in rows if row.cost), None)
@@ -162,6 +196,8 @@ def _measured(by_benchmark: Mapping[Benchmark, LatencyRow], printed: PaperRow | 
     weights = next((row.identity.weights for row in rows if row.identity), "")
     if weights not in ("", "random", "none"):
         name += f", weights {weights}"
+    if group.source:
+        name += f" ({group.source})"
     cells = [
         name,
         printed.parameters if printed else "",

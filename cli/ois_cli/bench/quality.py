@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ois_benchmarks.quality.order import Order
 from ois_cli.bench.options import RESULTS, check_place, print_result
 from ois_cli.options import AsJson, Token
 from ois_cli.output import say, warn
@@ -87,14 +88,26 @@ def quality(
             show_default=False,
         ),
     ] = None,
+    worst: Annotated[
+        Order,
+        typer.Option(
+            help="How the ten worst objects are sorted: by IoU, area (smallest first), thinness "
+            "(thinnest first) or clicks (most first).",
+            show_default="iou",
+        ),
+    ] = Order.IOU,
+    pictures: Annotated[
+        bool, typer.Option(help="Also write a picture of the worst objects, NAME-worst.jpg.")
+    ] = True,
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate masks with SegNext's robot user: NoC, NoF, mIoU, boundary IoU, and harmful clicks.
 
     The robot clicks 20 times on every object, on the image at its own size. 95 % intervals draw
-    images. Failed clicks are counted and listed. Examples: [b]ois bench quality[/b] and
-    [b]ois bench quality torch:mine.safetensors --data davis:DAVIS[/b]
+    images. Failed clicks are counted and listed, the worst objects listed and drawn. Examples:
+    [b]ois bench quality[/b] and [b]ois bench quality torch:mine.safetensors --data davis:DAVIS
+    --worst thinness[/b]
     """
     if output is not None:
         check_place(output, _LOG_FORMATS, default=False)
@@ -104,6 +117,7 @@ def quality(
     from ois_benchmarks.quality.result import check_comparable, result
     from ois_benchmarks.quality.run import default_output, header, open_client, run
     from ois_benchmarks.quality.table import read_published
+    from ois_cli.bench.worst import worst_picture
 
     given = read_published(published) if published else None
     other = read_log(compare) if compare else None
@@ -130,11 +144,12 @@ def quality(
                 held = len(writer.log.records)
                 say(f"interrupted after {held} objects; run the same command to resume")
                 raise
-            document = result(writer.log, dataset, other)
+            document = result(writer.log, dataset, other, order=worst)
+            picture = worst_picture(client, dataset, writer.log, document) if pictures else None
     printed = quality_rows(dataset.label)
     rows = None if given is None and not printed else [*printed, *(given or [])]
     remarks = [f"OIS and its peers as published: {paper().citation}. {NOF_NOTE}"] if printed else []
-    table = _write_quality(document, rows, place, remarks)
+    table = _write_quality(document, rows, place, remarks, picture)
     print_result(document, table, None, as_json=as_json)
 
 
@@ -143,14 +158,18 @@ def _write_quality(
     published: list[Document] | None,
     place: Path,
     remarks: list[str],
+    picture: bytes | None,
 ) -> str:
-    """Write summary, table and chart beside the log. Returns the table as Markdown."""
+    """Write summary, table, chart and picture beside the log. Returns the table as Markdown."""
     import json
 
     from ois_benchmarks.quality.curves import curves_svg
     from ois_benchmarks.quality.result import curves_of
     from ois_benchmarks.quality.table import summary_markdown
 
+    drawn = place.with_name(f"{place.stem}-worst.jpg")
+    if picture is not None:
+        document["pictures"] = drawn.name
     table = summary_markdown(document, published, remarks)
     title = f"{document['dataset']['name']}: mean IoU per click"
     contents = {
@@ -158,6 +177,9 @@ def _write_quality(
         ".md": table,
         ".svg": curves_svg(curves_of(document), title),
     }
-    write_files({place.with_suffix(end): text.encode() for end, text in contents.items()})
-    say("written beside it: " + ", ".join(place.with_suffix(end).name for end in contents))
+    files = {place.with_suffix(end): text.encode() for end, text in contents.items()}
+    if picture is not None:
+        files[drawn] = picture
+    write_files(files)
+    say("written beside it: " + ", ".join(path.name for path in files))
     return table

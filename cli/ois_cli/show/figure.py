@@ -75,7 +75,7 @@ def write_figure(
     out: Path, rows: Sequence[Sequence[Panel]], *, panel_width: int, footer: str = ""
 ) -> None:
     """Write rows of equally many panels as one picture. Raises `OutputError`."""
-    panels = [Panel(_fit(one.title, panel_width), one.picture) for row in rows for one in row]
+    panels = [Panel(fit(one.title, panel_width), one.picture) for row in rows for one in row]
     picture = sheet(panels, columns=len(rows[0]), panel_width=panel_width, footer=footer)
     write_files({out: picture_bytes(picture, out)})
 
@@ -84,7 +84,7 @@ def percent(iou: float) -> str:
     return f"{100 * iou:.1f} %"
 
 
-def _fit(title: str, width: int) -> str:
+def fit(title: str, width: int) -> str:
     """The title without the middle of its first word if it is wider than the panel."""
     most = max(8, width // _PIXELS_PER_LETTER)
     surplus = len(title) - most

@@ -1,13 +1,15 @@
-"""Click safety, mean IoU by size and the worst objects, on clicks whose effect is known."""
+"""Click safety, mean IoU by groups and the worst objects, on clicks whose effect is known."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ois_benchmarks.quality.bootstrap import bootstrap_ratios
-from ois_benchmarks.quality.objects import by_size, worst
+from ois_benchmarks.quality.objects import by_size, by_thinness, worst
+from ois_benchmarks.quality.order import Order
 from ois_benchmarks.quality.records import Failure, Log, Measured
 from ois_benchmarks.quality.safety import ClickMetric, click_ratios
 
@@ -94,4 +96,38 @@ def test_objects_are_grouped_by_their_share_of_the_image() -> None:
     )
     listed = worst(log)
     assert [one["name"] for one in listed] == ["also medium", "small", "medium", "large"]
-    assert listed[0] == {"name": "also medium", "share": 0.0999, "iou": {"1": 0.6, "5": 0.1}}
+    assert listed[0] == {
+        "name": "also medium",
+        "share": 0.0999,
+        "thinness": None,
+        "clicks": None,
+        "iou": {"1": 0.6, "5": 0.1},
+    }
+    assert by_thinness(log) == []  # as a log of an earlier version
+
+
+def test_the_worst_objects_are_sorted_as_asked_and_thin_ones_grouped() -> None:
+    values = (
+        ("disk", [0.2, 0.91, 0.92, 0.93, 0.5], 300, 1.0),
+        ("fence", [0.1, 0.2, 0.3, 0.4, 0.6], 200, 4.0),
+        ("pole", [0.1, 0.2, 0.3, 0.4, 0.9], 100, 2.5),
+        *((f"good {k}", [0.95] * 5, 50, 9.0) for k in range(8)),
+    )
+    records = {
+        name: replace(record(name, ious, "+++++", area=area), thinness=thin)
+        for name, ious, area, thin in values
+    }
+    log = Log(Path("a.jsonl"), {"clicks": 5}, records)
+    names = {order: [one["name"] for one in worst(log, order)] for order in Order}
+    assert names[Order.IOU][:4] == ["disk", "fence", "pole", "good 0"]
+    assert names[Order.AREA][-3:] == ["pole", "fence", "disk"]
+    assert names[Order.THINNESS][-3:] == ["fence", "pole", "disk"]
+    assert names[Order.CLICKS][:3] == ["fence", "pole", "disk"]  # never, five, two
+    assert all(len(each) == 10 and "good 7" not in each for each in names.values())
+    assert [one["clicks"] for one in worst(log)[:3]] == [2, None, 5]
+    groups = by_thinness(log)
+    assert [(one["thinness"], one["objects"]) for one in groups] == [
+        ("compact, below 1.5", 1),
+        ("thin, above 2.5", 10),
+    ]
+    assert groups[0]["miou"]["3"]["value"] == pytest.approx(0.92)

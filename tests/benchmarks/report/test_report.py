@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from ois_benchmarks import roofline
 from ois_benchmarks.ablation.result import compared
@@ -138,6 +141,19 @@ def test_table_3_has_paper_and_measured_side_by_side() -> None:
     assert table.rows[0].cells[0] == "OIS bf16"
 
 
+def test_a_contestant_of_two_runs_has_two_rows() -> None:
+    slow = {Definition.CLICK: figure(0.6)}
+    again = [row("hqsam-vitb", "HQ-SAM", "hqsam", figures=slow), row("sam-vitb", "SAM", "sam")]
+    runs = [latency(spc()), latency(sat(), "sat.json")]
+    runs.append(latency(replace(spc(), rows=tuple(again)), "peers.json"))
+    table = table_3(runs, SIZE)
+    first, second = cells(table, "HQ-SAM"), cells(table, "HQ-SAM (peers.json)")
+    assert first["SPC, ms per click: click, here"].startswith("300\n")
+    assert first["SAT, s: sequential, here"] == "≈ 77.0\n75.5 to 78.5"  # one row of both runs
+    assert second["SPC, ms per click: click, here"].startswith("600\n")
+    assert (first["SPC, ms per click: paper"], second["SPC, ms per click: paper"]) == ("10", "")
+
+
 def test_the_papers_network_is_not_compared_with_a_tiny_one() -> None:
     for label, expected in (("OIS ViT-B, PyTorch", "107.88"), ("OIS tiny, PyTorch", "")):
         figures = {Definition.CLICK: figure(1.0)}
@@ -260,7 +276,7 @@ def test_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 class Checker(HTMLParser):
     """Collects tags and the addresses that a browser would load. Checks that tags are closed."""
 
-    VOID = frozenset({"meta", "br"})
+    VOID = frozenset({"meta", "br", "img"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +287,7 @@ class Checker(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         links = (value for name, value in attrs if name.endswith(("src", "href")))
-        self.loads += [link for link in links if link and link[0] != "#"]
+        self.loads += [link for link in links if link and not link.startswith(("#", "data:"))]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -322,6 +338,52 @@ def test_the_page_loads_nothing_and_has_every_section(results: Path) -> None:
     assert all(style.count(f"{name}: #") == 2 for name in asked)
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_figures_and_the_worst_objects_are_part_of_the_page(results: Path, tmp_path: Path) -> None:
+    for name in ("figure-rounds-two-networks.png", "figure-notes.txt", "other.png"):
+        Image.new("RGB", (4, 3), "red").save(results / name, "PNG")
+    Image.new("RGB", (5, 3), "blue").save(results / "worst.jpg")
+    entry = {"share": 0.01, "thinness": 3.21, "iou": {"1": 0.25, "5": 0.5}}
+    document = {
+        **quality_document(),
+        "protocol": {"clicks": 5},
+        "by_thinness": [
+            {"thinness": "thin", "objects": 1, "miou": {"1": quality_document()["curve"][0]}}
+        ],
+        "worst": [
+            {"name": "fence", "clicks": None, **entry},
+            {"name": "pole", "clicks": 4, **entry},
+        ],
+        "worst_order": "thinness",
+        "pictures": "../results/worst.jpg",
+    }
+    (results / "quality.json").write_text(json.dumps(document))
+    report = build(read_inputs([results]))
+    page, text = report.html(), report.markdown()
+    checker = Checker()
+    checker.feed(page)
+    assert checker.loads == []
+    drawn = [
+        BytesIO(b64decode(each)) for each in re.findall(r'src="data:image/\w+;base64,(.+?)"', page)
+    ]
+    assert [Image.open(each).size for each in drawn] == [(5, 3), (4, 3)]
+    assert "rounds two networks" in text
+    assert "As Figures 10 to 13 of the paper" in page
+    assert "other" not in text.split("## Figures")[1].split("##")[0]
+    assert (
+        "| worst objects, thinnest first | share of the image, % | thinness | clicks to 90 % |"
+        in text
+    )
+    assert "| fence | 1.0 | 3.2 | never | 25.0 | 50.0 |" in text
+    assert "| pole | 1.0 | 3.2 | 4 | 25.0 | 50.0 |" in text
+    named = read_inputs([results / "quality.json", results / "other.png"])
+    assert named.figures == [results / "other.png"]
+    (results / "worst.jpg").unlink()  # the table stays
+    assert "fence" in build(read_inputs([results / "quality.json"])).html()
+    named.figures = [tmp_path / "gone.png"]
+    with pytest.raises(InvalidInput, match=r"the picture .*gone\.png cannot be read"):
+        build(named).html()
 
 
 def test_markdown_and_page_say_what_failed_and_what_is_missing(results: Path) -> None:
