@@ -13,6 +13,7 @@ from ois_benchmarks.contestants.client import PeerClient
 from ois_benchmarks.contestants.peers.grabcut import (
     BACKGROUND,
     CERTAIN,
+    LONGEST,
     MAYBE_BACKGROUND,
     MAYBE_OBJECT,
     OBJECT,
@@ -83,6 +84,17 @@ def test_an_image_of_one_colour_model_is_not_cut(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "cv2", StandIn())
     with PeerClient("grabcut") as client:
         assert client.open(np.zeros((4, 4, 3), np.uint8)).click(1, 1).all()  # all certain
+
+
+def test_a_large_image_is_cut_at_a_smaller_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", StandIn())
+    with PeerClient("grabcut") as client:
+        mask = client.open(np.zeros((3 * 60, 3 * LONGEST, 3), np.uint8)).click(600, 90)
+    assert mask.shape == (180, 3 * LONGEST)
+    rows, columns = np.nonzero(mask[20:])  # without the corner that the stand-in adds
+    assert columns.min() == pytest.approx(600 - 3 * CERTAIN, abs=3)
+    assert columns.max() == pytest.approx(600 + 3 * CERTAIN, abs=3)
+    assert (rows.min() + rows.max()) / 2 + 20 == pytest.approx(90, abs=2)
 
 
 def test_opencv_finds_a_bright_disk(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """GrabCut from the same clicks: the floor for every network, because it has learned nothing.
 
-Rother, Kolmogorov and Blake, 2004, as OpenCV implements it, on the image at its own size. A disk
+Rother, Kolmogorov and Blake, 2004, as OpenCV implements it, on the image reduced to a longest side
+of at most `LONGEST` pixels: at the own size of a photograph a click takes half a minute. A disk
 around each click is certain; a larger circle around each positive click is probably object, and
 everything else probably background. Every click starts from these seeds again.
 """
@@ -12,14 +13,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
+from PIL.Image import Resampling
 
 from ois_benchmarks.contestants.base import Image, Mask, NotHere, Place
 from ois_benchmarks.latency.result import Cost, Identity
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidInput
 
-#: Radius of what a click makes certain: pixels, as RITM and SimpleClick draw their clicks.
+#: Longest side of what is cut, in pixels.
+LONGEST = 400
+#: Radius of what a click makes certain, in pixels of the reduced image, as RITM and SimpleClick
+#: draw their clicks.
 CERTAIN = 5
 #: Radius of what is probably object, as a share of the image's shorter side.
 PROBABLE = 0.15
@@ -53,6 +59,7 @@ class GrabCut:
     def __init__(self, cv2: Any) -> None:
         self._cv2 = cv2
         self._image: Image = np.zeros((1, 1, 3), np.uint8)
+        self._size = (1, 1)  # of the whole image: width, height
         self.identity = Identity(
             label="GrabCut",
             family="grabcut",
@@ -61,13 +68,28 @@ class GrabCut:
             source=f"PyPI opencv-python-headless {cv2.__version__}",
             weights="none",
             sha256="",
-            input_size=(0, 0),  # the image's own
+            input_size=(0, 0),  # depends on the image
         )
 
     def set_image(self, image: Image) -> None:
-        self._image = np.ascontiguousarray(image)
+        whole = PIL.Image.fromarray(image)
+        self._size = whole.size
+        scale = min(1.0, LONGEST / max(whole.size))
+        width, height = (max(1, round(scale * side)) for side in whole.size)
+        self._image = np.ascontiguousarray(whole.resize((width, height), Resampling.BOX))
 
     def click(self, clicks: Sequence[Click]) -> Mask:
+        (height, width), (own_width, own_height) = self._image.shape[:2], self._size
+        scale_x, scale_y = width / own_width, height / own_height
+        reduced = [
+            Click((click.x + 0.5) * scale_x - 0.5, (click.y + 0.5) * scale_y - 0.5, click.positive)
+            for click in clicks
+        ]
+        found = PIL.Image.fromarray(self._cut(reduced).astype(np.uint8) * 255)
+        return np.asarray(found.resize(self._size, Resampling.BILINEAR)) > 127
+
+    def _cut(self, clicks: Sequence[Click]) -> Mask:
+        """The mask (h, w) bool of the reduced image, for clicks in its pixels."""
         mask = seeds(clicks, *self._image.shape[:2])
         is_object = (mask == OBJECT) | (mask == MAYBE_OBJECT)
         if is_object.all() or not is_object.any():
