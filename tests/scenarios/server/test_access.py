@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from tritonclient import grpc as triton_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from ois_client.contract.clicks import Click
@@ -42,6 +46,33 @@ def test_requests_without_the_token_are_refused(
 ) -> None:
     with pytest.raises(InferenceServerException, match="expecting"):
         infer(guarded, info_message(), protocol=protocol, token=token)
+
+
+def test_without_the_token_a_request_is_refused_before_its_body_is_read(
+    guarded: EmbeddedServer,
+) -> None:
+    """Triton itself reads all of it first, and keeps a gigabyte."""
+    head = f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 70000000"
+    address = guarded.options.host, guarded.ports.http
+    with socket.create_connection(address, timeout=60) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 403")
+    before = resident_bytes(guarded.front_pid)
+    request = service_pb2.ModelInferRequest(
+        model_name=MODEL, raw_input_contents=[bytes(70 * 2**20)]
+    )
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(guarded.grpc_url.removeprefix("grpc://"), options) as channel:
+        infer_without = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        for _ in range(4):
+            with pytest.raises(grpc.RpcError) as refused:
+                infer_without(request, timeout=60)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert resident_bytes(guarded.front_pid) < before + 35 * 2**20
+
+
+def resident_bytes(pid: int | None) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize(
