@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from ois_runtime.embedded.staging import INSTALL, Wheel, environment
 #: Shared memory besides the feature store: a region per Python model, and the tensors of a click on
 #: a large image.
 SHARED_MEMORY_MARGIN = 128 * 2**20
+#: Open files without which the server waits for ever during its start.
+_DESCRIPTORS = 256
 _GLIBC = (2, 35)
 
 
@@ -33,6 +36,7 @@ def check_machine(wheel: Wheel, cache_bytes: int) -> None:
     _check_numpy(metadata.version("numpy"))
     _check_glibc(platform.libc_ver())
     _check_interpreter(Path(sys.executable).parent)
+    _check_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     check_shared_memory(cache_bytes)
     check_stub(wheel.stub, environment(wheel, os.environ))
 
@@ -111,6 +115,14 @@ def _check_glibc(libc: tuple[str, str]) -> None:
             f"the embedded server needs glibc {_GLIBC[0]}.{_GLIBC[1]} or later (Debian 12, "
             f"Ubuntu 22.04); this system has {name or 'another C library'} {version}. Use a newer "
             "system or a container"
+        )
+
+
+def _check_descriptors(limit: int) -> None:
+    if limit != resource.RLIM_INFINITY and limit < _DESCRIPTORS:
+        raise EngineError(
+            f"this process may open {limit} files; the server needs {_DESCRIPTORS}, and one more "
+            "for each connection. Raise the limit (ulimit -n 4096)"
         )
 
 

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,31 @@ class EngineLimits:
                 f"got coverage of shape {coverage} for {rows}x{columns} patches; expected "
                 f"{cells[0]}x{cells[1]} cells, {scale} along each side of a patch"
             )
+
+
+def decodes_in_process(manifest: Manifest, options: ServingOptions, decoder: Path) -> bool:
+    """Whether `ois_segment` decodes with an engine of its own. decoder: the ONNX file of
+    `ois_decoder`, which may be missing."""
+    if options.torch_device or options.feature_device:
+        return False
+    return options.decoder == "process" or (
+        options.decoder == "auto"
+        and manifest.target == "cpu"
+        and decoder.is_file()
+        and find_spec("onnxruntime") is not None
+    )
+
+
+def opens_at_first_request(arguments: Mapping[str, str]) -> bool:
+    """Whether the engine model whose `initialize` has these `arguments` should not load its engine
+    yet: the decoder's weights are in `ois_segment`, and perhaps nobody asks for `ois_oneshot`.
+
+    Raises `EngineError` if the repository has no readable manifest.
+    """
+    engine = Path(arguments["model_repository"]) / arguments["model_version"] / "model.onnx"
+    return arguments["model_name"] == "ois_decoder" and decodes_in_process(
+        load_manifest(arguments, model=MODEL), ServingOptions.read({}, os.environ), engine
+    )
 
 
 def engine_limits(arguments: Mapping[str, str]) -> EngineLimits:

@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 from ois_client.contract.errors import EngineError, InvalidInput, OISError
 from ois_runtime.engines.backends import EngineOptions
 from ois_runtime.engines.pair import Graph
-from ois_runtime.serving.configuration import engine_limits
+from ois_runtime.serving.configuration import engine_limits, opens_at_first_request
 from ois_runtime.serving.triton_io import (
     cancelled_response,
     error_response,
@@ -36,10 +36,12 @@ class EngineModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         make_shared_memory_private()
-        folder = Path(args["model_repository"]) / args["model_version"]
+        self._folder = Path(args["model_repository"]) / args["model_version"]
+        self._graph: Graph | None = None
         try:
             self._limits = engine_limits(args)
-            self._graph = self.open(folder)
+            if not opens_at_first_request(args):
+                self._graph = self.open(self._folder)
         except OISError as error:
             raise initialization_error(error) from None
 
@@ -52,6 +54,8 @@ class EngineModel:
         try:
             inputs = read_inputs(request)
             self._limits.check(inputs)
+            if self._graph is None:
+                self._graph = self.open(self._folder)
             outputs = self._graph.run({name: inputs[name] for name in self._graph.inputs})
             return response(request, outputs)
         except InvalidInput as error:

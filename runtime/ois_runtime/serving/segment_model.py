@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,12 @@ from ois_client.wire import ONESHOT_MODEL, Tensors
 from ois_runtime.engines.manifest import Manifest
 from ois_runtime.engines.pair import EnginePair
 from ois_runtime.engines.segmenter import Segmenter
-from ois_runtime.serving.configuration import ServingOptions, load_manifest, read_options
+from ois_runtime.serving.configuration import (
+    ServingOptions,
+    decodes_in_process,
+    load_manifest,
+    read_options,
+)
 from ois_runtime.serving.metric_families import TritonMetrics
 from ois_runtime.serving.metrics import AnsweredRequest, Publisher
 from ois_runtime.serving.service import Cancelled, RequestQueue, RequestRecord, SegmentService
@@ -72,13 +76,7 @@ def choose_engines(
     run here.
     """
     if not (options.torch_device or options.feature_device):
-        in_process = options.decoder == "process" or (
-            options.decoder == "auto"
-            and manifest.target == "cpu"
-            and decoder.is_file()
-            and find_spec("onnxruntime") is not None
-        )
-        if in_process:
+        if decodes_in_process(manifest, options, decoder):
             parts = options.region == Region.AUTO
             return local_decoder_engines(manifest, decoder, own if parts else None)
         return TritonEngines(manifest)

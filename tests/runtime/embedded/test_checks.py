@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,14 @@ def test_other_pythons_and_systems_are_refused(
 def test_an_old_or_other_c_library_is_refused(libc: tuple[str, str]) -> None:
     with pytest.raises(EngineError, match=r"glibc 2\.35"):
         checks._check_glibc(libc)
+
+
+@pytest.mark.parametrize("limit", [0, 64, 255])
+def test_too_few_open_files_are_refused(limit: int) -> None:
+    with pytest.raises(EngineError, match=rf"may open {limit} files.*ulimit -n"):
+        checks._check_descriptors(limit)
+    for enough in (256, 2**20, resource.RLIM_INFINITY):
+        checks._check_descriptors(enough)
 
 
 def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ois_client.contract.images import Picture
 from ois_client.contract.masks import MaskFormat
 from ois_client.contract.transport import ClickReply
 from ois_client.wire import Message, Tensors, oneshot_message
+from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.backends import load_engines
 from ois_runtime.engines.pixels import preprocess
@@ -116,6 +117,22 @@ def test_one_request_runs_each_model_once_and_stores_nothing(server: EmbeddedSer
     assert found["ois_decodes_total"] - counted["ois_decodes_total"] == 1
     for stored in ("ois_store_misses_total", "ois_store_images"):
         assert found[stored] == counted[stored]
+
+
+def test_the_decoders_weights_are_loaded_a_second_time_only_for_an_ensemble(engines: Path) -> None:
+    """`ois_segment` has them. Before that, `ois_decoder` has not even loaded ONNX Runtime."""
+    with (
+        EmbeddedServer(engines, ServerOptions(cache_bytes=2**24)) as server,
+        Client(server.grpc_url) as client,
+    ):
+        models = server.python_models().items()
+        (pid,) = [pid for pid, line in models if "/ois_decoder/" in line]
+        maps = Path(f"/proc/{pid}/maps")
+        image = picture(65).pixels()
+        mask = client.open(image).click(40, 40)
+        assert "onnxruntime_pybind11_state" not in maps.read_text()
+        np.testing.assert_array_equal(client.segment(image, [Click(40, 40)]).masks[0], mask)
+        assert "onnxruntime_pybind11_state" in maps.read_text()
 
 
 def test_encode_gives_the_encoders_outputs(server: EmbeddedServer, engines: Path) -> None:
