@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from ois_export.repository import write_repository
 from ois_runtime.engines.manifest import Manifest
+from support.ports import free_port
 from support.tiny_engines import write_engines
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
@@ -42,13 +42,6 @@ sys.path.insert(0, sys.argv[1])
 from supervise import port_accepts_connections, supervise
 sys.exit(supervise(sys.argv[2:], port_accepts_connections, every_s=0.1, grace_s=0.5))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def supervised(program: str, port: int) -> subprocess.Popen[str]:

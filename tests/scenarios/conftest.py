@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from ois_export.repository import write_repository
+from ois_runtime.embedded import command
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport, open_transport
 from ois_runtime.engines.manifest import Manifest
+from support.ports import free_port
 from support.tiny_engines import write_engines
 
 CACHE_BYTES = 64 * 2**20
@@ -28,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ports_of_this_worker() -> Iterator[None]:
+    """Servers whose ports are free to choose take them from `support.ports`."""
+    bind = command._bind
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "_bind", lambda on, host, port: bind(on, host, port or free_port()))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ from ois_client.contract.errors import AccessDenied, OISError
 from ois_client.transports.settings import TLS, Retries, Timeouts
 from ois_runtime.embedded.server import EmbeddedServer
 from support.documents import ROOT
+from support.ports import free_ports
 from support.server.calls import eventually, get
 from support.server.envoy import Front, envoy_before, needs_envoy, replica
-from support.server.nginx import free_ports
 from support.server.players import Player, pixels
 from support.server.tls import self_signed
 from support.wire_server import WireServer
@@ -123,7 +123,7 @@ def test_ois_cluster_serves_follows_its_file_and_stops(
         *("--stats", f"127.0.0.1:{stats}", "--health-interval", "0.25"),
     ]
     with running(*words) as (process, lines):
-        assert eventually(lambda: "ready; Ctrl-C stops" in lines.read_text(), bool, 60)
+        assert eventually(lambda: "ready; Ctrl-C stops" in lines.read_text(), bool)
         assert get(f"http://127.0.0.1:{stats}/ready").startswith(b"LIVE")
         alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text()
         told = get(f"http://127.0.0.1:{stats}/stats/prometheus").decode()
@@ -136,10 +136,10 @@ def test_ois_cluster_serves_follows_its_file_and_stops(
             player = Player(client, twin, pixels(8100), seed=0)
             assert player.click()
             file.write_text(f"{replica(replicas[1]).name}\n")
-            assert eventually(lambda: "replicas: " in lines.read_text(), bool, 60)
+            assert eventually(lambda: "replicas: " in lines.read_text(), bool)
             assert player.click()  # the other replica got the image
             file.write_text("not a replica!\n")
-            assert eventually(lambda: "stay as they were" in lines.read_text(), bool, 60)
+            assert eventually(lambda: "stay as they were" in lines.read_text(), bool)
             assert player.click()
             player.check()
         process.send_signal(signal.SIGTERM)

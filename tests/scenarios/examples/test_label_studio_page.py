@@ -13,7 +13,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import time
 import urllib.request
@@ -34,6 +33,7 @@ from ois_runtime.engines.local import open_transport
 from support.demo.page import chromium, open_browser
 from support.documents import ROOT, blocks
 from support.environments import environment
+from support.ports import free_port
 from support.tiny_engines import write_engines
 
 EXAMPLE = ROOT / "examples" / "label_studio"
@@ -50,12 +50,6 @@ else:
 HEIGHT, WIDTH = PIXELS.shape[:2]
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_killed_processes_are_restarted_at_the_same_address(engines: Path) -> No
             if victim == "front":
                 pid = server.front_pid or 0
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda: server.restarts, lambda restarts, n=count: restarts == n, 30)
+            eventually(lambda: server.restarts, lambda restarts, n=count: restarts == n)
             assert server.restarts == count
             assert not processes_of(group)
         assert works(server)
@@ -80,10 +80,10 @@ def test_a_model_that_dies_before_the_watch_begins_is_noticed(
     with EmbeddedServer(engines, SMALL) as server:
         pid = next(pid for pid, line in server.python_models().items() if "ois_encoder" in line)
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: Path(f"/proc/{pid}/cmdline").read_bytes(), lambda line: not line, 10)
+        assert eventually(lambda: pid not in server.python_models(), bool)
         killed.set()
-        assert eventually(lambda: server.restarts, bool, 30) == 1
-        assert eventually(lambda: works(server), bool, 30)
+        assert eventually(lambda: server.restarts, bool) == 1
+        assert eventually(lambda: works(server), bool)
 
 
 def test_a_model_that_dies_during_the_start_ends_it_at_once(
@@ -105,7 +105,7 @@ def test_a_model_that_dies_during_the_start_ends_it_at_once(
     with pytest.raises(EngineError, match="during its start"):
         server.start()
     assert killed
-    assert time.monotonic() - began < 40  # not the two minutes that a start may take
+    assert time.monotonic() - began < 100  # not the two minutes that a start may take
     server.stop()
 
 

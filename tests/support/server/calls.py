@@ -157,15 +157,28 @@ def get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
 
 def get(url: str, headers: Mapping[str, str] | None = None) -> bytes:
     request = urllib.request.Request(url, headers=dict(headers or {}))
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         body: bytes = reply.read()
         return body
 
 
+def settled(read: Callable[[], Value]) -> Value:
+    """Read until two values in a row are equal: Triton counts a request after it has answered."""
+    before = read()
+    while True:
+        time.sleep(0.2)
+        if (now := read()) == before:
+            return now
+        before = now
+
+
 def eventually(
-    read: Callable[[], Value], fits: Callable[[Value], bool], within_s: float = 5
+    read: Callable[[], Value], fits: Callable[[Value], bool], within_s: float = 120
 ) -> Value:
-    """Read until `fits` accepts the value or the time is over. Returns the last value."""
+    """Read until `fits` accepts the value or the time is over. Returns the last value.
+
+    The time is for a very slow machine; only a test that fails waits for its end.
+    """
     deadline = time.monotonic() + within_s
     while not fits(value := read()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ois_runtime.embedded.server import EmbeddedServer
+from support.ports import free_ports
 from support.server.calls import eventually
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
@@ -62,14 +63,6 @@ def nginx_before(
         finally:
             process.terminate()
             process.wait(timeout=30)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def listens(port: int) -> bool:
