@@ -125,6 +125,21 @@ def done(journal: Path) -> list[str]:
     return [entry["done"]["key"] for entry in map(json.loads, lines) if "done" in entry]
 
 
+def workers_of(head: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for one in head.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if "_Worker" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
+def connections_of(one: psutil.Process) -> list[Any]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return list(one.net_connections("tcp"))
+    return []
+
+
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not ready():
@@ -140,17 +155,14 @@ def test_a_worker_that_is_killed_loses_nothing(
     out = Path("killed.json")
     journal = Path("killed.json.journal")
     process = annotate(out, address)
-    wait_until(lambda: bool(done(journal)), process)
+    wait_until(lambda: bool(done(journal)) and len(workers_of(head)) == 2, process)
     mine = head.children(recursive=True)
-    workers = [one for one in mine if "_Worker" in " ".join(one.cmdline())]
-    assert len(workers) == 2
-    workers[0].kill()
+    workers_of(head)[0].kill()
     assert len(done(journal)) < IMAGES * LINES_EACH
     listening = {
         connection.laddr.ip.removeprefix("::ffff:")
         for one in [head, psutil.Process(process.pid), *mine]
-        if one.is_running()
-        for connection in one.net_connections("tcp")
+        for connection in connections_of(one)
         if connection.status == psutil.CONN_LISTEN
     }
     assert listening == {"127.0.0.1"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -165,7 +164,7 @@ def test_sessions_do_not_see_each_others_masks(
 
 def test_metrics_count_what_happened(server: EmbeddedServer) -> None:
     assert server.metrics_url is not None
-    time.sleep(1.2)  # until the requests of earlier tests are published
+    statistics(server)  # the requests of earlier tests are then published
     before = metrics(server)
     image = picture(300)
     infer(server, encode_message(image))

@@ -47,7 +47,7 @@ def test_the_description_is_answered_while_clicks_wait(one_worker: EmbeddedServe
     infer(one_worker, encode_message(large))
     with ThreadPoolExecutor(8) as pool:
         clicks = [pool.submit(infer, one_worker, message, timeout_s=120) for _ in range(8)]
-        eventually(lambda: any(click.done() for click in clicks), bool, within_s=60)
+        eventually(lambda: any(click.done() for click in clicks), bool)
         assert answers(one_worker.options.host, one_worker.ports.http)
         with Client(one_worker.grpc_url) as client:
             assert client.info.network == "tiny-test"
@@ -83,7 +83,7 @@ def test_a_starting_server_that_clients_overload_is_ready(
         server.start()
         assert server.pid is not None
         monkeypatch.undo()
-        eventually(lambda: works(server), bool, within_s=60)
+        eventually(lambda: works(server), bool)
         assert works(server)
     finally:
         server.stop()
