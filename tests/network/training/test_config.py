@@ -107,7 +107,8 @@ def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InvalidInput, match="ablation, paper, photo, photo-ablation, tiny"):
+    names = "ablation, paper, photo, photo-ablation, tiny, tiny-ablation"
+    with pytest.raises(InvalidInput, match=names):
         load_recipe("huge")
 
 
