@@ -88,6 +88,19 @@ def open_with_a_defect(_place: Place) -> Disk:
     raise ZeroDivisionError("in the peer's code\nsecond line")
 
 
+class Faulty(Disk):
+    """Every third click fails, as a peer's own code might."""
+
+    def click(self, clicks: Sequence[Click]) -> NDArray[np.bool_]:
+        if len(clicks) == 3:
+            raise IndexError("click 3 in the peer's code")
+        return super().click(clicks)
+
+
+def open_faulty(place: Place) -> Disk:
+    return Faulty(place)
+
+
 def open_and_wait(place: Place) -> Disk:
     """Wait for a minute, so that a test can kill the benchmark."""
     (place.weights or place.scratch / "pid").write_text(str(os.getpid()))

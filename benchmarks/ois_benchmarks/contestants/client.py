@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ois_benchmarks.contestants.base import Contestant, Place
+from ois_benchmarks.contestants.code import failure_of
 from ois_benchmarks.contestants.registry import open_contestant
 from ois_client.contract.clicks import Click
+from ois_client.contract.errors import EngineError, OISError
 from ois_client.contract.geometry import PREPROCESS_VERSION
 from ois_client.contract.images import ImageSource, load_image
 from ois_client.contract.transport import ModelInfo
@@ -34,7 +38,9 @@ class PeerClient:
         weights: Path | None = None,
         threads: int = 1,
     ) -> None:
-        """Raises `NotHere` if something is missing, and what the peer's adapter raises."""
+        """Raises `NotHere` if something is missing, `EngineError` if the peer's own code fails, and
+        what its adapter raises.
+        """
         self._scratch = tempfile.TemporaryDirectory(prefix="ois-peer-")
         place = Place(
             threads=threads,
@@ -43,7 +49,8 @@ class PeerClient:
             weights=weights,
         )
         try:
-            self._contestant: Contestant = open_contestant(name, place)
+            with _typed_errors(name):
+                self._contestant: Contestant = open_contestant(name, place)
         except BaseException:
             self._scratch.cleanup()
             raise
@@ -59,8 +66,13 @@ class PeerClient:
         )
 
     def open(self, image: ImageSource) -> PeerSession:
-        """Open a session for one object. The peer holds one image at a time."""
-        self._contestant.set_image(load_image(image).pixels())
+        """Open a session for one object. The peer holds one image at a time.
+
+        Raises `EngineError` if the peer's code fails.
+        """
+        pixels = load_image(image).pixels()
+        with _typed_errors(self.info.network):
+            self._contestant.set_image(pixels)
         return PeerSession(self._contestant)
 
     def close(self) -> None:
@@ -90,6 +102,21 @@ class PeerSession:
         self._clicks: list[Click] = []
 
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.uint8]:
-        """Add a click. Returns the mask (H, W) uint8, 1 = object."""
+        """Add a click. Returns the mask (H, W) uint8, 1 = object.
+
+        Raises `EngineError` if the peer's code fails.
+        """
         self._clicks.append(Click(x, y, positive))
-        return self._contestant.click(self._clicks).astype(np.uint8)
+        with _typed_errors(self._contestant.identity.label):
+            return self._contestant.click(self._clicks).astype(np.uint8)
+
+
+@contextmanager
+def _typed_errors(who: str) -> Iterator[None]:
+    """A peer's code may raise anything. A run counts it as a failed click and goes on."""
+    try:
+        yield
+    except OISError:
+        raise
+    except Exception as error:
+        raise EngineError(f"the code of {who} failed: {failure_of(error)}") from error

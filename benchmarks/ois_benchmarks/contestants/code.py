@@ -31,6 +31,10 @@ class Source:
     light: tuple[str, ...] = ()
 
 
+#: How this process's peer deviates from what its adapter was written for, see `failure_of`.
+_deviations: list[str] = []
+
+
 @dataclass(frozen=True, slots=True)
 class PeerCode:
     """module: its import name. text: source and version, for the row. warnings: deviations."""
@@ -61,7 +65,22 @@ def open_code(source: Source, checkout: Path | None) -> PeerCode:
             f"its code is not on PyPI; clone https://github.com/{source.repository} and name "
             "the folder: --checkout NAME=FOLDER"
         )
+    _deviations[:] = warnings
     return PeerCode(module, text, (*warnings, *supply_missing(source.light)))
+
+
+def forget_deviations() -> None:
+    """Before another contestant is opened in this process."""
+    _deviations.clear()
+
+
+def failure_of(error: Exception) -> str:
+    """One line about an error that a peer's code raised, and what may be its cause: another commit
+    or release than the adapter's, or local changes.
+    """
+    first = (str(error).strip().splitlines() or [""])[0]
+    causes = f" ({'; '.join(_deviations)})" if _deviations else ""
+    return f"{type(error).__name__}: {first}{causes}"
 
 
 def _package(distribution: str, known: str, module: str) -> tuple[str, str, list[str]]:

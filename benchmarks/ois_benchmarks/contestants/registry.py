@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ois_benchmarks.contestants.base import Contestant, NotHere, Place
+from ois_benchmarks.contestants.code import forget_deviations
 from ois_benchmarks.latency.result import present_name
 from ois_client.contract.errors import InvalidInput
 from ois_client.transports.address import is_server
@@ -109,9 +110,10 @@ CONTESTANTS: dict[str, Entry] = {
     "interformer-tiny": Entry("interformer", 5.0, "peers.interformer", "open_interformer"),
     "dynamite-swin-tiny": Entry("dynamite", 3.0, "peers.dynamite", "open_dynamite"),
     "dynamite-hrnet32": Entry("dynamite", 3.0, "peers.dynamite", "open_dynamite"),
+    "inter2former-1024": Entry("inter2former", 4.0, "peers.inter2former", "open_inter2former"),
+    "inter2former-2048": Entry("inter2former", 8.0, "peers.inter2former", "open_inter2former"),
     "hrsam": _unsupported("hrsam"),
     "hrsam-plusplus": _unsupported("hrsam"),
-    "inter2former": _unsupported("inter2former"),
 }
 #: Peers in half precision, beside what they ship. They are measured only if they are named.
 FAST: dict[str, Entry] = {
@@ -170,6 +172,7 @@ def open_contestant(name: str, place: Place) -> Contestant:
     """Open a contestant. Raises `NotHere` if something it needs is missing, and what its adapter
     raises.
     """
+    forget_deviations()
     if is_server(name):
         from ois_benchmarks.contestants.session import open_server
 

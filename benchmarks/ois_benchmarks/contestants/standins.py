@@ -266,6 +266,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, categories: Tensor, iou_threshold
 def _timm() -> dict[str, dict[str, Any]]:
     layers = {
         "DropPath": DropPath,
+        "drop_path": lambda x, *_arguments, **_options: x,  # the identity in inference
         "to_2tuple": lambda x: x if isinstance(x, tuple) else (x, x),
         "trunc_normal_": nn.init.trunc_normal_,
     }

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ois_benchmarks.contestants.base import Contestant, NotHere, Place
+from ois_benchmarks.contestants.code import failure_of
 from ois_benchmarks.contestants.registry import open_contestant
 from ois_benchmarks.latency.result import Benchmark, LatencyRow
 from ois_benchmarks.latency.sat import measure_sat
@@ -60,8 +61,7 @@ def run(job: Mapping[str, Any]) -> LatencyRow:
         return _failed(empty, "not enough memory")
     except Exception as error:  # a peer's code may raise anything
         traceback.print_exc()
-        lines = str(error).strip().splitlines() or [""]
-        return _failed(empty, f"{type(error).__name__}: {lines[0]}")
+        return _failed(empty, failure_of(error))
 
 
 def _value(name: str, given: Any) -> Any:

@@ -104,7 +104,7 @@ def worst_table(result: Document) -> Table | None:
         return None
     clicks = list(objects[0]["iou"])
     columns = [
-        Column(Order(result.get("worst_order", Order.IOU)).heading, number=False),
+        Column(Order.named(result.get("worst_order", "iou")).heading, number=False),
         Column("share of the image, %"),
         Column("thinness"),
         Column("clicks to 90 %"),

@@ -80,7 +80,7 @@ def worst(log: Log, order: Order = Order.IOU) -> list[dict[str, Any]]:
     order: how these are sorted. clicks: to an IoU of 90 %; null if all of them are not enough.
     """
     last = min(IOU_AFTER[-1], log.clicks)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name, record in log.measured.items():
         ious = record.held_ious(log.clicks)
         reached = any(iou >= _REACHED for iou in ious)

@@ -20,3 +20,8 @@ class Order(StrEnum):
         member._value_ = value
         member.heading = heading
         return member
+
+    @classmethod
+    def named(cls, value: str) -> Order:
+        """The order called `value` in a result; IOU for an unknown one."""
+        return next((order for order in cls if order.value == value), cls.IOU)

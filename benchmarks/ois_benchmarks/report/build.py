@@ -9,13 +9,14 @@ peers that are faster as well as those that are slower.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ois_benchmarks.latency.averages import MEANINGS
 from ois_benchmarks.latency.result import Benchmark, Definition
 from ois_benchmarks.report import gpu
 from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, describe_machine
-from ois_benchmarks.report.latency import engines_section, latency_section, sizes
+from ois_benchmarks.report.latency import engines_section, is_ours, latency_section, sizes
 from ois_benchmarks.report.load import load_section
 from ois_benchmarks.report.page import Block, Chart, Photo, Report, Section
 from ois_benchmarks.report.paper import ablation_tables, quality_tables
@@ -50,8 +51,14 @@ _FIGURES = {
 def build(inputs: Inputs, published: Sequence[Mapping[str, Any]] = ()) -> Report:
     """Make the report. Sections without content are left out.
 
+    Latencies begin with the runs of our engines, the longest first: findings are about these.
     published: rows of papers' results, see `quality.table.read_published`.
     """
+    latency = sorted(
+        inputs.latency,
+        key=lambda one: (not any(map(is_ours, one.result.rows)), -len(one.result.rows)),
+    )
+    inputs = replace(inputs, latency=latency)
     sections = [
         section
         for section in (

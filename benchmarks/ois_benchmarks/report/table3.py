@@ -103,16 +103,13 @@ def table_3(
     nothing was measured.
     """
     groups = _groups(results, size)
-    beside: dict[str, PaperRow] = {}
-    lines = []
-    for group in groups:
-        printed = _beside(group)
-        if printed is not None and printed.contestant not in beside:
-            beside[printed.contestant] = printed
-        else:
-            printed = None
-        lines.append(_measured(group, printed))
-    lines += [_paper_only(row) for row in TABLE_3 if row.contestant not in beside]
+    beside: dict[int, PaperRow] = {}  # by the number of the group
+    for number in sorted(range(len(groups)), key=lambda number: bool(groups[number].source)):
+        printed = _beside(groups[number])
+        if printed is not None and printed not in beside.values():
+            beside[number] = printed
+    lines = [_measured(group, beside.get(number)) for number, group in enumerate(groups)]
+    lines += [_paper_only(row) for row in TABLE_3 if row not in beside.values()]
     if size is None:
         title = "Table 3 of the paper; not measured here yet"
         return Table(title, _COLUMNS, lines, [_CITE]).without_empty_columns()

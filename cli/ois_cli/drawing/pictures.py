@@ -93,16 +93,17 @@ def attention_picture(
     return np.rint(colours * _HEAT + grey * (1 - _HEAT)).astype(np.uint8)
 
 
-def picture_bytes(picture: NDArray[np.uint8], path: Path) -> bytes:
+def picture_bytes(picture: NDArray[np.uint8], path: Path, *, quality: int = _QUALITY) -> bytes:
     """Encode a picture in the format of the suffix of `path`.
 
-    picture: (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey. Raises `OutputError` if the format
-    cannot store it; for example, WebP allows at most 16383 pixels per side.
+    picture: (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey. quality: of JPEG and WebP. Raises
+    `OutputError` if the format cannot store it; for example, WebP allows at most 16383 pixels per
+    side.
     """
     data = io.BytesIO()
     form = PICTURE_FORMATS[path.suffix.lower()]
     try:
-        Image.fromarray(picture).save(data, form, quality=_QUALITY)
+        Image.fromarray(picture).save(data, form, quality=quality)
     except (OSError, ValueError) as error:
         height, width = picture.shape[:2]
         raise OutputError(

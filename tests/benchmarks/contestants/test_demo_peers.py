@@ -1,4 +1,6 @@
-"""InterFormer and DynaMITe get clicks as their demos give them, and say what is missing."""
+"""InterFormer, Inter2Former and DynaMITe get clicks as their own code gives them, and say what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from torch import nn
 from ois_benchmarks.contestants import code, standins
 from ois_benchmarks.contestants.base import NotHere, Place
 from ois_benchmarks.contestants.peers.dynamite import DynamiteContestant
+from ois_benchmarks.contestants.peers.inter2former import Inter2FormerContestant
 from ois_benchmarks.contestants.peers.interformer import InterFormerContestant
 from ois_benchmarks.contestants.registry import open_contestant
 from ois_benchmarks.latency.result import Identity
@@ -123,11 +126,81 @@ def test_dynamite_gets_all_clicks_in_network_pixels(monkeypatch: pytest.MonkeyPa
     assert network.limits == [[2], [1]]
 
 
+class Inter2Former(nn.Module):
+    """Inter2Former's segmentor: the labels are the sum of all points and masks so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_preprocessor = SimpleNamespace(mean=torch.zeros(3, 1, 1), std=torch.ones(3, 1, 1))
+        self.points: list[Any] = []
+        self.encoded: list[tuple[int, ...]] = []
+
+    def backbone(self, pixels: torch.Tensor) -> str:
+        self.encoded.append(tuple(pixels.shape))
+        return "features"
+
+    def edge_detector(self, _pixels: torch.Tensor) -> str:
+        return "edges"
+
+    def update_ref_label_by_point_lists(
+        self, labels: torch.Tensor, points: Any, **options: Any
+    ) -> torch.Tensor:
+        assert options == {"inner_radius": 5, "outer_radius": 0, "fast_mode": True}
+        self.points.append((points[0][0], float(labels.max())))
+        return labels
+
+    def neck(self, features: str, ref_label: torch.Tensor) -> torch.Tensor:
+        assert features == "features"
+        return ref_label
+
+    def decode_head(self, _labels: torch.Tensor, edges: str) -> torch.Tensor:
+        assert edges == "edges"
+        return torch.where(torch.arange(8) < 4, 1.0, -1.0).view(1, 1, 1, 8).expand(1, 1, 8, 8)
+
+    def interpolate(self, logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return nn.functional.interpolate(logits, size, mode="nearest")
+
+    def convert_logits_to_labels(self, logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return (logits > 0).to(dtype)
+
+    def update_ref_label_by_prediction(
+        self, labels: torch.Tensor, found: torch.Tensor
+    ) -> torch.Tensor:
+        assert found.shape == labels.shape
+        return labels + found
+
+
+def test_inter2former_keeps_its_labels_from_click_to_click(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signs = SimpleNamespace(CLK_POSITIVE="+", CLK_NEGATIVE="-")
+    unknown = SimpleNamespace(REF_UNKNOWN=7)
+    for name, module in (
+        ("engine", SimpleNamespace()),
+        ("engine.utils", SimpleNamespace()),
+        ("engine.utils.click", signs),
+        ("inter2former", SimpleNamespace()),
+        ("inter2former.utils", unknown),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    network = Inter2Former()
+    peer = Inter2FormerContestant(network, IDENTITY, side=120)
+    peer.set_image(IMAGE)  # 60 x 40, padded to 60 x 60, enlarged to 120 x 120
+    masks = [peer.click(CLICKS[:count]) for count in (1, 2, 1)]
+    assert network.encoded == [(1, 3, 120, 120)]
+    assert network.points == [((42, 20, "+"), 7), ((10, 100, "-"), 8), ((42, 20, "+"), 7)]
+    for mask in masks:
+        assert mask.shape == (40, 60)
+        assert mask[:, :30].all()
+        assert not mask[:, 30:].any()
+
+
 @pytest.mark.parametrize(
     ("name", "module", "how"),
     [
         ("dynamite-swin-tiny", "detectron2", "git+https://github.com/facebookresearch/detectron2"),
         ("interformer-light", "mmcv", "mmcv==1.6.0"),
+        ("inter2former-1024", "mmcv", "mmcv-lite==2.0.1"),
     ],
 )
 def test_a_missing_package_is_named(

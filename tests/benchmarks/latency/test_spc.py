@@ -200,9 +200,9 @@ def test_every_failure_is_a_row_and_resume_retries_only_failed_rows(tmp_path: Pa
     output = tmp_path / "spc.json"
     said: list[str] = []
     names = ("open_disk", "open_without_code", "open_with_bad_weights", "open_with_a_defect")
-    everything = plan(*names, "open_and_be_killed")
+    everything = plan(*names, "open_faulty", "open_and_be_killed")
     found = run.run(everything, output, resume=False, say=said.append)
-    good, absent, bad, defect, killed = found.rows
+    good, absent, bad, defect, halfway, killed = found.rows
     assert good.failed is None
     assert good.identity is not None
     assert good.identity.engine == "numpy, 1 threads"
@@ -215,6 +215,7 @@ def test_every_failure_is_a_row_and_resume_retries_only_failed_rows(tmp_path: Pa
         "the weights are of another network (ENGINE_ERROR)",
     )
     assert defect.failed == "ZeroDivisionError: in the peer's code"
+    assert (halfway.failed, halfway.figures) == ("IndexError: click 3 in the peer's code", {})
     assert killed.failed == "its process was killed, most likely because memory ran out"
     assert read_result(output) == found
     again = run.run(plan("open_disk"), output, resume=True, say=said.append)

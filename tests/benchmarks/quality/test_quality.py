@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from ois_benchmarks.quality.datasets import Dataset, Item, Target, open_dataset
+from ois_benchmarks.quality.order import Order
 from ois_benchmarks.quality.records import Log, LogWriter, Measured, read_log
 from ois_benchmarks.quality.result import check_comparable, compare, result
 from ois_benchmarks.quality.run import (
@@ -29,8 +31,15 @@ from ois_benchmarks.quality.run import (
     run,
 )
 from ois_benchmarks.quality.table import read_published, summary_markdown
+from ois_cli.bench.worst import _part, worst_picture
 from ois_cli.main import main
-from ois_client.contract.errors import DeadlineExceeded, IncompatibleServer, InvalidInput, OISError
+from ois_client.contract.errors import (
+    DeadlineExceeded,
+    EngineError,
+    IncompatibleServer,
+    InvalidInput,
+    OISError,
+)
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.sessions.client import Client
@@ -382,12 +391,53 @@ def test_the_command_writes_log_result_table_and_picture(
     assert printed["clicks"]["right"]["value"] == pytest.approx(np.mean(later))
     assert len(printed["boundary"]["2 px"]) == 3
     assert [one["name"] for one in printed["worst"]] == ["0", "1"]
+    assert [one["thinness"] for one in printed["worst"]] == pytest.approx([1, 1], abs=0.05)
+    assert printed["pictures"] == "second-worst.jpg"
+    with Image.open(pairs / "second-worst.jpg") as drawn:  # two rows: true mask, one click
+        assert drawn.format == "JPEG"
+        assert drawn.size == (12 + 2 * 232, 12 + 2 * (30 + 110 + 12))
     assert "pixel right, %: negative" in out
     assert "within 2 px: 3 clicks" in out
     assert "| 2 to 10 % |" in out or "| above 10 % |" in out
     picture = ElementTree.parse(pairs / "second.svg").getroot()
     texts = [text.text or "" for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert len([text for text in texts if text.startswith("tiny-test, onnxruntime")]) == 2
+
+
+def test_the_worst_objects_are_drawn_as_far_as_their_clicks_succeed(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_client(f"local:{engines}") as client:
+        log = measured_log(client, disks(), tmp_path / "a.jsonl")
+        document = result(log, disks(), order=Order.AREA)
+        whole = worst_picture(client, disks(), log, document)
+    assert document["worst_order"] == "area"
+    assert [one["name"] for one in document["worst"]] == ["disk-0", "disk-1", "disk-3"]
+    faulty = Faulty(engines)
+    faulty.fail_at = {8}  # the third click of the second object
+    with Client(faulty) as client:
+        parts = worst_picture(client, disks(), log, document)
+    assert "disk-1 is not drawn whole: the click took too long" in capsys.readouterr().err
+    assert whole is not None
+    assert parts is not None
+    first, second = (np.asarray(Image.open(io.BytesIO(data))) for data in (whole, parts))
+    assert first.shape == second.shape == (12 + 3 * (30 + 110 + 12), 12 + 3 * 232, 3)
+    rows = np.abs(first.astype(int) - second).max((1, 2)) > 60
+    changed = np.flatnonzero(rows)  # the title and the panel of five clicks, in the second row
+    assert 12 + 152 <= changed.min() < changed.max() < 12 + 2 * 152
+    assert (np.abs(first.astype(int) - second).max(2)[:, : 2 * 232] < 60).all()
+
+
+def test_small_objects_are_drawn_enlarged_in_the_proportions_of_the_image() -> None:
+    mask = np.zeros((200, 400), dtype=bool)
+    mask[100:120, 10:20] = True
+    rows, columns = _part(mask)
+    assert (rows, columns) == (slice(90, 130), slice(0, 80))  # a fifth, moved into the image
+    mask[199, 399] = True
+    assert _part(mask) == (slice(0, 200), slice(0, 400))
+    dot = np.zeros((200, 400), dtype=bool)
+    dot[199, 200] = True
+    assert _part(dot) == (slice(170, 200), slice(170, 230))
 
 
 def test_an_interruption_says_how_to_resume(engines: Path, tmp_path: Path) -> None:
@@ -449,6 +499,19 @@ def test_a_peer_is_measured_by_the_same_robot() -> None:
     assert record.failure is None
     assert record.clicks == ((40.0, 30.0, True),)
     assert record.ious[0] > 0.95
+
+
+def test_a_peer_s_code_that_fails_is_a_failed_object_and_the_run_goes_on(tmp_path: Path) -> None:
+    with open_client("peer:support.disk_contestant:open_faulty") as client:
+        log = measured_log(client, disks(), tmp_path / "a.jsonl")
+    assert [name for name, one in log.measured.items() if one.failure] == list(log.measured)
+    failure = log.measured["disk-0"].failure
+    assert failure is not None
+    assert (failure.click, failure.code) == (3, "ENGINE_ERROR")
+    assert failure.message == ("the code of disk failed: IndexError: click 3 in the peer's code")
+    assert len(log.measured["disk-0"].ious) == 2
+    with pytest.raises(EngineError, match="ZeroDivisionError: in the peer's code"):
+        open_client("peer:support.disk_contestant:open_with_a_defect")
 
 
 def test_only_a_peer_takes_the_options_of_a_peer(tmp_path: Path) -> None:

@@ -19,10 +19,7 @@ from PIL import Image
 from ois_benchmarks import roofline
 from ois_benchmarks.ablation.result import compared
 from ois_benchmarks.ablation.run import NetworkVariant
-from ois_benchmarks.latency.result import (
-    Definition,
-    LatencyResult,
-)
+from ois_benchmarks.latency.result import Definition, LatencyResult
 from ois_benchmarks.quality.result import model_name
 from ois_benchmarks.report.build import build
 from ois_benchmarks.report.inputs import Inputs, LatencyRun, Source, read_inputs
@@ -139,6 +136,16 @@ def test_table_3_has_paper_and_measured_side_by_side() -> None:
         "5.1", "6.49", "89.85",
     )  # fmt: skip
     assert table.rows[0].cells[0] == "OIS bf16"
+
+
+def test_the_first_finding_is_about_a_run_with_our_engines() -> None:
+    peers = latency(replace(spc(), rows=spc().rows[1:]), "a-peers.json")
+    short = latency(replace(spc(), rows=spc().rows[:1]), "b-short.json")
+    report = build(Inputs(latency=[peers, short, latency(spc(), "c.json")]))
+    (section,) = (each for each in report.sections if each.title == "Seconds per click")
+    texts = [block.split(":")[0] for block in section.blocks if isinstance(block, str)]
+    assert texts == ["c.json", "b-short.json", "a-peers.json"]
+    assert report.findings[0].startswith("A click on 854x480: OIS bf16 takes 150 ms")
 
 
 def test_a_contestant_of_two_runs_has_two_rows() -> None:

@@ -22,8 +22,8 @@ class Unsupported:
 
 
 _HRSAM = (
-    "its encoder imports the CUDA extension selective_scan_cuda_core and xformers 0.0.22, whose "
-    "wheels are for PyTorch 2.0, and has no form for a CPU"
+    "its encoder imports xformers and a CUDA extension of its clone (selective_scan_cuda_core), "
+    "and has no form for a CPU"
 )
 
 VARIANTS = {
@@ -36,12 +36,6 @@ VARIANTS = {
         "HR-SAM++",
         "YouHuang67/High-Resolution-Segment-Anything 881cfc0",
         _HRSAM,
-    ),
-    "inter2former": Unsupported(
-        "Inter2Former",
-        "YouHuang67/inter2former 028dd20",
-        "it needs two C++ extensions of its clone, mmcv 2.0.1 with compiled operators, whose "
-        "wheels are for PyTorch 2.0, and the copies of mmsegmentation and mmdetection in its clone",
     ),
 }
 
