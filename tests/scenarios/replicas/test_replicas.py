@@ -37,7 +37,7 @@ from support.wire_server import WireServer
 pytestmark = needs_nginx
 
 OPTIONS = ServerOptions(cache_bytes=16 * 2**20, exit_timeout_s=20)
-TIMEOUTS = Timeouts(click_s=5, encode_s=5)
+TIMEOUTS = Timeouts(click_s=30, encode_s=30)
 IMAGES = 12
 
 
@@ -217,11 +217,11 @@ def test_deadlines_stay_at_the_proxy(tmp_path: Path) -> None:
             direct, proxied = server.deadlines_s
             assert direct <= 6
             assert proxied > 3600
-            server.delay_s = 5
+            server.delay_s = 60
             began = time.monotonic()
             with pytest.raises(ServerUnavailable, match=r"within 0\.5 s"):
                 Client(proxy.grpc_url, timeouts=Timeouts(connect_s=0.5))
-            assert time.monotonic() - began < 4  # the client itself keeps the deadline
+            assert time.monotonic() - began < 30  # the client itself keeps the deadline
             assert eventually(lambda: server.given_up, lambda count: count == 1)
 
 
