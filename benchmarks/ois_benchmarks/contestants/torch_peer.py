@@ -38,10 +38,10 @@ def read_weights(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, ImportError) as error:
-        raise CheckpointError(f"the weights {path} cannot be read: {error}") from error
+        raise CheckpointError(f"the weights {path} cannot be read: {_brief(error)}") from error
     except Exception as error:  # the errors of pickle have no common base class
         raise CheckpointError(
-            f"the weights {path} are not a plain PyTorch checkpoint: {error}"
+            f"the weights {path} are not a plain PyTorch checkpoint: {_brief(error)}"
         ) from error
 
 
@@ -51,8 +51,14 @@ def load_weights(network: nn.Module, state: Any, path: Path) -> None:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"the weights {path} are of another network: {str(error).splitlines()[0]}"
+            f"the weights {path} are of another network: {_brief(error, lines=2)}"
         ) from error
+
+
+def _brief(error: Exception, *, lines: int = 1) -> str:
+    """The first lines of PyTorch's message as one, at most 200 letters."""
+    text = " ".join(line.strip() for line in str(error).splitlines()[:lines])
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def identity_of(
