@@ -27,6 +27,7 @@ class Relay:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._open: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self._refuse = False
         self._delay_s = 0.0
         self._truncate = False
@@ -52,6 +53,11 @@ class Relay:
     def duplicate(self) -> None:
         """Send every chunk twice, in both directions, until `restore`, as TCP itself never does."""
         self._duplicate = True
+
+    def silence(self) -> None:
+        """Pass on nothing more through the connections that are open now. They stay open, as when
+        a router forgets them, and new ones work."""
+        self._silent |= self._open
 
     def restore(self) -> None:
         """Do no more harm. Connections that were reset stay so."""
@@ -116,6 +122,7 @@ class Relay:
             for one in both:
                 one.transport.abort()
             self._open -= both
+            self._silent -= both
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool = False
@@ -123,6 +130,8 @@ class Relay:
         while data := await reader.read(_CHUNK):
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
+            if writer in self._silent:
+                continue
             cut = replies and self._truncate
             writer.write(data[: len(data) // 2] if cut else data)
             if self._duplicate:

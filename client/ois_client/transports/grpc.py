@@ -6,7 +6,9 @@ they hide the status and the future of a call, and blocking and asyncio code wou
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ois_client.contract.errors import IncompatibleServer, OISError
 from ois_client.contract.transport import Cancellation
 from ois_client.transports.address import Address
+from ois_client.transports.channels import Channels, Line
 from ois_client.transports.exchange import Infer, Share, TritonOptions, Unshare
 from ois_client.transports.failures import error_for
 from ois_client.transports.settings import TLS
@@ -121,6 +124,23 @@ def _credentials(tls: TLS | None) -> Any:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wire:
+    """A channel with what is called through it."""
+
+    channel: Any
+    stub: Any
+    infer: Any
+
+
+def _note(channels: Channels[_Wire], line: Line[_Wire], error: Any, begun_s: float) -> None:
+    """A call that began at `begun_s` has failed: is the channel alive?"""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        channels.silent(line, begun_s)
+    elif error.code() is not grpc.StatusCode.CANCELLED:
+        channels.heard(line)
+
+
 # -- with threads ---------------------------------------------------------------------------------
 
 
@@ -136,39 +156,49 @@ def _status_of(error: Any) -> tuple[str, str]:
 
 
 class BlockingGrpc:
-    """One channel. Thread-safe. A cancelled call is cancelled on the server too."""
+    """A channel, and a new one if it goes silent. Thread-safe. A cancelled call is cancelled on the
+    server too."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._token = options.token
         chosen = [*_channel_options(address, options), _IN_CALLING_THREAD]
-        if address.secure:
-            secret = _credentials(options.tls)
-            self._channel = grpc.secure_channel(address.target, secret, chosen)
-        else:
-            self._channel = grpc.insecure_channel(address.target, chosen)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._infer = self._channel.unary_stream(
-            _INFER,
-            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelInferResponse.FromString,
-        )
+        secret = _credentials(options.tls) if address.secure else None
+
+        def open_channel() -> _Wire:
+            if secret is not None:
+                channel = grpc.secure_channel(address.target, secret, chosen)
+            else:
+                channel = grpc.insecure_channel(address.target, chosen)
+            infer = channel.unary_stream(
+                _INFER,
+                request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=service_pb2.ModelInferResponse.FromString,
+            )
+            return _Wire(channel, service_pb2_grpc.GRPCInferenceServiceStub(channel), infer)
+
+        self._channels = Channels(open_channel)
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:
         request = infer_request(infer)
         pairs = metadata(infer.headers, self._token)
-        try:
-            call = self._infer(request, timeout=max(infer.timeout_s, 0), metadata=pairs)
-        except ValueError as error:  # gRPC raises it for a closed channel
-            raise self._error("CANCELLED", str(error), infer.within_s) from error
-        cancellation.then(call.cancel)
-        try:
-            responses = list(call)
-        except grpc.RpcError as error:
-            raise self._error_of(error, infer.within_s) from error
-        except BaseException:  # Ctrl-C
-            call.cancel()
-            raise
+        begun_s = time.monotonic()
+        with self._channels.line() as line:
+            try:
+                call = line.wire.infer(request, timeout=max(infer.timeout_s, 0), metadata=pairs)
+            except ValueError as error:  # gRPC raises it for a closed channel
+                raise self._error("CANCELLED", str(error), infer.within_s) from error
+            cancellation.then(call.cancel)
+            try:
+                responses = list(call)
+            except grpc.RpcError as error:
+                _note(self._channels, line, error, begun_s)
+                raise self._error_of(error, infer.within_s) from error
+            except BaseException:  # Ctrl-C
+                call.cancel()
+                raise
+            self._channels.heard(line)
+        self._close(self._channels.left())
         if len(responses) != 1:
             raise IncompatibleServer(
                 f"the server at {self._address} answered with {len(responses)} messages; expected "
@@ -177,22 +207,28 @@ class BlockingGrpc:
         return tensors_of(responses[0])
 
     def share(self, share: Share) -> None:
-        self._call(self._stub.SystemSharedMemoryRegister, share_request(share), share.timeout_s)
+        self._call("SystemSharedMemoryRegister", share_request(share), share.timeout_s)
 
     def unshare(self, unshare: Unshare) -> None:
         request = unshare_request(unshare)
-        self._call(self._stub.SystemSharedMemoryUnregister, request, unshare.timeout_s)
+        self._call("SystemSharedMemoryUnregister", request, unshare.timeout_s)
 
     def close(self) -> None:
-        self._channel.close()
+        self._close(self._channels.close())
 
-    def _call(self, method: Any, request: Any, timeout_s: float) -> None:
-        try:
-            method(request, timeout=timeout_s, metadata=metadata({}, self._token))
-        except grpc.RpcError as error:
-            raise self._error_of(error, timeout_s) from error
-        except ValueError as error:
-            raise self._error("CANCELLED", str(error), timeout_s) from error
+    def _close(self, wires: list[_Wire]) -> None:
+        for wire in wires:
+            wire.channel.close()
+
+    def _call(self, method: str, request: Any, timeout_s: float) -> None:
+        pairs = metadata({}, self._token)
+        with self._channels.line() as line:
+            try:
+                getattr(line.wire.stub, method)(request, timeout=timeout_s, metadata=pairs)
+            except grpc.RpcError as error:
+                raise self._error_of(error, timeout_s) from error
+            except ValueError as error:
+                raise self._error("CANCELLED", str(error), timeout_s) from error
 
     def _error_of(self, error: Any, timeout_s: float) -> OISError:
         return self._error(*_status_of(error), timeout_s)
@@ -205,51 +241,70 @@ class BlockingGrpc:
 
 
 class AsyncGrpc:
-    """One channel. The call of a cancelled task is cancelled on the server too."""
+    """A channel, and a new one if it goes silent. The call of a cancelled task is cancelled on the
+    server too."""
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._token = options.token
         chosen = _channel_options(address, options)
-        if address.secure:
-            secret = _credentials(options.tls)
-            self._channel = grpc.aio.secure_channel(address.target, secret, chosen)
-        else:
-            self._channel = grpc.aio.insecure_channel(address.target, chosen)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        secret = _credentials(options.tls) if address.secure else None
+
+        def open_channel() -> _Wire:
+            if secret is not None:
+                channel = grpc.aio.secure_channel(address.target, secret, chosen)
+            else:
+                channel = grpc.aio.insecure_channel(address.target, chosen)
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            return _Wire(channel, stub, stub.ModelInfer)
+
+        self._channels = Channels(open_channel)
 
     async def infer(self, infer: Infer) -> Tensors:
         pairs = metadata(infer.headers, self._token)
-        method, request = self._stub.ModelInfer, infer_request(infer)
-        response = await self._call(method, request, pairs, infer.timeout_s, infer.within_s)
+        request = infer_request(infer)
+        response = await self._call("ModelInfer", request, pairs, infer.timeout_s, infer.within_s)
         return tensors_of(response)
 
     async def share(self, share: Share) -> None:
-        method, request = self._stub.SystemSharedMemoryRegister, share_request(share)
-        await self._admin(method, request, share.timeout_s)
+        await self._admin("SystemSharedMemoryRegister", share_request(share), share.timeout_s)
 
     async def unshare(self, unshare: Unshare) -> None:
-        method, request = self._stub.SystemSharedMemoryUnregister, unshare_request(unshare)
-        await self._admin(method, request, unshare.timeout_s)
+        request = unshare_request(unshare)
+        await self._admin("SystemSharedMemoryUnregister", request, unshare.timeout_s)
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._close(self._channels.close())
 
-    async def _admin(self, method: Any, request: Any, timeout_s: float) -> None:
+    async def _close(self, wires: list[_Wire]) -> None:
+        for wire in wires:
+            await wire.channel.close()
+
+    async def _admin(self, method: str, request: Any, timeout_s: float) -> None:
         await self._call(method, request, metadata({}, self._token), timeout_s, timeout_s)
 
     async def _call(
         self,
-        method: Any,
+        method: str,
         request: Any,
         pairs: list[tuple[str, str]],
         timeout_s: float,
         within_s: float,
     ) -> Any:
-        try:
-            return await method(request, timeout=max(timeout_s, 0), metadata=pairs)
-        except grpc.RpcError as error:
-            status, text = _status_of(error)
-        except grpc.aio.UsageError as error:  # gRPC raises it for a closed channel
-            status, text = "CANCELLED", str(error)
+        begun_s = time.monotonic()
+        with self._channels.line() as line:
+            send = getattr(line.wire.stub, method)
+            try:
+                answer = await send(request, timeout=max(timeout_s, 0), metadata=pairs)
+            except grpc.RpcError as error:
+                _note(self._channels, line, error, begun_s)
+                status, text = _status_of(error)
+            except grpc.aio.UsageError as error:  # gRPC raises it for a closed channel
+                status, text = "CANCELLED", str(error)
+            else:
+                self._channels.heard(line)
+                status = text = ""
+        if not status:
+            await self._close(self._channels.left())
+            return answer
         raise error_for(status, text, url=str(self._address), timeout_s=within_s)
