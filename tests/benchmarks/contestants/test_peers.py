@@ -442,8 +442,6 @@ PUBLISHED = {
 #: Contestants in ONNX Runtime or OpenVINO, the ones in PyTorch with the same weights, and the share
 #: of pixels that may differ. bf16 rounds random weights, whose logits are all close to 0.
 GRAPHS = {
-    "mobilesam-onnx": ("mobilesam", 1e-3),
-    "efficientsam-ti-onnx": ("efficientsam-ti", 1e-3),
     "segnext-sax2-onnx": ("segnext-sax2", 1e-3),
     "segnext-sax2-openvino-bf16": ("segnext-sax2", 0.05),
 }
