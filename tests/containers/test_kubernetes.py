@@ -23,9 +23,9 @@ from ois_runtime.edge.settings import EdgeSettings, Listen, Replica
 from ois_runtime.serving.metrics import COUNTERS, HISTOGRAMS
 from support.containers.kubernetes import SECRETS, Document, lint, read
 from support.documents import ROOT, blocks
-from support.ports import free_ports
 from support.server.envoy import needs_envoy
 from support.server.nginx import listens
+from support.server.ports import free_ports
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 FILES = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.yaml"))}

@@ -13,7 +13,7 @@ import pytest
 
 from ois_export.repository import write_repository
 from ois_runtime.engines.manifest import Manifest
-from support.ports import free_port
+from support.server.ports import free_port
 from support.tiny_engines import write_engines
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"

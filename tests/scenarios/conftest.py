@@ -17,7 +17,7 @@ from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.local import LocalTransport, open_transport
 from ois_runtime.engines.manifest import Manifest
-from support.ports import free_port
+from support.server.ports import free_port
 from support.tiny_engines import write_engines
 
 CACHE_BYTES = 64 * 2**20
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _ports_of_this_worker() -> Iterator[None]:
-    """Servers whose ports are free to choose take them from `support.ports`."""
+    """Servers whose ports are free to choose take them from `support.server.ports`."""
     bind = command._bind
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_bind", lambda on, host, port: bind(on, host, port or free_port()))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ois_benchmarks.quality.order import Order
 from ois_cli.bench.options import RESULTS, check_place, print_result
 from ois_cli.options import AsJson, Token
 from ois_cli.output import say, warn
@@ -89,13 +88,12 @@ def quality(
         ),
     ] = None,
     worst: Annotated[
-        Order,
+        Literal["iou", "area", "thinness", "clicks"],
         typer.Option(
             help="How the ten worst objects are sorted: by IoU, area (smallest first), thinness "
             "(thinnest first) or clicks (most first).",
-            show_default="iou",
         ),
-    ] = Order.IOU,
+    ] = "iou",
     pictures: Annotated[
         bool, typer.Option(help="Also write a picture of the worst objects, NAME-worst.jpg.")
     ] = True,
@@ -113,6 +111,7 @@ def quality(
         check_place(output, _LOG_FORMATS, default=False)
     from ois_benchmarks.published.paper import NOF_NOTE, paper, quality_rows
     from ois_benchmarks.quality.datasets import open_dataset
+    from ois_benchmarks.quality.order import Order
     from ois_benchmarks.quality.records import LogWriter, read_log
     from ois_benchmarks.quality.result import check_comparable, result
     from ois_benchmarks.quality.run import default_output, header, open_client, run
@@ -144,7 +143,7 @@ def quality(
                 held = len(writer.log.records)
                 say(f"interrupted after {held} objects; run the same command to resume")
                 raise
-            document = result(writer.log, dataset, other, order=worst)
+            document = result(writer.log, dataset, other, order=Order(worst))
             picture = worst_picture(client, dataset, writer.log, document) if pictures else None
     printed = quality_rows(dataset.label)
     rows = None if given is None and not printed else [*printed, *(given or [])]

@@ -56,14 +56,6 @@ def modules_as_they_were() -> Iterator[None]:
     sys.modules.update(modules)
 
 
-@pytest.fixture
-def torch_as_it_was() -> Iterator[None]:
-    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_grad_enabled(gradients)
-
-
 def clone(folder: Path, *, git: bool = True) -> Path:
     package = folder / PEER.folder / PEER.module
     package.mkdir(parents=True)

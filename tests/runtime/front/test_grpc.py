@@ -17,7 +17,7 @@ from ois_client.wire import MODEL
 from ois_runtime.front.grpc import GrpcFront
 from ois_runtime.front.settings import FrontSettings
 from ois_runtime.front.work import Work
-from support.ports import free_port
+from support.server.ports import free_port
 
 Call = Callable[[Any], Awaitable[None]]
 

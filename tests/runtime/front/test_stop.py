@@ -21,7 +21,7 @@ from ois_client.contract.errors import ServerUnavailable
 from ois_client.wire import MODEL, error_from_text
 from ois_runtime.front import __main__ as front
 from ois_runtime.front.settings import FrontSettings
-from support.ports import free_ports
+from support.server.ports import free_ports
 
 REQUEST = service_pb2.ModelInferRequest(model_name=MODEL)
 LARGE = bytes(3 * 2**20)  # such an answer is passed on in pieces

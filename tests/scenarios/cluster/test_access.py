@@ -20,10 +20,10 @@ from ois_client.contract.errors import AccessDenied, OISError
 from ois_client.transports.settings import TLS, Retries, Timeouts
 from ois_runtime.embedded.server import EmbeddedServer
 from support.documents import ROOT
-from support.ports import free_ports
 from support.server.calls import eventually, get
 from support.server.envoy import Front, envoy_before, needs_envoy, replica
 from support.server.players import Player, pixels
+from support.server.ports import free_ports
 from support.server.tls import self_signed
 from support.wire_server import WireServer
 

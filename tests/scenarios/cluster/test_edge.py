@@ -23,10 +23,10 @@ from ois_client.contract.images import ImageLimits
 from ois_client.transports.settings import Timeouts
 from ois_runtime.edge import rules
 from ois_runtime.embedded.server import EmbeddedServer
-from support.ports import free_ports
 from support.server.calls import eventually, get, settled, triton_statistics
 from support.server.envoy import PATIENT, Front, envoy_before, needs_envoy
 from support.server.players import pixels
+from support.server.ports import free_ports
 from support.server.strangers import CLOSED, INFER, JSON, REFUSED
 from support.wire_server import WireServer
 

@@ -33,7 +33,7 @@ from ois_runtime.engines.local import open_transport
 from support.demo.page import chromium, open_browser
 from support.documents import ROOT, blocks
 from support.environments import environment
-from support.ports import free_port
+from support.server.ports import free_port
 from support.tiny_engines import write_engines
 
 EXAMPLE = ROOT / "examples" / "label_studio"

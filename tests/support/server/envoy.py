@@ -13,7 +13,7 @@ import pytest
 from ois_client.contract.errors import EngineError
 from ois_runtime.edge.process import Edge, find_envoy
 from ois_runtime.edge.settings import EdgeSettings, Listen, Replica
-from support.ports import free_ports
+from support.server.ports import free_ports
 
 
 def _missing() -> bool:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ois_runtime.embedded.server import EmbeddedServer
-from support.ports import free_ports
 from support.server.calls import eventually
+from support.server.ports import free_ports
 
 DOCKER = Path(__file__).resolve().parents[3] / "docker"
 
