@@ -1,6 +1,6 @@
 """A few seconds of `ois bench soak`: sessions, a restart, an interruption, and nothing lost.
 
-The long form is the command; its result is benchmarks/results/soak-ois-tiny-cpu.json.
+The long form is the command; its result is benchmarks/results/soak-tiny-test.json.
 """
 
 from __future__ import annotations
