@@ -143,7 +143,7 @@ def quality(
                 held = len(writer.log.records)
                 say(f"interrupted after {held} objects; run the same command to resume")
                 raise
-            document = result(writer.log, dataset, other, order=Order(worst))
+            document = result(writer.log, dataset, other, order=Order.named(worst))
             picture = worst_picture(client, dataset, writer.log, document) if pictures else None
     printed = quality_rows(dataset.label)
     rows = None if given is None and not printed else [*printed, *(given or [])]
