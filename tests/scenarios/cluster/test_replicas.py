@@ -158,8 +158,10 @@ def test_a_frozen_replica_costs_the_clicks_that_wait_for_it_and_no_others(
         os.killpg(frozen, signal.SIGSTOP)
         try:
             with ThreadPoolExecutor(len(stuck)) as pool:
-                assert not any(pool.map(Player.click, stuck))
-            assert all(isinstance(one.errors[-1], DeadlineExceeded) for one in stuck)
+                answered = list(pool.map(Player.click, stuck))
+            # One is answered by another replica if the front gives up this one before its deadline.
+            for one, done in zip(stuck, answered, strict=True):
+                assert done or isinstance(one.errors[-1], DeadlineExceeded)
             out = addresses(replicas[2])
             assert eventually(lambda: out <= front.edge.unhealthy(), bool)
             assert all(map(Player.click, stuck))  # on other replicas: it is still frozen
