@@ -78,7 +78,7 @@ def evaluation(data: str, objects: int | None) -> Evaluation:
         wanted = min(wanted, objects or wanted)
         if not wanted:
             raise InvalidInput(f"got the data {data!r}; expected at least one scene")
-        suffix = "" if kind == SceneKind.MIXED else f" ({kind})"
-        return Evaluation(f"procedural scenes{suffix}", wanted, kind=SceneKind(kind))
+        drawn = SceneKind(kind)
+        return Evaluation(drawn.label, wanted, kind=drawn)
     dataset = open_dataset(data, limit=objects)
     return Evaluation(dataset.label, dataset.count, dataset)

@@ -45,6 +45,15 @@ def read_weights(path: Path) -> Any:
         ) from error
 
 
+def read_entry(path: Path, entry: str) -> Any:
+    """One entry of a peer's checkpoint, loaded on the CPU. Raises `CheckpointError` if there is
+    none."""
+    state = read_weights(path)
+    if not isinstance(state, dict) or entry not in state:
+        raise CheckpointError(f"{path}: expected a checkpoint with a `{entry}` entry")
+    return state[entry]
+
+
 def load_weights(network: nn.Module, state: Any, path: Path) -> None:
     """Load all weights, strictly. Raises `CheckpointError` if they are of another network."""
     try:

@@ -153,9 +153,8 @@ def scenes(count: int, kind: SceneKind = SceneKind.MIXED) -> Dataset:
             target = Target(scene.image, scene.instances == chosen)
             yield Item(f"scene-{number:05d}", lambda target=target: target)  # type: ignore[misc]
 
-    suffix = "" if kind is SceneKind.MIXED else f" ({kind})"
     return Dataset(
-        f"held-out procedural scenes{suffix}",
+        f"held-out {kind.label}",
         f"{kind}{count}",
         count,
         f"{count}:{scenes_fingerprint(kind)}",

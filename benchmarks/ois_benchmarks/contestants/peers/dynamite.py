@@ -27,11 +27,10 @@ from ois_benchmarks.contestants.torch_peer import (
     identity_of,
     load_weights,
     prepare_torch,
-    read_weights,
+    read_entry,
 )
 from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import CheckpointError
 
 SOURCE = Source(
     repository="amitrana001/DynaMITe",
@@ -86,10 +85,7 @@ def open_dynamite(place: Place, variant: DynamiteVariant) -> DynamiteContestant:
     config.MODEL.DEVICE = str(device)
     network = importlib.import_module("detectron2.modeling").build_model(config)
     if place.weights is not None:
-        state = read_weights(place.weights)
-        if not isinstance(state, dict) or "model" not in state:
-            raise CheckpointError(f"{place.weights}: expected a checkpoint with a `model` entry")
-        load_weights(network, state["model"], place.weights)
+        load_weights(network, read_entry(place.weights, "model"), place.weights)
     transforms = importlib.import_module("detectron2.data.transforms")
     shortest, longest = config.INPUT.MIN_SIZE_TEST, config.INPUT.MAX_SIZE_TEST
     resize = transforms.ResizeShortestEdge([shortest, shortest], longest)

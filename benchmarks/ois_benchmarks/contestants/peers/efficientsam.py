@@ -21,11 +21,10 @@ from ois_benchmarks.contestants.torch_peer import (
     identity_of,
     load_weights,
     prepare_torch,
-    read_weights,
+    read_entry,
 )
 from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import CheckpointError
 
 SOURCE = Source(repository="yformer/EfficientSAM", commit="d525f62", module="efficient_sam")
 
@@ -55,10 +54,7 @@ def open_efficientsam(place: Place, variant: EfficientSamVariant) -> EfficientSa
     build = importlib.import_module("efficient_sam.efficient_sam").build_efficient_sam
     network = build(encoder_patch_embed_dim=variant.width, encoder_num_heads=variant.heads)
     if place.weights is not None:
-        state = read_weights(place.weights)
-        if not isinstance(state, dict) or "model" not in state:
-            raise CheckpointError(f"{place.weights}: expected a checkpoint with a `model` entry")
-        load_weights(network, state["model"], place.weights)
+        load_weights(network, read_entry(place.weights, "model"), place.weights)
     side = network.image_encoder.img_size
     identity = identity_of(
         place,

@@ -24,11 +24,10 @@ from ois_benchmarks.contestants.torch_peer import (
     identity_of,
     load_weights,
     prepare_torch,
-    read_weights,
+    read_entry,
 )
 from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import CheckpointError
 
 SOURCE = Source(
     repository="YouHuang67/inter2former",
@@ -85,10 +84,7 @@ def open_inter2former(place: Place, variant: Inter2FormerVariant) -> Inter2Forme
     sys.path.insert(0, str(folder / "mmsegmentation"))
     network = _network(folder)
     if place.weights is not None:
-        state = read_weights(place.weights)
-        if not isinstance(state, dict) or "state_dict" not in state:
-            raise CheckpointError(f"{place.weights}: expected a checkpoint with a `state_dict`")
-        load_weights(network, state["state_dict"], place.weights)
+        load_weights(network, read_entry(place.weights, "state_dict"), place.weights)
     missing = [name.rpartition(".")[2] for name in _EXTENSIONS if not _imports(name)]
     identity = identity_of(
         place,

@@ -25,11 +25,10 @@ from ois_benchmarks.contestants.torch_peer import (
     identity_of,
     load_weights,
     prepare_torch,
-    read_weights,
+    read_entry,
 )
 from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import CheckpointError
 
 SOURCE = Source(
     repository="YouHuang67/InterFormer",
@@ -92,10 +91,7 @@ def open_interformer(place: Place, variant: InterFormerVariant) -> InterFormerCo
     config = _config(folder / "configs" / variant.config)
     network = _network(config)
     if place.weights is not None:
-        state = read_weights(place.weights)
-        if not isinstance(state, dict) or "state_dict" not in state:
-            raise CheckpointError(f"{place.weights}: expected a checkpoint with a `state_dict`")
-        load_weights(network, state["state_dict"], place.weights)
+        load_weights(network, read_entry(place.weights, "state_dict"), place.weights)
     network.to(device).eval()
     network.cfg = config
     predictor = _predictors(folder).Predictor(network, device, _PREDICTOR)

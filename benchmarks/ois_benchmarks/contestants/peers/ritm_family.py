@@ -15,10 +15,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ois_benchmarks.contestants.base import Image, Mask, NotHere
-from ois_benchmarks.contestants.torch_peer import TorchContestant, read_weights
+from ois_benchmarks.contestants.torch_peer import TorchContestant, read_entry
 from ois_benchmarks.latency.result import Identity
 from ois_client.contract.clicks import Click
-from ois_client.contract.errors import CheckpointError
 
 #: Threshold on the probability in their evaluations (SegNext's scripts/evaluate_model.py:56).
 THRESHOLD = 0.49
@@ -52,10 +51,7 @@ def model_file(path: Path, *networks: str) -> Any:
 
 def state_dict(path: Path) -> Any:
     """The weights in a checkpoint of RITM's family. Raises `CheckpointError`."""
-    checkpoint = read_weights(path)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path}: expected a checkpoint with a `state_dict` entry")
-    return checkpoint["state_dict"]
+    return read_entry(path, "state_dict")
 
 
 def clicker_of(clicks: Sequence[Click]) -> Any:

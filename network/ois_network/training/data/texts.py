@@ -89,8 +89,8 @@ def _open(
 ) -> tuple[Source, str]:
     kind, _, where = text.partition(":")
     if text in list(SceneKind):
-        suffix = "" if text == SceneKind.MIXED else f" ({text})"
-        return SceneSource(network, config, SceneKind(text)), f"procedural scenes{suffix}"
+        drawn = SceneKind(text)
+        return SceneSource(network, config, drawn), drawn.label
     if kind == "hqseg44k" and where:
         collection = hqseg44k(where, partial=partial)
     elif kind == "davis" and where:

@@ -40,6 +40,11 @@ class SceneKind(StrEnum):
     #: Every object has a shape and a surface of its own: colours and edges tell them apart.
     DISTINCT = "distinct"
 
+    @property
+    def label(self) -> str:
+        """For readers."""
+        return "procedural scenes" + ("" if self is SceneKind.MIXED else f" ({self})")
+
 
 @dataclass(frozen=True, slots=True)
 class _Mix:
