@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,19 @@ GPU_REQUIRED = "OIS_GPU_REQUIRED"
 # Ctrl-C start programs that must notice it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    """Undo what a measurement sets up for a process of its own; the next file must not notice."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads, gradients = torch.get_num_threads(), torch.is_grad_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(gradients)
 
 
 @pytest.fixture
