@@ -14,18 +14,14 @@ from ois_client.contract.geometry import Geometry
 from ois_export.export import write_engines
 from ois_export.parity.cases import LANDSCAPE, PANORAMA, PORTRAIT, SQUARE
 from ois_export.parity.network_gate import CASES, Case, Limits, make_prompts, measure, run_gate
-from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.config import FusionOrder, ImageUpdate
 from ois_network.network import OISNetwork
 from ois_runtime.engines.backends import EngineBackend, EngineOptions, Precision, load_engines
 from ois_runtime.engines.pair import EnginePair
+from support.exports import EXACT_OUTLINES, as_checkpoint, micro_engines
 from support.network_scenes import MICRO, micro
 
 LIMITS = Limits(depth_error=2e-5, logit_error=2e-5)
-
-
-def as_checkpoint(network: OISNetwork) -> Checkpoint:
-    return Checkpoint(network, network.config, trained=False, sha256="0" * 64, metadata={})
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +30,13 @@ def network() -> OISNetwork:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, network: OISNetwork) -> Path:
-    path = tmp_path_factory.mktemp("engines")
-    write_engines(as_checkpoint(network), path, name="micro")
-    return path
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return micro_engines(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def outlines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return micro_engines(tmp_path_factory, exact_outlines=True)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,14 @@ def test_extreme_shapes_agree(
 @pytest.mark.parametrize(
     ("changes", "cached_kv"),
     [
-        ({"fusion_order": FusionOrder.OBJECT_FIRST, "fused_levels": (2, 3)}, True),
+        (
+            {
+                "fusion_order": FusionOrder.OBJECT_FIRST,
+                "fused_levels": (2, 3),
+                "dense": False,
+            },
+            True,
+        ),
         (
             {
                 "fused_levels": (1, 2, 3, 4),
@@ -91,22 +97,8 @@ def test_extreme_shapes_agree(
             False,
         ),
         ({"fused_levels": (4,), "order": False, "object": False, "dense": False}, True),
-        ({"order_attention": False}, True),
-        (
-            {
-                "patch": 16,
-                "output_stride": 2,
-                "aligned_corners": False,
-                "detail_channels": 4,
-                "previous_mask": True,
-                "fine_prompts": True,
-                "keep_clicks": True,
-            },
-            True,
-        ),
         ({"object_attention": False}, True),
         ({"sparse": False}, False),
-        ({"dense": False}, True),
         ({"order_attention": False, "depth_encoder": True, "depth_blocks": 2}, True),
     ],
     ids=lambda value: str(value),
@@ -114,7 +106,15 @@ def test_extreme_shapes_agree(
 def test_switches_export(tmp_path: Path, changes: dict[str, object], cached_kv: bool) -> None:
     network = micro(**changes)
     write_engines(as_checkpoint(network), tmp_path, name="micro", cached_kv=cached_kv)
-    engines = load_engines(tmp_path)
+    _check_shapes(network, tmp_path)
+
+
+def test_exact_outlines_export(outlines: Path) -> None:
+    _check_shapes(micro(**EXACT_OUTLINES), outlines)
+
+
+def _check_shapes(network: OISNetwork, folder: Path) -> None:
+    engines = load_engines(folder)
     cases = (
         Case(LANDSCAPE, ((2, 1, True), (1, 0, False))),
         Case(PORTRAIT, ((1, 0, False),)),
@@ -156,13 +156,11 @@ def test_in_bf16_the_arithmetic_of_clicks_stays_fp32(folder: Path) -> None:
     assert "Sin" not in {node.get_type_name() for node in late.get_ordered_ops()}
 
 
-def test_in_bf16_clicks_behind_the_last_convolution_stay_fp32(tmp_path: Path) -> None:
+def test_in_bf16_clicks_behind_the_last_convolution_stay_fp32(outlines: Path) -> None:
     openvino = pytest.importorskip("openvino")
     from ois_runtime.engines.openvino import native_bf16, result_name, split
 
-    network = micro(patch=16, fine_prompts=True, keep_clicks=True)
-    write_engines(as_checkpoint(network), tmp_path, name="micro")
-    core, path = openvino.Core(), str(tmp_path / "decoder.onnx")
+    core, path = openvino.Core(), str(outlines / "decoder.onnx")
     front, back, tail = split(core.read_model(path), lambda: core.read_model(path))
     names = [{port.get_any_name() for port in part.inputs} for part in (front, back, tail)]
     assert {"points", "labels", "coverage"} <= names[0]
@@ -174,8 +172,9 @@ def test_in_bf16_clicks_behind_the_last_convolution_stay_fp32(tmp_path: Path) ->
     if not native_bf16():
         pytest.skip("this CPU has no native bfloat16; the parts were checked, but not run")
     engines = load_engines(
-        tmp_path, EngineBackend.OPENVINO, EngineOptions(precision=Precision.BF16)
+        outlines, EngineBackend.OPENVINO, EngineOptions(precision=Precision.BF16)
     )
+    network = micro(**EXACT_OUTLINES)
     result = measure(network, engines, Case(LANDSCAPE, ((2, 1, True), (1, 0, False))), seed=0)
     assert result.mask_iou > 0.95
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ois_export.export import describe_graph, write_engines
+from ois_export.export import describe_graph
 from ois_export.graphs.precision import typed
 from ois_export.targets import Target
-from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_network.network import OISNetwork
 from ois_runtime.engines.backends import Precision
 from ois_runtime.engines.manifest import Manifest
+from support.exports import micro_engines
 from support.network_scenes import micro
 
 
@@ -24,11 +24,8 @@ def network() -> OISNetwork:
 
 
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory, network: OISNetwork) -> Path:
-    folder = tmp_path_factory.mktemp("fp32")
-    checkpoint = Checkpoint(network, network.config, trained=False, sha256="0" * 64, metadata={})
-    write_engines(checkpoint, folder, name="micro", target=Target.TENSORRT)
-    return folder
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return micro_engines(tmp_path_factory, target=Target.TENSORRT)
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ois_export.export import write_engines
+import pytest
+
 from ois_export.repository import WARM_UP, write_repository
 from ois_export.tensorrt.profiles import (
     Objects,
@@ -21,17 +23,16 @@ from ois_export.tensorrt.profiles import (
     encoder_profiles,
     warm_up_requests,
 )
-from ois_network.checkpoints.checkpoint import Checkpoint
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 from ois_runtime.engines.manifest import Manifest
-from support.network_scenes import micro
+from support.exports import micro_engines
 
 
-def test_every_sample_is_answered_before_the_server_is_ready(tmp_path: Path) -> None:
-    network = micro()
-    checkpoint = Checkpoint(network, network.config, trained=False, sha256="0" * 64, metadata={})
-    write_engines(checkpoint, tmp_path, name="micro")
+def test_every_sample_is_answered_before_the_server_is_ready(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shutil.copytree(micro_engines(tmp_path_factory), tmp_path, dirs_exist_ok=True)
     manifest = Manifest.load(tmp_path)
     shapes = [Shapes.parse(text, manifest) for text in ("landscape", "portrait")]
     asked = {
