@@ -1,8 +1,11 @@
 """For all tests: what a shell leaves behind must not decide them; no skip where a GPU must be."""
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -15,6 +18,11 @@ GPU_REQUIRED = "OIS_GPU_REQUIRED"
 # Ctrl-C start programs that must notice it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Tokens of servers that tests start: not those of this user's own servers, nor among them.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="ois-tests-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ import math
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ import typer
 
 from ois_cli import options
 from ois_cli.output import progress, say
+from ois_client.contract.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
     from ois_runtime.embedded.server import EmbeddedServer
@@ -38,7 +39,7 @@ def serve(
         typer.Option(
             min=1,
             max=65535,
-            help="Port of metrics. Default: 8002, or none with a token, because metrics need no "
+            help="Port of metrics. Default: 8002, or none with --token, because metrics need no "
             "token.",
         ),
     ] = None,
@@ -46,7 +47,9 @@ def serve(
         str | None,
         typer.Option(
             envvar="OIS_TOKEN",
-            help="Token that clients must send. $OIS_TOKEN keeps it out of the process list.",
+            help="Token that clients must send. $OIS_TOKEN keeps it out of the process list. "
+            "Default: a random one, which programs of this user on this machine find by "
+            "themselves.",
         ),
     ] = None,
     token_file: Annotated[
@@ -55,6 +58,12 @@ def serve(
             envvar="OIS_TOKEN_FILE", help="File with the token; takes precedence over --token."
         ),
     ] = None,
+    no_token: Annotated[
+        bool,
+        typer.Option(
+            "--no-token", help="Let every user and program of this machine send requests."
+        ),
+    ] = False,
     device: Annotated[
         str,
         typer.Option(
@@ -130,25 +139,32 @@ def serve(
 
     The server is ready when it has answered a click. It is restarted if it crashes. When it
     stops, it finishes the clicks in progress and removes its temporary files. It listens on
-    loopback only, and refuses requests of web pages; for other machines, use a proxy or NVIDIA's
-    container.
+    loopback only, and refuses requests of web pages and of other users; for other machines, use a
+    proxy or NVIDIA's container.
 
     Example: [b]ois serve --engines engines/ois-photo-cpu --grpc-port 8001[/b]
     """
     from ois_runtime.embedded.options import ServerOptions, read_token_file
+    from ois_runtime.embedded.own_token import new_token, told_to_own_user
     from ois_runtime.embedded.server import EmbeddedServer
     from ois_runtime.engines.local import default_engine_folder
 
+    if no_token and (token is not None or token_file is not None):
+        raise InvalidInput(
+            "got --no-token with a token; expected one of them. $OIS_TOKEN and $OIS_TOKEN_FILE are "
+            "tokens, too"
+        )
     if token_file is not None:
         token = read_token_file(token_file)
     if metrics_port is None and token is None:
         metrics_port = 8002
+    random = new_token() if token is None and not (no_token or print_command) else None
     settings = ServerOptions(
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
-        token=token,
+        token=token or random,
         device=device,
         precision=precision,
         checkpoint=checkpoint,
@@ -170,17 +186,19 @@ def serve(
         if print_command:
             print(server.printable_command())
             return
-        with until_signalled(server.stop):
+        # The ports were free, so that the files of another one are not replaced. They are
+        # removed last: clients must learn that the server stops, not that it refuses them.
+        told = told_to_own_user(random, (grpc_port, http_port)) if random else nullcontext()
+        with told as files, until_signalled(server.stop):
             with progress("starting the server"):
                 server.start()
-            _print_addresses(server)
+            _print_addresses(server, files[0] if files else None)
             server.wait()
     say("stopped")
 
 
 def _mention_an_idle_gpu(repository: Path) -> None:
     """Print a note if this machine has a GPU but the engines run on the CPU."""
-    from ois_client.contract.errors import EngineError
     from ois_runtime import gpu_driver as driver
     from ois_runtime.embedded.staging import manifest_of
 
@@ -239,12 +257,24 @@ def until_signalled(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_addresses(server: EmbeddedServer) -> None:
-    """Print the addresses to stdout and flush, because programs wait for these lines."""
+def _print_addresses(server: EmbeddedServer, token_file: Path | None) -> None:
+    """Print the addresses to stdout and flush, because programs wait for these lines.
+
+    token_file: where a random token is.
+    """
+    if token_file is not None:
+        token = f"in {token_file}; clients of this user send it by themselves"
+    else:
+        token = (
+            "none: every user of this machine can click"
+            if server.options.token is None
+            else "yours"
+        )
     rows = {
         "gRPC": server.grpc_url,
         "HTTP": server.http_url,
         "metrics": server.metrics_url or "none (with a token, set --metrics-port)",
+        "token": token,
         "models": ", ".join(server.models),
     }
     for name, value in rows.items():

@@ -29,8 +29,8 @@ from ois_client.formats.polygons import Ring, mask_of_rings
 from ois_runtime.engines.local import LocalTransport, open_transport
 from support.asgi import serving
 from support.containers.lint import lint_dockerfile
+from support.hosts.label_studio import HEIGHT, LEGACY_TOKEN, WIDTH, Host
 from support.json_damage import damaged
-from support.label_studio_host import HEIGHT, LEGACY_TOKEN, WIDTH, Host
 from support.tiny_engines import write_engines
 from task_images import ImageFetcher
 

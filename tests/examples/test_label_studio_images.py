@@ -9,7 +9,7 @@ import pytest
 
 from ois_client import AccessDenied, InvalidImage, InvalidInput, ServerUnavailable
 from ois_client.contract.decoding import FORMATS
-from support.label_studio_host import LEGACY_TOKEN, PERSONAL_TOKEN, Host, jpeg
+from support.hosts.label_studio import LEGACY_TOKEN, PERSONAL_TOKEN, Host, jpeg
 from task_images import ImageFetcher, place_of
 
 

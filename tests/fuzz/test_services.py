@@ -47,7 +47,7 @@ from support.fuzz.damage import damaged_bytes, damaged_json
 from support.fuzz.files import damaged_file, good_files
 from support.fuzz.messages import damaged_message
 from support.fuzz.size import dice_for, is_long, paced, report, requests
-from support.label_studio_host import LEGACY_TOKEN, Host
+from support.hosts.label_studio import LEGACY_TOKEN, Host
 from support.server.malformed import GOOD, RawRequest
 from support.server.malformed_models import GOOD_INPUTS
 from support.server.nginx import needs_nginx, nginx_before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -234,11 +233,12 @@ def _own_server(engines: Path | None, stack: ExitStack) -> EngineSource:
         )
         return in_process
     from ois_runtime.embedded.options import ServerOptions
+    from ois_runtime.embedded.own_token import new_token
     from ois_runtime.embedded.server import EmbeddedServer
     from ois_runtime.engines.local import default_engine_folder
 
     repository = stack.enter_context(model_repository(engines or default_engine_folder()))
-    token = secrets.token_urlsafe(32)
+    token = new_token()
     try:
         server = EmbeddedServer(repository, ServerOptions(token=token))
     except EngineError as error:

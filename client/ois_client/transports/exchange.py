@@ -29,6 +29,7 @@ from ois_client.contract.masks import MaskFormat
 from ois_client.contract.transport import Answer, ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.transports.address import Address
 from ois_client.transports.failures import error_for
+from ois_client.transports.local_token import local_token
 from ois_client.transports.settings import TLS, Retries, Timeouts
 from ois_client.transports.shared_memory import SharedBytes
 from ois_client.wire import (
@@ -63,7 +64,8 @@ _NOT_ABOUT_SHARING = (
 class TritonOptions:
     """The options of a connection to a server.
 
-    token: sent with every request; the value of the server's `--token`.
+    token: sent with every request; the value of the server's `--token`. None: a server of this
+    user on this machine is sent its own token (`transports.local_token`), others get none.
     tls: only with `grpcs:` and `https:`. None: verify with the certificates the system trusts.
     mask_format: encoding of the masks in replies. PNG and COCO RLE are smaller than packed bits,
     which helps on slow links, but take both sides more time.
@@ -96,6 +98,10 @@ class TritonOptions:
             raise InvalidInput(
                 "got a token that does not fit in a header; expected printable ASCII, not empty"
             )
+
+    def token_for(self, address: Address) -> str | None:
+        """The token to send now. It can change when a server of this machine is started again."""
+        return local_token(address) if self.token is None else self.token
 
     @classmethod
     def of(cls, address: Address, options: Mapping[str, Any]) -> TritonOptions:

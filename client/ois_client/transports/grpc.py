@@ -161,7 +161,7 @@ class BlockingGrpc:
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
-        self._token = options.token
+        self._options = options
         chosen = [*_channel_options(address, options), _IN_CALLING_THREAD]
         secret = _credentials(options.tls) if address.secure else None
 
@@ -181,7 +181,7 @@ class BlockingGrpc:
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:
         request = infer_request(infer)
-        pairs = metadata(infer.headers, self._token)
+        pairs = metadata(infer.headers, self._options.token_for(self._address))
         begun_s = time.monotonic()
         with self._channels.line() as line:
             try:
@@ -221,7 +221,7 @@ class BlockingGrpc:
             wire.channel.close()
 
     def _call(self, method: str, request: Any, timeout_s: float) -> None:
-        pairs = metadata({}, self._token)
+        pairs = metadata({}, self._options.token_for(self._address))
         with self._channels.line() as line:
             try:
                 getattr(line.wire.stub, method)(request, timeout=timeout_s, metadata=pairs)
@@ -246,7 +246,7 @@ class AsyncGrpc:
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
-        self._token = options.token
+        self._options = options
         chosen = _channel_options(address, options)
         secret = _credentials(options.tls) if address.secure else None
 
@@ -261,7 +261,7 @@ class AsyncGrpc:
         self._channels = Channels(open_channel)
 
     async def infer(self, infer: Infer) -> Tensors:
-        pairs = metadata(infer.headers, self._token)
+        pairs = metadata(infer.headers, self._options.token_for(self._address))
         request = infer_request(infer)
         response = await self._call("ModelInfer", request, pairs, infer.timeout_s, infer.within_s)
         return tensors_of(response)
@@ -281,7 +281,13 @@ class AsyncGrpc:
             await wire.channel.close()
 
     async def _admin(self, method: str, request: Any, timeout_s: float) -> None:
-        await self._call(method, request, metadata({}, self._token), timeout_s, timeout_s)
+        await self._call(
+            method,
+            request,
+            metadata({}, self._options.token_for(self._address)),
+            timeout_s,
+            timeout_s,
+        )
 
     async def _call(
         self,

@@ -200,16 +200,16 @@ class BlockingHttp:
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:  # noqa: ARG002
         request_id = new_id()
-        request = infer_request(infer, self._options.token, request_id)
+        request = infer_request(infer, self._options.token_for(self._address), request_id)
         answer = self._post(request, infer.timeout_s, infer.within_s)
         return tensors_of(answer.data, answer.headers.get(JSON_LENGTH), request_id)
 
     def share(self, share: Share) -> None:
-        request = share_request(share, self._options.token)
+        request = share_request(share, self._options.token_for(self._address))
         self._post(request, share.timeout_s, share.timeout_s)
 
     def unshare(self, unshare: Unshare) -> None:
-        request = unshare_request(unshare, self._options.token)
+        request = unshare_request(unshare, self._options.token_for(self._address))
         self._post(request, unshare.timeout_s, unshare.timeout_s)
 
     def close(self) -> None:

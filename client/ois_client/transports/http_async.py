@@ -31,16 +31,16 @@ class AsyncHttp:
 
     async def infer(self, infer: Infer) -> Tensors:
         request_id = messages.new_id()
-        request = messages.infer_request(infer, self._options.token, request_id)
+        request = messages.infer_request(infer, self._options.token_for(self._address), request_id)
         body, json_length = await self._post(request, infer.timeout_s, infer.within_s)
         return messages.tensors_of(body, json_length, request_id)
 
     async def share(self, share: Share) -> None:
-        request = messages.share_request(share, self._options.token)
+        request = messages.share_request(share, self._options.token_for(self._address))
         await self._post(request, share.timeout_s, share.timeout_s)
 
     async def unshare(self, unshare: Unshare) -> None:
-        request = messages.unshare_request(unshare, self._options.token)
+        request = messages.unshare_request(unshare, self._options.token_for(self._address))
         await self._post(request, unshare.timeout_s, unshare.timeout_s)
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ois_client import Client
 from ois_runtime.engines.local import open_transport
-from support.cvat_host import TASK, TOKEN, CvatHost
+from support.hosts.cvat import TASK, TOKEN, CvatHost
 from support.tiny_engines import write_engines
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ois_runtime.embedded.command import choose_ports
+from ois_runtime.embedded.command import Ports, choose_ports
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
 
@@ -24,14 +24,17 @@ needs_server = pytest.mark.skipif(
 
 @contextmanager
 def serving(
-    engines: Path, *, cache_bytes: int = 2**28
+    engines: Path, *, cache_bytes: int = 2**28, own_token: bool = False, ports: Ports | None = None
 ) -> Iterator[tuple[subprocess.Popen[str], EmbeddedServer]]:
-    """`ois serve`, ready. Yields its process, and an `EmbeddedServer` for its addresses only."""
-    ports = choose_ports(ServerOptions())
+    """`ois serve`, ready. Yields its process, and an `EmbeddedServer` for its addresses only.
+
+    own_token: it has a random token, as by default. ports: which to use; None takes free ones.
+    """
+    ports = ports or choose_ports(ServerOptions())
     options = ServerOptions(grpc_port=ports.grpc, http_port=ports.http, cache_bytes=cache_bytes)
     named = {"grpc": ports.grpc, "http": ports.http, "metrics": ports.metrics}
     words = [f"--{name}-port={port}" for name, port in named.items()]
-    words.append(f"--cache-bytes={cache_bytes}")
+    words += [f"--cache-bytes={cache_bytes}", *["--no-token"] * (not own_token)]
     process = subprocess.Popen(
         [sys.executable, "-m", "ois_cli.main", "serve", f"--engines={engines}", *words],
         stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""Programs that our integrations run in, and stand-ins for them."""
