@@ -196,7 +196,7 @@ def _ceilings(found: Inputs, source: Source) -> None:
 _FIGURES = "figure-*"
 #: Results that have their own table and are not part of the report.
 _ELSEWHERE = (
-    *("boxes", "capacity", "capacity-check", "chaos", "cold-start", "depth", "fuzz"),
+    *("batch", "boxes", "capacity", "capacity-check", "chaos", "cold-start", "depth", "fuzz"),
     *("gpu-compiled", "gpu-profile", "page", "progressive", "serving-paths", "soak"),
     "region",
     "switched-off",
