@@ -20,7 +20,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,20 @@ def pick(names: Sequence[str]) -> tuple[NetworkVariant, ...]:
     if unknown:
         raise InvalidInput(f"got the variants {unknown}; expected some of {', '.join(known)}")
     return tuple(v for v in VARIANTS if not names or v.name in names or v is VARIANTS[0])
+
+
+def with_steps(recipe: TrainConfig, steps: int | None) -> TrainConfig:
+    """The recipe with another number of steps; None keeps its own.
+
+    Raises `InvalidInput` if the recipe has several stages.
+    """
+    if steps is None:
+        return recipe
+    if len(recipe.stages) != 1:
+        raise InvalidInput(
+            f"got {steps} steps for a recipe of {len(recipe.stages)} stages; expected one stage"
+        )
+    return recipe.replace(stages=(replace(recipe.stages[0], steps=steps, epochs=0),))
 
 
 def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[dict[str, Any]]:

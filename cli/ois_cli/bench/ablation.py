@@ -48,6 +48,10 @@ def ablation(
     recipe: Annotated[
         str, typer.Option(help="Shipped recipe or TOML file. Its seed is replaced.")
     ] = "ablation",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps of each run. Default: as in the recipe."),
+    ] = None,
     variant: Annotated[
         list[str] | None,
         typer.Option(
@@ -114,7 +118,7 @@ def ablation(
     check_place(output, RESULT_FORMATS, default=output.parent == RESULTS)
     from ois_benchmarks.ablation.evaluation import SCENES, evaluation
     from ois_benchmarks.ablation.result import result, table_of
-    from ois_benchmarks.ablation.run import AblationPlan, Start, pick, run
+    from ois_benchmarks.ablation.run import AblationPlan, Start, pick, run, with_steps
     from ois_benchmarks.results import write_result
     from ois_network.training.config import load_recipe
     from ois_network.training.processes import keep_freed_memory
@@ -122,7 +126,7 @@ def ablation(
     plan = AblationPlan(
         trunk=_checkpoint(checkpoint, "ablation"),
         folder=work,
-        recipe=load_recipe(recipe),
+        recipe=with_steps(load_recipe(recipe), steps),
         seeds=tuple(range(seeds)),
         start=Start(start),
         train_data=tuple(train_data or [SCENES]),

@@ -21,6 +21,7 @@ from ois_benchmarks.ablation.run import (
     pick,
     run,
     started,
+    with_steps,
     with_trunk,
 )
 from ois_benchmarks.published.paper import paper
@@ -41,6 +42,17 @@ def plan(tmp_path: Path) -> AblationPlan:
         trunk, tmp_path / "runs", RECIPE, seeds=(0, 1), variants=pick(["no-order"]),
         objects=2, clicks=5, longest=56, threads=1,
     )  # fmt: skip
+
+
+def test_the_steps_of_a_recipe_can_be_chosen() -> None:
+    short = load_recipe("tiny-ablation")
+    assert with_steps(short, None) == short
+    (stage,) = with_steps(short, 1200).stages
+    assert stage == replace(short.stages[0], steps=1200)
+    (stage,) = with_steps(short.replace(stages=(Stage(epochs=3),)), 7).stages
+    assert (stage.steps, stage.epochs) == (7, 0)
+    with pytest.raises(InvalidInput, match="2 stages"):
+        with_steps(short.replace(stages=(stage, stage)), 7)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
