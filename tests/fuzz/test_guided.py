@@ -1,7 +1,9 @@
 """Readers under inputs that a coverage-guided fuzzer has found (`support/fuzz/guided.py`).
 
 The committed inputs are read in every run, and damaged ones made from them. Where atheris is
-installed, it looks for new ones: `OIS_FUZZ_REQUESTS=1000000 pytest tests/fuzz/test_guided.py`.
+installed, it looks for new ones. A long run, of which benchmarks/results/fuzz-guided.json is one:
+
+    OIS_FUZZ_REQUESTS=1000000 OIS_FUZZ_RESULT=fuzz.json pytest tests/fuzz/test_guided.py -k new_code
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +20,7 @@ import pytest
 
 from support.documents import ROOT
 from support.fuzz.damage import damaged_bytes
-from support.fuzz.size import SEED, dice_for, is_long, requests
+from support.fuzz.size import SEED, dice_for, is_long, report, requests
 from support.fuzz.targets import CORPUS, TARGETS
 
 needs_atheris = pytest.mark.skipif(
@@ -71,4 +74,10 @@ def test_new_code_is_reached_without_an_untyped_error(name: str, tmp_path: Path)
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Done" in done.stderr
+    end = re.search(r"#(\d+)\s+DONE\s+cov: (\d+) ft: (\d+)", done.stderr)
+    assert end, done.stderr[-3000:]
+    runs, edges, features = map(int, end.groups())
+    report(
+        f"guided, {name}",
+        {"requests": runs, "untyped": 0, "edges": edges, "features": features},
+    )

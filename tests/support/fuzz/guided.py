@@ -3,9 +3,10 @@
     pip install atheris
     PYTHONPATH=tests python -m support.fuzz.guided image -max_total_time=600 FOLDER
 
-FOLDER gets the inputs that reach new code; all further arguments are libFuzzer's. The committed
-inputs (tests/fuzz/corpus) are read first. An input that raises anything but a typed error, or takes
-longer than -timeout, is written to a file, and the run ends with an error.
+FOLDER gets the inputs that reach new code; without it they are forgotten. All further arguments
+are libFuzzer's. The committed inputs (tests/fuzz/corpus) are read first. An input that raises
+anything but a typed error, or takes longer than -timeout, is written to a file, and the run ends
+with an error.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(target.seeds):
             (Path(folder) / str(number)).write_bytes(seed)
-        known = [str(path) for path in (CORPUS / name, Path(folder)) if path.is_dir()]
-        # libFuzzer writes to the first folder.
+        # libFuzzer writes to the first folder, which must not be the committed one.
+        known = [str(path) for path in (Path(folder), CORPUS / name) if path.is_dir()]
         made = [one for one in more if not one.startswith("-")]
         options = [one for one in more if one.startswith("-")]
         atheris.Setup(
