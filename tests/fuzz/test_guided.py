@@ -3,7 +3,7 @@
 The committed inputs are read in every run, and damaged ones made from them. Where atheris is
 installed, it looks for new ones. A long run, of which benchmarks/results/fuzz-guided.json is one:
 
-    OIS_FUZZ_REQUESTS=1000000 OIS_FUZZ_RESULT=fuzz.json pytest tests/fuzz/test_guided.py -k new_code
+    OIS_FUZZ_REQUESTS=200000 OIS_FUZZ_RESULT=fuzz.json pytest tests/fuzz/test_guided.py -k new_code
 """
 
 from __future__ import annotations
