@@ -17,8 +17,8 @@
 
 PYTHON ?=
 VENV ?= .venv
-# A file stays on one worker, so that what its tests share is made once.
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+# A file stays on one worker, so that what its tests share is made once; tests/conftest.py orders them.
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 GPU_VENV ?= .venv-gpu-image
 GPU_TESTS := tests/runtime/torch tests/network/kernels tests/runtime/engines/test_onnx_device.py \
   tests/benchmarks/gpu/test_autocast.py tests/benchmarks/gpu/test_compiled.py \

@@ -49,6 +49,24 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the scenarios, which wait for servers and browsers, between the tests that compute.
+
+    Only where several workers share the cores. A file stays together.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    scenarios = Path(__file__).parent / "scenarios"
+    places: dict[Path, float] = {}
+    for waits in (False, True):
+        paths = [path for path in files if path.is_relative_to(scenarios) == waits]
+        places |= {path: (number + 0.5) / len(paths) for number, path in enumerate(paths)}
+    items[:] = [item for path in sorted(files, key=places.__getitem__) for item in files[path]]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

@@ -268,7 +268,7 @@ def _print_addresses(server: EmbeddedServer, token_file: Path | None) -> None:
         token = (
             "none: every user of this machine can click"
             if server.options.token is None
-            else "yours"
+            else "as given"
         )
     rows = {
         "gRPC": server.grpc_url,
