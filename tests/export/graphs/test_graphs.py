@@ -80,14 +80,7 @@ def test_extreme_shapes_agree(
 @pytest.mark.parametrize(
     ("changes", "cached_kv"),
     [
-        (
-            {
-                "fusion_order": FusionOrder.OBJECT_FIRST,
-                "fused_levels": (2, 3),
-                "dense": False,
-            },
-            True,
-        ),
+        ({"fusion_order": FusionOrder.OBJECT_FIRST, "fused_levels": (2, 3)}, True),
         (
             {
                 "fused_levels": (1, 2, 3, 4),
@@ -97,8 +90,10 @@ def test_extreme_shapes_agree(
             False,
         ),
         ({"fused_levels": (4,), "order": False, "object": False, "dense": False}, True),
+        ({"order_attention": False}, True),
         ({"object_attention": False}, True),
         ({"sparse": False}, False),
+        ({"dense": False}, True),
         ({"order_attention": False, "depth_encoder": True, "depth_blocks": 2}, True),
     ],
     ids=lambda value: str(value),
