@@ -20,16 +20,26 @@ _SYNC_EVERY_S = 5.0
 Content = bytes | Callable[[BinaryIO], object]
 
 
-def write_file(path: Path, content: Content) -> None:
+def user_folder(variable: str, usual: str) -> Path | None:
+    """This package's folder in `$variable`, by default in ~/`usual`; None without a home folder."""
+    chosen = os.environ.get(variable)
+    try:
+        return (Path(chosen) if chosen else Path.home() / usual) / "ois-deploy"
+    except RuntimeError:
+        return None
+
+
+def write_file(path: Path, content: Content, *, mode: int = 0o666) -> None:
     """Write one file as `write_files` does."""
-    write_files({path: content})
+    write_files({path: content}, mode=mode)
 
 
-def write_files(contents: Mapping[Path, Content]) -> None:
+def write_files(contents: Mapping[Path, Content], *, mode: int = 0o666) -> None:
     """Write all files under temporary names in their folders, then rename them.
 
     No other process sees half a file. If one file cannot be written, none is changed. Symbolic
-    links are followed. Raises `OutputError` with the file and the reason.
+    links are followed. mode: who may do what with the files, less the umask. Raises `OutputError`
+    with the file and the reason.
     """
     parts: dict[Path, Path] = {}
     try:
@@ -38,6 +48,7 @@ def write_files(contents: Mapping[Path, Content]) -> None:
             part = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.part")
             parts[part] = place
             try:
+                part.touch(mode)
                 _write_through(part, content)
             except (OSError, RuntimeError) as error:
                 # torch.save reports a full disk as a RuntimeError of its zip writer.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -161,7 +162,7 @@ class BlockingGrpc:
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
-        self._options = options
+        self._token = partial(options.token_for, address)
         chosen = [*_channel_options(address, options), _IN_CALLING_THREAD]
         secret = _credentials(options.tls) if address.secure else None
 
@@ -181,7 +182,7 @@ class BlockingGrpc:
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:
         request = infer_request(infer)
-        pairs = metadata(infer.headers, self._options.token_for(self._address))
+        pairs = metadata(infer.headers, self._token())
         begun_s = time.monotonic()
         with self._channels.line() as line:
             try:
@@ -221,7 +222,7 @@ class BlockingGrpc:
             wire.channel.close()
 
     def _call(self, method: str, request: Any, timeout_s: float) -> None:
-        pairs = metadata({}, self._options.token_for(self._address))
+        pairs = metadata({}, self._token())
         with self._channels.line() as line:
             try:
                 getattr(line.wire.stub, method)(request, timeout=timeout_s, metadata=pairs)
@@ -246,7 +247,7 @@ class AsyncGrpc:
 
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
-        self._options = options
+        self._token = partial(options.token_for, address)
         chosen = _channel_options(address, options)
         secret = _credentials(options.tls) if address.secure else None
 
@@ -261,7 +262,7 @@ class AsyncGrpc:
         self._channels = Channels(open_channel)
 
     async def infer(self, infer: Infer) -> Tensors:
-        pairs = metadata(infer.headers, self._options.token_for(self._address))
+        pairs = metadata(infer.headers, self._token())
         request = infer_request(infer)
         response = await self._call("ModelInfer", request, pairs, infer.timeout_s, infer.within_s)
         return tensors_of(response)
@@ -284,7 +285,7 @@ class AsyncGrpc:
         await self._call(
             method,
             request,
-            metadata({}, self._options.token_for(self._address)),
+            metadata({}, self._token()),
             timeout_s,
             timeout_s,
         )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,7 @@ class BlockingHttp:
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._options = options
+        self._token = partial(options.token_for, address)
         chosen: dict[str, Any] = {
             "maxsize": _KEPT,
             "socket_options": [
@@ -200,16 +202,16 @@ class BlockingHttp:
 
     def infer(self, infer: Infer, cancellation: Cancellation) -> Tensors:  # noqa: ARG002
         request_id = new_id()
-        request = infer_request(infer, self._options.token_for(self._address), request_id)
+        request = infer_request(infer, self._token(), request_id)
         answer = self._post(request, infer.timeout_s, infer.within_s)
         return tensors_of(answer.data, answer.headers.get(JSON_LENGTH), request_id)
 
     def share(self, share: Share) -> None:
-        request = share_request(share, self._options.token_for(self._address))
+        request = share_request(share, self._token())
         self._post(request, share.timeout_s, share.timeout_s)
 
     def unshare(self, unshare: Unshare) -> None:
-        request = unshare_request(unshare, self._options.token_for(self._address))
+        request = unshare_request(unshare, self._token())
         self._post(request, unshare.timeout_s, unshare.timeout_s)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 
 import aiohttp
 
@@ -22,6 +23,7 @@ class AsyncHttp:
     def __init__(self, address: Address, options: TritonOptions) -> None:
         self._address = address
         self._options = options
+        self._token = partial(options.token_for, address)
         secret = (options.tls or TLS()).context() if address.secure else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=secret), raise_for_status=False
@@ -31,16 +33,16 @@ class AsyncHttp:
 
     async def infer(self, infer: Infer) -> Tensors:
         request_id = messages.new_id()
-        request = messages.infer_request(infer, self._options.token_for(self._address), request_id)
+        request = messages.infer_request(infer, self._token(), request_id)
         body, json_length = await self._post(request, infer.timeout_s, infer.within_s)
         return messages.tensors_of(body, json_length, request_id)
 
     async def share(self, share: Share) -> None:
-        request = messages.share_request(share, self._options.token_for(self._address))
+        request = messages.share_request(share, self._token())
         await self._post(request, share.timeout_s, share.timeout_s)
 
     async def unshare(self, unshare: Unshare) -> None:
-        request = messages.unshare_request(unshare, self._options.token_for(self._address))
+        request = messages.unshare_request(unshare, self._token())
         await self._post(request, unshare.timeout_s, unshare.timeout_s)
 
     async def close(self) -> None:

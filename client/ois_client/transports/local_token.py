@@ -11,10 +11,10 @@ machine's name is in the file's name: home folders can be shared by machines.
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
+from ois_client.contract.files import user_folder
 from ois_client.transports.address import Address
 
 
@@ -23,12 +23,8 @@ def token_file(port: int) -> Path | None:
 
     None if this user has no home folder.
     """
-    chosen = os.environ.get("XDG_STATE_HOME")
-    try:
-        state = Path(chosen) if chosen else Path.home() / ".local" / "state"
-    except RuntimeError:
-        return None
-    return state / "ois-deploy" / "tokens" / f"{socket.gethostname()}-{port}"
+    folder = user_folder("XDG_STATE_HOME", ".local/state")
+    return None if folder is None else folder / "tokens" / f"{socket.gethostname()}-{port}"
 
 
 def local_token(address: Address) -> str | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ois_client.contract.errors import OISError
-from ois_client.contract.files import write_file
+from ois_client.contract.files import user_folder, write_file
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = 1
@@ -20,11 +19,7 @@ _SCHEMA = 1
 
 def cache_folder() -> Path | None:
     """`$XDG_CACHE_HOME/ois-deploy` or `~/.cache/ois-deploy`; None if there is no home folder."""
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(chosen) if chosen else Path.home() / ".cache") / "ois-deploy"
-    except RuntimeError:
-        return None
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
 def gpu_name(device: torch.device) -> str:

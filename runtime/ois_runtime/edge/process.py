@@ -7,7 +7,6 @@ import ctypes
 import http.client
 import importlib.util
 import json
-import os
 import shutil
 import signal
 import socket
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ois_client.contract.errors import EngineError
+from ois_client.contract.files import write_file
 from ois_runtime.edge.configuration import replica_file, with_file
 from ois_runtime.edge.routes import GRPC_CLUSTER, HTTP_CLUSTER, Json
 from ois_runtime.edge.settings import EdgeSettings, Replica
@@ -216,9 +216,8 @@ class Edge:
 
     def _write_replicas(self) -> None:
         self._version += 1
-        new = self._folder / "replicas.new"
-        _write(new, replica_file(self._replicas, self._settings, self._version))
-        new.replace(self._file)  # Envoy reads a file that is moved to its place
+        # Envoy reads a file that is moved to its place, as `write_file` does it.
+        _write(self._file, replica_file(self._replicas, self._settings, self._version))
 
     def _read_log(self) -> None:
         assert self._process is not None
@@ -260,8 +259,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 def _write(file: Path, content: Json) -> None:
     """For this user only: there may be tokens in it."""
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as text:
-        json.dump(content, text)
+    write_file(file, json.dumps(content).encode(), mode=0o600)
 
 
 def _end_with_parent() -> None:

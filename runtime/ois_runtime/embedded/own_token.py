@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import write_file
 from ois_client.transports.local_token import token_file
 
 
@@ -48,18 +47,9 @@ def told_to_own_user(token: str, ports: Sequence[int]) -> Iterator[list[Path]]:
 def _write(file: Path, token: str) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A file made by mkstemp has mode 0600, and replaces the old one, whatever mode that had.
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.")
-        new = Path(name)
-        try:
-            os.close(handle)
-            new.write_text(token, encoding="ascii")
-            new.replace(file)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
-    except OSError as error:
+        write_file(file, token.encode(), mode=0o600)
+    except (OSError, OutputError) as error:
         raise InvalidInput(
-            f"the server's token cannot be written to {file}: {error.strerror}. Set XDG_STATE_HOME "
-            "to a folder that can be written, choose a token (--token-file), or use --no-token"
+            f"there is no place for the server's token: {error}. Set XDG_STATE_HOME to a folder "
+            "that can be written, choose a token (--token-file), or use --no-token"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -177,3 +178,18 @@ def test_lines_are_replayed_and_what_was_cut_off_is_removed(tmp_path: Path) -> N
     file.append({"b": 1})
     file.close()
     assert path.read_bytes() == b'{"b": 1}\n'
+
+
+def test_a_secret_is_readable_by_its_user_only_from_its_first_byte(tmp_path: Path) -> None:
+    seen = []
+
+    def write(file: BinaryIO) -> None:
+        seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+        file.write(b"secret")
+
+    path = tmp_path / "token"
+    path.write_bytes(b"open to all")
+    files.write_file(path, write, mode=0o600)
+    assert seen == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes() == b"secret"
