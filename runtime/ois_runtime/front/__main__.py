@@ -25,7 +25,7 @@ _NOTICE_S = 0.5
 async def serve(settings: FrontSettings, stop: asyncio.Event) -> None:
     """Until `stop`. Raises `OSError` if a port is taken."""
     work = Work(settings.token)
-    http, metrics = HttpFront(settings, work), MetricsFront(settings)
+    http, metrics = HttpFront(settings, work), MetricsFront(settings, work)
     grpc = GrpcFront(settings, work)
     try:
         for one in (http, metrics, grpc):

@@ -218,10 +218,10 @@ class HttpFront:
 
 
 class MetricsFront:
-    """`GET /metrics`, and nothing else, to Triton's metrics socket."""
+    """`GET /metrics`, and nothing else: Triton's, and what is in progress here."""
 
-    def __init__(self, settings: FrontSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: FrontSettings, work: Work) -> None:
+        self._settings, self._work = settings, work
         self._triton: aiohttp.ClientSession | None = None
         self._runner: web.ServerRunner | None = None
 
@@ -247,7 +247,12 @@ class MetricsFront:
         assert self._triton is not None
         try:
             async with self._triton.get("http://localhost/metrics") as answer:
-                return await _passed_back(answer, request)
+                text = await answer.read()
+                if answer.status == HTTPStatus.OK:
+                    text += self._work.gauges().encode()
+                return web.Response(
+                    status=answer.status, headers={**_ANONYMOUS, **_kept(answer)}, body=text
+                )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Refused(503, NOT_READY) from error
 
@@ -370,13 +375,15 @@ async def _chunks(parts: list[memoryview]) -> AsyncIterator[bytes]:
             yield bytes(part[at : at + _CHUNK])
 
 
+def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers of Triton's answer that a client gets."""
+    return {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+
+
 async def _passed_back(
     answer: aiohttp.ClientResponse, request: web.BaseRequest
 ) -> web.StreamResponse:
-    passed_on: dict[str, str] = {
-        name: answer.headers[name] for name in _PASSED_ON if name in answer.headers
-    }
-    headers: dict[str, str] = {**_ANONYMOUS, **passed_on}
+    headers = {**_ANONYMOUS, **_kept(answer)}
     size = answer.content_length
     if size is None or size <= _SMALL:
         return web.Response(status=answer.status, headers=headers, body=await answer.read())

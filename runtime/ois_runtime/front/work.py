@@ -50,6 +50,16 @@ class Work:
         if self.stopping:
             raise ServerUnavailable(STOPPING)
 
+    def gauges(self) -> str:
+        """What is in progress, as Prometheus text."""
+        return "".join(
+            f"# HELP {name} {meaning}\n# TYPE {name} gauge\n{name} {value}\n"
+            for name, meaning, value in (
+                ("ois_requests_in_progress", "Requests that clients wait for", self._requests),
+                ("ois_request_bytes_in_progress", "Bytes of these requests", self._bytes),
+            )
+        )
+
     @contextmanager
     def request(self, size: int) -> Iterator[None]:
         """A request of `size` bytes is in progress. Raises `ServerOverloaded` if too many are."""

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,12 +16,18 @@ import pytest
 from ois_client import Client
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import ServerUnavailable
-from ois_client.contract.masks import MaskFormat
 from ois_client.transports.settings import Retries
 from ois_client.wire import click_message, encode_message, read_click_reply, read_info
 from ois_runtime.embedded.options import ServerOptions
 from ois_runtime.embedded.server import EmbeddedServer
-from support.server.calls import click_request, eventually, infer, picture, triton_statistics
+from support.server.calls import (
+    click_request,
+    eventually,
+    infer,
+    picture,
+    triton_statistics,
+    wait_until_in_progress,
+)
 from support.server.malformed import GOOD, RawRequest
 from support.server.players import Player, pixels, play_while
 from support.server.processes import children, processes_of, serving, shared_memory_of
@@ -32,13 +37,18 @@ ONCE = Retries(attempts=1)
 SMALL = ServerOptions(cache_bytes=2**24)
 
 
+@pytest.fixture(scope="module")
+def slow_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their encode takes longer than the server lets a connection be idle."""
+    return write_engines_that_take(2.0, tmp_path_factory.mktemp("slow"))
+
+
 def test_sigterm_lets_encodes_finish_and_later_requests_fail_with_a_typed_error(
-    tmp_path: Path,
+    slow_engines: Path,
 ) -> None:
-    engines = write_engines_that_take(2.0, tmp_path)
     with (
-        serving(engines, cache_bytes=2**24) as (process, server),
-        Client(f"local:{engines}") as twin,
+        serving(slow_engines, cache_bytes=2**24) as (process, server),
+        Client(f"local:{slow_engines}") as twin,
     ):
         urls = server.grpc_url, server.http_url
         with ExitStack() as stack:
@@ -49,12 +59,11 @@ def test_sigterm_lets_encodes_finish_and_later_requests_fail_with_a_typed_error(
                 encodes = [
                     pool.submit(client.open, pixels(7001 + n)) for n, client in enumerate(clients)
                 ]
-                time.sleep(0.7)
-                assert not any(encode.done() for encode in encodes)
+                wait_until_in_progress(server, 2 * pixels(7001).nbytes)
                 process.terminate()
-                sessions = [encode.result(timeout=60) for encode in encodes]
+                sessions = [encode.result(timeout=120) for encode in encodes]
             assert all(session.last_encode is not None for session in sessions)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
         assert process.returncode == 0
         assert not shared_memory_of(process.pid)
         for player in players:  # the session does not need its server
@@ -95,7 +104,7 @@ def test_sigterm_among_steady_clicks_cuts_none_off(engines: Path) -> None:
             answer = slow.getresponse()
             assert answer.status == 200
             assert answer.read()
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=120)
 
         play_while(players, stop)  # every answer is compared
         slow.close()
@@ -109,41 +118,40 @@ def test_sigterm_among_steady_clicks_cuts_none_off(engines: Path) -> None:
 
 
 def test_sigterm_lets_clicks_finish_and_leaves_nothing(
-    engines: Path, monkeypatch: pytest.MonkeyPatch
+    slow_engines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OIS_DECODER", "triton")  # its statistics show a half finished click
-    large = picture(2, 1600, 1200)  # its masks take a while to encode
-    request = click_request(large, *([Click(9 * n, 9)] for n in range(32)))
-    message = click_message(request, mask_format=MaskFormat.PNG)
-    with serving(engines) as (process, server), ThreadPoolExecutor(2) as pool:
-        infer(server, encode_message(large))
+    """The clicks run a second model of the server, after it was told to stop."""
+    monkeypatch.setenv("OIS_DECODER", "triton")
+    images = {"grpc": picture(2), "http": picture(3)}
+    requests = {name: click_request(image, [Click(40, 40)]) for name, image in images.items()}
+    with serving(slow_engines) as (process, server), ThreadPoolExecutor(2) as pool:
         before = triton_statistics(server)["ois_decoder"]
-        clicks = [pool.submit(infer, server, message, protocol=p) for p in ("grpc", "http")]
-        # Each click runs the decoder four times; after the first run most work remains.
-        eventually(lambda: triton_statistics(server)["ois_decoder"], lambda count: count > before)
+        clicks = {}
+        for protocol, request in requests.items():
+            message = click_message(request, picture=images[protocol])
+            clicks[protocol] = pool.submit(infer, server, message, protocol=protocol, timeout_s=120)
+        wait_until_in_progress(server, sum(image.pixels().nbytes for image in images.values()))
+        assert triton_statistics(server)["ois_decoder"] == before  # they still encode
         process.terminate()
-        assert not any(click.done() for click in clicks)
-        _, said = process.communicate(timeout=40)
-        for click in clicks:
-            reply = read_click_reply(click.result(), request, mask_format=MaskFormat.PNG)
-            assert reply.masks.any(axis=(1, 2)).all()
+        _, said = process.communicate(timeout=120)
+        for protocol, click in clicks.items():
+            assert read_click_reply(click.result(), requests[protocol]).masks.any()
     assert process.returncode == 0, said
     assert "stopped" in said
     assert not shared_memory_of(process.pid)
 
 
-def test_a_connection_that_is_only_kept_open_does_not_delay_the_end(tmp_path: Path) -> None:
-    engines = write_engines_that_take(2.0, tmp_path)  # longer than the idle time of a connection
-    with serving(engines) as (process, server), ThreadPoolExecutor(1) as pool:
+def test_a_connection_that_is_only_kept_open_does_not_delay_the_end(slow_engines: Path) -> None:
+    image = picture(3)
+    with serving(slow_engines) as (process, server), ThreadPoolExecutor(1) as pool:
         idle = http.client.HTTPConnection(server.options.host, server.ports.http)
         idle.request("GET", "/v2/health/ready")
         assert idle.getresponse().read() == b""
-        encode = pool.submit(infer, server, encode_message(picture(3)), protocol="http")
-        time.sleep(0.7)
-        assert not encode.done()
+        encode = pool.submit(infer, server, encode_message(image), protocol="http")
+        wait_until_in_progress(server, image.pixels().nbytes)
         process.terminate()
-        assert not read_info(encode.result(timeout=40)).cached
-        _, said = process.communicate(timeout=30)  # Triton itself would wait for 60 s
+        assert not read_info(encode.result(timeout=120)).cached
+        _, said = process.communicate(timeout=45)  # Triton itself would wait for 60 s
         idle.close()
     assert process.returncode == 0, said
     assert not shared_memory_of(process.pid)
@@ -153,7 +161,7 @@ def test_ctrl_c_ends_the_server_without_an_error(engines: Path) -> None:
     with serving(engines) as (process, server):
         assert click_is_answered(server)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=40)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert not shared_memory_of(process.pid)

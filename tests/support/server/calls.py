@@ -151,6 +151,13 @@ def metrics(server: EmbeddedServer) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
+def wait_until_in_progress(server: EmbeddedServer, size: int) -> None:
+    """Return when requests of `size` bytes in all have arrived and are not yet answered."""
+    name = "ois_request_bytes_in_progress"
+    found = eventually(lambda: metrics(server)[name], lambda now: now >= size)
+    assert found >= size, f"{found} bytes are in progress; expected {size}"
+
+
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
     return json.loads(get(url, headers))
 
