@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,11 +88,9 @@ def test_importing_the_client_loads_nothing_heavy():
 
 
 def test_importing_the_client_takes_less_than_0_3_seconds():
-    code = "import time; t = time.perf_counter(); import ois_client; print(time.perf_counter() - t)"
-    fastest, begin = float("inf"), time.perf_counter()
-    while fastest >= 0.3 and time.perf_counter() - begin < 15:  # retry on a busy machine
-        fastest = min(fastest, float(run(code)))
-    assert fastest < 0.3
+    """Of the CPU: what others do on the machine does not count."""
+    code = "import time; t = time.process_time(); import ois_client; print(time.process_time() - t)"
+    assert min(float(run(code)) for _ in range(3)) < 0.3
 
 
 def every_error(root=errors.OISError):

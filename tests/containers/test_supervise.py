@@ -66,7 +66,7 @@ def test_it_ends_when_the_server_no_longer_answers() -> None:
     assert line_of(process) == "open"
     time.sleep(0.5)
     assert process.poll() is None
-    said = process.communicate("close the port\n", timeout=20)
+    said = process.communicate("close the port\n", timeout=60)
     assert process.returncode == 1
     assert "closed" in said[0]
     assert "failed to answer 3 times" in said[1]
@@ -77,7 +77,7 @@ def test_a_server_that_does_not_end_is_killed() -> None:
     process = supervised(stubborn, free_port())
     assert line_of(process) == "open"
     time.sleep(0.5)
-    process.communicate("close the port\n", timeout=20)
+    process.communicate("close the port\n", timeout=60)
     assert process.returncode == 1
 
 
@@ -86,7 +86,7 @@ def test_there_is_no_time_limit_on_the_start() -> None:
     process = supervised(slow, free_port())
     assert line_of(process) == "open"  # after about fifteen failed checks
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     process.communicate()
 
 
@@ -97,14 +97,14 @@ def test_signals_reach_the_server_and_its_status_is_returned(number: int) -> Non
     process = supervised(server, free_port())
     assert line_of(process) == "open"
     process.send_signal(number)
-    assert process.wait(timeout=20) == 7
+    assert process.wait(timeout=60) == 7
     process.communicate()
 
 
 @pytest.mark.parametrize(("ends", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
 def test_it_ends_with_the_server(ends: str, status: int) -> None:
     process = supervised(f"import os, sys; {ends}", free_port())
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == status
 
 
@@ -142,5 +142,5 @@ def test_the_gpu_container_passes_signals_and_the_exit_status_on(tmp_path: Path)
     )
     assert line_of(process) == "--log-verbose=1"
     process.terminate()
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 5, said

@@ -159,7 +159,7 @@ def test_images_travel_in_shared_memory_where_the_server_allows_it(
         if token is not None:
             register = f"{server.http_url}/v2/systemsharedmemory/region/a/register"
             with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(register, data=b"{}", timeout=10)
+                urllib.request.urlopen(register, data=b"{}", timeout=60)
             assert refused.value.code == 403
             refused.value.close()
 
