@@ -139,6 +139,14 @@ def segment(
         Path | None,
         typer.Option(help="Picture of the order maps; bright is at the depth of the clicks."),
     ] = None,
+    zoom: Annotated[
+        bool,
+        typer.Option(
+            "--zoom",
+            help="From an object's fourth click on, answer in a window around it if it is small. "
+            "Its mask gets better; a new window is encoded first.",
+        ),
+    ] = False,
     as_json: options.AsJson = False,
     url: Annotated[
         str | None,
@@ -169,6 +177,11 @@ def segment(
     """
     outputs = Outputs(out, overlay, depth, order)
     outputs.check(image)
+    if zoom and (depth is not None or order is not None):
+        raise InvalidInput(
+            "got --zoom with --depth or --order; expected one of them, because depth and order are "
+            "of the whole image. Run the command twice"
+        )
     clicks = tuple(ObjectClick.parse(text) for text in point)
     picture = load_image(image)
     check_clicks(clicks, picture)
@@ -189,7 +202,9 @@ def segment(
             warn(UNTRAINED)
         want_depth = depth is not None or order is not None
         stateless = url is not None and repeat == 1 and not want_depth
-        result = make_masks(client, picture, clicks, repeat, want_depth, stateless=stateless)
+        result = make_masks(
+            client, picture, clicks, repeat, want_depth, stateless=stateless, zoom=zoom
+        )
         with progress("writing"):
             write_files(render(result, outputs))
         if as_json:
@@ -206,8 +221,9 @@ def make_masks(
     want_depth: bool,
     *,
     stateless: bool,
+    zoom: bool = False,
 ) -> Segmentation:
-    """Apply the clicks `repeat` times.
+    """Apply the clicks `repeat` times. zoom: of the session; see `Client.open`.
 
     stateless: if one request gives the same masks, send it instead of opening a session, so that
     the server does not keep features that nobody asks for again.
@@ -218,7 +234,7 @@ def make_masks(
         geometry = client.info.fit(picture.width, picture.height)
         return Segmentation(picture, geometry, None, clicks, (once,))
     with progress("encoding the image"):
-        session = client.open(picture.data)
+        session = client.open(picture.data, zoom=zoom)
     with progress("clicking"):
         runs = tuple(
             tuple(apply_clicks(session, clicks, want_depth=want_depth and run == 0))

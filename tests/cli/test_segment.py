@@ -71,6 +71,21 @@ def test_clicks_are_applied_one_after_another(
     assert areas[1] > 1.1 * alone
 
 
+def test_with_zoom_a_small_object_is_answered_in_a_window(
+    engines: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "large.png"
+    Image.new("RGB", (1200, 900)).save(image)
+    argv = ["segment", str(image), "--json", "--engines", str(engines), "-p", "600,450"]
+    argv += ["-p", "610,450,-"] * 4  # each makes the disk smaller
+    areas = []
+    for more in ([], ["--zoom"]):
+        assert main([*argv, *more]) == 0
+        areas.append(json.loads(capsys.readouterr().out)["objects"][0]["area_px"])
+    # These engines draw a disk of so many pixels of the network, which sees the window larger.
+    assert 0 < areas[1] < 0.5 * areas[0]
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_server_gets_one_request_if_each_object_has_one_click(
     image: Path, capsys: pytest.CaptureFixture[str], protocol: str
@@ -174,6 +189,7 @@ def test_every_picture_is_written(engines: Path, image: Path, tmp_path: Path) ->
         (["--point", "1,1", "--backend", "abacus"], "INVALID_INPUT"),
         (["--point", "1,1", "--engines", "nowhere"], "ENGINE_ERROR"),
         (["--point", "1,1", "--repeat", "0"], "USAGE"),
+        (["--point", "1,1", "--zoom", "--depth", "depth.png"], "INVALID_INPUT"),
         ([], "USAGE"),
     ],
 )

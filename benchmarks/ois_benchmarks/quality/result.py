@@ -120,7 +120,8 @@ def curves_of(document: dict[str, Any]) -> list[Curve]:
 
 def model_name(model: dict[str, Any]) -> str:
     """The name of a model in tables and charts."""
-    return f"{model['network']}, {with_present_precision(model)['engine']}"
+    zoom = ", zoom" if model.get("zoom") else ""
+    return f"{model['network']}, {with_present_precision(model)['engine']}{zoom}"
 
 
 def _summary(log: Log, names: list[str], less: Log | None = None) -> dict[str, Any]:

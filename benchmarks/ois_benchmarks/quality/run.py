@@ -24,7 +24,9 @@ from ois_benchmarks.quality.records import Failure, LogWriter, Measured, Skipped
 from ois_benchmarks.quality.thinness import thinness
 from ois_client.contract.clicks import SLOTS_PER_SIGN, Click
 from ois_client.contract.errors import IncompatibleServer, InvalidInput, OISError
+from ois_client.contract.images import ImageSource
 from ois_client.sessions.client import Client
+from ois_client.sessions.session import Session
 from ois_client.transports.address import is_server
 from ois_network.training.clicks.robot import intersection_over_union, next_robot_click
 from ois_network.training.data.collections import SkippedPair
@@ -37,6 +39,13 @@ _PROGRESS_EVERY_S = 5.0
 Say = Callable[[str], None]
 
 
+class ZoomingClient(Client):
+    """A client whose sessions zoom."""
+
+    def open(self, image: ImageSource, *, encode: bool = True, zoom: bool = True) -> Session:
+        return super().open(image, encode=encode, zoom=zoom)
+
+
 def open_client(
     url: str,
     *,
@@ -46,20 +55,23 @@ def open_client(
     checkout: Path | None = None,
     weights: Path | None = None,
     token: str | None = None,
+    zoom: bool = False,
 ) -> Client | PeerClient:
     """Open a client.
 
     url: any address of `Client`, `torch:CHECKPOINT` for the network itself, or `peer:NAME` for a
     contestant of `ois bench spc`. Options that are None are not passed on, because not every
     transport has them all. token: only for servers; other addresses ignore it, because it may come
-    from the environment. Raises what `Client` raises, `CheckpointError`, and `NotHere` if a
-    peer's code or packages are missing.
+    from the environment. zoom: of the sessions; peers have none. Raises what `Client` raises,
+    `CheckpointError`, and `NotHere` if a peer's code or packages are missing.
     """
     if url.startswith(PEER):
         if backend is not None or precision is not None:
             raise InvalidInput(
                 f"got {url} with a backend or precision; expected neither, a peer's name sets both"
             )
+        if zoom:
+            raise InvalidInput(f"got {url} with zoom; only sessions of `Client` zoom")
         cores = threads or machine.available_cores()
         name = url.removeprefix(PEER)
         return PeerClient(name, checkout=checkout, weights=weights, threads=cores)
@@ -69,8 +81,9 @@ def open_client(
     options = {name: value for name, value in given.items() if value is not None}
     if token and is_server(url):
         options["token"] = token
+    kind = ZoomingClient if zoom else Client
     if not url.startswith(TORCH):
-        return Client(url, **options)
+        return kind(url, **options)
     unknown = sorted(set(options) - {"threads"})
     path = url.removeprefix(TORCH)
     if unknown or not path:
@@ -80,7 +93,7 @@ def open_client(
         )
     from ois_benchmarks.contestants.unrewritten import open_transport
 
-    return Client(open_transport(path, threads=threads))
+    return kind(open_transport(path, threads=threads))
 
 
 def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[str, Any]:
@@ -93,6 +106,7 @@ def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[s
             f"got {clicks} clicks; expected 1 to {SLOTS_PER_SIGN}, the slots per sign"
         )
     info = client.info
+    zoom = {"zoom": True} if isinstance(client, ZoomingClient) else {}
     return {
         "dataset": dataset.describe(),
         "clicks": clicks,
@@ -103,6 +117,7 @@ def header(client: Client | PeerClient, dataset: Dataset, clicks: int) -> dict[s
             "trained": info.trained,
             "longest": info.longest,
             "preprocess_version": info.preprocess_version,
+            **zoom,
         },
         "machine": machine.describe(),
     }
@@ -212,9 +227,11 @@ def _check_same_model(client: Client | PeerClient, answered: set[str]) -> None:
 
 
 def default_output(client: Client | PeerClient, dataset: Dataset, folder: Path) -> Path:
-    """`folder`/quality-DATASET-NETWORK-ENGINE.jsonl."""
+    """`folder`/quality-DATASET-NETWORK-ENGINE.jsonl, with -zoom if sessions zoom."""
     # Without versions, so that runs of several versions are easy to compare by name.
     words = [word.strip(",") for word in client.info.engine.split() if word[:1].isalpha()]
+    if isinstance(client, ZoomingClient):
+        words.append("zoom")
     name = "-".join(("quality", dataset.slug, client.info.network, *words))
     return folder / ("".join(c if c.isalnum() or c in ".-_" else "-" for c in name) + ".jsonl")
 

@@ -39,6 +39,14 @@ def quality(
         ),
     ] = "scenes",
     clicks: Annotated[int, typer.Option(min=1, max=24, help="Robot clicks per object.")] = 20,
+    zoom: Annotated[
+        bool,
+        typer.Option(
+            "--zoom",
+            help="Sessions zoom in: from the fourth click on, the network sees a window around a "
+            "small object. Not for peer.",
+        ),
+    ] = False,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Evaluate this many objects, spread evenly over the data set."),
@@ -131,6 +139,7 @@ def quality(
         checkout=checkout,
         weights=weights,
         token=token,
+        zoom=zoom,
     ) as client:
         if not client.info.trained:
             warn("the weights are random; the numbers say nothing about the method")

@@ -83,14 +83,16 @@ class AsyncClient:
             )
         return self._info
 
-    async def open(self, image: ImageSource, *, encode: bool = True) -> AsyncSession:
+    async def open(
+        self, image: ImageSource, *, encode: bool = True, zoom: bool = False
+    ) -> AsyncSession:
         """Open a session on one image, as `Client.open` does."""
         transport, known = await self._ready()
         picture = await asyncio.to_thread(load_image, image, self._limits)
         if not encode:
             # No reply tells whether the server still runs the same model, so ask for it.
-            return AsyncSession(transport, picture, await self._ask(transport))
-        session = AsyncSession(transport, picture, known)
+            return AsyncSession(transport, picture, await self._ask(transport), zoom)
+        session = AsyncSession(transport, picture, known, zoom)
         try:
             await session.encode()
         except IncompatibleServer:
@@ -98,7 +100,7 @@ class AsyncClient:
             now = await self._ask(transport)
             if now.model_sha256 == known.model_sha256:
                 raise
-            session = AsyncSession(transport, picture, now)
+            session = AsyncSession(transport, picture, now, zoom)
             await session.encode()
         return session
 

@@ -21,9 +21,10 @@ from ois_client.contract.transport import (
     EncodeReply,
     ModelInfo,
 )
-from ois_client.sessions.base import Ask, SessionBase, click_steps
+from ois_client.sessions.base import Ask, SessionBase
 from ois_client.sessions.history import PendingClick, Wants
 from ois_client.sessions.progressive import Show, coarse_request
+from ois_client.sessions.zoom import View
 
 #: A click's request and its reply.
 Answered = tuple[PendingClick, ClickReply]
@@ -38,9 +39,12 @@ class AsyncSession(SessionBase):
     `InvalidInput`.
     """
 
-    def __init__(self, transport: AsyncTransport, picture: Picture, info: ModelInfo) -> None:
-        super().__init__(picture, info, nullcontext())
+    def __init__(
+        self, transport: AsyncTransport, picture: Picture, info: ModelInfo, zoom: bool = False
+    ) -> None:
+        super().__init__(picture, info, nullcontext(), zoom)
         self._transport = transport
+        self._zooms = zoom
         self._lock = asyncio.Lock()
         self._calls: set[asyncio.Task[Answered]] = set()
         self._superseded: set[asyncio.Task[Answered]] = set()
@@ -114,9 +118,8 @@ class AsyncSession(SessionBase):
             # Committed here, not in `_ask`: if this task is cancelled after the reply has arrived,
             # its caller gets no mask, so the session must not have the click.
             pending, reply = await call
-            self._state.commit(pending, reply)
-            self._last_reply = reply
-            return reply
+            self._last_reply = self._state.commit(pending, reply)
+            return self._last_reply
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if call not in self._superseded or (task is not None and task.cancelling()):
@@ -135,11 +138,13 @@ class AsyncSession(SessionBase):
         await self._lock.acquire()
         coarse: CoarseTask | None = None
         try:
-            pending = self._state.begin(new, wants)
+            # Cutting a window decodes the picture.
+            begin = partial(self._state.begin, new, wants)
+            pending = await asyncio.to_thread(begin) if self._zooms else begin()
             if show is not None and self._has_coarse:
-                ask = partial(self._ask_coarse, pending.request)
+                ask = partial(self._ask_coarse, pending)
                 coarse = CoarseTask(ask, show, self.coarse_after_s)
-            return pending, await self._send(pending.request)
+            return pending, await self._send(pending.request, pending.view)
         except BaseException:
             self._lock.release()
             raise
@@ -147,14 +152,12 @@ class AsyncSession(SessionBase):
             if coarse is not None:
                 coarse.end()
 
-    async def _ask_coarse(self, request: ClickRequest) -> ClickReply:
-        reply = await self._transport.click(coarse_request(request))
-        self._state.check_coarse(reply, len(request.points))
-        return reply
+    async def _ask_coarse(self, pending: PendingClick) -> ClickReply:
+        reply = await self._transport.click(coarse_request(pending.request))
+        return self._state.coarse(pending, reply)
 
-    async def _send(self, request: ClickRequest) -> ClickReply:
-        steps = click_steps(request, self._picture, self._state.check_model)
-        return await run_async(steps, self._perform)
+    async def _send(self, request: ClickRequest, view: View | None = None) -> ClickReply:
+        return await run_async(self._steps(request, view), self._perform)
 
     async def _perform(self, ask: Ask) -> ClickReply | ModelInfo:
         if ask is None:

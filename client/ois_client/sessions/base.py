@@ -17,6 +17,7 @@ from ois_client.contract.images import Picture
 from ois_client.contract.transport import ClickReply, ClickRequest, EncodeReply, ModelInfo
 from ois_client.sessions.history import SessionState
 from ois_client.sessions.progressive import COARSE_AFTER_S
+from ois_client.sessions.zoom import View, Window, Zoom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +33,20 @@ Ask = Attempt | None
 
 
 def click_steps(
-    request: ClickRequest, picture: Picture, check_model: Callable[[str], None]
+    request: ClickRequest,
+    picture: Picture,
+    check_model: Callable[[str], None],
+    *,
+    new: bool = False,
 ) -> Generator[Ask, Any, ClickReply]:
     """One click, repeated with the picture if the server does not have the image.
 
     See `steps.py` for how to run it. check_model: raises if a sha256 is not that of the model
-    that made the coverage.
+    that made the coverage. new: the server cannot have the image yet.
     """
     try:
         try:
-            return (yield Attempt(request))
+            return (yield Attempt(request, picture if new else None))
         except UnknownImage:
             # The server evicted the image, was restarted, or is another replica. Image and click
             # are sent together: a full store can evict features before a separate click arrives.
@@ -74,10 +79,12 @@ class SessionBase:
         picture: Picture,
         info: ModelInfo,
         guard: AbstractContextManager[Any],
+        zoom: bool = False,
     ) -> None:
         geometry = info.fit(picture.width, picture.height)
         self._picture = picture
-        self._state = SessionState(picture.digest, geometry, info.model_sha256)
+        windows = Zoom(picture, info.fit) if zoom else None
+        self._state = SessionState(picture.digest, geometry, info.model_sha256, windows)
         self._guard = guard
         self._has_coarse = info.coarse_answers
         self.coarse_after_s = COARSE_AFTER_S
@@ -155,6 +162,13 @@ class SessionBase:
         """(gh, gw) uint8 coverage of the object's mask (see `coverage.py`); None without a mask."""
         return self._state.history(self._obj(obj)).now.coverage
 
+    def window(self, obj: int | None = None) -> Window | None:
+        """The part of the image in which the object's last click was answered; None is all of it.
+
+        Only sessions that zoom have windows.
+        """
+        return self._state.history(self._obj(obj)).now.window
+
     @property
     def last_reply(self) -> ClickReply | None:
         """The reply to the latest click, with its timings and the optional parts it requested."""
@@ -174,6 +188,15 @@ class SessionBase:
 
         objects = self.objects
         return draw(self._picture, self.masks, {obj: self.clicks(obj) for obj in objects})
+
+    def _steps(
+        self, request: ClickRequest, view: View | None = None
+    ) -> Generator[Ask, Any, ClickReply]:
+        """`click_steps` for a request about the image, or about a window of it."""
+        check = self._state.check_model
+        if view is None:
+            return click_steps(request, self._picture, check)
+        return click_steps(request, view.picture, check, new=not view.sent)
 
     def _obj(self, obj: int | None) -> int:
         return self._state.objects[-1] if obj is None else obj

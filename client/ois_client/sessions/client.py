@@ -74,28 +74,32 @@ class Client:
         """The model behind the address at the time this client was created."""
         return self._info
 
-    def open(self, image: ImageSource, *, encode: bool = True) -> Session:
+    def open(self, image: ImageSource, *, encode: bool = True, zoom: bool = False) -> Session:
         """Open a session on one image.
 
         image: see `load_image`.
         encode: send and encode the image now, which also raises its errors here. With False, the
         first click does that.
+        zoom: from the fourth click on, `Session.click` on an object that fills little of the image
+        is answered in a window around it, which the network sees larger. Masks of small objects
+        get better; the first click in a window also encodes it (see `zoom.py`). Clicks that
+        request depth, logits or order, and `click_many` on several objects, do not zoom.
 
         Raises `InvalidImage` and the errors of the transport.
         """
         picture = load_image(image, self._limits)
         if not encode:
             # No reply tells whether the server still runs the same model, so ask for it.
-            return Session(self._transport, picture, encode=False, info=self._ask())
+            return Session(self._transport, picture, encode=False, info=self._ask(), zoom=zoom)
         known = self._latest
         try:
-            return Session(self._transport, picture, info=known)
+            return Session(self._transport, picture, info=known, zoom=zoom)
         except IncompatibleServer:
             # A new session can use the other model of a server that was restarted.
             now = self._ask()
             if now.model_sha256 == known.model_sha256:
                 raise
-            return Session(self._transport, picture, info=now)
+            return Session(self._transport, picture, info=now, zoom=zoom)
 
     def segment(
         self, image: ImageSource, clicks: Clicks, *, coverage: Coverages | None = None

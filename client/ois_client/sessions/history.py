@@ -22,19 +22,22 @@ from ois_client.contract.errors import IncompatibleServer, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import check_mask, pack_mask, unpack_mask
 from ois_client.contract.transport import ClickReply, ClickRequest, Region
+from ois_client.sessions.zoom import View, Window, Zoom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One object after a click: all its clicks, its mask as `pack_mask` packs it, its coverage.
 
-    `packed` and `coverage` are None before the first mask.
+    `packed` and `coverage` are None before the first mask. `window` is the part of the image in
+    which the click was answered; None is all of it.
     """
 
     clicks: tuple[Click, ...] = ()
     packed: bytes | None = field(default=None, repr=False)
     #: (gh, gw) uint8
     coverage: NDArray[np.uint8] | None = field(default=None, repr=False)
+    window: Window | None = None
 
 
 EMPTY_STEP = Step()
@@ -73,18 +76,27 @@ class Wants:
     order: bool = False
     region: str | None = None
 
+    @property
+    def maps(self) -> bool:
+        """Whether arrays at the network's size are requested."""
+        return self.depth or self.logits or self.order
+
 
 MASKS_ONLY = Wants()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingClick:
-    """A request, its objects, their clicks, and their histories when the request was made."""
+    """A request, its objects, their clicks, and their histories when the request was made.
+
+    view: the window that the request is about; None if it is about the whole image.
+    """
 
     request: ClickRequest
     objects: tuple[int, ...]
     clicks: tuple[tuple[Click, ...], ...]
     before: tuple[History, ...]
+    view: View | None = None
 
 
 class SessionState:
@@ -93,13 +105,17 @@ class SessionState:
     Not thread-safe: the session holds a lock from `begin` to `commit`.
     """
 
-    def __init__(self, digest: str, geometry: Geometry, model_sha256: str = "") -> None:
-        """model_sha256: the model that must give all replies; "" allows any."""
+    def __init__(
+        self, digest: str, geometry: Geometry, model_sha256: str = "", zoom: Zoom | None = None
+    ) -> None:
+        """model_sha256: the model that must give all replies; "" allows any. zoom: makes the
+        windows for later clicks; None: all clicks are about the whole image."""
         self.digest = digest
         self.geometry = geometry
         self.model_sha256 = model_sha256
         self.id = secrets.token_hex(6)
         self._histories: dict[int, History] = {0: History()}
+        self._zoom = zoom
 
     @property
     def objects(self) -> tuple[int, ...]:
@@ -152,7 +168,9 @@ class SessionState:
     def begin(self, new: Mapping[int, Click], wants: Wants = MASKS_ONLY) -> PendingClick:
         """Make a request for one new click on each of the given objects. Changes nothing.
 
-        Raises `InvalidClick`, `TooManyClicks`, and `InvalidInput` if an object does not exist.
+        With zoom, a click on one object can be about a window. It is not if depth, logits or order
+        are requested, which are of the whole image. Raises `InvalidClick`, `TooManyClicks`,
+        `InvalidInput` if an object does not exist, and `InvalidImage` if the picture cannot be cut.
         """
         before = tuple(self.history(obj) for obj in new)
         clicks = tuple(
@@ -162,8 +180,18 @@ class SessionState:
         points, labels = pack_clicks(clicks, self.geometry.width, self.geometry.height)
         empty = np.zeros(self.geometry.coverage_shape, dtype=np.uint8)
         previous = [history.now.coverage for history in before]
+        digest, view = self.digest, None
+        if self._zoom is not None and len(new) == 1 and not wants.maps:
+            (obj,) = new
+            mask = self.mask(obj)
+            view = self._zoom.view(mask, clicks[0], before[0].now.window)
+            if view is not None:
+                digest, previous = view.picture.digest, [view.coverage(mask)]
+                points, labels = pack_clicks(
+                    [view.clicks(clicks[0])], view.geometry.width, view.geometry.height
+                )
         request = ClickRequest(
-            self.digest,
+            digest,
             points,
             labels,
             np.stack([empty if coverage is None else coverage for coverage in previous]),
@@ -174,16 +202,25 @@ class SessionState:
             session=self.id,
             region=None if wants.region is None else Region.parse(wants.region),
         )
-        return PendingClick(request, tuple(new), clicks, before)
+        return PendingClick(request, tuple(new), clicks, before, view)
 
-    def commit(self, pending: PendingClick, reply: ClickReply) -> None:
+    def commit(self, pending: PendingClick, reply: ClickReply) -> ClickReply:
         """Add the reply's masks as new steps to all objects of the request. An error changes none.
+
+        Returns the reply about the whole image, as the caller gets it.
 
         Raises `IncompatibleServer` if the reply's arrays do not fit or come from another model,
         and `InvalidInput` if an object has changed since `begin`.
         """
         self.check_model(reply.model_sha256)
-        self._check_reply(reply, len(pending.objects))
+        view = pending.view
+        self._check_reply(
+            reply, len(pending.objects), self.geometry if view is None else view.geometry
+        )
+        window = None
+        if view is not None:
+            view.sent, window = True, view.window
+            reply = view.whole(reply, self.geometry)
         if tuple(map(self.history, pending.objects)) != pending.before:
             raise InvalidInput(
                 "an object was changed while its click was in progress, so the click was dropped. "
@@ -191,7 +228,7 @@ class SessionState:
             )
         packed = reply.packed or [pack_mask(mask) for mask in reply.masks]
         after = {
-            obj: before.push(Step(clicks, bits, coverage.copy()))
+            obj: before.push(Step(clicks, bits, coverage.copy(), window))
             for obj, before, clicks, bits, coverage in zip(
                 pending.objects,
                 pending.before,
@@ -202,12 +239,17 @@ class SessionState:
             )
         }
         self._histories.update(after)
+        return reply
 
-    def check_coarse(self, reply: ClickReply, count: int) -> None:
-        """Raise `IncompatibleServer` unless it is the model's coarse answer for `count` objects."""
+    def coarse(self, pending: PendingClick, reply: ClickReply) -> ClickReply:
+        """The reply about the whole image. Raises `IncompatibleServer` unless it is the model's
+        coarse answer to the request."""
         self.check_model(reply.model_sha256)
-        shape = (count, self.geometry.height, self.geometry.width)
+        view = pending.view
+        frame = self.geometry if view is None else view.geometry
+        shape = (len(pending.objects), frame.height, frame.width)
         _check_array("masks", reply.masks, shape)
+        return reply if view is None else view.whole(reply, self.geometry)
 
     def check_model(self, model_sha256: str) -> None:
         """Raise `IncompatibleServer` if a reply came from another model than the session's."""
@@ -218,8 +260,7 @@ class SessionState:
                 "session keeps its masks and clicks; open the image again for further clicks"
             )
 
-    def _check_reply(self, reply: ClickReply, count: int) -> None:
-        fit = self.geometry
+    def _check_reply(self, reply: ClickReply, count: int, fit: Geometry) -> None:
         _check_array("masks", reply.masks, (count, fit.height, fit.width))
         # A coarse answer has no coverage, so it is never taken for an object's mask.
         _check_array("coverage", reply.coverage, (count, *fit.coverage_shape))

@@ -20,9 +20,10 @@ from ois_client.contract.transport import (
     ModelInfo,
     Transport,
 )
-from ois_client.sessions.base import Ask, Attempt, SessionBase, click_steps
-from ois_client.sessions.history import Wants
+from ois_client.sessions.base import Ask, Attempt, SessionBase
+from ois_client.sessions.history import PendingClick, Wants
 from ois_client.sessions.progressive import CoarseThread, Show, coarse_request
+from ois_client.sessions.zoom import View
 
 
 class Session(SessionBase):
@@ -40,14 +41,16 @@ class Session(SessionBase):
         *,
         encode: bool = True,
         info: ModelInfo | None = None,
+        zoom: bool = False,
     ) -> None:
-        """info: the model that must give all replies; None asks the transport.
+        """info: the model that must give all replies; None asks the transport. zoom: see
+        `Client.open`.
 
         Raises `IncompatibleServer` if another model encoded the image, and what the transport
         raises.
         """
         self._lock = threading.Lock()
-        super().__init__(picture, info or transport.info(), self._lock)
+        super().__init__(picture, info or transport.info(), self._lock, zoom)
         self._transport = transport
         self._calls: set[Cancellation] = set()
         if encode:
@@ -140,32 +143,32 @@ class Session(SessionBase):
                 cancellation.check()
                 pending = self._state.begin(new, wants)
                 if show is not None and self._has_coarse:
-                    ask = partial(self._ask_coarse, pending.request)
+                    ask = partial(self._ask_coarse, pending)
                     coarse = CoarseThread(ask, show, self.coarse_after_s)
-                reply = self._send(pending.request, cancellation)
+                reply = self._send(pending.request, cancellation, pending.view)
                 cancellation.check()
-                self._state.commit(pending, reply)
-                self._last_reply = reply
+                reply = self._last_reply = self._state.commit(pending, reply)
         finally:
             self._calls.discard(cancellation)
             if coarse is not None:
                 coarse.end()  # without the lock: `show` may use the session
         return reply
 
-    def _ask_coarse(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
-        reply = self._ask(Attempt(coarse_request(request)), cancellation)
-        self._state.check_coarse(reply, len(request.points))
-        return reply
+    def _ask_coarse(self, pending: PendingClick, cancellation: Cancellation) -> ClickReply:
+        reply = self._ask(Attempt(coarse_request(pending.request)), cancellation)
+        return self._state.coarse(pending, reply)
 
     def _ask(self, attempt: Attempt, cancellation: Cancellation) -> ClickReply:
         if isinstance(self._transport, CancellableTransport):
             return self._transport.click_until(attempt.request, cancellation, attempt.picture)
         return self._transport.click(attempt.request, attempt.picture)
 
-    def _send(self, request: ClickRequest, cancellation: Cancellation) -> ClickReply:
+    def _send(
+        self, request: ClickRequest, cancellation: Cancellation, view: View | None = None
+    ) -> ClickReply:
         def perform(ask: Ask) -> ClickReply | ModelInfo:
             if ask is None:
                 return self._transport.info()
             return self._ask(ask, cancellation)
 
-        return run(click_steps(request, self._picture, self._state.check_model), perform)
+        return run(self._steps(request, view), perform)

@@ -514,8 +514,33 @@ def test_a_peer_s_code_that_fails_is_a_failed_object_and_the_run_goes_on(tmp_pat
         open_client("peer:support.disk_contestant:open_with_a_defect")
 
 
+def test_a_run_with_zoom_is_another_run(engines: Path, tmp_path: Path) -> None:
+    dataset = disks()
+    with open_client(f"local:{engines}", zoom=True) as client:
+        head = header(client, dataset, 5)
+        assert default_output(client, dataset, tmp_path).stem.endswith("-zoom")
+        path = tmp_path / "log.jsonl"
+        with LogWriter(path, head) as writer:
+            run(client, dataset, writer, print)
+    assert ", zoom |" in summary_markdown(result(read_log(path), dataset))
+    with open_client(f"local:{engines}") as client:
+        assert "zoom" not in header(client, dataset, 5)["model"]
+        with pytest.raises(InvalidInput, match="holds another run"):
+            LogWriter(path, header(client, dataset, 5))
+
+
+def test_sessions_of_the_benchmark_zoom(engines: Path) -> None:
+    with open_client(f"local:{engines}", zoom=True) as client:
+        session = client.open(np.zeros((900, 1200, 3), np.uint8))
+        for n in range(5):  # the negative ones make the mask smaller
+            session.click(600, 450, n == 0)
+        assert session.window() is not None
+
+
 def test_only_a_peer_takes_the_options_of_a_peer(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="only peer:NAME takes them"):
         open_client("local:", weights=tmp_path / "sam.pth")
     with pytest.raises(InvalidInput, match="sets both"):
         open_client("peer:sam-vitb", precision="bf16")
+    with pytest.raises(InvalidInput, match="with zoom"):
+        open_client("peer:sam-vitb", zoom=True)

@@ -79,6 +79,26 @@ def test_a_session_equals_one_in_process(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_window_is_an_image_like_any_other(
+    server: EmbeddedServer, local: LocalTransport, protocol: str
+) -> None:
+    large = picture(50_100 + PROTOCOLS.index(protocol), 1200, 900).pixels()
+    near = Client(local).open(large, zoom=True)
+    with Client(url_of(server, protocol)) as client:
+        session = client.open(large, zoom=True)
+        encoded = statistics(server)["ois_encoder"]
+        windows = set()
+        for n in range(6):  # the negative ones make the mask smaller
+            click = 600, 450 + n, n == 0
+            np.testing.assert_array_equal(session.click(*click), near.click(*click))
+            assert session.window() == near.window()
+            windows.add(session.window())
+        windows -= {None}
+        assert windows
+        assert statistics(server)["ois_encoder"] == encoded + len(windows)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_image_the_server_does_not_have_is_sent_with_the_click(
     server: EmbeddedServer, local: LocalTransport, protocol: str
 ) -> None:
