@@ -5,7 +5,7 @@ fourth click on, the object's mask says where the object is. The window around i
 of its own: cut out here, encoded once, and clicked on like any other, with the mask so far as the
 previous mask. Engines, servers and the wire contract know nothing of it. The idea is that of f-BRS
 and RITM ("zoom-in"); when to zoom and how far was chosen on photographs
-(`ois bench quality --zoom`, docs/client.md).
+(`ois bench quality --zoom`, docs/architecture.md).
 """
 
 from __future__ import annotations
