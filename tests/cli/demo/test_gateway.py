@@ -241,6 +241,73 @@ def test_engines_without_coarse_answers_say_so(url: str) -> None:
         assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
 
 
+#: The negative ones make the disk of these engines small enough for a window.
+CLOSER = [[600, 450, True], *([600, 450 + n, False] for n in range(5))]
+
+
+def test_zoomed_clicks_equal_those_of_a_session_that_zooms(url: str, client: Client) -> None:
+    data = encoded(noise(1200, 900, seed=9), "JPEG")
+    head, _ = open_image(url, data)
+    session = client.open(data, zoom=True)
+    coverage = mask = window = None
+    for n, (x, y, positive) in enumerate(CLOSER, 1):
+        answer, parts = click(url, head, CLOSER[:n], coverage, mask, window=window).frame
+        expected = session.click(x, y, bool(positive))
+        np.testing.assert_array_equal(pixels_of(parts["mask"]), expected)
+        assert parts["coverage"] == session.coverage().tobytes()  # type: ignore[union-attr]
+        coverage, mask, window = parts["coverage"], parts["mask"], answer["window"]
+        seen = session.window()
+        assert window == (seen and [seen.left, seen.top, seen.right, seen.bottom])
+    assert window is not None
+
+
+def test_maps_come_with_the_whole_image_only(url: str) -> None:
+    head, _ = open_image(url, encoded(noise(1200, 900, seed=10), "JPEG"))
+    small = np.zeros((900, 1200), np.uint8)
+    small[440:460, 590:610] = 1
+    given = {"mask": png_of_mask(small), "coverage": bytes(4 * 3), "want": ["mask", "order"]}
+    answer, parts = click(url, head, CLOSER[:4], **given).frame  # type: ignore[arg-type]
+    assert answer["window"] is not None
+    assert {*parts} == {"shown", "mask", "coverage"}
+    del given["mask"]
+    answer, parts = click(url, head, CLOSER[:4], **given).frame  # type: ignore[arg-type]
+    assert answer["window"] is None
+    assert "order0" in parts
+
+
+def test_an_image_that_the_gateway_forgot_is_unknown_and_can_be_sent_again(url: str) -> None:
+    data = encoded(noise(1200, 900, seed=11), "JPEG")
+    head, _ = open_image(url, data)
+    small = np.zeros((900, 1200), np.uint8)
+    small[440:460, 590:610] = 1
+    given = {"mask": png_of_mask(small), "coverage": bytes(4 * 3)}
+    for seed in range(4):
+        open_image(url, encoded(noise(30, 30, seed=20 + seed)))
+    assert click(url, head, CLOSER[:4], **given).error[0] == "UNKNOWN_IMAGE"
+    open_image(url, data, "?picture=no")
+    assert click(url, head, CLOSER[:4], **given).frame[0]["window"] is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"window": [0, 0, 10]},
+        {"window": [-1, 0, 10, 10]},
+        {"window": [0, 0, 1201, 10]},
+        {"window": [5, 5, 5, 9]},
+        {"window": [0, 0, 1.5, 9]},
+        {"window": "all"},
+        {"mask": b"no PNG"},
+        {"mask": png_of_mask(np.ones((9, 12), np.uint8))},
+    ],
+)
+def test_a_wrong_window_or_mask_is_a_typed_error(url: str, wrong: dict[str, object]) -> None:
+    head, _ = open_image(url, encoded(noise(1200, 900, seed=12), "JPEG"))
+    given = {"mask": png_of_mask(np.ones((900, 1200), np.uint8)), "coverage": bytes(4 * 3), **wrong}
+    reply = click(url, head, CLOSER[:4], **given)  # type: ignore[arg-type]
+    assert (reply.status, reply.error[0]) == (400, "INVALID_INPUT")
+
+
 def test_depth_and_order_maps_are_sent_as_pictures(url: str, client: Client) -> None:
     data = encoded(noise(112, 84, seed=8))
     head, _ = open_image(url, data)

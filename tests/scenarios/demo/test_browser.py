@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ois_cli.demo.gateway.frames import read_frame
 from ois_client.contract.transport import Answer, ClickRequest
 from ois_client.sessions.session import Session
 from ois_runtime.embedded.server import EmbeddedServer
@@ -25,6 +27,7 @@ from playwright.sync_api import expect  # noqa: E402
 
 from ois_cli.demo.gateway.server import Gateway  # noqa: E402
 from support.demo.page import DemoPage, chromium  # noqa: E402
+from support.server.calls import picture  # noqa: E402
 from support.tiny_engines import write_region_engines  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -192,6 +195,30 @@ def test_a_killed_server_loses_no_click(
     session.click(60, 40)
     session.click(20, 70, positive=False)
     np.testing.assert_array_equal(page.mask() > 0, session.mask() > 0)
+
+
+def test_the_page_looks_closer_at_a_small_object(open_page: OpenPage, tmp_path: Path) -> None:
+    """That the masks are right is shown in tests/cli/demo/test_gateway.py."""
+    large = tmp_path / "large.jpg"
+    Image.fromarray(picture(60_000, 1200, 900).pixels()).save(large)
+    page = open_page()
+    page.open(large)
+    windows, areas = [], []
+    for n in range(5):  # the negative ones make the disk smaller
+        with page.page.expect_response("**/api/clicks") as answered:
+            page.click(600, 450, button="left" if n == 0 else "right")
+        page.expect_clicks("Object 1", n + 1)
+        windows.append(read_frame(answered.value.body())[0]["window"])
+        areas.append(np.count_nonzero(page.mask()))
+    assert windows[:3] == [None] * 3
+    left, top, right, bottom = windows[-1]
+    assert 0 < areas[-1] < areas[-2] / 2  # the network sees the window larger
+    assert np.count_nonzero(page.mask()[top:bottom, left:right]) == areas[-1]
+    page.keep("8-look-closer")
+    page.page.get_by_label("Look closer").uncheck()
+    with page.page.expect_response("**/api/clicks") as answered:
+        page.click(610, 450, button="right")
+    assert read_frame(answered.value.body())[0]["window"] is None
 
 
 def test_the_page_waits_for_a_gateway_that_ended(

@@ -88,7 +88,7 @@ def test_the_keyboard_is_enough(open_page: OpenPage, photo: Path, session: Sessi
     page = open_page(color_scheme="dark")
     page.open(photo)
     keys = page.page.keyboard
-    page.page.locator("#hover").focus()
+    page.page.locator("#closer").focus()
     keys.press("Tab")
     expect(page.page.locator("#canvas")).to_be_focused()
     for key in ("Shift+ArrowLeft", "Shift+ArrowUp", "Shift+ArrowUp"):

@@ -60,6 +60,7 @@ def click(
     image: Mapping[str, Any],
     clicks: list[Any],
     coverage: bytes | None = None,
+    mask: bytes | None = None,
     **head: Any,
 ) -> Reply:
     request = {
@@ -71,7 +72,9 @@ def click(
         "want": ["mask"],
         **head,
     }
-    return ask(url, "/api/clicks", write_frame(request, {"coverage": coverage} if coverage else {}))
+    given = {"coverage": coverage, "mask": mask}
+    parts = {name: part for name, part in given.items() if part is not None}
+    return ask(url, "/api/clicks", write_frame(request, parts))
 
 
 def encoded(pixels: NDArray[np.uint8], form: str = "PNG", **options: Any) -> bytes:

@@ -14,7 +14,8 @@
     POST /api/archives       a file of all images, see `archive.py`
 
 Requests and responses of POST are frames (`frames.py`), except that an image file is sent as it
-is. The gateway keeps no session: after a restart it can answer the next click of an open page.
+is. The gateway keeps no session: after a restart it can answer the next click of an open page. It
+remembers the last images, to cut windows out of them (`zooming.py`).
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ from ois_cli.demo.gateway.loading import loaded
 from ois_cli.demo.gateway.masks import SHOWN_MASK
 from ois_cli.demo.gateway.pictures import LIMITS, notes, read_upload, shown_picture, too_many_bytes
 from ois_cli.demo.gateway.results import result_file
+from ois_cli.demo.gateway.zooming import Zooms
 from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.drawing.colours import OBJECT_COLOURS, VIRIDIS, object_colour
 from ois_client.contract.clicks import SLOTS_PER_SIGN
 from ois_client.contract.errors import InvalidInput, OISError
 from ois_client.contract.images import Picture
-from ois_client.contract.transport import AsyncTransport, EncodeReply, ModelInfo
+from ois_client.contract.steps import run_async
+from ois_client.contract.transport import AsyncTransport, ClickReply, EncodeReply, ModelInfo
+from ois_client.sessions.base import Ask, click_steps
+from ois_client.sessions.zoom import FIRST_CLICK, View
 
 #: Name of the shipped network, about which the page shows a note.
 _SHIPPED = "ois-tiny"
@@ -55,8 +60,9 @@ _SHIPPED_NOTE = (
 )
 _UNTRAINED_NOTE = "These engines have random weights: times are real, masks are meaningless."
 
-#: Most bytes of a click. A coverage has one byte per patch, a few thousand in all.
-_CLICK_BYTES = 2**22
+#: Most bytes of a click. A coverage has one byte per patch, a few thousand in all; a mask has one
+#: bit per pixel, before it is compressed.
+_CLICK_BYTES = 2**24
 #: Most bytes of an image file and the PNG masks of its objects.
 _RESULT_BYTES = LIMITS.max_bytes + 2**25
 
@@ -85,6 +91,7 @@ class GatewayApp:
         self._folder = folder
         self._classes = classes
         self._attention = attention
+        self._zooms = Zooms()
         self._page = page_files()
         self._samples = sample_files()
 
@@ -139,6 +146,7 @@ class GatewayApp:
                 "max_bytes": LIMITS.max_bytes,
                 "max_clicks": SLOTS_PER_SIGN,
                 "coarse_answers": self._info.coarse_answers,
+                "zoom_from": FIRST_CLICK,
                 "shown_mask": SHOWN_MASK,
                 "colours": [object_colour(number) for number in range(1, OBJECT_COLOURS + 1)],
                 "viridis": VIRIDIS.tolist(),
@@ -164,6 +172,7 @@ class GatewayApp:
             shown, media_type = await asyncio.to_thread(shown_picture, picture)
             parts["picture"] = shown
         encoded = await self._transport.encode(picture)
+        self._zooms.add(picture)
         if encoded.model_sha256 not in ("", self._info.model_sha256):
             self._info = await self._transport.info()
         head = _image_head(picture, encoded, self._info)
@@ -175,10 +184,30 @@ class GatewayApp:
         data = await read_body(request, _CLICK_BYTES)
         started = time.perf_counter()
         click = PageClick.read(data, self._info)
-        reply = await unless_disconnected(request, self._transport.click(click.request))
-        head, parts = await asyncio.to_thread(click.response, reply)
+        view = await asyncio.to_thread(self._view, click) if click.zooms else None
+        reply = await unless_disconnected(request, self._reply(click, view))
+        head, parts = await asyncio.to_thread(click.response, reply, view)
         gateway_ms = (time.perf_counter() - started) * 1e3
         return Response(write_response(head, parts, gateway_ms), media_type=MEDIA_TYPE)
+
+    def _view(self, click: PageClick) -> View | None:
+        mask, digest = click.mask or b"", click.request.digest
+        return self._zooms.view(digest, mask, click.clicks, click.window, self._info)
+
+    async def _reply(self, click: PageClick, view: View | None) -> ClickReply:
+        if view is None:
+            return await self._transport.click(click.request)
+        about = await asyncio.to_thread(click.about, view)
+        steps = click_steps(about, view.picture, lambda _: None, new=not view.sent)
+
+        async def perform(ask: Ask) -> ClickReply | ModelInfo:
+            if ask is None:
+                return await self._transport.info()
+            return await self._transport.click(ask.request, ask.picture)
+
+        reply = await run_async(steps, perform)
+        view.sent = True
+        return reply
 
     async def edit(self, request: Request) -> Response:
         data = await read_body(request, _RESULT_BYTES)

@@ -8,13 +8,18 @@ all clicks on the object and the coverage of its mask, and gets the new mask and
                     clicks                  [[x, y, positive], ...] in pixels of the image
                     want                    some of "mask", "depth", "order"
                     answer                  "full" or "coarse"; absent means "full"
+                    window                  of the previous mask, as in the response; or null
              parts  coverage                (gh, gw) uint8; absent without a previous mask
+                    mask                    the previous mask as PNG, to zoom; else absent
     response, head  area_px, box_xyxy, grid [gh, gw], network [h, w], timings_ms, model_sha256,
                     maps: {"positive": bool, "negative": number of maps}
+                    window                  [left, top, right, bottom] in which the click was
+                                            answered (`zooming.py`); null for the whole image
              parts  shown                   the mask as PNG, at most 2048 pixels per side
                     mask                    if wanted: the mask at the size of the image
                     coverage                (gh, gw) uint8
-                    depth, order0, order1…  if wanted: grey PNG at network size, see `ClickReply`
+                    depth, order0, order1…  if wanted: grey PNG at network size, see `ClickReply`;
+                                            they are of the whole image, so not with a window
 
 The response to a coarse click has `model_sha256`, `timings_ms` and the part `shown` only: the page
 shows it until the full answer is there, and keeps nothing of it.
@@ -24,19 +29,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ois_cli.demo.gateway.frames import read_frame, write_frame
-from ois_cli.demo.gateway.masks import SHOWN_MASK, mask_head, mask_parts
+from ois_cli.demo.gateway.masks import SHOWN_MASK, mask_head, mask_parts, read_mask
 from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
+from ois_cli.demo.gateway.zooming import listed, read_window
 from ois_client.contract.clicks import Click, pack_clicks
 from ois_client.contract.errors import IncompatibleServer, InvalidClick, InvalidInput
 from ois_client.contract.geometry import Geometry
 from ois_client.contract.masks import MAX_PIXELS, png_of_mask
 from ois_client.contract.transport import Answer, ClickReply, ClickRequest, ModelInfo
+from ois_client.sessions.zoom import View, Window
 
 WANTS = ("mask", "depth", "order")
 
@@ -45,13 +52,43 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class PageClick:
-    """A request of the page for the mask of its clicks. want: a subset of `WANTS`."""
+    """A request of the page for the mask of its clicks. want: a subset of `WANTS`.
+
+    mask: the previous mask as PNG, if the answer may be about a window. window: of that mask.
+    """
 
     request: ClickRequest
     geometry: Geometry
     clicks: tuple[Click, ...]
     model: str
     want: frozenset[str]
+    mask: bytes | None
+    window: Window | None
+
+    @property
+    def zooms(self) -> bool:
+        """Whether the answer may be about a window."""
+        return self.mask is not None and self.request.answer is Answer.FULL
+
+    def about(self, view: View) -> ClickRequest:
+        """The request about a window instead of the image, for the mask alone."""
+        frame, (clicks,) = view.geometry, [view.clicks(self.clicks)]
+        points, labels = pack_clicks([clicks], frame.width, frame.height)
+        coverage = view.coverage(read_mask(self.mask or b"", self.size))
+        return replace(
+            self.request,
+            digest=view.picture.digest,
+            points=points,
+            labels=labels,
+            coverage=coverage[None],
+            has_previous=np.array([True]),
+            want_depth=False,
+            want_order=False,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.geometry.width, self.geometry.height
 
     @classmethod
     def read(cls, data: bytes, info: ModelInfo) -> PageClick:
@@ -81,10 +118,13 @@ class PageClick:
             session="demo",
             answer=_answer(head.get("answer", Answer.FULL.value)),
         )
-        return cls(request, geometry, clicks, str(head.get("model", "")), want)
+        model, window = str(head.get("model", "")), read_window(head.get("window"), width, height)
+        return cls(request, geometry, clicks, model, want, parts.get("mask"), window)
 
-    def response(self, reply: ClickReply) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Return head and parts of the response.
+    def response(
+        self, reply: ClickReply, view: View | None = None
+    ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return head and parts of the response. view: the window that the reply is about.
 
         Raises `IncompatibleServer` if another model made the reply than the coverage.
         """
@@ -93,6 +133,8 @@ class PageClick:
                 "the server now runs another model than when this image was opened; your masks "
                 "are kept. Open the image again to continue clicking"
             )
+        if view is not None:
+            reply = view.whole(reply, self.geometry)
         mask, coverage = reply.masks[0], reply.coverage[0]
         if reply.answer is Answer.COARSE:
             times = dict(reply.timings_ms)
@@ -105,6 +147,7 @@ class PageClick:
             "network": [fit.network_height, fit.network_width],
             "timings_ms": dict(reply.timings_ms),
             "model_sha256": reply.model_sha256,
+            "window": listed(view),
             "maps": {
                 "positive": positive,
                 "negative": sum(not click.positive for click in self.clicks),

@@ -205,6 +205,9 @@ async function begin() {
   get("coarse-control").hidden = !facts.coarse_answers;
   session.progressive = facts.coarse_answers;
   get("coarse").onchange = () => (session.progressive = get("coarse").checked);
+  const lookCloser = () => (session.zoomFrom = get("closer").checked ? facts.zoom_from : 0);
+  get("closer").onchange = lookCloser;
+  lookCloser();
   get("load-masks").onclick = () => get("mask-file").click();
   get("mask-file").onchange = () => {
     loadMasks(get("mask-file").files[0]);

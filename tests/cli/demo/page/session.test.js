@@ -33,8 +33,8 @@ function gateway(faults = []) {
       const parts = { shown: new Uint8Array([9]), mask: new Uint8Array([9]), coverage: new Uint8Array([9]) };
       return { head: { area_px: 9, grid: [1, 1], model_sha256: this.model }, parts };
     },
-    async click(head, coverage, signal) {
-      requests.push({ ...head, coverage: coverage && [...coverage] });
+    async click(head, coverage, signal, mask = null) {
+      requests.push({ ...head, coverage: coverage && [...coverage], mask });
       const fault = faults.shift();
       if (fault instanceof Promise) await fault;
       else if (fault) throw new ApiError(fault, `trouble ${fault}`);
@@ -43,7 +43,8 @@ function gateway(faults = []) {
       const parts = { shown: new Uint8Array([count]), coverage: new Uint8Array([count]) };
       for (const want of head.want) parts[want === "order" ? "order0" : want] = new Uint8Array([count]);
       const maps = { positive: true, negative: 0 };
-      return { head: { area_px: count, grid: [1, 1], maps, gateway_ms: 1, timings_ms: {} }, parts };
+      const window = mask ? [0, 0, count, count] : null;
+      return { head: { area_px: count, grid: [1, 1], maps, gateway_ms: 1, timings_ms: {}, window }, parts };
     },
   };
 }
@@ -69,6 +70,29 @@ test("every click sends all clicks before it and the coverage of their mask", as
   ]);
   assert.equal(session.waiting.length, 0);
   assert.equal(session.times.length, 2);
+});
+
+test("from its fourth click on, an object's mask and window go along, unless zoom is off", async () => {
+  const api = gateway();
+  const { session } = await opened(api);
+  session.zoomFrom = 4;
+  for (let n = 0; n < 5; n++) await session.click({ x: n, y: 1, positive: true });
+  assert.deepEqual(api.requests.map(({ mask }) => mask !== null), [false, false, false, true, true]);
+  assert.deepEqual(api.requests.map(({ window }) => window), [null, null, null, null, [0, 0, 4, 4]]);
+  assert.equal(api.requests[4].mask, session.history.past.at(-1).objects[0].mask.full);
+  session.zoomFrom = 0;
+  await session.click({ x: 9, y: 2, positive: true });
+  assert.equal(api.requests.at(-1).mask, null);
+});
+
+test("a stroke keeps the window of the mask that it changes", async () => {
+  const api = gateway();
+  const { session } = await opened(api);
+  session.zoomFrom = 2;
+  for (let n = 0; n < 2; n++) await session.click({ x: n, y: 1, positive: true });
+  await session.brush([{ x: 1, y: 1 }], 2, true);
+  await session.click({ x: 3, y: 1, positive: true });
+  assert.deepEqual(api.requests.at(-1).window, [0, 0, 2, 2]);
 });
 
 test("undo and redo send nothing, and the next click continues from there", async () => {

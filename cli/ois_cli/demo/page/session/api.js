@@ -28,9 +28,12 @@ export async function sample(name) {
   return (await request(`samples/${encodeURIComponent(name)}`)).blob();
 }
 
-/** One click (see gateway/clicks.py) -> {head, parts}. coverage: Uint8Array or null. */
-export async function click(head, coverage, signal) {
-  const body = writeFrame(head, coverage ? { coverage } : {});
+/**
+ * One click (see gateway/clicks.py) -> {head, parts}. coverage: Uint8Array or null. mask: Blob, to
+ * zoom, or null.
+ */
+export async function click(head, coverage, signal, mask = null) {
+  const body = writeFrame(head, { ...(coverage && { coverage }), ...(mask && { mask }) });
   return readFrame(await (await post("api/clicks", body, signal)).arrayBuffer());
 }
 

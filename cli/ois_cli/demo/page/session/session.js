@@ -46,6 +46,8 @@ export class Session extends EventTarget {
     this.wantsMaps = false;
     /** Whether clicks also request a coarse mask, to show until the full one is there. */
     this.progressive = false;
+    /** From which click on an object its answer may be about a window around it; 0: never. */
+    this.zoomFrom = 0;
     /** The coarse mask of the click that is being answered, {object, shown}; null if there is none. */
     this.coarse = null;
     /** Times of the clicks on this image: see `parts`, and their sum as `total`. */
@@ -276,7 +278,8 @@ export class Session extends EventTarget {
     const endCoarse = this.progressive ? this.#showCoarse(object.id, clicks, before) : () => {};
     let answer;
     try {
-      answer = await this.#request(clicks, before, want, signal);
+      const zooms = this.zoomFrom && clicks.length >= this.zoomFrom;
+      answer = await this.#request(clicks, before, want, signal, zooms ? object.mask : null);
     } catch (error) {
       endCoarse();
       this.#emit("coarse");
@@ -333,12 +336,16 @@ export class Session extends EventTarget {
     return found.coverage.slice();
   }
 
-  /** Request the mask of clicks; sends the image again if the server has dropped it. */
-  async #request(clicks, coverage, want, signal) {
+  /**
+   * Request the mask of clicks; sends the image again if the server has dropped it. mask: the one
+   * before, if the answer may be about a window around it.
+   */
+  async #request(clicks, coverage, want, signal, mask = null) {
     for (let resends = 0; ; resends++) {
       const began = performance.now();
       try {
-        const answer = await this.#api.click(this.#requestHead(clicks, want), coverage, signal);
+        const head = { ...this.#requestHead(clicks, want), window: mask?.window ?? null };
+        const answer = await this.#api.click(head, coverage, signal, mask?.full);
         return { ...answer, roundTrip: performance.now() - began };
       } catch (error) {
         if (error.code !== "UNKNOWN_IMAGE" || resends === RESENDS) throw error;
@@ -400,7 +407,8 @@ function ordersOf(found) {
 /**
  * The result of a click that the page keeps. shown, full: the mask as PNG, small enough to draw and
  * at the size of the image. coverage: for the next click; model: which made it. before: the coverage
- * that was sent with this click. orders: order maps; null if they were not requested. time: null if
+ * that was sent with this click. window: [left, top, right, bottom] in which the click was
+ * answered; null for the whole image. orders: order maps; null if they were not requested. time: null if
  * it was not a click.
  */
 function maskOf({ head, parts: found, roundTrip }, before, model) {
@@ -408,16 +416,19 @@ function maskOf({ head, parts: found, roundTrip }, before, model) {
   return {
     ...pixelsOf(head, found, model),
     before,
+    window: head.window,
     maps: head.maps,
     orders: found.order0 ? ordersOf(found) : null,
     time: { ...time, total: roundTrip },
   };
 }
 
+const NO_MAPS = { positive: false, negative: 0 };
+
 /** A mask after a stroke, or from a file. previous: the mask before; what it says of clicks stays. */
 function editedMask({ head, parts: found }, previous, model) {
-  const { before = null, maps = { positive: false, negative: 0 }, orders = [] } = previous ?? {};
-  return { ...pixelsOf(head, found, model), before, maps, orders, time: null };
+  const { before = null, window = null, maps = NO_MAPS, orders = [] } = previous ?? {};
+  return { ...pixelsOf(head, found, model), before, window, maps, orders, time: null };
 }
 
 const pixelsOf = (head, found, model) => ({
