@@ -36,6 +36,7 @@ from backend import Backend, make_app
 from ois_cli.demo.gateway.frames import write_frame
 from ois_cli.demo.gateway.server import Gateway
 from ois_client import Client
+from ois_client.contract.masks import png_of_mask
 from ois_client.sessions.replay import RecentSessions
 from ois_client.wire import MODEL, ONESHOT_MODEL
 from ois_export.repository import write_repository
@@ -312,6 +313,9 @@ def test_gateway(engines: Path) -> None:
             "clicks": [[9, 8, True], [3, 4, False]],
             "want": ["mask", "depth"],
         }
+        several = [[9, 8, True], [3, 4, False], [5, 5, True], [6, 6, True]]
+        closer = {**click, "clicks": several, "window": [0, 0, 9, 9]}
+        before = png_of_mask(np.ones((image["height"], image["width"]), np.uint8))
         objects = [{"name": "1", "label": "cat"}]
         size = {"name": "a.jpg", "width": image["width"], "height": image["height"]}
         stroke = {**size, "points": [[3, 4], [9, 9.5]], "radius": 2.5, "paint": True}
@@ -330,7 +334,8 @@ def test_gateway(engines: Path) -> None:
             if kind == "images":
                 body = damaged_file(dice, FILES)
             elif kind == "clicks":
-                body = framed(dice, click, {})
+                zooms = dice.random() < 0.5
+                body = framed(dice, closer, {"mask": before}) if zooms else framed(dice, click, {})
             elif kind == "edits":
                 body = framed(dice, stroke, {"mask": mask})
             elif kind == "masks":

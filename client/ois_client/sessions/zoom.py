@@ -10,6 +10,7 @@ and RITM ("zoom-in"); when to zoom and how far was chosen on photographs
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -148,11 +149,13 @@ class View:
 
 
 class Zoom:
-    """The windows of one picture. Not thread-safe, as `SessionState`."""
+    """The windows of one picture. Thread-safe: a click of an `AsyncSession` that was cancelled can
+    still be cutting its window."""
 
     def __init__(self, picture: Picture, fit: Callable[[int, int], Geometry]) -> None:
         """fit: the geometry of an image of a width and a height."""
         self._picture, self._fit = picture, fit
+        self._lock = threading.Lock()
         self._views: OrderedDict[Window, View] = OrderedDict()
 
     def view(
@@ -165,11 +168,12 @@ class Zoom:
         window = choose_window(mask, clicks, present)
         if window is None:
             return None
-        view = self._views.pop(window, None) or self._cut(window)
-        self._views[window] = view
-        while len(self._views) > _VIEWS:
-            self._views.popitem(last=False)
-        return view
+        with self._lock:
+            view = self._views.pop(window, None) or self._cut(window)
+            self._views[window] = view
+            while len(self._views) > _VIEWS:
+                self._views.popitem(last=False)
+            return view
 
     def _cut(self, window: Window) -> View:
         pixels = self._picture.pixels()
