@@ -26,7 +26,8 @@ export function render(session) {
       make("dd", { textContent: formatMs(last[name]) }),
     );
   }
-  get("time-note").textContent = encodeNote(image);
+  const where = last.window ? " This click looked at a window around the object, which is encoded once as well." : "";
+  get("time-note").textContent = encodeNote(image) + where;
 }
 
 function encodeNote(image) {

@@ -419,7 +419,7 @@ function maskOf({ head, parts: found, roundTrip }, before, model) {
     window: head.window,
     maps: head.maps,
     orders: found.order0 ? ordersOf(found) : null,
-    time: { ...time, total: roundTrip },
+    time: { ...time, total: roundTrip, window: Boolean(head.window) },
   };
 }
 

@@ -16,7 +16,7 @@ export const PARTS = [
 export function parts(roundTrip, gateway, stages) {
   const sum = (...names) => names.reduce((total, name) => total + (stages[name] ?? 0), 0);
   const queue = sum("queue");
-  const engine = sum("decode");
+  const engine = sum("preprocess", "encode", "decode"); // a new window is encoded with its first click
   const mask = sum("postprocess", "encode_mask");
   return {
     network: Math.max(0, roundTrip - gateway),
