@@ -14,10 +14,14 @@ attention. The other variants remove less than a module, or are choices that the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
@@ -30,7 +34,7 @@ import numpy as np
 from ois_benchmarks.ablation.evaluation import SCENES, evaluation
 from ois_benchmarks.results import read_json
 from ois_client.contract.errors import CheckpointError, InvalidInput
-from ois_client.contract.files import write_file
+from ois_client.contract.files import LineFile, write_file
 from ois_network.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from ois_network.config import FusionOrder, ImageUpdate, NetworkConfig
 from ois_network.initialise import altered, build, start_mask_head
@@ -148,9 +152,10 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
     """Train and evaluate every run that `plan.folder` does not hold yet.
 
     Returns one row per variant and seed. jobs: runs at once, each in its own process, which prints
-    its progress. After an interruption the same plan resumes the unfinished runs. A plan that only
-    clicks on other objects evaluates the networks in the folder without training them again.
-    Raises `InvalidInput` if the folder holds runs that were trained in another way.
+    its progress; they save and end if this process is killed. After an interruption the same plan
+    resumes the unfinished runs. A plan that only clicks on other objects evaluates the networks in
+    the folder without training them again. Raises `InvalidInput` if the folder holds runs that
+    were trained in another way, and `OutputError` if another process trains one of them.
     """
     if plan.recipe.network_changes:
         raise InvalidInput(
@@ -167,7 +172,10 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
             _run_one(plan, trunk, variant, seed, say)
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=context) as pool:
+        workers = min(jobs, len(missing))
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_stop_with_parent
+        ) as pool:
             begun = [pool.submit(_run_alone, plan, variant, seed) for variant, seed in missing]
             for number, future in enumerate(as_completed(begun), 1):
                 say(f"{future.result()}: done ({number} of {len(begun)})")
@@ -175,8 +183,8 @@ def run(plan: AblationPlan, say: Callable[[str], None], jobs: int = 1) -> list[d
     return [row for row in rows if row is not None]
 
 
-#: In the folder of a run: what it was trained on.
-_PLAN = "plan.json"
+#: In the folder of a run: what it was trained on, and a file that the process has open.
+_PLAN, _LOCK = "plan.json", "lock"
 
 _OTHER_PLAN = (
     "{path} was trained by another plan (recipe, checkpoint or data differ); choose another "
@@ -206,12 +214,30 @@ def _row_file(plan: AblationPlan) -> str:
     return f"clicked-{hashlib.sha256(clicked.encode()).hexdigest()[:16]}.json"
 
 
+def _stop_with_parent() -> None:
+    """In a worker: as soon as the parent is gone, stop as SIGTERM does. Training then saves."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def _run_alone(plan: AblationPlan, variant: NetworkVariant, seed: int) -> str:
     """One run, in its own process. Returns its name."""
     keep_freed_memory()
     name = f"{variant.name}, seed {seed}"
     trunk = load_checkpoint(plan.trunk)
-    _run_one(plan, trunk, variant, seed, lambda text: print(f"{name}: {text}", file=sys.stderr))
+    try:
+        _run_one(plan, trunk, variant, seed, lambda text: print(f"{name}: {text}", file=sys.stderr))
+    except KeyboardInterrupt:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # or the pool would begin the next run
+        raise
     return name
 
 
@@ -224,8 +250,19 @@ def _run_one(
 ) -> None:
     """Train, evaluate, and write the row."""
     place = _place(plan, variant, seed)
-    recipe = plan.recipe.replace(seed=seed)
     _note_identity(place, _training(plan, trunk.sha256, variant, seed))
+    with contextlib.closing(LineFile(place / _LOCK)):
+        _train_and_click(plan, trunk, variant, seed, say)
+
+
+def _train_and_click(
+    plan: AblationPlan,
+    trunk: Checkpoint,
+    variant: NetworkVariant,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    place, recipe = _place(plan, variant, seed), plan.recipe.replace(seed=seed)
     network = started(trunk.network, variant, seed, plan.start)
     options = RunOptions(
         place,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +28,8 @@ from ois_benchmarks.ablation.run import (
     with_trunk,
 )
 from ois_benchmarks.published.paper import paper
-from ois_client.contract.errors import InvalidInput
+from ois_client.contract.errors import InvalidInput, OutputError
+from ois_client.contract.files import LineFile
 from ois_network.checkpoints.checkpoint import save_checkpoint
 from ois_network.initialise import build
 from ois_network.training.config import Stage, load_recipe
@@ -159,6 +163,46 @@ def test_runs_at_once_give_the_same_rows(plan: AblationPlan, tmp_path: Path) -> 
     rows = run(replace(plan, folder=tmp_path / "at-once"), said.append, jobs=2)
     assert rows == run(plan, lambda _text: None)
     assert said[-1].endswith("done (4 of 4)")
+
+
+def test_two_commands_do_not_train_the_same_run(plan: AblationPlan) -> None:
+    small = replace(plan, seeds=(0,), variants=VARIANTS[:1])
+    place = small.folder / "default-seed0"
+    place.mkdir(parents=True)
+    with (
+        closing(LineFile(place / "lock")),
+        pytest.raises(OutputError, match="another process is writing"),
+    ):
+        run(small, lambda _text: None)
+    assert run(small, lambda _text: None)
+
+
+#: A worker whose run ends only by a signal.
+_ORPHANS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from ois_benchmarks.ablation.run import _stop_with_parent
+
+def wait():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_stop_with_parent)
+    pool.submit(wait)
+    time.sleep(600)
+"""
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "orphans.py"
+    script.write_text(_ORPHANS)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert int(parent.stdout.readline())
+        parent.kill()
+        assert parent.stdout.read() == ""  # returns once the worker has ended as well
 
 
 def test_runs_that_were_trained_in_another_way_are_refused(plan: AblationPlan) -> None:
