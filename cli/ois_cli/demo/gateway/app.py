@@ -41,7 +41,7 @@ from ois_cli.demo.gateway.loading import loaded
 from ois_cli.demo.gateway.masks import SHOWN_MASK
 from ois_cli.demo.gateway.pictures import LIMITS, notes, read_upload, shown_picture, too_many_bytes
 from ois_cli.demo.gateway.results import result_file
-from ois_cli.demo.gateway.zooming import Zooms
+from ois_cli.demo.gateway.zooming import Seen, Zooms
 from ois_cli.demo.samples import PHOTOGRAPHS
 from ois_cli.drawing.colours import OBJECT_COLOURS, VIRIDIS, object_colour
 from ois_client.contract.clicks import SLOTS_PER_SIGN
@@ -50,7 +50,7 @@ from ois_client.contract.images import Picture
 from ois_client.contract.steps import run_async
 from ois_client.contract.transport import AsyncTransport, ClickReply, EncodeReply, ModelInfo
 from ois_client.sessions.base import Ask, click_steps
-from ois_client.sessions.zoom import FIRST_CLICK, View
+from ois_client.sessions.zoom import FIRST_CLICK
 
 #: Name of the shipped network, about which the page shows a note.
 _SHIPPED = "ois-tiny"
@@ -184,20 +184,22 @@ class GatewayApp:
         data = await read_body(request, _CLICK_BYTES)
         started = time.perf_counter()
         click = PageClick.read(data, self._info)
-        view = await asyncio.to_thread(self._view, click) if click.zooms else None
-        reply = await unless_disconnected(request, self._reply(click, view))
+        seen = await asyncio.to_thread(self._seen, click) if click.zooms else None
+        reply = await unless_disconnected(request, self._reply(click, seen))
+        view = None if seen is None else seen[0]
         head, parts = await asyncio.to_thread(click.response, reply, view)
         gateway_ms = (time.perf_counter() - started) * 1e3
         return Response(write_response(head, parts, gateway_ms), media_type=MEDIA_TYPE)
 
-    def _view(self, click: PageClick) -> View | None:
+    def _seen(self, click: PageClick) -> Seen | None:
         mask, digest = click.mask or b"", click.request.digest
         return self._zooms.view(digest, mask, click.clicks, click.window, self._info)
 
-    async def _reply(self, click: PageClick, view: View | None) -> ClickReply:
-        if view is None:
+    async def _reply(self, click: PageClick, seen: Seen | None) -> ClickReply:
+        if seen is None:
             return await self._transport.click(click.request)
-        about = await asyncio.to_thread(click.about, view)
+        view, coverage = seen
+        about = click.about(view, coverage)
         steps = click_steps(about, view.picture, lambda _: None, new=not view.sent)
 
         async def perform(ask: Ask) -> ClickReply | ModelInfo:

@@ -33,9 +33,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ois_cli.demo.gateway.frames import read_frame, write_frame
-from ois_cli.demo.gateway.masks import SHOWN_MASK, mask_head, mask_parts, read_mask
+from ois_cli.demo.gateway.masks import SHOWN_MASK, mask_head, mask_parts
 from ois_cli.demo.gateway.pictures import grey_png, shrink_mask
 from ois_cli.demo.gateway.zooming import listed, read_window
 from ois_client.contract.clicks import Click, pack_clicks
@@ -70,11 +71,13 @@ class PageClick:
         """Whether the answer may be about a window."""
         return self.mask is not None and self.request.answer is Answer.FULL
 
-    def about(self, view: View) -> ClickRequest:
-        """The request about a window instead of the image, for the mask alone."""
+    def about(self, view: View, coverage: NDArray[np.uint8]) -> ClickRequest:
+        """The request about a window instead of the image, for the mask alone.
+
+        coverage: of the previous mask, in the window.
+        """
         frame, (clicks,) = view.geometry, [view.clicks(self.clicks)]
         points, labels = pack_clicks([clicks], frame.width, frame.height)
-        coverage = view.coverage(read_mask(self.mask or b"", self.size))
         return replace(
             self.request,
             digest=view.picture.digest,
@@ -85,10 +88,6 @@ class PageClick:
             want_depth=False,
             want_order=False,
         )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.geometry.width, self.geometry.height
 
     @classmethod
     def read(cls, data: bytes, info: ModelInfo) -> PageClick:

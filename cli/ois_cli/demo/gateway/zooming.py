@@ -12,12 +12,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ois_cli.demo.gateway.masks import read_mask
 from ois_client.contract.clicks import Click
 from ois_client.contract.errors import InvalidInput, UnknownImage
 from ois_client.contract.images import Picture
 from ois_client.contract.transport import ModelInfo
 from ois_client.sessions.zoom import View, Window, Zoom
+
+#: A window, and the coverage of the previous mask in it.
+Seen = tuple[View, NDArray[np.uint8]]
 
 #: Images that are remembered, as the files that they came in.
 _IMAGES = 4
@@ -47,8 +53,8 @@ class Zooms:
         clicks: Sequence[Click],
         present: Window | None,
         info: ModelInfo,
-    ) -> View | None:
-        """The window for a click, or None for the whole image.
+    ) -> Seen | None:
+        """The window for a click and the coverage of the mask in it, or None for the whole image.
 
         mask: the object's mask before the click, as PNG. present: its window. Raises
         `UnknownImage` if the image is not remembered, and `InvalidInput` for a wrong mask.
@@ -62,8 +68,10 @@ class Zooms:
             key = digest, info.model_sha256
             if key not in self._zooms:
                 self._zooms[key] = Zoom(picture, info.fit)
-            size = picture.width, picture.height
-            return self._zooms[key].view(read_mask(mask, size), clicks, present)
+            zoom = self._zooms[key]
+        before = read_mask(mask, (picture.width, picture.height))
+        view = zoom.view(before, clicks, present)
+        return None if view is None else (view, view.coverage(before))
 
 
 def read_window(value: Any, width: int, height: int) -> Window | None:

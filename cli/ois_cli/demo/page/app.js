@@ -24,6 +24,8 @@ import { Tools } from "./canvas/tools.js";
 const KINDS = ["mask", "coco", "cutout"];
 /** A step of the crosshair in CSS pixels. With Shift, a step is one pixel of the image. */
 const CROSSHAIR_STEP = 24;
+/** Milliseconds of an image's encode from which on clicks do not look closer by themselves. */
+const SLOW_ENCODE = 500;
 
 async function begin() {
   const facts = await waitForGateway();
@@ -70,6 +72,19 @@ async function begin() {
     stage.show(shown, width, height);
     get("welcome").hidden = true;
     canvas.classList.remove("empty");
+  });
+  // A window costs an encode, so it is not the default where that is slow. A choice of the user stays.
+  const closer = get("closer");
+  let chosen = false;
+  const lookCloser = () => (session.zoomFrom = closer.checked ? facts.zoom_from : 0);
+  closer.onchange = () => {
+    chosen = true;
+    lookCloser();
+  };
+  session.addEventListener("image", () => {
+    if (chosen) return;
+    closer.checked = !(session.image.encode.stages.encode > SLOW_ENCODE);
+    lookCloser();
   });
   session.addEventListener("change", () => {
     render();
@@ -205,8 +220,6 @@ async function begin() {
   get("coarse-control").hidden = !facts.coarse_answers;
   session.progressive = facts.coarse_answers;
   get("coarse").onchange = () => (session.progressive = get("coarse").checked);
-  const lookCloser = () => (session.zoomFrom = get("closer").checked ? facts.zoom_from : 0);
-  get("closer").onchange = lookCloser;
   lookCloser();
   get("load-masks").onclick = () => get("mask-file").click();
   get("mask-file").onchange = () => {
