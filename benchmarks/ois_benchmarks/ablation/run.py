@@ -251,33 +251,23 @@ def _run_one(
     """Train, evaluate, and write the row."""
     place = _place(plan, variant, seed)
     _note_identity(place, _training(plan, trunk.sha256, variant, seed))
+    recipe = plan.recipe.replace(seed=seed)
     with contextlib.closing(LineFile(place / _LOCK)):
-        _train_and_click(plan, trunk, variant, seed, say)
-
-
-def _train_and_click(
-    plan: AblationPlan,
-    trunk: Checkpoint,
-    variant: NetworkVariant,
-    seed: int,
-    say: Callable[[str], None],
-) -> None:
-    place, recipe = _place(plan, variant, seed), plan.recipe.replace(seed=seed)
-    network = started(trunk.network, variant, seed, plan.start)
-    options = RunOptions(
-        place,
-        resume=(place / "state.pt").is_file(),
-        workers=1,
-        threads=plan.threads,
-        say=lambda text: say(f"  {text}"),
-    )
-    source = open_training_data(plan.train_data, network.config, recipe, say=options.say).source
-    path = train(recipe, source, options, start=network)
-    trained = load_checkpoint(path).network
-    chosen = evaluation(plan.data, plan.objects)
-    ious = chosen.ious(trained, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16)
-    row = row_of(variant, seed, trained, ious)
-    _write(place / _row_file(plan), row)
+        network = started(trunk.network, variant, seed, plan.start)
+        options = RunOptions(
+            place,
+            resume=(place / "state.pt").is_file(),
+            workers=1,
+            threads=plan.threads,
+            say=lambda text: say(f"  {text}"),
+        )
+        source = open_training_data(plan.train_data, network.config, recipe, say=options.say).source
+        path = train(recipe, source, options, start=network)
+        trained = load_checkpoint(path).network
+        chosen = evaluation(plan.data, plan.objects)
+        ious = chosen.ious(trained, longest=plan.longest, clicks=plan.clicks, bf16=recipe.bf16)
+        row = row_of(variant, seed, trained, ious)
+        _write(place / _row_file(plan), row)
 
 
 def row_of(

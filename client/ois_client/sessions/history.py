@@ -214,9 +214,7 @@ class SessionState:
         """
         self.check_model(reply.model_sha256)
         view = pending.view
-        self._check_reply(
-            reply, len(pending.objects), self.geometry if view is None else view.geometry
-        )
+        self._check_reply(reply, len(pending.objects), self._frame(view))
         window = None
         if view is not None:
             view.sent, window = True, view.window
@@ -246,7 +244,7 @@ class SessionState:
         coarse answer to the request."""
         self.check_model(reply.model_sha256)
         view = pending.view
-        frame = self.geometry if view is None else view.geometry
+        frame = self._frame(view)
         shape = (len(pending.objects), frame.height, frame.width)
         _check_array("masks", reply.masks, shape)
         return reply if view is None else view.whole(reply, self.geometry)
@@ -259,6 +257,10 @@ class SessionState:
                 f"{self.model_sha256[:12]}…; a mask of one model cannot be refined by another. The "
                 "session keeps its masks and clicks; open the image again for further clicks"
             )
+
+    def _frame(self, view: View | None) -> Geometry:
+        """The geometry of what a request is about: the window, or the image."""
+        return self.geometry if view is None else view.geometry
 
     def _check_reply(self, reply: ClickReply, count: int, fit: Geometry) -> None:
         _check_array("masks", reply.masks, (count, fit.height, fit.width))
